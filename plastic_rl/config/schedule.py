@@ -1,0 +1,48 @@
+"""A number that changes over the course of training."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import model_serializer, model_validator
+
+from plastic_rl.config.base import ConfigModel
+
+
+class Schedule(ConfigModel):
+    """A number that goes linearly from `start` to `end` while training progresses.
+
+    A bare number, in Python or in YAML, is a constant schedule.
+
+    >>> rate = Schedule(start=1.0, end=0.0)
+    >>> rate(1.0), rate(0.25)
+    (1.0, 0.25)
+    >>> Schedule.model_validate(5e-3)(0.5)
+    0.005
+    """
+
+    kind: Literal["linear"] = "linear"
+    """Shape of the schedule."""
+    start: float
+    """Value at the beginning of training."""
+    end: float
+    """Value at the end of training."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _accept_number(cls, value: Any) -> Any:
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return {"start": value, "end": value}
+        return value
+
+    @model_serializer(mode="plain")
+    def _write_constant_as_number(self) -> float | dict[str, Any]:
+        if self.start == self.end:
+            return self.start
+        return {"kind": self.kind, "start": self.start, "end": self.end}
+
+    def __call__(self, progress_remaining: float) -> float:
+        """Return the value at `progress_remaining`, which falls from 1 (beginning) to 0 (end)."""
+        if self.start == self.end:
+            return self.start
+        return self.end + progress_remaining * (self.start - self.end)
