@@ -25,7 +25,7 @@ help:
 	@echo "make format       let the formatter rewrite the code"
 	@echo "make bench        measure the speed and memory of training"
 	@echo "make experiments  re-run the recorded experiments (SEEDS=0,1,2), skipping what is finished"
-	@echo "make clean        remove caches and the virtual environment (runs/ stays)"
+	@echo "make clean        remove caches and build products ($(VENV) and runs/ stay)"
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -69,5 +69,5 @@ experiments: $(STAMP)
 	$(BIN)/python -m plastic_rl.experiment configs --seeds $(SEEDS)
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
-	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +

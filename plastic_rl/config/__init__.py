@@ -8,6 +8,19 @@ evaluated as code.
 from __future__ import annotations
 
 from plastic_rl.config.base import ConfigModel
+from plastic_rl.config.loading import apply_overrides, check, describe, parse_override, read_mapping, validate
 from plastic_rl.config.schedule import Schedule
+from plastic_rl.config.yaml_core import dump, parse
 
-__all__ = ["ConfigModel", "Schedule"]
+__all__ = [
+    "ConfigModel",
+    "Schedule",
+    "apply_overrides",
+    "check",
+    "describe",
+    "dump",
+    "parse",
+    "parse_override",
+    "read_mapping",
+    "validate",
+]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+from types import NoneType
+from typing import Any, get_args
+
+from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
 
 
 class ConfigModel(BaseModel):
-    """A frozen pydantic model that refuses unknown keys, NaN and infinity.
+    """A frozen pydantic model that refuses unknown keys, NaN and infinity, and texts or truth values for numbers.
 
     Subclasses describe each field in `Field(description=...)` or in a string under the field: that text is the
     command line's help.
@@ -25,3 +28,13 @@ class ConfigModel(BaseModel):
         allow_inf_nan=False,
         protected_namespaces=(),
     )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _numbers_are_numbers(cls, value: Any, info: ValidationInfo) -> Any:
+        # Pydantic would read `true` as 1 and '7' as 7, which hides mistakes.
+        if isinstance(value, bool | str) and info.field_name is not None:
+            annotation = cls.model_fields[info.field_name].annotation
+            if set(get_args(annotation) or (annotation,)) <= {int, float, NoneType}:
+                raise ValueError(f"must be a number, got {value!r}.")
+        return value

@@ -1,0 +1,241 @@
+"""From a YAML file and overrides to one validated model: read, merge, validate once, report everything at once."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from plastic_rl.config import yaml_core
+from plastic_rl.errors import ConfigError, nearest
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def read_mapping(path: str | Path) -> dict[str, Any]:
+    """Read a config file as a plain mapping.
+
+    Raises:
+        ConfigError: If the file is missing, a folder, unreadable, empty, binary, no YAML, or not a mapping.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise ConfigError(f"{path} is a folder, not a config file. Give a YAML file, e.g. {path}/NAME.yaml.")
+    try:
+        text = path.read_bytes().decode("utf-8")
+    except FileNotFoundError:
+        raise ConfigError(f"no such config file: {path}.{_neighbour(path)}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path} is not a text file: a config is a YAML file in UTF-8.") from None
+    except OSError as error:
+        raise ConfigError(f"cannot read the config file {path}: {error.strerror}.") from None
+    try:
+        mapping = yaml_core.parse(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not valid YAML: {_one_line(error)}.") from None
+    except (RecursionError, ValueError) as error:
+        raise ConfigError(f"{path} is not a usable config: {_one_line(error)}.") from None
+    if mapping is None:
+        raise ConfigError(f"{path} is empty: a config holds at least an environment and a network.")
+    return _string_keys(mapping, str(path))
+
+
+def _neighbour(path: Path) -> str:
+    folder = path.parent
+    if not folder.is_dir():
+        return f" There is no folder {folder} either."
+    names = sorted(entry.name for entry in folder.iterdir() if entry.suffix in {".yaml", ".yml"})
+    match = nearest(path.name, names)
+    if match:
+        return f" Did you mean {str(folder / match)!r}?"
+    return f" In {folder}: {', '.join(names)}." if names else ""
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()).rstrip(".")
+
+
+def _string_keys(value: Any, where: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ConfigError(f"{where} must hold a mapping (`key: value` lines), got {_kind_of(value)}.")
+    for key in value:
+        if not isinstance(key, str):
+            raise ConfigError(f"{where}: keys must be names, got {key!r}. Put quotes around it if it is one.")
+    return value
+
+
+def _kind_of(value: Any) -> str:
+    names = {list: "a list", str: "a text", bool: "a truth value", int: "a number", float: "a number"}
+    return names.get(type(value), repr(type(value).__name__))
+
+
+def parse_override(text: str) -> tuple[list[str], Any]:
+    """Split `key.path=value` into its path and its value, which is read as YAML.
+
+    Raises:
+        ConfigError: If there is no `=`, a part of the path is empty, or the value is no YAML.
+
+    >>> parse_override("algorithm.learning_rate=5e-3")
+    (['algorithm', 'learning_rate'], 0.005)
+    """
+    path, separator, value = text.partition("=")
+    keys = path.strip().split(".")
+    if not separator or not all(keys):
+        raise ConfigError(f"an override is written key.path=value, e.g. network.hidden_size=200; got {text!r}.")
+    try:
+        return keys, yaml_core.parse(value)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ConfigError(f"the value of the override {text!r} is not valid YAML: {_one_line(error)}.") from None
+
+
+def apply_overrides(mapping: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """Return a deep copy of `mapping` with each `key.path=value` set; later ones win.
+
+    Raises:
+        ConfigError: If an override is malformed or leads through something that is not a mapping.
+
+    >>> apply_overrides({"network": {"kind": "gru"}}, ["network.hidden_size=48"])
+    {'network': {'kind': 'gru', 'hidden_size': 48}}
+    """
+    merged = copy.deepcopy(dict(mapping))
+    for text in overrides:
+        keys, value = parse_override(text)
+        inner = merged
+        for depth, key in enumerate(keys[:-1], start=1):
+            if inner.get(key) is None:
+                inner[key] = {}
+            if not isinstance(inner[key], dict):
+                reached = ".".join(keys[:depth])
+                raise ConfigError(
+                    f"the override {text!r} leads through {reached}, which is {inner[key]!r} and not a mapping. "
+                    f"Set it whole: {reached}={{{'.'.join(keys[depth:])}: ...}}."
+                )
+            inner = inner[key]
+        inner[keys[-1]] = value
+    return merged
+
+
+def validate(model: type[Model], mapping: Mapping[str, Any], source: str = "config") -> Model:
+    """Validate `mapping` as `model`.
+
+    Args:
+        model: The pydantic model.
+        mapping: Plain data, as `read_mapping` and `apply_overrides` return it.
+        source: Where it came from, for the message.
+
+    Raises:
+        ConfigError: With every problem, its dotted path, and the nearest valid name of an unknown key.
+    """
+    validated, problems = check(model, mapping)
+    if validated is None:
+        raise ConfigError(describe(problems, source))
+    return validated
+
+
+def describe(problems: Sequence[str], source: str) -> str:
+    """Compose the message of a ConfigError out of `problems`, one line each."""
+    count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+    return "\n".join([f"{count} in {source}:", *(f"  {problem}" for problem in problems)])
+
+
+def check(model: type[Model], mapping: Mapping[str, Any], prefix: Sequence[str] = ()) -> tuple[Model | None, list[str]]:
+    """Validate without raising: return the model and no problems, or None and every problem as one line.
+
+    Args:
+        model: The pydantic model.
+        mapping: Plain data.
+        prefix: Keys that lead to this mapping within a larger one.
+    """
+    try:
+        return model.model_validate(mapping), []
+    except ValidationError as error:
+        return None, [_problem(model, details, prefix) for details in error.errors(include_url=False)]
+
+
+def _problem(model: type[BaseModel], details: Mapping[str, Any], prefix: Sequence[str]) -> str:
+    keys, holders = _follow(model, details["loc"])
+    where = ".".join([*prefix, *keys]) or "(top level)"
+    match details["type"]:
+        case "extra_forbidden":
+            names = [_name(field, info) for holder in holders for field, info in holder.model_fields.items()]
+            suggestion = nearest(keys[-1], names)
+            hint = f" Did you mean {suggestion!r}?" if suggestion else ""
+            return f"{where}: unknown key.{hint} Valid: {', '.join(dict.fromkeys(names))}."
+        case "missing":
+            return f"{where}: missing, and it has no default."
+        case "union_tag_invalid":
+            context = details["ctx"]
+            valid = [tag.strip().strip("'") for tag in str(context["expected_tags"]).split(",")]
+            suggestion = nearest(context["tag"], valid)
+            hint = f" Did you mean {suggestion!r}?" if suggestion else ""
+            key = str(context["discriminator"]).strip("'")
+            return f"{where}.{key}: unknown name {context['tag']!r}.{hint} Valid: {', '.join(valid)}."
+        case "literal_error":
+            suggestion = nearest(details["input"], _quoted(str(details["ctx"]["expected"])))
+            hint = f" Did you mean {suggestion!r}?" if suggestion else ""
+            return f"{where}: must be {details['ctx']['expected']}, got {details['input']!r}.{hint}"
+        case "value_error" | "assertion_error":
+            return f"{where}: {str(details['msg']).removeprefix('Value error, ')}"
+        case _:
+            message = str(details["msg"]).replace("Input should be", "must be").replace("dictionary", "mapping")
+            return f"{where}: {message}, got {details['input']!r:.80}."
+
+
+def _quoted(expected: str) -> list[str]:
+    return expected.replace(" or ", ", ").replace("'", "").split(", ")
+
+
+def _name(field: str, info: Any) -> str:
+    return str(info.alias or field)
+
+
+def _follow(model: type[BaseModel], location: Sequence[str | int]) -> tuple[list[str], list[type[BaseModel]]]:
+    """Return the keys a user would write for pydantic's `location`, and the models that hold the last of them.
+
+    Pydantic adds the tag of a union's member to the location; it is no key of the file.
+    """
+    keys: list[str] = []
+    holders = [model]
+    candidates = [model]
+    for part in location:
+        tagged = [candidate for candidate in candidates if part in _tags(candidate) or part == candidate.__name__]
+        fields = [_field_of(candidate, part) for candidate in candidates]
+        if tagged and not any(field is not None for field in fields):
+            candidates = tagged
+            continue
+        keys.append(str(part))
+        holders = candidates
+        candidates = [inner for field in fields if field is not None for inner in models_in(field)] or candidates
+    return keys, holders
+
+
+def _field_of(model: type[BaseModel], key: str | int) -> Any:
+    for field, info in model.model_fields.items():
+        if key in {field, info.alias}:
+            return info.annotation
+    return None
+
+
+def _tags(model: type[BaseModel]) -> list[Any]:
+    return [
+        tag
+        for info in model.model_fields.values()
+        if get_origin(info.annotation) is Literal
+        for tag in get_args(info.annotation)
+    ]
+
+
+def models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    """Yield the pydantic models inside a type annotation: `A`, `A | None`, `list[A]`, `Annotated[A, ...]`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    elif get_origin(annotation) is Annotated:
+        yield from models_in(get_args(annotation)[0])
+    elif get_origin(annotation) in {Union, UnionType, list, tuple, dict}:
+        for argument in get_args(annotation):
+            yield from models_in(argument)

@@ -1,0 +1,1 @@
+"""Experiments: what one run is, and how it is trained, resumed, evaluated and exported."""
