@@ -1,0 +1,186 @@
+"""The contract of every network: pure functions from parameters, input and state to features and state.
+
+Axis letters: `B` environments, `P` population, `T` time, `I` inputs, `O` features (units). With a population both the
+parameters and the state lead with `P`, then `B`; without one there is no `P` axis at all. Code that indexes axes from
+the end (`weight.mT`, `bias.unsqueeze(-2)`, `alpha.unsqueeze(-3)`) serves both.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+State = dict[str, Tensor]
+Params = Mapping[str, Tensor]
+
+
+class Feedback(NamedTuple):
+    """What the observation says about the step before: cut out of it by the policy.
+
+    With a population, or in `unroll`, the leading axes `P` or `T` come before `B`.
+
+    Attributes:
+        action: Previous action, one-hot (discrete) or as a vector, `(.., B, A)`; zero where not `valid`.
+        reward: Previous reward, `(.., B)`; zero where not `valid`.
+        trial_start: True where this step starts a trial, `(.., B)` bool.
+        valid: True where there was a step before in this lifetime, `(.., B)` bool (false at `episode_start`).
+    """
+
+    action: Tensor
+    reward: Tensor
+    trial_start: Tensor
+    valid: Tensor
+
+
+@dataclass(frozen=True)
+class StateEntry:
+    """Shape (without the leading `B`) of one state entry, and when it resets."""
+
+    shape: tuple[int, ...]
+    reset: Literal["lifetime", "trial"] = "lifetime"
+    dtype: torch.dtype | None = None
+    """None: the dtype of the parameters."""
+
+
+class Recording:
+    """What `step` returned in one rollout, so that `unroll` over the same steps need not compute it again.
+
+    Holds the activity of every step and the whole state every so often; references only, nothing is copied.
+
+    Args:
+        steps: `T`, the length of the rollout.
+        every: The whole state is kept after each `every` steps, and after the last.
+        activity: Name of the state entry that is the network's features.
+
+    Attributes:
+        activities: `T` tensors `(B, O)`.
+        checkpoints: Number of steps done to the state `(B, ...)` then.
+    """
+
+    def __init__(self, steps: int, every: int, activity: str) -> None:
+        self.steps = steps
+        self.every = every
+        self.activities: list[Tensor] = []
+        self.checkpoints: dict[int, State] = {}
+        self._activity = activity
+
+    def __len__(self) -> int:
+        return len(self.activities)
+
+    def append(self, state: State) -> None:
+        """Take in the state that `step` just returned."""
+        self.activities.append(state[self._activity])
+        done = len(self.activities)
+        if done % self.every == 0 or done == self.steps:
+            self.checkpoints[done] = state
+
+
+class PlasticNetwork(nn.Module, ABC):
+    """A network whose synapses may change while it acts. The module only stores and names the parameters.
+
+    Attributes:
+        input_size: `I`, the whole observation, feedback included.
+        output_size: `O`, the features that action and value heads read.
+        plasticity_frozen: While true, nothing plastic changes (activity still does); set by `freeze_plasticity`.
+    """
+
+    input_size: int
+    output_size: int
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.plasticity_frozen = False
+
+    @abstractmethod
+    def state_entries(self) -> dict[str, StateEntry]:
+        """Name, shape and reset scope of everything that changes within a lifetime."""
+
+    def plasticity_parameters(self) -> list[str]:
+        """Names of the parameters that say how plastic synapses are (alpha, eta), for a learning rate of their own."""
+        return []
+
+    def initial_state(self, batch: int, generator: torch.Generator | None = None) -> State:
+        """State of `batch` newborn lifetimes: entries `(B, ...)`, all zero unless a network says otherwise.
+
+        Args:
+            batch: `B`.
+            generator: Draws keys of random start weights, in networks that have some.
+        """
+        own = next(self.parameters())
+        return {
+            name: torch.zeros(batch, *entry.shape, dtype=entry.dtype or own.dtype, device=own.device)
+            for name, entry in self.state_entries().items()
+        }
+
+    @abstractmethod
+    def step(
+        self, params: Params, x: Tensor, feedback: Feedback, state: State, episode_start: Tensor
+    ) -> tuple[Tensor, State]:
+        """One time step, for acting.
+
+        Args:
+            params: As from `dict(network.named_parameters())`, possibly with a leading `P`.
+            x: Observation, `(B, I)` or `(P, B, I)`.
+            feedback: The previous step's action and reward, cut from the observation.
+            state: As returned by the last step; never modified.
+            episode_start: `(B,)` or `(P, B)` bool; those lifetimes start anew before this step.
+
+        Returns:
+            Features `(.., B, O)` and the next state.
+        """
+
+    def recording(self, steps: int) -> Recording | None:
+        """A recording for a rollout of `steps` steps, where this network's `unroll` is quicker with one; else None."""
+        return None
+
+    @abstractmethod
+    def unroll(
+        self,
+        params: Params,
+        xs: Tensor,
+        feedbacks: Feedback,
+        state: State,
+        episode_starts: Tensor,
+        recorded: Recording | None = None,
+    ) -> tuple[Tensor, State]:
+        """`T` steps at once, differentiable, for learning: equals `T` calls of `step`, in values and gradients.
+
+        Args:
+            params: As in `step` (no population axis).
+            xs: Observations `(T, B, I)`.
+            feedbacks: Entries `(T, B, ...)`.
+            state: State before the first step; a gradient reaches it where it requires one.
+            episode_starts: `(T, B)` bool.
+            recorded: What `step` computed over these same steps, from this state with these parameters; saves time,
+                changes nothing. The final state then is the recorded one, and carries no gradient.
+
+        Returns:
+            Features `(T, B, O)` and the state after the last step.
+        """
+
+    def unroll_reference(
+        self, params: Params, xs: Tensor, feedbacks: Feedback, state: State, episode_starts: Tensor
+    ) -> tuple[Tensor, State]:
+        """`unroll` as a loop over `step`: what every faster version is held to."""
+        features = []
+        for step in range(xs.shape[0]):
+            feedback = Feedback(*(entry[step] for entry in feedbacks))
+            feature, state = self.step(params, xs[step], feedback, state, episode_starts[step])
+            features.append(feature)
+        return torch.stack(features), state
+
+    @contextmanager
+    def freeze_plasticity(self) -> Iterator[None]:
+        """Within this context synapses keep the state they have; activity goes on."""
+        before = self.plasticity_frozen
+        self.plasticity_frozen = True
+        try:
+            yield
+        finally:
+            self.plasticity_frozen = before

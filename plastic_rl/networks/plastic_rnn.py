@@ -1,0 +1,137 @@
+"""The plastic recurrent network of Miconi et al. (2016, 2018, 2019), under any rule of the one synapse.
+
+`y_t = tanh(U o_t + b + (W0 + alpha * F_t) y_{t-1})`. The forward pass of step t uses the trace left by step t-1.
+The order within a step: lifetimes that start are reset; an update that waited for the reward is made; what resets with
+a trial is reset; the forward pass; an update that needs no reward is made.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from plastic_rl.networks.base import Feedback, Params, PlasticNetwork, Recording, State, StateEntry
+from plastic_rl.networks.resets import ResetScope, check_reset_scopes, reset_where
+from plastic_rl.plasticity import GAINS, Synapse, SynapseOverrides
+
+
+class PlasticRNNConfig(SynapseOverrides):
+    """A recurrent network whose recurrent synapses are plastic: a rule by name, and changes to it."""
+
+    kind: Literal["plastic_rnn"] = Field("plastic_rnn", description="Kind of network.")
+    hidden_size: int = Field(100, ge=1, description="Number of recurrent units.")
+    weight_bound: float | None = Field(
+        None, ge=0, description="Recurrent start weights are uniform within +-this; default 1/sqrt(hidden_size)."
+    )
+    reset: dict[str, ResetScope] = Field(
+        default_factory=dict,
+        description="When a state entry resets, if not with the lifetime: e.g. {activity: trial}.",
+    )
+    unroll: Literal["fused", "reference"] = Field(
+        "fused", description="fused: fast and lean in memory, where the rule allows it; reference: plain autograd."
+    )
+
+
+class PlasticRNN(PlasticNetwork):
+    """One recurrent layer of tanh units with plastic synapses.
+
+    Args:
+        config: The rule and the sizes.
+        input_size: `I`, the whole observation.
+        generator: Draws the start weights.
+        steps_per_trial: Length of a trial where it is fixed (1 for bandits), else None.
+
+    Raises:
+        ConfigError: If a reset scope names no state entry, or leaves nothing to carry from trial to trial.
+    """
+
+    def __init__(
+        self,
+        config: PlasticRNNConfig,
+        input_size: int,
+        generator: torch.Generator | None = None,
+        steps_per_trial: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.input_size = input_size
+        self.output_size = units = config.hidden_size
+        self.synapse = Synapse(config.synapse(), units, units)
+        entries = {"activity": (units,)} | self.synapse.state_entries()
+        if self.synapse.external:
+            entries["presynaptic"] = (units,)
+        check_reset_scopes(config.reset, entries, steps_per_trial)
+        self._entries = {name: StateEntry(shape, config.reset.get(name, "lifetime")) for name, shape in entries.items()}
+
+        fan_in = 1 / math.sqrt(input_size)
+        fan_recurrent = 1 / math.sqrt(units) if config.weight_bound is None else config.weight_bound
+        self.input_weight = nn.Parameter(torch.empty(units, input_size).uniform_(-fan_in, fan_in, generator=generator))
+        self.input_bias = nn.Parameter(torch.empty(units).uniform_(-fan_in, fan_in, generator=generator))
+        self.recurrent_weight = nn.Parameter(
+            torch.empty(units, units).uniform_(-fan_recurrent, fan_recurrent, generator=generator)
+        )
+        for name, parameter in self.synapse.parameters(generator).items():
+            self.register_parameter(name, nn.Parameter(parameter.value, requires_grad=parameter.trainable))
+
+    def plasticity_parameters(self) -> list[str]:
+        """Names of those of alpha and the etas that are trained."""
+        return [name for name, parameter in self.named_parameters() if name in GAINS and parameter.requires_grad]
+
+    def state_entries(self) -> dict[str, StateEntry]:
+        """`activity` y; the synapse's own; and `presynaptic` x where the update waits for the reward."""
+        return self._entries
+
+    def step(
+        self, params: Params, x: Tensor, feedback: Feedback, state: State, episode_start: Tensor
+    ) -> tuple[Tensor, State]:
+        """One time step; see `PlasticNetwork.step`."""
+        current = reset_where(episode_start, state, self._entries, "lifetime")
+        synapse = self.synapse
+        if synapse.external and not self.plasticity_frozen:
+            current = self._delayed_update(params, feedback, current, episode_start)
+        current = reset_where(feedback.trial_start, current, self._entries, "trial")
+        pre = current["activity"]
+        drive = x @ params["input_weight"].mT + params["input_bias"].unsqueeze(-2)
+        total = drive + pre @ params["recurrent_weight"].mT
+        if not synapse.inert:
+            total = total + synapse.current(params, pre, current)
+        post = torch.tanh(total)
+        following = {**current, "activity": post}
+        if synapse.external:
+            following["presynaptic"] = pre
+        elif not self.plasticity_frozen:
+            following |= synapse.update(params, pre, post, current)
+        return post, following
+
+    def _delayed_update(self, params: Params, feedback: Feedback, state: State, episode_start: Tensor) -> State:
+        """The update of the step before, now that its reward is known; a lifetime that starts has none."""
+        updated = self.synapse.update(params, state["presynaptic"], state["activity"], state, feedback.reward)
+        happens = feedback.valid & ~episode_start
+        if bool(happens.all()):
+            return {**state, **updated}
+        chosen = {
+            name: torch.where(happens.reshape(happens.shape + (1,) * (entry.dim() - happens.dim())), entry, state[name])
+            for name, entry in updated.items()
+        }
+        return {**state, **chosen}
+
+    def unroll(
+        self,
+        params: Params,
+        xs: Tensor,
+        feedbacks: Feedback,
+        state: State,
+        episode_starts: Tensor,
+        recorded: Recording | None = None,
+    ) -> tuple[Tensor, State]:
+        """`T` steps at once; see `PlasticNetwork.unroll`."""
+        return self.unroll_reference(params, xs, feedbacks, state, episode_starts)
+
+    def extra_repr(self) -> str:
+        """The rule and the sizes."""
+        shown: dict[str, Any] = {"rule": self.config.rule, "inputs": self.input_size, "units": self.output_size}
+        return ", ".join(f"{name}={value}" for name, value in shown.items())

@@ -1,0 +1,37 @@
+"""What changes a synapse: terms, modulators, eligibility, bounds, normalisations, each by name in a registry.
+
+A rule (`SynapseConfig`) chooses one part of each kind; `Synapse` puts them together; the papers' rules are in `RULES`.
+Everything that changes within a lifetime is state that is passed in and out; everything that the outer loop changes is
+a parameter. Shapes end in `(B, O)`, `(B, I)` or `(B, O, I)`: a population axis may lead.
+"""
+
+from __future__ import annotations
+
+from plastic_rl.plasticity.bounds import BOUNDS, NORMALISATIONS, Bound, Normalisation
+from plastic_rl.plasticity.eligibility import ELIGIBILITIES, Eligibility
+from plastic_rl.plasticity.gains import GainConfig, GainOverride, Parameter
+from plastic_rl.plasticity.modulators import MODULATORS, Modulator
+from plastic_rl.plasticity.rules import GAINS, RULES, SynapseConfig, SynapseOverrides
+from plastic_rl.plasticity.synapse import Synapse
+from plastic_rl.plasticity.terms import TERMS, Term
+
+__all__ = [
+    "BOUNDS",
+    "ELIGIBILITIES",
+    "GAINS",
+    "MODULATORS",
+    "NORMALISATIONS",
+    "RULES",
+    "TERMS",
+    "Bound",
+    "Eligibility",
+    "GainConfig",
+    "GainOverride",
+    "Modulator",
+    "Normalisation",
+    "Parameter",
+    "Synapse",
+    "SynapseConfig",
+    "SynapseOverrides",
+    "Term",
+]

@@ -1,0 +1,150 @@
+"""Modulators: the gain `G_t` that decides how much of a change a synapse keeps.
+
+A modulator is internal (computed from the network's own activity, applied right after the forward pass) or external
+(it depends on the outcome of the action, which arrives with the next observation: the synapse then changes at the
+start of the next step, from the stored activity of the step that acted).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from plastic_rl.plasticity.gains import Parameter
+from plastic_rl.registry import Registry
+
+
+class Modulator(ABC):
+    """Computes `G`.
+
+    Attributes:
+        external: True where `gate` reads the reward, and so has to wait for it.
+        uses_eta: True where `gate` reads the parameter `eta`.
+    """
+
+    external: ClassVar[bool] = False
+    uses_eta: ClassVar[bool] = False
+
+    def parameters(self, post_size: int, generator: torch.Generator | None = None) -> dict[str, Parameter]:
+        """Parameters of its own, by name. None unless overridden."""
+        return {}
+
+    def state_entries(self) -> dict[str, tuple[int, ...]]:
+        """Name and shape (without `B`) of what it carries from step to step; it starts at 0. None by default."""
+        return {}
+
+    @abstractmethod
+    def gate(
+        self, params: Mapping[str, Tensor], post: Tensor, reward: Tensor | None, state: Mapping[str, Tensor]
+    ) -> Tensor:
+        """Return `G`, broadcastable to `(.., B, O, I)`.
+
+        Args:
+            params: The network's parameters.
+            post: `y`, `(.., B, O)`.
+            reward: `r`, `(.., B)`: what the step that `post` belongs to brought. None unless `external`.
+            state: The network's state, with this modulator's own entries.
+        """
+
+    def next_state(
+        self, params: Mapping[str, Tensor], reward: Tensor, state: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """Its own state entries after the step. None by default."""
+        return {}
+
+
+class Constant(Modulator):
+    """`G = eta`, meta-learned: one number, one per neuron or one per synapse."""
+
+    uses_eta = True
+
+    def gate(
+        self, params: Mapping[str, Tensor], post: Tensor, reward: Tensor | None, state: Mapping[str, Tensor]
+    ) -> Tensor:
+        """Return eta."""
+        return params["eta"].unsqueeze(-3)
+
+
+class Simple(Modulator):
+    """`G = M_t = tanh(w_m . y_t + b_m)`, one number per lifetime (openreview r1lrAiA5Ym eq. 3)."""
+
+    def parameters(self, post_size: int, generator: torch.Generator | None = None) -> dict[str, Parameter]:
+        """`modulator_weight` `(1, O)` uniform within +-1/sqrt(O), `modulator_bias` `(1,)` zero."""
+        bound = post_size**-0.5
+        weight = torch.empty(1, post_size).uniform_(-bound, bound, generator=generator)
+        return {"modulator_weight": Parameter(weight), "modulator_bias": Parameter(torch.zeros(1))}
+
+    def signal(self, params: Mapping[str, Tensor], post: Tensor) -> Tensor:
+        """Return `M`, `(.., B, 1)`."""
+        return torch.tanh(post @ params["modulator_weight"].mT + params["modulator_bias"].unsqueeze(-2))
+
+    def gate(
+        self, params: Mapping[str, Tensor], post: Tensor, reward: Tensor | None, state: Mapping[str, Tensor]
+    ) -> Tensor:
+        """Return M for every synapse."""
+        return self.signal(params, post).unsqueeze(-1)
+
+
+class FanOut(Simple):
+    """`G_j = f_j M_t + g_j`: each post neuron reads the signal in its own way (openreview r1lrAiA5Ym, section 2)."""
+
+    def parameters(self, post_size: int, generator: torch.Generator | None = None) -> dict[str, Parameter]:
+        """Those of `Simple`, and `modulator_fan_out` f and `modulator_offset` g, `(O,)`.
+
+        f starts at 1 and g at 0, where fan-out equals simple modulation.
+        """
+        return super().parameters(post_size, generator) | {
+            "modulator_fan_out": Parameter(torch.ones(post_size)),
+            "modulator_offset": Parameter(torch.zeros(post_size)),
+        }
+
+    def gate(
+        self, params: Mapping[str, Tensor], post: Tensor, reward: Tensor | None, state: Mapping[str, Tensor]
+    ) -> Tensor:
+        """Return f M + g, one per post neuron."""
+        fan_out = params["modulator_fan_out"].unsqueeze(-2)
+        return (fan_out * self.signal(params, post) + params["modulator_offset"].unsqueeze(-2)).unsqueeze(-1)
+
+
+class Reward(Modulator):
+    """`G = eta (r - rbar)`, the third factor given by the environment (Gerstner 2018).
+
+    `rbar` is a running average: after each use, `rbar <- rbar + rate (r - rbar)`, from 0 at the start of a lifetime.
+    """
+
+    external = True
+    uses_eta = True
+
+    def parameters(self, post_size: int, generator: torch.Generator | None = None) -> dict[str, Parameter]:
+        """`reward_average_rate` `(1,)`, 0.1, not trained by gradients (it needs to stay within 0 and 1)."""
+        return {"reward_average_rate": Parameter(torch.full((1,), 0.1), trainable=False)}
+
+    def state_entries(self) -> dict[str, tuple[int, ...]]:
+        """`reward_average`: one number per lifetime."""
+        return {"reward_average": ()}
+
+    def gate(
+        self, params: Mapping[str, Tensor], post: Tensor, reward: Tensor | None, state: Mapping[str, Tensor]
+    ) -> Tensor:
+        """Return eta times the reward beyond its average so far."""
+        assert reward is not None, "an external modulator is given the reward"
+        surprise = reward - state["reward_average"]
+        return params["eta"].unsqueeze(-3) * surprise.unsqueeze(-1).unsqueeze(-1)
+
+    def next_state(
+        self, params: Mapping[str, Tensor], reward: Tensor, state: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """Return the average with this reward taken in."""
+        average = state["reward_average"]
+        return {"reward_average": average + params["reward_average_rate"] * (reward - average)}
+
+
+MODULATORS: Registry[Modulator] = Registry("modulator")
+MODULATORS.register("constant", Constant())
+MODULATORS.register("simple", Simple())
+MODULATORS.register("fan_out", FanOut())
+MODULATORS.register("reward", Reward())
