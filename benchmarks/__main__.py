@@ -1,0 +1,87 @@
+"""`python -m benchmarks [--rounds N] [--json FILE]`: prints the table, writes the numbers."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("MKL_NUM_THREADS", "1")
+
+import argparse
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from benchmarks import training
+from benchmarks.training import Setting
+
+REQUIRED_RATIO = 2.0
+"""What the project promises against the loop version."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the benchmarks; return the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    defaults = Setting()
+    for name, value in asdict(defaults).items():
+        parser.add_argument(f"--{name}", type=int, default=value, help=f"default {value}")
+    parser.add_argument("--rounds", type=int, default=7, help="measurements of each, taken in turn (median reported)")
+    parser.add_argument("--json", type=Path, help="also write all numbers to this file")
+    parser.add_argument("--skip-memory", action="store_true", help="do not measure memory (8 short processes)")
+    parser.add_argument("--memory-of", choices=training.VERSIONS, help="measure the memory of one version, print JSON")
+    parser.add_argument("--rule", choices=training.RULES, default="retroactive", help="for --memory-of")
+    options = parser.parse_args(arguments)
+    setting = Setting(**{name: getattr(options, name) for name in asdict(defaults)})
+    if options.memory_of:
+        print(json.dumps(training.memory_here(options.memory_of, setting, options.rule)))
+        return 0
+    result: dict[str, Any] = {"setting": asdict(setting), "made_with": training.description()}
+    result["training"] = training.speeds(setting, options.rounds)
+    result["environment_steps_per_second"] = training.environment_speeds(setting, options.rounds)
+    result["memory"] = {} if options.skip_memory else training.memory(setting)
+    print(table(result))
+    if options.json:
+        options.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    return 0
+
+
+def table(result: dict[str, Any]) -> str:
+    """The numbers for a reader."""
+    setting = result["setting"]
+    size = f"side {setting['side']}, {setting['steps']} steps, {setting['batch']} lifetimes"
+    title = f"Training iteration on the grid maze: {size}, {setting['hidden']} hidden units, one thread"
+    header = f"{'rule':<12} {'version':<24} {'ms':>8} {'lifetimes/s':>12} {'times loop':>11}"
+    lines = [title, "", f"{header} {'MB':>8} {'MB/step':>8} {'MB/further step':>16}"]
+    for rule, versions in result["training"].items():
+        slowest = versions["loop"]["seconds"]
+        for version, numbers in versions.items():
+            memory = result["memory"].get(rule, {}).get(version)
+            cells = (
+                f"{memory['megabytes']:8.0f} {memory['megabytes_per_step']:8.3f} "
+                f"{memory['megabytes_per_further_step']:16.3f}"
+                if memory
+                else ""
+            )
+            lines.append(
+                f"{rule:<12} {version:<24} {1e3 * numbers['seconds']:8.1f} {numbers['episodes_per_second']:12.1f} "
+                f"{slowest / numbers['seconds']:11.2f} {cells}".rstrip()
+            )
+    lines += ["", "Environment steps per second (random actions)"]
+    steps = result["environment_steps_per_second"]
+    lines += [f"{name:<24} {speed:12,.0f} {speed / steps['scalar']:8.1f}x" for name, speed in steps.items()]
+    ratios = {
+        rule: versions["loop, bare environments"]["seconds"] / versions["plastic_rl"]["seconds"]
+        for rule, versions in result["training"].items()
+    }
+    lines.append("")
+    for rule, ratio in ratios.items():
+        verdict = "reached" if ratio >= REQUIRED_RATIO else "NOT reached"
+        lines.append(f"{rule}: {ratio:.2f} times the loop version on bare environments; {REQUIRED_RATIO:g}: {verdict}")
+    lines.append("MB: peak resident memory less that before training, in a fresh process each.")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

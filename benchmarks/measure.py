@@ -1,0 +1,74 @@
+"""Clocks and memory readings of one process."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+MEGABYTE = 1e6
+
+
+def resident_now() -> float:
+    """Resident memory of this process in MB (Linux)."""
+    return _status("VmRSS")
+
+
+def resident_peak() -> float:
+    """Highest resident memory of this process since the last `forget_peak`, in MB (Linux)."""
+    return _status("VmHWM")
+
+
+def forget_peak() -> None:
+    """Let the peak start anew from what is resident now."""
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+
+
+def _status(field: str) -> float:
+    for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
+        if line.startswith(f"{field}:"):
+            return float(line.split()[1]) * 1024 / MEGABYTE
+    raise RuntimeError(f"/proc/self/status has no {field}: memory is measured on Linux only")
+
+
+def alternate(contestants: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+    """Run all contestants once to warm up, then `rounds` times in turn (A B A B: a busy machine slows all alike).
+
+    Returns:
+        Seconds of each round, by contestant.
+    """
+    for run in contestants.values():
+        run()
+    seconds: dict[str, list[float]] = {name: [] for name in contestants}
+    for _ in range(rounds):
+        for name, run in contestants.items():
+            before = time.perf_counter()
+            run()
+            seconds[name].append(time.perf_counter() - before)
+    return seconds
+
+
+def typical(seconds: list[float]) -> float:
+    """Median seconds."""
+    return median(seconds)
+
+
+def in_fresh_process(arguments: list[str]) -> Any:
+    """Run `python -m benchmarks ARGUMENTS` in a process of its own, and read the JSON that it prints last."""
+    finished = subprocess.run(
+        [sys.executable, "-m", "benchmarks", *arguments],
+        cwd=Path(__file__).parent.parent,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if finished.returncode != 0:
+        raise RuntimeError(f"benchmark process failed:\n{finished.stderr}")
+    return json.loads(finished.stdout.splitlines()[-1])

@@ -1,0 +1,41 @@
+"""How well an agent learns within a lifetime: the protocol, its statistics, tables and plots.
+
+evaluation = evaluate(agent, "plastic_rl/ReversalBandit-v0", splits=["test", "shift"])
+print(evaluation.table())
+evaluation.save("evaluation.json")
+plot_adaptation(evaluation, "adaptation.png")
+"""
+
+from __future__ import annotations
+
+from plastic_rl.evaluation.lifetimes import Lifetimes, run_lifetimes
+from plastic_rl.evaluation.plots import plot_adaptation, plot_learning_curves
+from plastic_rl.evaluation.protocol import evaluate, score_lifetimes
+from plastic_rl.evaluation.report import Curve, Evaluation, Score, SplitEvaluation
+from plastic_rl.evaluation.statistics import (
+    Interval,
+    bootstrap_interval,
+    bootstrap_means,
+    normalise,
+    normalised_interval,
+    student_t_interval,
+)
+
+__all__ = [
+    "Curve",
+    "Evaluation",
+    "Interval",
+    "Lifetimes",
+    "Score",
+    "SplitEvaluation",
+    "bootstrap_interval",
+    "bootstrap_means",
+    "evaluate",
+    "normalise",
+    "normalised_interval",
+    "plot_adaptation",
+    "plot_learning_curves",
+    "run_lifetimes",
+    "score_lifetimes",
+    "student_t_interval",
+]

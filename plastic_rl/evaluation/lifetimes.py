@@ -1,0 +1,289 @@
+"""Let an agent live one lifetime on each of a list of tasks, and keep what it scored at every step.
+
+Tasks flow in, batches of rows run through one vectorised environment, and a `Lifetimes` table flows out. Anything
+with stable-baselines3's `predict` will do as the agent.
+"""
+
+from __future__ import annotations
+
+import sys
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium
+import numpy as np
+import numpy.typing as npt
+
+from plastic_rl.envs import make_vector
+from plastic_rl.errors import RunError, SpaceError
+from plastic_rl.tasks.base import Agent, Task
+
+FloatArray = npt.NDArray[np.float64]
+BoolArray = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Lifetimes:
+    """What happened in `N` lifetimes of up to `T` steps.
+
+    Attributes:
+        scores: Expected reward of each action where the environment knows it, else the reward received, `(N, T)`;
+            NaN after the end of a lifetime.
+        rewards: Reward received, `(N, T)`; NaN after the end of a lifetime.
+        trial_ends: True where a step ended a trial, `(N, T)`.
+        lengths: Steps of each lifetime, `(N,)`.
+        expected: Whether every score is an expected reward.
+        lifetime_steps: `T` where the environment fixes it, else None.
+        steps_per_trial: Steps of every trial where the environment fixes them, else None.
+    """
+
+    scores: FloatArray
+    rewards: FloatArray
+    trial_ends: BoolArray
+    lengths: npt.NDArray[np.int64]
+    expected: bool
+    lifetime_steps: int | None
+    steps_per_trial: int | None
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    @property
+    def totals(self) -> FloatArray:
+        """Sum of the scores of each lifetime, `(N,)`."""
+        return np.asarray(np.nansum(self.scores, axis=1))
+
+    @property
+    def reward_totals(self) -> FloatArray:
+        """Sum of the rewards received in each lifetime, `(N,)`."""
+        return np.asarray(np.nansum(self.rewards, axis=1))
+
+    def trial_returns(self) -> FloatArray:
+        """Sum of the scores of each trial, `(N, trials)`; NaN where a lifetime has fewer trials.
+
+        A trial that the horizon of a fixed-length lifetime cuts short is left out; where lifetimes end by themselves,
+        their end is that of a trial.
+        """
+        ends = self.trial_ends.copy()
+        if self.lifetime_steps is None:
+            ends[np.arange(len(self)), self.lengths - 1] = True
+        trial_of_step: npt.NDArray[np.int64] = np.cumsum(ends, axis=1) - ends
+        complete = ends.sum(1)
+        trials = int(complete.max(initial=0))
+        inside = (trial_of_step < complete[:, None]) & ~np.isnan(self.scores)
+        place = (np.arange(len(self))[:, None] * max(trials, 1) + trial_of_step)[inside]
+        sums = np.bincount(place, weights=self.scores[inside], minlength=len(self) * trials)
+        returns = sums[: len(self) * trials].reshape(len(self), trials)
+        return np.where(np.arange(trials) < complete[:, None], returns, np.nan)
+
+    def binned(self, width: int) -> FloatArray:
+        """Mean score per step in bins of `width` steps, `(N, ceil(T / width))`; NaN where none was lived."""
+        padding = -self.scores.shape[1] % width
+        padded = np.pad(self.scores, ((0, 0), (0, padding)), constant_values=np.nan)
+        bins = padded.reshape(len(self), -1, width)
+        counts = (~np.isnan(bins)).sum(2)
+        missing = np.full(counts.shape, np.nan)
+        return np.asarray(np.divide(np.nansum(bins, axis=2), counts, out=missing, where=counts > 0))
+
+
+def run_lifetimes(
+    agent: Agent,
+    env_id: str,
+    tasks: Sequence[Task],
+    *,
+    env_kwargs: Mapping[str, Any] | None = None,
+    trials: int = 1,
+    deterministic: bool = False,
+    seed: int = 0,
+    agent_seed: int | None = None,
+    batch_size: int = 1000,
+    max_steps: int = 100_000,
+) -> Lifetimes:
+    """Live one lifetime on each task.
+
+    If the agent has `begin(tasks, seed)`, it is called before each batch. The noise of the environment on task `n`
+    follows from `seed + n`: it is the same for every agent (as far as their actions leave it so) and every
+    `batch_size`. Actions that are sampled from one stream for the whole batch do depend on `batch_size`; greedy ones
+    do only through the last bits of float sums. An agent without `begin` that samples from torch's global generator
+    (any stock stable-baselines3 model) finds it seeded while it acts here, and left as it was afterwards; one that
+    samples from elsewhere is deterministic only if it sees to that itself.
+
+    Args:
+        agent: Anything with stable-baselines3's `predict`; observations `(B, I)`.
+        env_id: Id of any environment that `plastic_rl.envs.make_vector` can make.
+        tasks: `N` tasks, 1 or more.
+        env_kwargs: Arguments of the environment.
+        trials: Trials in a lifetime of an environment that has no lifetimes of its own.
+        deterministic: Greedy instead of sampled actions.
+        seed: Of the environment's noise, 0 or more.
+        agent_seed: Of the agent's own stream; by default it follows from `seed`.
+        batch_size: Rows that run at a time.
+        max_steps: Longest lifetime allowed.
+
+    Returns:
+        One row per task, in the order of `tasks`.
+
+    Raises:
+        ValueError: If there are no tasks, or `batch_size` is below 1.
+        SpaceError: If the agent declares spaces that are not the environment's.
+        RunError: If a lifetime lasts longer than `max_steps`.
+    """
+    if not tasks:
+        raise ValueError("run_lifetimes needs at least one task")
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be 1 or more, got {batch_size}")
+    batches: list[Lifetimes] = []
+    for start in range(0, len(tasks), batch_size):
+        batch = tasks[start : start + batch_size]
+        # An environment per batch: a reused one would still hold the tasks of the lifetimes begun meanwhile.
+        env = make_vector(
+            env_id,
+            len(batch),
+            env_kwargs=dict(env_kwargs or {}),
+            split=batch[0].split,
+            trials=trials,
+        )
+        try:
+            check_agent_fits(agent, env_id, env)
+            with _seeded_agent(agent, batch, _agent_seed(seed if agent_seed is None else agent_seed, start)):
+                batches.append(_run_batch(agent, env, batch, seed + start, deterministic, max_steps))
+        finally:
+            env.close()
+    return _concatenate(batches)
+
+
+def check_agent_fits(agent: object, env_id: str, env: gymnasium.vector.VectorEnv[Any, Any, Any]) -> None:
+    """Compare the spaces an agent declares, if it does, with the environment's.
+
+    Raises:
+        SpaceError: If the observation's shape or the action space differs.
+    """
+    for name, wanted in (("observation", env.single_observation_space), ("action", env.single_action_space)):
+        declared = getattr(agent, f"{name}_space", None)
+        if declared is None:
+            continue
+        same = declared.shape == wanted.shape if name == "observation" else _same_actions(declared, wanted)
+        if not same:
+            raise SpaceError(
+                f"the agent's {name} space {declared} does not fit {env_id}, which has {wanted}. "
+                "Evaluate it on an environment of the kind (and arguments) that it was trained on."
+            )
+
+
+def _same_actions(declared: gymnasium.Space[Any], wanted: gymnasium.Space[Any]) -> bool:
+    if isinstance(declared, gymnasium.spaces.Box) and isinstance(wanted, gymnasium.spaces.Box):
+        return declared.shape == wanted.shape
+    return declared == wanted
+
+
+def _agent_seed(seed: int, start: int) -> int:
+    """Seed of the agent's own stream in one batch, unrelated to the environment's even where `seed` is the same."""
+    sequence = np.random.SeedSequence(seed, spawn_key=(zlib.crc32(b"agent"), start))
+    return int(sequence.generate_state(1, np.uint64)[0] >> 1)
+
+
+@contextmanager
+def _seeded_agent(agent: object, tasks: Sequence[Task], seed: int) -> Iterator[None]:
+    begin = getattr(agent, "begin", None)
+    if begin is not None:
+        begin(tasks, seed)
+        yield
+    elif "torch" in sys.modules:
+        import torch
+
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)
+            yield
+    else:
+        yield
+
+
+def _run_batch(
+    agent: Agent,
+    env: gymnasium.vector.VectorEnv[Any, Any, Any],
+    tasks: Sequence[Task],
+    seed: int,
+    deterministic: bool,
+    max_steps: int,
+) -> Lifetimes:
+    rows = len(tasks)
+    observation, _ = env.reset(seed=seed, options={"tasks": list(tasks)})
+    state: Any = None
+    episode_start = np.ones(rows, np.bool_)
+    alive = np.ones(rows, np.bool_)
+    lengths = np.zeros(rows, np.int64)
+    scores: list[FloatArray] = []
+    rewards: list[FloatArray] = []
+    trial_ends: list[BoolArray] = []
+    expected = True
+    while alive.any():
+        if len(scores) == max_steps:
+            raise RunError(
+                f"{int(alive.sum())} of {rows} lifetimes had not ended after {max_steps} steps; "
+                "give the environment a time limit, or pass a larger max_steps"
+            )
+        # A copy: stock recurrent models of stable-baselines3's kind change the array that they are given.
+        actions, state = agent.predict(observation, state, episode_start.copy(), deterministic)
+        observation, reward, terminated, truncated, info = env.step(actions)
+        ended = np.asarray(terminated | truncated, np.bool_)
+        known, value = _of_this_step(info, "expected_reward", ended, rows)
+        expected = expected and bool(known[alive].all())
+        reward = np.asarray(reward, np.float64)
+        _, trial_end = _of_this_step(info, "trial_end", ended, rows)
+        scores.append(np.where(alive, np.where(known, value, reward), np.nan))
+        rewards.append(np.where(alive, reward, np.nan))
+        trial_ends.append(alive & (trial_end > 0))
+        lengths += alive
+        alive &= ~ended
+        episode_start = ended
+    metadata = env.metadata
+    return Lifetimes(
+        scores=np.stack(scores, 1),
+        rewards=np.stack(rewards, 1),
+        trial_ends=np.stack(trial_ends, 1),
+        lengths=lengths,
+        expected=expected,
+        lifetime_steps=metadata.get("lifetime_steps"),
+        steps_per_trial=metadata.get("steps_per_trial"),
+    )
+
+
+def _of_this_step(info: Mapping[str, Any], key: str, ended: BoolArray, rows: int) -> tuple[BoolArray, FloatArray]:
+    """Read a number per row from a SAME_STEP `info`: rows that ended keep theirs in `final_info`.
+
+    Returns:
+        Which rows have it, and their values (0 elsewhere), both `(B,)`.
+    """
+    known = np.zeros(rows, np.bool_)
+    values = np.zeros(rows, np.float64)
+    final = info.get("final_info")
+    for source, eligible in ((info, np.ones(rows, np.bool_)), (final, ended)):
+        if isinstance(source, Mapping) and key in source:
+            present = eligible & np.asarray(source.get(f"_{key}", np.ones(rows, np.bool_)), np.bool_)
+            values[present] = np.asarray(source[key])[present].astype(np.float64)
+            known |= present
+    return known, values
+
+
+def _concatenate(batches: Sequence[Lifetimes]) -> Lifetimes:
+    steps = max(batch.scores.shape[1] for batch in batches)
+
+    def pad(name: str, fill: float | bool) -> npt.NDArray[Any]:
+        tables = [getattr(batch, name) for batch in batches]
+        widths = [((0, 0), (0, steps - table.shape[1])) for table in tables]
+        return np.concatenate(
+            [np.pad(table, width, constant_values=fill) for table, width in zip(tables, widths, strict=True)]
+        )
+
+    return Lifetimes(
+        scores=pad("scores", np.nan),
+        rewards=pad("rewards", np.nan),
+        trial_ends=pad("trial_ends", False),
+        lengths=np.concatenate([batch.lengths for batch in batches]),
+        expected=all(batch.expected for batch in batches),
+        lifetime_steps=batches[0].lifetime_steps,
+        steps_per_trial=batches[0].steps_per_trial,
+    )

@@ -1,0 +1,310 @@
+"""The evaluation protocol: one agent, every reference agent and the frozen twin on the same tasks of each split."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import time
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from plastic_rl.errors import UnknownNameError
+from plastic_rl.evaluation.lifetimes import FloatArray, Lifetimes, run_lifetimes
+from plastic_rl.evaluation.report import Curve, Evaluation, Pair, Score, SplitEvaluation
+from plastic_rl.evaluation.statistics import (
+    bootstrap_means,
+    column_means,
+    normalise,
+    normalised_interval,
+    percentile_interval,
+)
+from plastic_rl.tasks import distribution_for
+from plastic_rl.tasks.base import Agent, ReferenceAgent, TaskDistribution
+
+DEFAULT_TASKS = 1000
+DEFAULT_BANDIT_TASKS = 10_000
+"""Lifetimes whose trials have one step are cheap and noisy."""
+STEP_BINS = 100
+"""Most points of a curve of trials with one step."""
+TIME_BINS = 20
+"""Points of a curve where trials differ in length, so that their returns say little (a maze: always the goal's)."""
+
+Progress = Callable[[str], None]
+
+
+def evaluate(
+    agent: Agent,
+    env_id: str,
+    *,
+    splits: Sequence[str] = ("test",),
+    tasks: int | None = None,
+    env_kwargs: Mapping[str, Any] | None = None,
+    trials: int = 1,
+    seed: int = 0,
+    batch_size: int = 1000,
+    name: str = "agent",
+    greedy: bool = True,
+    frozen: bool = True,
+    references: bool = True,
+    confidence: float = 0.95,
+    resamples: int = 2000,
+    progress: Progress | None = None,
+) -> Evaluation:
+    """Score an agent on fixed tasks, beside the reference agents of the tasks' family.
+
+    For each split: the agent with sampled actions (the score), with greedy actions, with its plasticity frozen (if it
+    has `freeze_plasticity()`, a context manager), and every reference agent of the distribution. All live tasks
+    `0 .. tasks - 1` under the same environment seeds, and one bootstrap over tasks serves all of them.
+
+    Args:
+        agent: Anything with stable-baselines3's `predict`.
+        env_id: Environment.
+        splits: Any of the distribution's: `train`, `valid`, `test`, `shift`, `holdout`.
+        tasks: Tasks of each split; by default 1,000, or 10,000 where every trial has one step (bandits).
+        env_kwargs: Arguments of the environment.
+        trials: Trials in a lifetime of an environment that has no lifetimes of its own.
+        seed: 0 or more; environment and agent seeds of each split follow from it.
+        batch_size: Lifetimes to run at a time.
+        name: The agent's name in tables and plots.
+        greedy: Also with greedy actions.
+        frozen: Also with plasticity frozen.
+        references: Also the reference agents; without them there is no normalised score and no regret.
+        confidence: Share of the intervals.
+        resamples: Bootstrap resamples.
+        progress: Called with a line of text before each agent starts.
+
+    Returns:
+        The evaluation; `save` writes `evaluation.json`, `table` shows it, `plot_adaptation` draws it.
+
+    Raises:
+        UnknownNameError: If the distribution has no such split.
+        SpaceError: If the agent does not fit the environment.
+    """
+    kwargs = dict(env_kwargs or {})
+    distribution = distribution_for(env_id, kwargs)
+    splits = list(dict.fromkeys(splits))
+    for split in splits:
+        if split not in distribution.splits:
+            raise UnknownNameError(f"split of {distribution.family}", split, distribution.splits)
+    lifetime_steps, steps_per_trial = _lengths(env_id, kwargs, trials)
+    count = tasks or (DEFAULT_BANDIT_TASKS if steps_per_trial == 1 else DEFAULT_TASKS)
+    results: dict[str, SplitEvaluation] = {}
+    seconds: dict[str, dict[str, float]] = {}
+    for split in splits:
+        # Every agent acts with a stream of its own: two that act at random are two draws, not one.
+        environment_seed = _split_seed(seed, split)
+        split_tasks = distribution.tasks(split, 0, count)
+        contestants = _contestants(agent, distribution, split, greedy, frozen, references)
+        lived: dict[str, Lifetimes] = {}
+        seconds[split] = {}
+        for key, contestant in contestants.items():
+            if progress is not None:
+                progress(f"{env_id}, {split}: {key.replace('_', ' ')} on {count:,} tasks")
+            before = time.perf_counter()
+            with contestant.context():
+                lived[key] = run_lifetimes(
+                    contestant.agent,
+                    env_id,
+                    split_tasks,
+                    env_kwargs=kwargs,
+                    trials=trials,
+                    deterministic=contestant.deterministic,
+                    seed=environment_seed,
+                    agent_seed=environment_seed + zlib.crc32(key.encode()),
+                    batch_size=batch_size,
+                )
+            seconds[split][key] = round(time.perf_counter() - before, 3)
+        results[split] = score_lifetimes(
+            lived,
+            limit_kind=distribution.limit_of(split) if references else "none",
+            environment_seed=environment_seed,
+            generator=np.random.default_rng([seed, zlib.crc32(split.encode())]),
+            confidence=confidence,
+            resamples=resamples,
+        )
+    return Evaluation(
+        agent=name,
+        env_id=env_id,
+        env_kwargs=kwargs,
+        trials=trials,
+        family=distribution.family,
+        single_task=distribution.single_task,
+        seed=seed,
+        batch_size=batch_size,
+        confidence=confidence,
+        resamples=resamples,
+        lifetime_steps=lifetime_steps,
+        steps_per_trial=steps_per_trial,
+        splits=results,
+        seconds=seconds,
+        versions=versions(),
+    )
+
+
+SAMPLED = "sampled"
+GREEDY = "greedy"
+FROZEN = "frozen"
+OWN_ENTRIES = (SAMPLED, GREEDY, FROZEN)
+
+
+class _Contestant(NamedTuple):
+    agent: Agent
+    deterministic: bool
+    context: Callable[[], AbstractContextManager[Any]]
+
+
+def _contestants(
+    agent: Agent, distribution: TaskDistribution, split: str, greedy: bool, frozen: bool, references: bool
+) -> dict[str, _Contestant]:
+    chosen = {SAMPLED: _Contestant(agent, False, nullcontext)}
+    if greedy:
+        chosen[GREEDY] = _Contestant(agent, True, nullcontext)
+    freeze = getattr(agent, "freeze_plasticity", None)
+    if frozen and freeze is not None:
+        chosen[FROZEN] = _Contestant(agent, False, freeze)
+    agents: dict[str, ReferenceAgent] = distribution.reference_agents(split) if references else {}
+    return chosen | {f"reference:{key}": _Contestant(value, False, nullcontext) for key, value in agents.items()}
+
+
+def _lengths(env_id: str, env_kwargs: Mapping[str, Any], trials: int) -> tuple[int | None, int | None]:
+    from plastic_rl.envs import make_vector
+
+    env = make_vector(env_id, 1, env_kwargs=dict(env_kwargs), trials=trials)
+    try:
+        return env.metadata.get("lifetime_steps"), env.metadata.get("steps_per_trial")
+    finally:
+        env.close()
+
+
+def _split_seed(seed: int, split: str) -> int:
+    """Environment seed of a split: splits of one task (a reversal bandit) differ in nothing but their noise."""
+    sequence = np.random.SeedSequence(seed, spawn_key=(zlib.crc32(b"evaluation"), zlib.crc32(split.encode())))
+    return int(sequence.generate_state(1, np.uint32)[0] >> 1)
+
+
+def score_lifetimes(
+    lived: Mapping[str, Lifetimes],
+    *,
+    limit_kind: str,
+    environment_seed: int,
+    generator: np.random.Generator,
+    confidence: float = 0.95,
+    resamples: int = 2000,
+) -> SplitEvaluation:
+    """Turn lifetimes on the same `N` tasks into scores with intervals from one bootstrap over those tasks.
+
+    Args:
+        lived: `sampled`, maybe `greedy` and `frozen`, and `reference:NAME` for each reference agent.
+        limit_kind: Name of the limit's reference agent, or `none`.
+        environment_seed: Recorded.
+        generator: Draws the resamples.
+        confidence: Share of the intervals.
+        resamples: Number of resamples.
+    """
+    shapes = {key: _curve_shape(lifetimes) for key, lifetimes in lived.items()}
+    curves = {key: _curve_table(lifetimes, *shapes[key]) for key, lifetimes in lived.items()}
+    columns = {key: np.concatenate([lived[key].totals[:, None], curves[key]], 1) for key in lived}
+    stops = np.cumsum([table.shape[1] for table in columns.values()])
+    resampled = bootstrap_means(np.concatenate(list(columns.values()), 1), resamples, generator)
+    samples = dict(zip(columns, np.split(resampled, stops[:-1], axis=1), strict=True))
+    means = {key: column_means(table) for key, table in columns.items()}
+
+    random, oracle = "reference:random", "reference:oracle"
+    limit = f"reference:{limit_kind}"
+
+    def score(key: str) -> dict[str, Any]:
+        raw, raw_samples = float(means[key][0]), samples[key][:, 0]
+
+        def paired(other: str) -> tuple[float, Pair]:
+            return float(means[other][0]) - raw, _pair(samples[other][:, 0] - raw_samples, confidence)
+
+        shortfall, shortfall_interval = paired(SAMPLED)
+        fields: dict[str, Any] = {
+            "raw_score": raw,
+            "raw_score_interval": _pair(raw_samples, confidence),
+            "difference": 0.0 - shortfall,
+            "difference_interval": (0.0 - shortfall_interval[1], 0.0 - shortfall_interval[0]),
+            "reward": float(lived[key].reward_totals.mean()),
+            "steps": float(lived[key].lengths.mean()),
+            "curve": _curve(
+                curves[key], means[key][1:], samples[key][:, 1:], shapes[key], lived[key].scores.shape[1], confidence
+            ),
+        }
+        if limit in lived:
+            fields["regret"], fields["regret_interval"] = paired(limit)
+        if oracle in lived:
+            fields["oracle_regret"], fields["oracle_regret_interval"] = paired(oracle)
+        if limit in lived and random in lived:
+            ratio = normalise(raw, means[random][0], means[limit][0]).item()
+            interval = normalised_interval(raw_samples, samples[random][:, 0], samples[limit][:, 0], confidence)
+            fields["normalised_score"] = None if np.isnan(ratio) else ratio
+            fields["normalised_score_interval"] = interval
+        return fields
+
+    others = {key: Score(**score(key)) for key in lived if key != SAMPLED}
+    return SplitEvaluation(
+        **score(SAMPLED),
+        tasks=len(lived[SAMPLED]),
+        limit_kind=limit_kind if limit in lived else "none",
+        score_of="expected_reward" if all(lifetimes.expected for lifetimes in lived.values()) else "reward",
+        environment_seed=environment_seed,
+        greedy=others.get(GREEDY),
+        frozen=others.get(FROZEN),
+        reference_agents={
+            key.removeprefix("reference:"): value for key, value in others.items() if key not in OWN_ENTRIES
+        },
+    )
+
+
+def _pair(samples: FloatArray, confidence: float) -> Pair:
+    low, high = percentile_interval(samples, confidence)
+    return float(low), float(high)
+
+
+def _curve_shape(lifetimes: Lifetimes) -> tuple[str, int]:
+    """Unit and bin width of the adaptation curve."""
+    steps = lifetimes.lifetime_steps
+    if steps is None or (lifetimes.steps_per_trial or 0) > 1:
+        return "trial", 1
+    bins = STEP_BINS if lifetimes.steps_per_trial == 1 else TIME_BINS
+    return "step", -(-steps // bins)
+
+
+def _curve_table(lifetimes: Lifetimes, unit: str, width: int) -> FloatArray:
+    return lifetimes.trial_returns() if unit == "trial" else lifetimes.binned(width)
+
+
+def _curve(
+    table: FloatArray, mean: FloatArray, samples: FloatArray, shape: tuple[str, int], steps: int, confidence: float
+) -> Curve:
+    unit, width = shape
+    low, high = percentile_interval(samples, confidence)
+    points = np.arange(len(mean))
+    middle = (points * width + 1 + np.minimum((points + 1) * width, steps)) / 2
+    position = points + 1.0 if unit == "trial" else middle
+    return Curve.model_validate(
+        {
+            "unit": unit,
+            "width": width,
+            "position": tuple(position.tolist()),
+            "mean": tuple(mean.tolist()),
+            "low": tuple(low.tolist()),
+            "high": tuple(high.tolist()),
+            "tasks": tuple((~np.isnan(table)).sum(0).tolist()),
+        }
+    )
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the libraries that the numbers depend on."""
+    found = {"python": platform.python_version()}
+    for package in ("plastic-rl", "numpy", "gymnasium", "torch", "stable-baselines3"):
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = "not installed"
+    return found

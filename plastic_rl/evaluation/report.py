@@ -1,0 +1,179 @@
+"""What an evaluation found, as it stands in `evaluation.json`.
+
+Every score here is a mean over tasks of a lifetime's total, and every pair of numbers `*_interval` its confidence
+interval. Clock readings live in `seconds` alone: all else is the same each time for the same agent and seed.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError
+
+from plastic_rl.config import ConfigModel
+from plastic_rl.errors import RunError
+
+Pair = tuple[float, float]
+
+
+class Curve(ConfigModel):
+    """How the score develops along the lifetime: the adaptation curve."""
+
+    unit: Literal["step", "trial"]
+    """`step`: mean score per step, in bins of `width` steps; `trial`: return of each trial."""
+    width: int = Field(ge=1)
+    """Steps in a bin (1 for `trial`)."""
+    position: tuple[float, ...]
+    """Middle of each bin in steps, or the number of the trial; the first step or trial is 1."""
+    mean: tuple[float, ...]
+    """Mean over the tasks that reached it."""
+    low: tuple[float, ...]
+    """Low end of its interval."""
+    high: tuple[float, ...]
+    """High end of its interval."""
+    tasks: tuple[int, ...]
+    """How many tasks reached it: where lifetimes differ in length, later points are means over fewer tasks."""
+
+    def ends(self, share: float = 0.1) -> Pair:
+        """Mean over the first and over the last `share` of the points (one point at least)."""
+        count = max(1, round(len(self.mean) * share))
+        return sum(self.mean[:count]) / count, sum(self.mean[-count:]) / count
+
+
+class Score(ConfigModel):
+    """How well one agent did on the tasks of a split."""
+
+    raw_score: float
+    """Mean over tasks of the lifetime's sum of expected reward (of reward where that is not known)."""
+    raw_score_interval: Pair
+    """Interval of `raw_score`."""
+    normalised_score: float | None = None
+    """`(raw - random) / (limit - random)`; None where the family has no limit."""
+    normalised_score_interval: Pair | None = None
+    """Interval of `normalised_score`, paired on tasks; None also where the limit is not clearly above random."""
+    regret: float | None = None
+    """`limit - raw`: what was lost against the best agent that has to find the task out."""
+    regret_interval: Pair | None = None
+    """Interval of `regret`, paired on tasks."""
+    oracle_regret: float | None = None
+    """`oracle - raw`: what was lost against an agent that is told the task."""
+    oracle_regret_interval: Pair | None = None
+    """Interval of `oracle_regret`, paired on tasks."""
+    difference: float
+    """This agent's raw score minus that of the evaluated agent with sampled actions."""
+    difference_interval: Pair
+    """Interval of `difference`, paired on tasks."""
+    reward: float
+    """Mean over tasks of the reward received, noise included."""
+    steps: float
+    """Mean length of a lifetime."""
+    curve: Curve
+    """The adaptation curve."""
+
+
+class SplitEvaluation(Score):
+    """One split: the agent with sampled actions, and all others on the same tasks."""
+
+    tasks: int = Field(ge=1)
+    """Number of tasks: tasks `0` to `tasks - 1` of the split."""
+    limit_kind: str
+    """Which reference agent is the limit, or `none`."""
+    score_of: Literal["expected_reward", "reward"]
+    """What the scores sum up."""
+    environment_seed: int
+    """The noise of task `n` was seeded with this plus `n`; the agents' own streams follow from it too."""
+    greedy: Score | None = None
+    """The agent with greedy actions."""
+    frozen: Score | None = None
+    """The agent with its synapses held at their start values, actions sampled; None where nothing can be frozen."""
+    reference_agents: dict[str, Score] = Field(default_factory=dict)
+    """The family's own agents."""
+
+    def entries(self, agent: str = "agent") -> dict[str, Score]:
+        """All scores of the split by the name that a reader sees, the agent's own first."""
+        own: dict[str, Score] = {f"{agent}, sampled": self}
+        if self.greedy is not None:
+            own[f"{agent}, greedy"] = self.greedy
+        if self.frozen is not None:
+            own[f"{agent}, plasticity frozen"] = self.frozen
+        return own | self.reference_agents
+
+
+class Evaluation(ConfigModel):
+    """An agent's evaluation on the splits of one environment: the contents of `evaluation.json`."""
+
+    format: Literal[1] = 1
+    """Version of this layout."""
+    agent: str
+    """The agent's name in tables and plots."""
+    env_id: str
+    """Environment."""
+    env_kwargs: dict[str, Any]
+    """Its arguments."""
+    trials: int
+    """Trials per lifetime of an environment without lifetimes of its own."""
+    family: str
+    """Task distribution."""
+    single_task: bool
+    """True where all splits but `shift` are one and the same task: no test of generalisation."""
+    seed: int
+    """Seed that all others of this evaluation follow from."""
+    batch_size: int
+    """Lifetimes run at a time (sampled actions depend on it)."""
+    confidence: float
+    """Share of the intervals."""
+    resamples: int
+    """Bootstrap resamples."""
+    lifetime_steps: int | None
+    """Length of every lifetime; None where it varies."""
+    steps_per_trial: int | None
+    """Length of every trial; None where it varies."""
+    splits: dict[str, SplitEvaluation]
+    """Results by split."""
+    seconds: dict[str, dict[str, float]]
+    """Wall-clock seconds by split and agent."""
+    versions: dict[str, str]
+    """Versions of what the numbers were made with."""
+
+    def to_json(self) -> str:
+        """Return the contents of `evaluation.json`, indented, ending in a newline."""
+        return self.model_dump_json(indent=2) + "\n"
+
+    def save(self, path: str | Path) -> Path:
+        """Write `to_json()` to `path`, whose folder must exist, replacing what is there in one move."""
+        path = Path(path)
+        temporary = path.with_name(path.name + ".part")
+        temporary.write_text(self.to_json(), encoding="utf-8")
+        temporary.replace(path)
+        return path
+
+    @classmethod
+    def load(cls, path: str | Path) -> Evaluation:
+        """Read what `save` wrote.
+
+        Raises:
+            RunError: If the file is missing or is no evaluation.
+        """
+        path = Path(path)
+        try:
+            return cls.model_validate_json(path.read_bytes())
+        except OSError as error:
+            raise RunError(f"cannot read the evaluation {path}: {error.strerror}") from None
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"])
+            raise RunError(
+                f"{path} is no evaluation that plastic_rl wrote: {first['msg']}{f' (at {where})' if where else ''}. "
+                "Make it anew with: plastic-rl evaluate RUN"
+            ) from None
+
+    def table(self, *, rich: bool | None = None) -> str:
+        """Return a table of every split for a terminal.
+
+        Args:
+            rich: With colours and rules (True), as plain text (False), or whichever suits stdout (None).
+        """
+        from plastic_rl.evaluation.table import evaluation_table
+
+        return evaluation_table(self, rich=rich)
