@@ -1,0 +1,11 @@
+"""Where independent pieces of work run: in this process for now.
+
+An engine takes a function and items and returns the results by index. Results must not depend on the engine: each
+item carries its own seed, and items are cut so that their shapes are the same in every engine.
+"""
+
+from __future__ import annotations
+
+from plastic_rl.engine.base import ENGINES, Engine, SerialEngine
+
+__all__ = ["ENGINES", "Engine", "SerialEngine"]

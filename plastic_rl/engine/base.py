@@ -1,0 +1,57 @@
+"""The interface of engines, and the one that works in this process."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Self, TypeVar
+
+from plastic_rl.registry import Registry
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class Engine(ABC):
+    """Runs a function over items; a context manager that frees its workers at the end."""
+
+    @abstractmethod
+    def map(self, work: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
+        """Return `work(item)` for each item, in the order of `items` whatever the order of completion.
+
+        Args:
+            work: A function of the item alone: all randomness comes from seeds inside the item.
+            items: Independent pieces of work.
+
+        Raises:
+            Exception: What `work` raised for the first item, by index, that failed.
+        """
+
+    def close(self) -> None:
+        """Free the workers; the engine can't be used afterwards."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class SerialEngine(Engine):
+    """Everything in this process, one item after the other.
+
+    >>> with SerialEngine() as engine:
+    ...     engine.map(lambda item: item**2, [1, 2, 3])
+    [1, 4, 9]
+    """
+
+    def map(self, work: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
+        """See `Engine.map`."""
+        return [work(item) for item in items]
+
+
+ENGINES: Registry[type[Engine]] = Registry("engine")
+ENGINES.register("serial", SerialEngine)

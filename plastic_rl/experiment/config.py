@@ -1,0 +1,206 @@
+"""What one experiment is: environment, network, algorithm, evaluation, and how it is recorded.
+
+The text under each field is the command line's help (`plastic-rl config`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, Field
+
+from plastic_rl.config import ConfigModel, Schedule, apply_overrides, check, describe, dump, read_mapping
+from plastic_rl.errors import ConfigError, UnknownNameError
+
+
+class EnvironmentConfig(ConfigModel):
+    """Which environment, with which arguments."""
+
+    id: str
+    """Registered Gymnasium id, e.g. `plastic_rl/ReversalBandit-v0` (see `plastic-rl envs list`)."""
+    kwargs: dict[str, Any] = Field(default_factory=dict)
+    """Arguments of the environment, e.g. `{arms: 5, steps: 100}`."""
+    trials: int = Field(default=1, ge=1)
+    """Inner episodes in one lifetime, for environments that are not made of lifetimes themselves."""
+
+
+class A2CConfig(ConfigModel):
+    """Advantage actor-critic that backpropagates through lifetimes."""
+
+    name: Literal["a2c"] = "a2c"
+    """Which algorithm."""
+    total_timesteps: int = Field(ge=1)
+    """Steps to train for, all environments counted; rounded up to whole rollouts."""
+    n_envs: int = Field(default=32, ge=1)
+    """Lifetimes lived side by side (the batch)."""
+    n_steps: int | None = Field(default=None, ge=1)
+    """Steps of each environment between updates; null: one whole lifetime (128 where its length varies)."""
+    learning_rate: Schedule = Schedule(start=1e-3, end=1e-3)
+    """Step size: a number, or `{start: 5e-3, end: 0}` for a linear schedule."""
+    gamma: float = Field(default=0.9, ge=0, le=1)
+    """Discount of later rewards."""
+    gae_lambda: float = Field(default=0.95, ge=0, le=1)
+    """Trace decay of the generalised advantage estimate; 1: plain returns."""
+    ent_coef: Schedule = Schedule(start=0.01, end=0.01)
+    """Weight of the entropy bonus: a number or a linear schedule."""
+    vf_coef: float = Field(default=0.5, ge=0)
+    """Weight of the squared value error."""
+    sum_p2_coef: Schedule = Schedule(start=0.0, end=0.0)
+    """Weight of the penalty on the sum of squared action probabilities: a number or a linear schedule."""
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    """The gradient is scaled down to this norm where it is longer."""
+    optimizer: Literal["adam", "rmsprop"] = "adam"
+    """Optimizer of the outer loop."""
+    optimizer_eps: float = Field(default=1e-5, gt=0)
+    """The optimizer's epsilon."""
+    plasticity_lr_scale: float = Field(default=1.0, ge=0)
+    """Learning rate of the parameters of plasticity (alpha, eta, ...), as a multiple of `learning_rate`."""
+    normalize_advantage: bool = False
+    """Scale the advantages of a rollout to mean 0, deviation 1."""
+    center_rewards: bool = False
+    """Subtract the running mean from rewards; only where lifetimes have a fixed length."""
+
+
+AlgorithmConfig = A2CConfig
+"""The algorithms by their `name`; becomes a discriminated union when there is a second one."""
+
+
+class EvaluationConfig(ConfigModel):
+    """How the trained agent is scored, and which checkpoint is chosen."""
+
+    splits: tuple[str, ...] = ("test",)
+    """Splits that the final evaluation opens."""
+    tasks: int | None = Field(default=None, ge=1)
+    """Tasks of each split; null: 10,000 for bandits, 1,000 otherwise."""
+    seed: int = Field(default=0, ge=0)
+    """Seed of the environments and of the agent's sampling in evaluations."""
+    batch_size: int = Field(default=1000, ge=1)
+    """Lifetimes evaluated side by side."""
+    valid_tasks: int = Field(default=200, ge=0)
+    """Tasks of the split `valid` on which each checkpoint is scored; the best one is evaluated and exported. 0: the
+    last checkpoint is."""
+    final: bool = True
+    """Evaluate at the end of training."""
+
+
+class CheckpointConfig(ConfigModel):
+    """When checkpoints are written and how many are kept."""
+
+    interval: int = Field(default=100, ge=1)
+    """Updates between checkpoints."""
+    keep: int = Field(default=2, ge=2)
+    """Newest checkpoints to keep; the one that is best on `valid` is always kept."""
+
+
+class LoggingConfig(ConfigModel):
+    """What is recorded while training."""
+
+    interval: int = Field(default=1, ge=1)
+    """Updates between rows of metrics.csv."""
+    tensorboard: bool = True
+    """Also write TensorBoard files to `tb/`."""
+
+
+class ExperimentConfig(ConfigModel):
+    """One experiment, all of it: with the same config and seed a run gives the same bytes."""
+
+    description: str = ""
+    """What the experiment is for, in a sentence."""
+    environment: EnvironmentConfig
+    """What the agent lives in."""
+    network: dict[str, Any]
+    """The agent's network: `kind`, and the fields of that kind (see `plastic-rl config network`)."""
+    policy: str = "PlasticPolicy"
+    """Policy class around the network."""
+    algorithm: AlgorithmConfig
+    """The outer loop."""
+    seed: int = Field(default=0, ge=0, lt=2**32)
+    """Root of every random stream of the run."""
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")] = "cpu"
+    """Where the network runs: cpu, cuda, cuda:1, mps or auto. Small networks are fastest on the CPU."""
+    torch_threads: int = Field(default=1, ge=1)
+    """Threads of torch in this process; results may differ in the last bits between numbers of threads."""
+    evaluation: EvaluationConfig = EvaluationConfig()
+    """Scores on held-out tasks."""
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    """What can be resumed from."""
+    logging: LoggingConfig = LoggingConfig()
+    """Metrics."""
+    plugins: tuple[str, ...] = ()
+    """Plugins that the experiment needs. They are recorded here, and imported only when given with `--plugin`."""
+
+    def to_mapping(self) -> dict[str, Any]:
+        """Return the config as plain data, every default written out."""
+        return self.model_dump(mode="json")
+
+    def to_yaml(self) -> str:
+        """Return the config as YAML, every default written out."""
+        return dump(self.to_mapping())
+
+
+def load_experiment(path: str | Path, overrides: Sequence[str] = (), **changes: Any) -> ExperimentConfig:
+    """Read an experiment from a YAML file.
+
+    Args:
+        path: The file.
+        overrides: `key.path=value` each, merged before validation.
+        **changes: Top-level values that replace those of the file (`seed`, `plugins`).
+
+    Raises:
+        ConfigError: With every problem at once, its dotted path and the nearest valid name.
+    """
+    mapping = apply_overrides(read_mapping(path), overrides) | changes
+    return parse_experiment(mapping, str(path))
+
+
+def parse_experiment(mapping: Mapping[str, Any], source: str = "config") -> ExperimentConfig:
+    """Validate plain data as an experiment, its network and names included.
+
+    Raises:
+        ConfigError: With every problem at once; `source` says where the data came from.
+    """
+    experiment, problems = check(ExperimentConfig, mapping)
+    network, network_problems = _check_network(mapping.get("network"))
+    problems = [*problems, *network_problems, *_check_names(mapping)]
+    if experiment is None or problems:
+        raise ConfigError(describe(problems, source))
+    return experiment.model_copy(update={"network": network})
+
+
+def network_model(kind: str) -> type[BaseModel]:
+    """Return the config model of a kind of network.
+
+    Raises:
+        UnknownNameError: If there is no such kind.
+    """
+    from plastic_rl.networks import NETWORKS
+
+    return NETWORKS[kind].config
+
+
+def _check_network(mapping: Any) -> tuple[dict[str, Any], list[str]]:
+    from plastic_rl.networks import NETWORKS
+
+    if not isinstance(mapping, Mapping):
+        return {}, []  # `check` has said so
+    kind = mapping.get("kind")
+    if kind is None:
+        return {}, [f"network.kind: missing. Valid: {', '.join(sorted(NETWORKS))}."]
+    try:
+        model = network_model(str(kind))
+    except UnknownNameError as error:
+        return {}, [f"network.kind: {error}"]
+    validated, problems = check(model, dict(mapping), prefix=["network"])
+    # Only what was set: presets fill in the rest, and would refuse to be contradicted.
+    return ({} if validated is None else validated.model_dump(mode="json", exclude_unset=True)), problems
+
+
+def _check_names(mapping: Mapping[str, Any]) -> list[str]:
+    from plastic_rl.policies import POLICIES
+
+    policy = mapping.get("policy")
+    if isinstance(policy, str) and policy not in POLICIES:
+        return [f"policy: {UnknownNameError('policy', policy, POLICIES)}"]
+    return []
