@@ -1,0 +1,451 @@
+"""`PlasticA2C`: advantage actor-critic over lifetimes of plastic networks.
+
+References:
+    Mnih et al. 2016, arXiv 1602.01783 (A2C); Schulman et al. 2016, arXiv 1506.02438 (advantages);
+    Miconi et al. 2019, openreview r1lrAiA5Ym (the loss, with its sum of squared probabilities).
+
+One iteration: act for `n_steps` without a graph, from the plastic state that the last iteration left; unroll the
+network over the stored observations from that same state; one gradient step. With `n_steps` equal to the lifetime
+the gradient runs through whole lifetimes; with fewer it is truncated, while the state is carried on.
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Self
+
+import gymnasium as gym
+import numpy as np
+import torch
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.type_aliases import MaybeCallback
+from stable_baselines3.common.vec_env import VecEnv
+from torch import Tensor
+
+from plastic_rl.algorithms.collector import Collector
+from plastic_rl.algorithms.rollout import Rollout, advantages_and_returns
+from plastic_rl.algorithms.saving import checkpoint_of, rebuild, restore
+from plastic_rl.algorithms.vec_env import EnvironmentDescription, adapt, wrap
+from plastic_rl.checkpoint import Checkpoint, read_checkpoint, write_zip
+from plastic_rl.config import Schedule
+from plastic_rl.errors import CheckpointError, ConfigError, NonFiniteError
+from plastic_rl.policies import POLICIES, PlasticPolicy
+
+DEFAULT_STEPS = 128
+"""Rollout length where lifetimes have no fixed length."""
+
+Scheduled = float | Schedule | Callable[[float], float]
+
+
+class PlasticA2C(OnPolicyAlgorithm):
+    """A2C for policies whose synapses change while they act; a stable-baselines3 algorithm.
+
+    Args:
+        policy: Name in `plastic_rl.policies.POLICIES`, or a subclass of `PlasticPolicy`.
+        env: Environment id (made with `n_envs` rows), Gymnasium Env, VectorEnv or stable-baselines3 VecEnv. Where the
+            observation carries no feedback, `plastic_rl.envs.Lifetime` or its vector form is put around it.
+        learning_rate: Step size, or a schedule of the training progress that remains (1 to 0).
+        n_steps: Steps of each environment in a rollout; None: one whole lifetime where its length is fixed, else 128.
+        n_envs: Number of environments where `env` is an id.
+        env_kwargs: Arguments of the environment where `env` is an id.
+        trials: Inner episodes of a lifetime where `env` is the id of a foreign environment.
+        gamma: Discount, 0 to 1.
+        gae_lambda: 0 to 1; 1 is plain returns.
+        ent_coef: Weight of the entropy bonus.
+        sum_p2_coef: Weight of the penalty on the sum of squared probabilities (the originals' regulariser).
+        vf_coef: Weight of the squared value error.
+        max_grad_norm: The gradient's norm is clipped to this.
+        optimizer: `"adam"` or `"rmsprop"`.
+        optimizer_eps: The optimizer's epsilon.
+        plasticity_lr_scale: The learning rate of alpha, eta and the like is `learning_rate` times this.
+        normalize_advantage: Scale advantages to mean 0 and deviation 1 (off: it lets policies collapse here).
+        center_rewards: Subtract the running mean of rewards. Only sound where lifetimes have a fixed length.
+        policy_kwargs: Arguments of the policy, e.g. `{"network": {"rule": "oja", "hidden_size": 40}}`.
+        stats_window_size: Lifetimes that `rollout/score` and `rollout/ep_rew_mean` average over.
+        tensorboard_log: Folder for TensorBoard, or None.
+        verbose: 0 silent, 1 a table per logging interval.
+        seed: Of parameters, action sampling and environments; global random state is not touched. None: from the
+            operating system.
+        device: `"auto"`, `"cpu"`, `"cuda"`, ...
+
+    Raises:
+        SpaceError: If the environment's spaces are not supported.
+        ConfigError: If arguments contradict each other.
+
+    >>> from plastic_rl.algorithms import PlasticA2C
+    >>> agent = PlasticA2C("BackpropaminePolicy", "plastic_rl/ReversalBandit-v0", n_envs=4, seed=1)
+    >>> agent.learn(800).num_timesteps
+    800
+    """
+
+    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {name: POLICIES[name] for name in POLICIES}
+    policy: PlasticPolicy  # type: ignore[assignment]  # OnPolicyAlgorithm is typed for ActorCriticPolicy alone
+    rollout: Rollout
+
+    def __init__(
+        self,
+        policy: str | type[PlasticPolicy],
+        env: str | gym.Env[Any, Any] | gym.vector.VectorEnv[Any, Any, Any] | VecEnv | None,
+        *,
+        learning_rate: Scheduled = 1e-3,
+        n_steps: int | None = None,
+        n_envs: int = 32,
+        env_kwargs: Mapping[str, Any] | None = None,
+        trials: int = 1,
+        gamma: float = 0.9,
+        gae_lambda: float = 0.95,
+        ent_coef: Scheduled = 0.01,
+        sum_p2_coef: Scheduled = 0.0,
+        vf_coef: float = 0.5,
+        max_grad_norm: float = 1.0,
+        optimizer: Literal["adam", "rmsprop"] = "adam",
+        optimizer_eps: float = 1e-5,
+        plasticity_lr_scale: float = 1.0,
+        normalize_advantage: bool = False,
+        center_rewards: bool = False,
+        policy_kwargs: Mapping[str, Any] | None = None,
+        stats_window_size: int = 100,
+        tensorboard_log: str | None = None,
+        verbose: int = 0,
+        seed: int | None = None,
+        device: torch.device | str = "auto",
+        _init_setup_model: bool = True,
+    ) -> None:
+        self.env_id = env if isinstance(env, str) else None
+        self.env_kwargs, self.trials = dict(env_kwargs or {}), trials
+        self.requested_n_steps = n_steps
+        self.ent_schedule, self.sum_p2_schedule = _schedule(ent_coef), _schedule(sum_p2_coef)
+        self.optimizer_name, self.optimizer_eps = optimizer, optimizer_eps
+        self.plasticity_lr_scale = plasticity_lr_scale
+        self.normalize_advantage, self.center_rewards = normalize_advantage, center_rewards
+        self._check_arguments()
+        if isinstance(policy, str):
+            policy = POLICIES[policy]
+        seed = int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else seed
+        super().__init__(
+            policy,  # type: ignore[arg-type]  # OnPolicyAlgorithm is typed for ActorCriticPolicy alone
+            adapt(env, n_envs=n_envs, env_kwargs=self.env_kwargs, trials=trials),  # type: ignore[arg-type]  # None too
+            learning_rate=learning_rate,
+            n_steps=n_steps or DEFAULT_STEPS,
+            gamma=gamma,
+            gae_lambda=gae_lambda,
+            ent_coef=self.ent_schedule(1.0),
+            vf_coef=vf_coef,
+            max_grad_norm=max_grad_norm,
+            use_sde=False,
+            sde_sample_freq=-1,
+            stats_window_size=stats_window_size,
+            tensorboard_log=tensorboard_log,
+            policy_kwargs=dict(policy_kwargs or {}),
+            verbose=verbose,
+            seed=seed,
+            device=device,
+            _init_setup_model=_init_setup_model and env is not None,
+        )
+
+    def _check_arguments(self) -> None:
+        if self.optimizer_name not in _OPTIMIZERS:
+            raise ConfigError(f"optimizer must be one of {sorted(_OPTIMIZERS)}, got {self.optimizer_name!r}")
+        if self.requested_n_steps is not None and self.requested_n_steps < 1:
+            raise ConfigError(f"n_steps must be 1 or more, or None for a whole lifetime; got {self.requested_n_steps}")
+
+    # --- set-up ----------------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def _wrap_env(env: Any, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
+        if isinstance(env, gym.Env):
+            env = adapt(env)
+        return wrap(OnPolicyAlgorithm._wrap_env(env, verbose, monitor_wrapper))
+
+    def set_random_seed(self, seed: int | None = None) -> None:
+        """Start this algorithm's own random streams from `seed`, and key the environments' by it."""
+        self.seed = self.seed if seed is None else seed
+        sequence = np.random.SeedSequence(self.seed)
+        initial, sampling = (int(word) for word in sequence.generate_state(2, np.uint64) >> np.uint64(1))
+        self._initial = torch.Generator().manual_seed(initial)
+        self._sampling = torch.Generator().manual_seed(sampling)
+        if self.env is not None and self.seed is not None:
+            self.env.seed(self.seed)
+
+    def _setup_model(self) -> None:
+        self._setup_lr_schedule()
+        self.set_random_seed(self.seed)
+        if self.env is not None:
+            self.description = EnvironmentDescription.of(self.env)
+        description = self.description
+        self.n_steps = self.requested_n_steps or description.lifetime_steps or DEFAULT_STEPS
+        if self.center_rewards and description.lifetime_steps is None:
+            raise ConfigError(
+                "center_rewards needs lifetimes of a fixed length: where the agent decides how long it lives, "
+                "subtracting a constant from each reward changes what is best. Set center_rewards to false"
+            )
+        policy_class: type[PlasticPolicy] = self.policy_class  # type: ignore[assignment]
+        self.policy = policy_class(
+            self.observation_space,
+            self.action_space,
+            feedback=description.feedback,
+            steps_per_trial=description.steps_per_trial,
+            generator=self._initial,
+            **self.policy_kwargs,
+        ).to(self.device)
+        self._setup_optimizer()
+        self._plastic_state = self.newborn_state()
+        self.collector = Collector(self)
+        self.rollout = Rollout(self.n_steps, self.n_envs, self.policy.input_size, self.device)
+        self._reward_mean, self._reward_count = 0.0, 0
+        self.iterations = 0
+        self.score_buffer: deque[float] = deque(maxlen=self._stats_window_size)
+
+    def _setup_optimizer(self) -> None:
+        plasticity = set(self.policy.plasticity_parameters())
+        named = [(name, parameter) for name, parameter in self.policy.named_parameters() if parameter.requires_grad]
+        groups = [
+            {"params": [p for name, p in named if name not in plasticity], "scale": 1.0},
+            {"params": [p for name, p in named if name in plasticity], "scale": self.plasticity_lr_scale},
+        ]
+        self.policy.optimizer = _OPTIMIZERS[self.optimizer_name](
+            [group for group in groups if group["params"]], lr=self.lr_schedule(1.0), eps=self.optimizer_eps
+        )
+
+    def newborn_state(self) -> dict[str, Tensor]:
+        """Return the plastic state of `n_envs` lifetimes that have not begun."""
+        state = self.policy.network.initial_state(self.n_envs, self._sampling)
+        return {name: entry.to(self.device) for name, entry in state.items()}
+
+    # --- the iteration ---------------------------------------------------------------------------------------------
+
+    def learn(
+        self,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        log_interval: int = 1,
+        tb_log_name: str = "PlasticA2C",
+        reset_num_timesteps: bool = True,
+        progress_bar: bool = False,
+    ) -> Self:
+        """Train for `total_timesteps` more steps (of all environments together), in whole rollouts.
+
+        As in stable-baselines3, but metrics are logged after the gradient step they belong to. `log_interval` counts
+        iterations since the run began, so that a resumed run logs the same ones.
+
+        Raises:
+            NonFiniteError: Naming what became NaN or infinite, and when.
+        """
+        total_timesteps, hooks = self._setup_learn(
+            total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar
+        )
+        if reset_num_timesteps:
+            self._plastic_state, self.iterations = self.newborn_state(), 0
+            self.collector.reset()
+        hooks.on_training_start(locals(), globals())
+        assert self.env is not None
+        while self.num_timesteps < total_timesteps:
+            if not self.collector.collect(self.env, hooks, self.rollout):
+                break
+            self._update_current_progress_remaining(self.num_timesteps, total_timesteps)
+            self.train()
+            self.iterations += 1
+            if log_interval and self.iterations % log_interval == 0:
+                self.dump_logs(self.iterations)
+        hooks.on_training_end()
+        return self
+
+    def train(self) -> None:
+        """One gradient step on the rollout just collected."""
+        rollout, policy = self.rollout, self.policy
+        rollout.check_finite()
+        rewards = self._centred(rollout.rewards) if self.center_rewards else rollout.rewards
+        result = policy.evaluate(
+            policy.parameters_by_name(),
+            rollout.observations,
+            rollout.actions,
+            self.collector.state_before,
+            rollout.episode_starts,
+            recorded=rollout.recording,
+        )
+        with torch.no_grad():
+            advantages, returns = advantages_and_returns(
+                rewards,
+                result.values.detach(),
+                rollout.ended,
+                rollout.bootstrap,
+                self.collector.last_values,
+                self.gamma,
+                self.gae_lambda,
+            )
+            if self.normalize_advantage:
+                advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
+        weight = rollout.counted / rollout.counted.sum()
+        policy_loss = -(weight * advantages * result.log_probability).sum()
+        value_loss = (weight * (returns - result.values).square()).sum()
+        entropy = (weight * result.entropy).sum()
+        sum_p2 = (weight * result.sum_p2).sum()
+        remaining = self._current_progress_remaining
+        self.ent_coef = self.ent_schedule(remaining)
+        loss = policy_loss + self.vf_coef * value_loss - self.ent_coef * entropy
+        loss = loss + self.sum_p2_schedule(remaining) * sum_p2
+
+        optimizer = policy.optimizer
+        learning_rate = float(self.lr_schedule(remaining))
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate * group["scale"]
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        gradient_norm = torch.nn.utils.clip_grad_norm_(policy.parameters(), self.max_grad_norm)
+        self._check_finite(loss, gradient_norm)
+        optimizer.step()
+        self._n_updates += 1
+
+        spread = returns.var()
+        explained = 1.0 - float((returns - result.values.detach()).var() / spread) if spread > 0 else 0.0
+        for name, value in (
+            ("loss", loss),
+            ("policy_loss", policy_loss),
+            ("value_loss", value_loss),
+            ("entropy", entropy),
+            ("sum_p2", sum_p2),
+            ("gradient_norm", gradient_norm),
+            ("explained_variance", explained),
+            ("learning_rate", learning_rate),
+        ):
+            self.logger.record(f"train/{name}", value.item() if isinstance(value, Tensor) else value)
+        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
+
+    def _centred(self, rewards: Tensor) -> Tensor:
+        count = rewards.numel()
+        self._reward_count += count
+        self._reward_mean += (float(rewards.mean()) - self._reward_mean) * count / self._reward_count
+        return rewards - self._reward_mean
+
+    def _check_finite(self, loss: Tensor, gradient_norm: Tensor) -> None:
+        """Raise unless loss and gradient are finite; parameters are still those of the last good update."""
+        if torch.isfinite(loss) and torch.isfinite(gradient_norm):
+            return
+        named = list(self.policy.named_parameters())
+        bad = [f"parameter {name}" for name, p in named if not torch.isfinite(p).all()]
+        bad += [f"gradient of {name}" for name, p in named if p.grad is not None and not torch.isfinite(p.grad).all()]
+        raise NonFiniteError(
+            f"NaN or infinite in update {self._n_updates + 1}, at {self.num_timesteps} steps: loss {loss.item():.4g}, "
+            f"gradient norm {gradient_norm.item():.4g}; {', '.join(bad) or 'no single gradient'}. The parameters were "
+            "left as they stood. Lower learning_rate or max_grad_norm, or bound the trace (hard or soft clip)"
+        )
+
+    def collect_rollouts(
+        self, env: VecEnv, callback: BaseCallback, rollout_buffer: Any = None, n_rollout_steps: int | None = None
+    ) -> bool:
+        """Act for one rollout (as stable-baselines3 names it); false if a callback asked to stop."""
+        return self.collector.collect(env, callback, self.rollout)
+
+    def dump_logs(self, iteration: int = 0) -> None:
+        """Write the log; scores of lifetimes under `rollout/score`, clock readings only under `time/`."""
+        if self.score_buffer:
+            self.logger.record("rollout/score", float(np.mean(self.score_buffer)))
+        super().dump_logs(iteration)
+
+    # --- saving ----------------------------------------------------------------------------------------------------
+
+    def get_checkpoint(self) -> Checkpoint:
+        """Return everything needed to go on from here.
+
+        Between rollouts (in a callback's `_on_rollout_start`, or after `learn`) going on gives the same bytes as never
+        having stopped; within a rollout, its steps so far are not learned from.
+        """
+        return checkpoint_of(self)
+
+    def set_checkpoint(self, checkpoint: Checkpoint) -> None:
+        """Go on from `checkpoint`; see `plastic_rl.algorithms.saving.restore`."""
+        restore(self, checkpoint)
+
+    def save(
+        self,
+        path: str | Path | io.BufferedIOBase,
+        exclude: Iterable[str] | None = None,
+        include: Iterable[str] | None = None,
+    ) -> None:
+        """Write one zip of a checkpoint folder (`.zip` is appended where the name has no suffix).
+
+        `exclude` and `include` are here for stable-baselines3's sake and must be empty: what a checkpoint holds is
+        fixed, so that it can be verified.
+        """
+        if exclude or include:
+            raise CheckpointError("save takes no exclude or include: what a checkpoint holds is fixed")
+        write_zip(_with_suffix(_path(path)), self.get_checkpoint())
+
+    @classmethod
+    def load(
+        cls,
+        path: str | Path | io.BufferedIOBase,
+        env: Any = None,
+        device: torch.device | str = "auto",
+        custom_objects: dict[str, Any] | None = None,
+        print_system_info: bool = False,
+        force_reset: bool = True,
+        **kwargs: Any,
+    ) -> Self:
+        """Load a zip or a checkpoint folder; no code in it is ever run.
+
+        Args:
+            path: File of `save`, or a folder `checkpoints/STEP` of a run.
+            env: Environment to go on in, as in the constructor; None gives an agent that only predicts.
+            device: Where to put the agent.
+            custom_objects: For stable-baselines3's sake; nothing in a checkpoint is pickled, so it must be empty.
+            print_system_info: Print the library versions that wrote the file.
+            force_reset: Start new lifetimes in `env`; false goes on in the middle of the stored ones.
+            **kwargs: Constructor arguments that replace the stored ones.
+
+        Raises:
+            CheckpointError: If the file is missing, damaged, of another format or algorithm.
+        """
+        if custom_objects:
+            raise CheckpointError("load takes no custom_objects: nothing in a checkpoint is pickled")
+        own = _path(path)
+        checkpoint = read_checkpoint(own if own.exists() else _with_suffix(own))
+        if print_system_info:
+            sys.stdout.write("".join(f"{name} {version}\n" for name, version in checkpoint.libraries.items()))
+        algorithm = rebuild(cls, checkpoint, env, device, **kwargs)
+        if force_reset:
+            algorithm._last_obs = None
+        return algorithm
+
+    def get_parameters(self) -> dict[str, dict[str, Any]]:
+        """Return parameters and optimizer state by name, as stable-baselines3 gives them."""
+        return {"policy": self.policy.state_dict(), "policy.optimizer": self.policy.optimizer.state_dict()}
+
+    # --- acting ----------------------------------------------------------------------------------------------------
+
+    def begin(self, tasks: Sequence[object], seed: int) -> None:
+        """Start the sampling stream of `predict` anew from `seed` (see `plastic_rl.tasks.ReferenceAgent`)."""
+        self.policy.begin(tasks, seed)
+
+    @contextmanager
+    def freeze_plasticity(self) -> Iterator[None]:
+        """Within this context the agent's synapses keep the state they have."""
+        with self.policy.freeze_plasticity():
+            yield
+
+
+_OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
+    "adam": torch.optim.Adam,
+    "rmsprop": torch.optim.RMSprop,
+}
+
+
+def _path(path: str | Path | io.BufferedIOBase) -> Path:
+    if isinstance(path, io.BufferedIOBase):
+        raise CheckpointError("checkpoints need a path, not an open file: they are verified, and replaced by renaming")
+    return Path(path)
+
+
+def _with_suffix(path: Path) -> Path:
+    return path if path.suffix else path.with_suffix(".zip")
+
+
+def _schedule(value: Scheduled) -> Callable[[float], float]:
+    return value if callable(value) else Schedule(start=float(value), end=float(value))

@@ -1,0 +1,223 @@
+"""The checkpoint of an on-policy algorithm: from which training goes on byte for byte.
+
+`checkpoint_of` reads a live algorithm, `restore` puts a checkpoint into one, `rebuild` makes one from a checkpoint.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections import deque
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+import numpy as np
+from pydantic import BaseModel
+
+from plastic_rl.algorithms.persistence import (
+    load_optimizer_tensors,
+    load_parameters,
+    load_vec_normalize,
+    optimizer_tensors,
+    space_from_document,
+    space_to_document,
+    vec_normalize_document,
+)
+from plastic_rl.algorithms.vec_env import EnvironmentDescription
+from plastic_rl.algorithms.vec_env_state import load_vec_env_state, vec_env_state
+from plastic_rl.checkpoint import Checkpoint, set_torch_rng_state, torch_rng_state
+from plastic_rl.config import Schedule
+from plastic_rl.errors import CheckpointError
+from plastic_rl.policies import POLICIES
+
+if TYPE_CHECKING:
+    from plastic_rl.algorithms.a2c import PlasticA2C
+
+    AlgorithmT = TypeVar("AlgorithmT", bound=PlasticA2C)
+
+_ARGUMENTS = (
+    "gamma",
+    "gae_lambda",
+    "vf_coef",
+    "max_grad_norm",
+    "optimizer_eps",
+    "plasticity_lr_scale",
+    "normalize_advantage",
+    "center_rewards",
+    "trials",
+    "env_kwargs",
+)
+_SCHEDULES = ("learning_rate", "ent_coef", "sum_p2_coef")
+
+
+def describe(algorithm: PlasticA2C) -> dict[str, Any]:
+    """Return the algorithm's arguments and spaces as plain data: what `rebuild` needs.
+
+    Raises:
+        CheckpointError: If an argument is not plain data (a schedule that is a function, say).
+    """
+    return {
+        "algorithm": type(algorithm).__name__,
+        "policy": algorithm.policy_class.__name__,
+        "environment_id": algorithm.env_id,
+        "arguments": {
+            **{name: getattr(algorithm, name) for name in _ARGUMENTS},
+            "optimizer": algorithm.optimizer_name,
+            "learning_rate": _plain(algorithm.learning_rate, "learning_rate"),
+            "ent_coef": _plain(algorithm.ent_schedule, "ent_coef"),
+            "sum_p2_coef": _plain(algorithm.sum_p2_schedule, "sum_p2_coef"),
+            "n_steps": algorithm.requested_n_steps,
+            "stats_window_size": algorithm._stats_window_size,
+            "seed": algorithm.seed,
+            "policy_kwargs": _plain(algorithm.policy_kwargs, "policy_kwargs"),
+        },
+        "n_envs": algorithm.n_envs,
+        "observation_space": space_to_document(algorithm.observation_space),
+        "action_space": space_to_document(algorithm.action_space),
+        "environment": algorithm.description.to_document(),
+    }
+
+
+def checkpoint_of(algorithm: PlasticA2C) -> Checkpoint:
+    """Everything needed to go on from here: parameters, optimizer, lifetimes, counters, random streams."""
+    policy, collector = algorithm.policy, algorithm.collector
+    starts = algorithm._last_episode_starts
+    return Checkpoint(
+        tensors={
+            "params": {name: parameter.detach() for name, parameter in policy.named_parameters()},
+            "optimizer": optimizer_tensors(policy.optimizer, {p: name for name, p in policy.named_parameters()}),
+            "state": dict(algorithm._plastic_state),
+        },
+        documents={
+            "rng": {
+                "sampling": torch_rng_state(algorithm._sampling),
+                "predict": torch_rng_state(policy.sampling),
+                "initial": torch_rng_state(algorithm._initial),
+            },
+            "env": None if algorithm.env is None else vec_env_state(algorithm.env),
+            "algorithm": {
+                "num_timesteps": algorithm.num_timesteps,
+                "total_timesteps": algorithm._total_timesteps,
+                "progress_remaining": algorithm._current_progress_remaining,
+                "n_updates": algorithm._n_updates,
+                "iterations": algorithm.iterations,
+                "reward_mean": algorithm._reward_mean,
+                "reward_count": algorithm._reward_count,
+                "score_buffer": list(algorithm.score_buffer),
+                # Monitor's clock reading "t" would make equal runs differ.
+                "ep_info_buffer": [{**info, "t": 0.0} for info in algorithm.ep_info_buffer or []],
+                "ep_success_buffer": [float(success) for success in algorithm.ep_success_buffer or []],
+                "lifetime_scores": collector.lifetime_scores,
+                "awaiting_reset": collector.awaiting_reset,
+                "last_obs": None if algorithm._last_obs is None else np.array(algorithm._last_obs),
+                "last_episode_starts": None if starts is None else np.array(starts),
+                "vec_normalize": vec_normalize_document(algorithm.get_vec_normalize_env()),
+            },
+        },
+        config=describe(algorithm),
+    )
+
+
+def restore(algorithm: PlasticA2C, checkpoint: Checkpoint) -> None:
+    """Go on from `checkpoint`, in the environment at hand where it has as many rows.
+
+    An environment that cannot restore its state restarts its lifetimes, with a warning.
+
+    Raises:
+        CheckpointError: If the checkpoint belongs to another network or lacks a part.
+    """
+    try:
+        counters, streams = checkpoint.documents["algorithm"], checkpoint.documents["rng"]
+        policy = algorithm.policy
+        load_parameters(policy, checkpoint.tensors["params"])
+        load_optimizer_tensors(policy.optimizer, checkpoint.tensors["optimizer"], dict(policy.named_parameters()))
+        set_torch_rng_state(algorithm._sampling, streams["sampling"])
+        set_torch_rng_state(policy.sampling, streams["predict"])
+        set_torch_rng_state(algorithm._initial, streams["initial"])
+        algorithm.num_timesteps = counters["num_timesteps"]
+        algorithm._total_timesteps = counters["total_timesteps"]
+        algorithm._current_progress_remaining = counters["progress_remaining"]
+        algorithm._n_updates, algorithm.iterations = counters["n_updates"], counters["iterations"]
+        algorithm._reward_mean, algorithm._reward_count = counters["reward_mean"], counters["reward_count"]
+        window = algorithm._stats_window_size
+        algorithm.score_buffer = deque(counters["score_buffer"], maxlen=window)
+        algorithm.ep_info_buffer = deque(counters["ep_info_buffer"], maxlen=window)
+        algorithm.ep_success_buffer = deque(counters["ep_success_buffer"], maxlen=window)
+        normalised = algorithm.get_vec_normalize_env()
+        if normalised is not None and counters["vec_normalize"] is not None:
+            load_vec_normalize(normalised, counters["vec_normalize"])
+        _restore_lifetimes(algorithm, checkpoint)
+    except KeyError as error:
+        raise CheckpointError(
+            f"the checkpoint lacks {error.args[0]!r}; it is not one of {type(algorithm).__name__}"
+        ) from error
+
+
+def _restore_lifetimes(algorithm: PlasticA2C, checkpoint: Checkpoint) -> None:
+    counters = checkpoint.documents["algorithm"]
+    starts, env_state = counters["last_episode_starts"], checkpoint.documents["env"]
+    algorithm._last_obs = algorithm._last_episode_starts = None
+    algorithm.collector.reset()
+    env = algorithm.env
+    if env is None or starts is None or len(starts) != algorithm.n_envs:
+        algorithm._plastic_state = algorithm.newborn_state()
+    elif env_state is None or not load_vec_env_state(env, env_state):
+        warnings.warn(
+            "this environment cannot restore its state: its lifetimes start anew, so training goes on, but not with "
+            "the bytes of an undisturbed run",
+            stacklevel=2,
+        )
+        algorithm._plastic_state = algorithm.newborn_state()
+        algorithm._last_obs = cast("Any", env.reset())
+        algorithm._last_episode_starts = np.ones(algorithm.n_envs, dtype=bool)
+    else:
+        algorithm._last_obs, algorithm._last_episode_starts = np.array(counters["last_obs"]), np.array(starts)
+        algorithm.collector.lifetime_scores = np.array(counters["lifetime_scores"])
+        algorithm.collector.awaiting_reset = np.array(counters["awaiting_reset"])
+        state = checkpoint.tensors["state"]
+        algorithm._plastic_state = {name: entry.to(algorithm.device) for name, entry in state.items()}
+
+
+def rebuild(cls: type[AlgorithmT], checkpoint: Checkpoint, env: Any, device: Any, **kwargs: Any) -> AlgorithmT:
+    """Make the algorithm that a checkpoint describes, and put the checkpoint into it.
+
+    Args:
+        cls: The algorithm's class.
+        checkpoint: As from `checkpoint_of`.
+        env: Environment to go on in, as in the constructor; None gives an agent that only predicts.
+        device: Where to put the agent.
+        **kwargs: Constructor arguments that replace the stored ones.
+
+    Raises:
+        CheckpointError: If it is a checkpoint of another algorithm.
+    """
+    config = checkpoint.config
+    if config.get("algorithm") != cls.__name__:
+        raise CheckpointError(f"this is a checkpoint of {config.get('algorithm')!r}, not of {cls.__name__}")
+    arguments = dict(config["arguments"])
+    for name in _SCHEDULES:
+        arguments[name] = Schedule.model_validate(arguments[name])
+    arguments = {"n_envs": config["n_envs"], **arguments, "device": device, **kwargs}
+    algorithm = cls(POLICIES[config["policy"]], env, **arguments, _init_setup_model=False)
+    algorithm.env_id = algorithm.env_id or config["environment_id"]
+    if algorithm.env is None:
+        algorithm.observation_space = space_from_document(config["observation_space"])
+        algorithm.action_space = space_from_document(config["action_space"])
+        algorithm.n_envs = config["n_envs"]
+        algorithm.description = EnvironmentDescription.from_document(config["environment"])
+    algorithm._setup_model()
+    restore(algorithm, checkpoint)
+    return algorithm
+
+
+def _plain(value: Any, name: str) -> Any:
+    """Turn an argument into plain data, or say why it cannot be saved."""
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json")
+    if isinstance(value, Mapping):
+        return {key: _plain(entry, f"{name}.{key}") for key, entry in value.items()}
+    if value is None or isinstance(value, bool | int | float | str | list | tuple):
+        return value
+    raise CheckpointError(
+        f"cannot save {name} = {value!r}: a checkpoint holds plain data only; use a number or "
+        "plastic_rl.config.Schedule"
+    )

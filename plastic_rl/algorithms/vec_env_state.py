@@ -1,0 +1,51 @@
+"""Storing where the environments of a VecEnv stand in their lifetimes, through any stack of wrappers."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
+
+
+def vec_env_state(env: VecEnv) -> dict[str, Any] | None:
+    """State of every environment and stateful wrapper, or None where some environment cannot give it."""
+    wrappers: list[Any] = []
+    layer: Any = env
+    while isinstance(layer, VecEnvWrapper):
+        if hasattr(type(layer), "get_state"):
+            wrappers.append(cast("Any", layer).get_state())
+        layer = layer.venv
+    if hasattr(type(layer), "get_state"):
+        return {"wrappers": wrappers, "vector": layer.get_state()}
+    try:
+        rows = layer.env_method("get_state")
+    except AttributeError:
+        return None
+    return {"wrappers": wrappers, "rows": rows}
+
+
+def load_vec_env_state(env: VecEnv, state: dict[str, Any]) -> bool:
+    """Put back what `vec_env_state` took; false where this VecEnv cannot."""
+    if _restarts(state):
+        return False
+    wrappers = list(state["wrappers"])
+    layer: Any = env
+    while isinstance(layer, VecEnvWrapper):
+        if hasattr(type(layer), "set_state"):
+            cast("Any", layer).set_state(wrappers.pop(0))
+        layer = layer.venv
+    if "vector" in state:
+        if not hasattr(type(layer), "set_state"):
+            return False
+        layer.set_state(state["vector"])
+        return True
+    for row, own in enumerate(state["rows"]):
+        layer.env_method("set_state", own, indices=[row])
+    return True
+
+
+def _restarts(state: Any) -> bool:
+    """Whether some environment said that it can only restart (`{"restarts": True}`, as foreign ones do)."""
+    if isinstance(state, dict):
+        return state.get("restarts") is True or any(_restarts(value) for value in state.values())
+    return isinstance(state, list | tuple) and any(_restarts(value) for value in state)

@@ -1,0 +1,74 @@
+"""The exceptions of plastic_rl, and the wording they share.
+
+Every error a user can cause derives from `PlasticRLError`; the command line turns exactly these into one clear
+message and exit code 2. A message says what was got, what is valid, and what to do.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class PlasticRLError(Exception):
+    """Base class of every error that plastic_rl raises on purpose."""
+
+
+class UnknownNameError(PlasticRLError, LookupError):
+    """A name that is in no registry: an environment, rule, network, agent, split, ..."""
+
+    def __init__(self, kind: str, got: object, valid: Iterable[str], hint: str = "") -> None:
+        super().__init__(unknown_name_message(kind, got, valid, hint))
+
+
+class ConfigError(PlasticRLError, ValueError):
+    """A configuration that does not validate; the message lists every problem at once."""
+
+
+class SpaceError(PlasticRLError, ValueError):
+    """Observation or action spaces that are unsupported, or do not fit the agent."""
+
+
+class TaskError(PlasticRLError, ValueError):
+    """A task, split or index outside what its distribution holds."""
+
+
+class CheckpointError(PlasticRLError):
+    """A checkpoint or agent that is missing, incomplete, altered, or of another format."""
+
+
+class RunError(PlasticRLError):
+    """A run folder that exists already, or is not a run."""
+
+
+class PluginError(PlasticRLError):
+    """A plugin that cannot be found or imported."""
+
+
+class NonFiniteError(PlasticRLError, ArithmeticError):
+    """A number became NaN or infinite; the message names it and when."""
+
+
+def nearest(name: object, valid: Iterable[str]) -> str | None:
+    """Return the valid name closest to `name`, or None if none is close.
+
+    >>> nearest("hidden_sise", ["hidden_size", "rule"])
+    'hidden_size'
+    """
+    candidates = [str(candidate) for candidate in valid]
+    folded = {candidate.casefold(): candidate for candidate in candidates}
+    matches = difflib.get_close_matches(str(name).casefold(), folded, n=1, cutoff=0.5)
+    return folded[matches[0]] if matches else None
+
+
+def unknown_name_message(kind: str, got: object, valid: Iterable[str], hint: str = "") -> str:
+    """Compose "unknown KIND 'GOT'. Did you mean ...? Valid: ..." with the nearest match.
+
+    >>> unknown_name_message("rule", "ojja", ["oja", "decay"])
+    "unknown rule 'ojja'. Did you mean 'oja'? Valid: decay, oja."
+    """
+    names = sorted(str(name) for name in valid)
+    match = nearest(got, names)
+    suggestion = f" Did you mean {match!r}?" if match else ""
+    listing = f" Valid: {', '.join(names)}." if names else ""
+    return f"unknown {kind} {got!r}.{suggestion}{listing}{' ' + hint if hint else ''}"

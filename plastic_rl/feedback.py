@@ -1,0 +1,60 @@
+"""Where in an observation an agent finds its own previous action and reward.
+
+Every environment that plastic_rl trains on emits a flat Box
+`[family features, previous action, previous reward, trial_start, t/T]` and declares the columns of the last four in
+`metadata["feedback"]`, as `FeedbackLayout.to_dict()`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+Columns = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class FeedbackLayout:
+    """Half-open column ranges `(start, stop)` of the feedback inside the observation.
+
+    Attributes:
+        action: Previous action: one-hot (Discrete), concatenated one-hots (MultiDiscrete), bits or vector.
+        reward: Previous reward (one column).
+        trial_start: 1 where this step starts a trial (one column).
+        time: Share of the lifetime that has passed, t/T (one column).
+    """
+
+    action: Columns
+    reward: Columns
+    trial_start: Columns
+    time: Columns
+
+    @classmethod
+    def after(cls, features: int, action_size: int) -> FeedbackLayout:
+        """The layout behind `features` leading columns.
+
+        >>> FeedbackLayout.after(9, 4).reward
+        (13, 14)
+        """
+        end = features + action_size
+        return cls((features, end), (end, end + 1), (end + 1, end + 2), (end + 2, end + 3))
+
+    @classmethod
+    def from_dict(cls, mapping: Mapping[str, Any]) -> FeedbackLayout:
+        """Read what `to_dict` wrote (lists, as JSON gives them, are fine)."""
+        return cls(**{name: (int(start), int(stop)) for name, (start, stop) in mapping.items()})
+
+    def to_dict(self) -> dict[str, Columns]:
+        """Return a plain mapping, as it stands in `metadata["feedback"]`."""
+        return asdict(self)
+
+    @property
+    def start(self) -> int:
+        """First feedback column: the number of family features before it."""
+        return self.action[0]
+
+    @property
+    def stop(self) -> int:
+        """One past the last feedback column."""
+        return self.time[1]

@@ -1,0 +1,184 @@
+"""Action distributions as plain functions of the action head's output; no `torch.distributions` in the hot loop.
+
+Sampling is a deterministic function of noise drawn ahead for a whole rollout: a draw per step costs more than the
+sample itself. Leading axes `..` are any of `T`, `P`, `B`.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+
+import torch
+from gymnasium import spaces
+from torch import Tensor
+
+from plastic_rl.errors import SpaceError
+
+
+class ActionDistribution(ABC):
+    """How the `head_size` outputs of the action head become an action.
+
+    Attributes:
+        head_size: Number of outputs of the action head.
+        noise_size: Number of random numbers per action.
+        has_scale: True where a learned `log_std` of `head_size` entries belongs to the distribution.
+    """
+
+    head_size: int
+    noise_size: int
+    has_scale: bool = False
+
+    @abstractmethod
+    def draw_noise(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+        """Return noise `(*shape, noise_size)` for `sample`, from a CPU generator."""
+
+    @abstractmethod
+    def sample(self, head: Tensor, log_std: Tensor | None, noise: Tensor) -> Tensor:
+        """Return actions `(.., action size)` for head outputs `(.., head_size)` and noise `(.., noise_size)`."""
+
+    @abstractmethod
+    def mode(self, head: Tensor) -> Tensor:
+        """Return the most probable actions."""
+
+    @abstractmethod
+    def evaluate(self, head: Tensor, log_std: Tensor | None, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return `(log probability, entropy, sum of squared probabilities)` of `actions`, each `(..)`."""
+
+    def to_environment(self, actions: Tensor) -> Tensor:
+        """Return `actions` in the form that the environment's space takes."""
+        return actions
+
+
+class Categorical(ActionDistribution):
+    """One of `n` actions; sampled by inverse CDF. Actions are int64 `(..)`.
+
+    >>> dist = Categorical(2)
+    >>> head = torch.tensor([[0.0, math.log(3.0)]])  # probabilities 1/4 and 3/4
+    >>> dist.sample(head, None, torch.tensor([[0.2]])), dist.sample(head, None, torch.tensor([[0.3]]))
+    (tensor([0]), tensor([1]))
+    """
+
+    noise_size = 1
+
+    def __init__(self, n: int) -> None:
+        self.head_size = n
+
+    def draw_noise(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+        """Uniform numbers."""
+        return torch.rand((*shape, 1), generator=generator)
+
+    def sample(self, head: Tensor, log_std: Tensor | None, noise: Tensor) -> Tensor:
+        """Invert the cumulative distribution at the noise."""
+        # Leaving the last action out of the comparison keeps the index valid whatever the rounding of the sum.
+        cumulative = torch.softmax(head, -1).cumsum(-1)[..., :-1]
+        return (cumulative <= noise).sum(-1)
+
+    def mode(self, head: Tensor) -> Tensor:
+        """The largest output."""
+        return head.argmax(-1)
+
+    def evaluate(self, head: Tensor, log_std: Tensor | None, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Exact values from the log-softmax."""
+        log_probabilities = torch.log_softmax(head, -1)
+        probabilities = log_probabilities.exp()
+        chosen = log_probabilities.gather(-1, actions.unsqueeze(-1)).squeeze(-1)
+        return chosen, -(probabilities * log_probabilities).sum(-1), probabilities.square().sum(-1)
+
+
+class MultiCategorical(ActionDistribution):
+    """Several independent categorical choices; actions are int64 `(.., number of choices)`."""
+
+    def __init__(self, sizes: tuple[int, ...]) -> None:
+        self.parts = tuple(Categorical(size) for size in sizes)
+        self.sizes = sizes
+        self.head_size = sum(sizes)
+        self.noise_size = len(sizes)
+
+    def draw_noise(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+        """Uniform numbers, one for each choice."""
+        return torch.rand((*shape, self.noise_size), generator=generator)
+
+    def _heads(self, head: Tensor) -> tuple[Tensor, ...]:
+        return torch.split(head, list(self.sizes), -1)
+
+    def sample(self, head: Tensor, log_std: Tensor | None, noise: Tensor) -> Tensor:
+        """Sample each choice on its own."""
+        choices = zip(self.parts, self._heads(head), torch.split(noise, 1, -1), strict=True)
+        return torch.stack([part.sample(own, None, draw) for part, own, draw in choices], -1)
+
+    def mode(self, head: Tensor) -> Tensor:
+        """The largest output of each choice."""
+        return torch.stack([own.argmax(-1) for own in self._heads(head)], -1)
+
+    def evaluate(self, head: Tensor, log_std: Tensor | None, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Sums (log probability, entropy) and product (squared probabilities) of the choices."""
+        choices = zip(self.parts, self._heads(head), actions.unbind(-1), strict=True)
+        results = [part.evaluate(own, None, action) for part, own, action in choices]
+        log_probability, entropy, collision = (torch.stack(values) for values in zip(*results, strict=True))
+        return log_probability.sum(0), entropy.sum(0), collision.prod(0)
+
+
+class DiagonalGaussian(ActionDistribution):
+    """A Gaussian with a learned, state-independent standard deviation; clipped to the space when acting.
+
+    The "sum of squared probabilities" of a density is the integral of its square, `prod 1 / (2 sqrt(pi) sigma)`.
+    """
+
+    has_scale = True
+
+    def __init__(self, space: spaces.Box) -> None:
+        self.shape = space.shape
+        self.head_size = self.noise_size = math.prod(space.shape)
+        self._low = torch.as_tensor(space.low.reshape(-1), dtype=torch.float32)
+        self._high = torch.as_tensor(space.high.reshape(-1), dtype=torch.float32)
+
+    def draw_noise(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+        """Normal numbers."""
+        return torch.randn((*shape, self.noise_size), generator=generator)
+
+    def sample(self, head: Tensor, log_std: Tensor | None, noise: Tensor) -> Tensor:
+        """Mean plus noise times the standard deviation."""
+        return head + _scale(log_std).exp() * noise
+
+    def mode(self, head: Tensor) -> Tensor:
+        """The mean."""
+        return head
+
+    def evaluate(self, head: Tensor, log_std: Tensor | None, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Closed forms of the diagonal Gaussian."""
+        log_std = _scale(log_std)
+        standardised = (actions - head) * (-log_std).exp()
+        log_probability = (-0.5 * standardised.square() - log_std - 0.5 * math.log(2 * math.pi)).sum(-1)
+        entropy = (log_std + 0.5 * math.log(2 * math.pi * math.e)).sum(-1).expand_as(log_probability)
+        collision = (-log_std - math.log(2 * math.sqrt(math.pi))).sum(-1).exp().expand_as(log_probability)
+        return log_probability, entropy, collision
+
+    def to_environment(self, actions: Tensor) -> Tensor:
+        """Clip to the space."""
+        low, high = self._low.to(actions.device), self._high.to(actions.device)
+        return actions.clamp(low, high).reshape(*actions.shape[:-1], *self.shape)
+
+
+def _scale(log_std: Tensor | None) -> Tensor:
+    if log_std is None:
+        raise SpaceError("a Gaussian policy needs log_std; build it through PlasticPolicy")
+    return log_std
+
+
+def make_distribution(space: spaces.Space[object]) -> ActionDistribution:
+    """Return the distribution for an action space.
+
+    Raises:
+        SpaceError: Unless the space is Discrete (from 0), MultiDiscrete (one axis, from 0) or a bounded Box.
+    """
+    if isinstance(space, spaces.Discrete) and space.start == 0:
+        return Categorical(int(space.n))
+    if isinstance(space, spaces.MultiDiscrete) and space.nvec.ndim == 1 and not space.start.any():
+        return MultiCategorical(tuple(int(size) for size in space.nvec))
+    if isinstance(space, spaces.Box) and space.is_bounded():
+        return DiagonalGaussian(space)
+    raise SpaceError(
+        f"action space {space} is not supported; valid are Discrete and MultiDiscrete counting from 0 and Box with "
+        "finite bounds. Wrap the environment so that it has one of them (gymnasium.wrappers.RescaleAction, ...)"
+    )

@@ -1,0 +1,304 @@
+"""`PlasticPolicy`: a plastic network with an action head and a value head, as a stable-baselines3 policy.
+
+Data flow: observation `(B, I)` -> the network's features `(B, O)` and next state -> action head -> action. Learning
+runs the same network over stored observations `(T, B, I)` and the heads once on `(T, B, O)`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from gymnasium import spaces
+from stable_baselines3.common.policies import BasePolicy
+from torch import Tensor, nn
+
+from plastic_rl.errors import PlasticRLError, SpaceError
+from plastic_rl.feedback import FeedbackLayout
+from plastic_rl.networks import Recording, make_network
+from plastic_rl.networks.base import Feedback, Params, State
+from plastic_rl.policies.distributions import make_distribution
+
+
+class Evaluation(NamedTuple):
+    """What learning needs to know of a rollout; each `(T, B)`."""
+
+    values: Tensor
+    log_probability: Tensor
+    entropy: Tensor
+    sum_p2: Tensor
+
+
+class PlasticPolicy(BasePolicy):
+    """Network + action distribution + value: what acts in an environment.
+
+    Args:
+        observation_space: Flat Box, feedback included.
+        action_space: Discrete, MultiDiscrete or bounded Box.
+        feedback: Columns of the feedback in the observation.
+        network: Configuration of the network, e.g. `{"kind": "plastic_rnn", "rule": "oja", "hidden_size": 40}`; what
+            is missing comes from the class's `default_network`.
+        steps_per_trial: Steps of a trial where fixed (1 for bandits), else None.
+        generator: Draws the initial parameters; its next draws seed the sampling stream.
+        action_head_scale: Initial standard deviation of action head weights is this over sqrt(O); small values start
+            with nearly uniform actions.
+        initial_log_std: Start of the learned log standard deviation (Box actions only).
+
+    Raises:
+        SpaceError: If a space is not supported or does not hold the feedback columns.
+        ConfigError: If the network configuration does not validate.
+    """
+
+    default_network: ClassVar[Mapping[str, Any]] = {"kind": "plastic_rnn"}
+
+    def __init__(
+        self,
+        observation_space: spaces.Space[Any],
+        action_space: spaces.Space[Any],
+        *,
+        feedback: FeedbackLayout,
+        network: Mapping[str, Any] | None = None,
+        steps_per_trial: int | None = None,
+        generator: torch.Generator | None = None,
+        action_head_scale: float = 0.1,
+        initial_log_std: float = 0.0,
+    ) -> None:
+        super().__init__(observation_space, action_space)
+        if not isinstance(observation_space, spaces.Box) or len(observation_space.shape) != 1:
+            raise SpaceError(
+                f"observations must be a flat Box, got {observation_space}. Dict and image observations are not "
+                "supported yet; other environments become flat through plastic_rl.envs.Lifetime"
+            )
+        self.input_size = int(observation_space.shape[0])
+        if feedback.stop > self.input_size:
+            raise SpaceError(f"the feedback columns end at {feedback.stop}, but observations have {self.input_size}")
+        self.feedback_layout = feedback
+        self.distribution = make_distribution(action_space)
+        generator = generator if generator is not None else torch.Generator().manual_seed(0)
+        self.network_config = {**self.default_network, **(network or {})}
+        self.network = make_network(
+            self.network_config,
+            input_size=self.input_size,
+            action_size=feedback.action[1] - feedback.action[0],
+            generator=generator,
+            steps_per_trial=steps_per_trial,
+        )
+        features = self.network.output_size
+        self.action_head = _linear(features, self.distribution.head_size, action_head_scale, generator)
+        self.value_head = _linear(features, 1, 1.0, generator)
+        if self.distribution.has_scale:
+            self.log_std = nn.Parameter(torch.full((self.distribution.head_size,), float(initial_log_std)))
+        self.sampling = torch.Generator().manual_seed(_draw_seed(generator))
+
+    # --- pure functions of parameters, observation and state -------------------------------------------------------
+
+    def parameters_by_name(self) -> dict[str, Tensor]:
+        """Return every parameter under its dotted name: what `act` and `evaluate` take."""
+        return dict(self.named_parameters())
+
+    def plasticity_parameters(self) -> list[str]:
+        """Dotted names of the gains and rates of plasticity (alpha, eta, ...)."""
+        return [f"network.{name}" for name in self.network.plasticity_parameters()]
+
+    def feedback(self, observations: Tensor, episode_starts: Tensor) -> Feedback:
+        """Cut the feedback out of observations `(.., B, I)`; nothing is valid where `episode_starts` is true."""
+        layout = self.feedback_layout
+        return Feedback(
+            action=observations[..., layout.action[0] : layout.action[1]],
+            reward=observations[..., layout.reward[0]],
+            trial_start=observations[..., layout.trial_start[0]] > 0.5,
+            valid=~episode_starts,
+        )
+
+    def features(
+        self, params: Params, observation: Tensor, state: State, episode_start: Tensor
+    ) -> tuple[Tensor, State]:
+        """One step of the network: features `(.., B, O)` and the next state."""
+        feedback = self.feedback(observation, episode_start)
+        return self.network.step(_of(params, "network."), observation, feedback, state, episode_start)
+
+    def act(
+        self, params: Params, observation: Tensor, state: State, episode_start: Tensor, noise: Tensor | None
+    ) -> tuple[Tensor, State]:
+        """Choose actions for one step; the most probable ones where `noise` is None.
+
+        Args:
+            params: From `parameters_by_name`, possibly with a leading population axis `P`.
+            observation: `(.., B, I)`.
+            state: The network's state; not modified.
+            episode_start: `(.., B)` bool.
+            noise: `(.., B, noise_size)`, from `distribution.draw_noise`.
+        """
+        features, state = self.features(params, observation, state, episode_start)
+        head = _apply(params, "action_head", features)
+        if noise is None:
+            return self.distribution.mode(head), state
+        return self.distribution.sample(head, params.get("log_std"), noise), state
+
+    def value(self, params: Params, observation: Tensor, state: State, episode_start: Tensor) -> Tensor:
+        """Value `(.., B)` of an observation, given the plastic state before it (the state is not advanced)."""
+        features, _ = self.features(params, observation, state, episode_start)
+        return _apply(params, "value_head", features).squeeze(-1)
+
+    def evaluate(
+        self,
+        params: Params,
+        observations: Tensor,
+        actions: Tensor,
+        state: State,
+        episode_starts: Tensor,
+        recorded: Recording | None = None,
+    ) -> Evaluation:
+        """Values, log probabilities, entropies of a rollout, differentiable in `params`.
+
+        Args:
+            params: From `parameters_by_name`.
+            observations: `(T, B, I)`.
+            actions: `(T, B)` or `(T, B, A)`, as sampled (not clipped).
+            state: State before the first step.
+            episode_starts: `(T, B)` bool.
+            recorded: What the network computed while acting over these steps with these same parameters; spares
+                `unroll` its forward pass.
+        """
+        network = _of(params, "network.")
+        feedbacks = self.feedback(observations, episode_starts)
+        features, _ = self.network.unroll(network, observations, feedbacks, state, episode_starts, recorded=recorded)
+        values = _apply(params, "value_head", features).squeeze(-1)
+        head = _apply(params, "action_head", features)
+        return Evaluation(values, *self.distribution.evaluate(head, params.get("log_std"), actions))
+
+    # --- stable-baselines3's interface -----------------------------------------------------------------------------
+
+    def predict(
+        self,
+        observation: npt.NDArray[Any] | dict[str, npt.NDArray[Any]],
+        state: Any = None,
+        episode_start: npt.NDArray[np.bool_] | None = None,
+        deterministic: bool = False,
+    ) -> tuple[npt.NDArray[Any], Any]:
+        """Choose actions, carrying the plastic state as stable-baselines3's opaque `state`.
+
+        Args:
+            observation: `(B, I)`, or `(I,)` for one environment.
+            state: None at first, then what the last call returned.
+            episode_start: `(B,)`; true where a new lifetime starts. Defaults to all true without a state, else false.
+            deterministic: Take the most probable action instead of sampling.
+
+        Returns:
+            Actions `(B, ..)` (without `B` for one environment) and the next state.
+
+        Raises:
+            SpaceError: If the observation is not of the space that the agent was trained on.
+        """
+        batched, single = self._check_observation(observation)
+        batch = batched.shape[0]
+        device = self.device
+        if state is None:
+            state = self.network.initial_state(batch, self.sampling)
+            state = {name: entry.to(device) for name, entry in state.items()}
+            starts = torch.ones(batch, dtype=torch.bool) if episode_start is None else None
+        else:
+            starts = torch.zeros(batch, dtype=torch.bool) if episode_start is None else None
+        if starts is None:
+            # A copy: evaluate_policy goes on writing into the array that it passes.
+            starts = torch.from_numpy(np.array(episode_start, dtype=bool).reshape(batch))
+        noise = None if deterministic else self.distribution.draw_noise((batch,), self.sampling).to(device)
+        with torch.no_grad():
+            actions, state = self.act(self.parameters_by_name(), batched.to(device), state, starts.to(device), noise)
+            chosen = self.distribution.to_environment(actions).cpu().numpy()
+        return (chosen[0] if single else chosen), state
+
+    def _check_observation(self, observation: object) -> tuple[Tensor, bool]:
+        if isinstance(observation, Mapping):
+            raise SpaceError("Dict observations are not supported; wrap the environment in plastic_rl.envs.Lifetime")
+        array = np.asarray(observation, dtype=np.float32)
+        single = array.ndim == 1
+        if array.ndim not in (1, 2) or array.shape[-1] != self.input_size:
+            hint = ""
+            if array.ndim in (1, 2) and array.shape[-1] == self.feedback_layout.start:
+                hint = (
+                    ". These look like observations without the previous action and reward, which the agent needs: "
+                    "wrap the environment in plastic_rl.envs.Lifetime(env)"
+                )
+            raise SpaceError(f"expected observations (B, {self.input_size}), got shape {array.shape}{hint}")
+        return torch.from_numpy(np.atleast_2d(array).copy()), single
+
+    def _predict(self, observation: Any, deterministic: bool = False) -> Tensor:
+        """One memoryless step; stable-baselines3 asks every policy for it. Use `predict`, which carries state."""
+        actions, _ = self.predict(observation.cpu().numpy(), deterministic=deterministic)
+        return torch.as_tensor(actions)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Not a stateless function: use `act` or `predict`, which take and return the plastic state."""
+        raise PlasticRLError("a plastic policy has state; call predict, act or evaluate instead of forward")
+
+    def save(self, path: str) -> None:
+        """Refused: `BasePolicy.save` would pickle. Save the algorithm, whose zip holds no code."""
+        raise PlasticRLError(f"cannot save a policy alone to {path}; use PlasticA2C.save, whose file runs no code")
+
+    @classmethod
+    def load(cls, path: str, device: Any = "auto") -> Any:
+        """Refused: `BasePolicy.load` would unpickle. Load the algorithm and take its `policy`."""
+        raise PlasticRLError(f"cannot load a policy alone from {path}; use PlasticA2C.load(path).policy")
+
+    def begin(self, tasks: Sequence[object], seed: int) -> None:
+        """Start the sampling stream anew from `seed`. The tasks are not looked at."""
+        self.sampling.manual_seed(seed)
+
+    @contextmanager
+    def freeze_plasticity(self) -> Iterator[None]:
+        """Within this context synapses keep the state they have; activity goes on."""
+        with self.network.freeze_plasticity():
+            yield
+
+
+class BackpropaminePolicy(PlasticPolicy):
+    """Retroactive neuromodulated plasticity (Miconi et al. 2019, eq. 4-5) in a recurrent network."""
+
+    default_network: ClassVar[Mapping[str, Any]] = {"kind": "plastic_rnn", "rule": "backpropamine_retroactive"}
+
+
+class RNNPolicy(PlasticPolicy):
+    """Control: a plain recurrent network."""
+
+    default_network: ClassVar[Mapping[str, Any]] = {"kind": "rnn"}
+
+
+class GRUPolicy(PlasticPolicy):
+    """Control: a gated recurrent unit network."""
+
+    default_network: ClassVar[Mapping[str, Any]] = {"kind": "gru"}
+
+
+class LSTMPolicy(PlasticPolicy):
+    """Control: a long short-term memory network (as in RL2; Wang et al. 2016, Duan et al. 2016)."""
+
+    default_network: ClassVar[Mapping[str, Any]] = {"kind": "lstm"}
+
+
+def _linear(inputs: int, outputs: int, scale: float, generator: torch.Generator) -> nn.Linear:
+    # Made without values, so that nothing is drawn from torch's global stream.
+    layer = nn.Linear(inputs, outputs, device="meta").to_empty(device="cpu")
+    with torch.no_grad():
+        layer.weight.normal_(0.0, scale / inputs**0.5, generator=generator)
+        layer.bias.zero_()
+    return layer
+
+
+def _apply(params: Params, name: str, features: Tensor) -> Tensor:
+    weight, bias = params[f"{name}.weight"], params[f"{name}.bias"]
+    if weight.dim() == 2:
+        return nn.functional.linear(features, weight, bias)
+    return features @ weight.mT + bias.unsqueeze(-2)
+
+
+def _of(params: Params, prefix: str) -> dict[str, Tensor]:
+    return {name[len(prefix) :]: value for name, value in params.items() if name.startswith(prefix)}
+
+
+def _draw_seed(generator: torch.Generator) -> int:
+    return int(torch.randint(2**62, (1,), generator=generator).item())

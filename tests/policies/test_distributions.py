@@ -1,0 +1,99 @@
+"""Action distributions against hand-computed numbers and torch.distributions."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+
+from plastic_rl.errors import SpaceError
+from plastic_rl.policies.distributions import Categorical, DiagonalGaussian, MultiCategorical, make_distribution
+
+
+def test_categorical_by_hand() -> None:
+    dist = Categorical(3)
+    head = torch.log(torch.tensor([[0.2, 0.5, 0.3]], dtype=torch.float64))
+    log_probability, entropy, sum_p2 = dist.evaluate(head, None, torch.tensor([1]))
+    assert log_probability.item() == pytest.approx(math.log(0.5), abs=1e-12)
+    assert entropy.item() == pytest.approx(
+        -(0.2 * math.log(0.2) + 0.5 * math.log(0.5) + 0.3 * math.log(0.3)), abs=1e-12
+    )
+    assert sum_p2.item() == pytest.approx(0.04 + 0.25 + 0.09, abs=1e-12)
+
+
+def test_categorical_inverse_cdf_cuts_the_unit_interval_in_the_right_places() -> None:
+    dist = Categorical(3)
+    head = torch.log(torch.tensor([0.2, 0.5, 0.3])).expand(6, 3)
+    noise = torch.tensor([[0.0], [0.19], [0.21], [0.69], [0.71], [0.9999999]])
+    assert dist.sample(head, None, noise).tolist() == [0, 0, 1, 1, 2, 2]
+
+
+def test_categorical_samples_stay_valid_where_the_sum_rounds_below_one() -> None:
+    head = torch.randn(10_000, 7, generator=torch.Generator().manual_seed(0)) * 20
+    actions = Categorical(7).sample(head, None, torch.full((10_000, 1), 1.0))
+    assert int(actions.min()) >= 0
+    assert int(actions.max()) <= 6
+
+
+def test_categorical_frequencies() -> None:
+    generator = torch.Generator().manual_seed(3)
+    dist = Categorical(4)
+    probabilities = torch.tensor([0.1, 0.2, 0.3, 0.4])
+    noise = dist.draw_noise((200_000,), generator)
+    counts = torch.bincount(dist.sample(probabilities.log().expand(200_000, 4), None, noise), minlength=4) / 200_000
+    assert torch.allclose(counts, probabilities, atol=0.005)
+
+
+def test_multi_categorical_is_a_product() -> None:
+    dist = MultiCategorical((2, 3))
+    generator = torch.Generator().manual_seed(1)
+    head = torch.randn(5, 4, 5, generator=generator)
+    actions = dist.sample(head, None, dist.draw_noise((5, 4), generator))
+    assert actions.shape == (5, 4, 2)
+    log_probability, entropy, sum_p2 = dist.evaluate(head, None, actions)
+    first = torch.distributions.Categorical(logits=head[..., :2])
+    second = torch.distributions.Categorical(logits=head[..., 2:])
+    expected = first.log_prob(actions[..., 0]) + second.log_prob(actions[..., 1])
+    assert torch.allclose(log_probability, expected, atol=1e-6)
+    assert torch.allclose(entropy, first.entropy() + second.entropy(), atol=1e-6)
+    joint = (first.probs.unsqueeze(-1) * second.probs.unsqueeze(-2)).square().sum((-1, -2))
+    assert torch.allclose(sum_p2, joint, atol=1e-6)
+
+
+def test_gaussian_against_torch() -> None:
+    space = spaces.Box(np.array([-1.0, -2.0], np.float32), np.array([1.0, 0.5], np.float32))
+    dist = DiagonalGaussian(space)
+    generator = torch.Generator().manual_seed(2)
+    head, log_std = torch.randn(6, 2, generator=generator), torch.tensor([0.3, -0.7])
+    actions = dist.sample(head, log_std, dist.draw_noise((6,), generator))
+    log_probability, entropy, sum_p2 = dist.evaluate(head, log_std, actions)
+    reference = torch.distributions.Normal(head, log_std.exp())
+    assert torch.allclose(log_probability, reference.log_prob(actions).sum(-1), atol=1e-5)
+    assert torch.allclose(entropy, reference.entropy().sum(-1), atol=1e-6)
+    # Integral of the squared density, numerically, one axis at a time.
+    grid = torch.linspace(-12, 12, 20_001, dtype=torch.float64)
+    squared = [
+        torch.trapezoid(torch.distributions.Normal(0.0, scale).log_prob(grid).exp().square(), grid)
+        for scale in log_std.exp().double()
+    ]
+    assert sum_p2[0].item() == pytest.approx(float(squared[0] * squared[1]), rel=1e-5)
+    outside = torch.tensor([[5.0, -9.0]])
+    assert dist.to_environment(outside).tolist() == [[1.0, -2.0]]
+
+
+@pytest.mark.parametrize(
+    "space",
+    [
+        spaces.Box(-np.inf, np.inf, (2,)),
+        spaces.Discrete(3, start=1),
+        spaces.MultiBinary(3),
+        spaces.Dict({"a": spaces.Discrete(2)}),
+        spaces.MultiDiscrete(np.array([[2, 2], [3, 3]])),
+    ],
+)
+def test_unsupported_action_spaces_say_what_is_valid(space: spaces.Space[object]) -> None:
+    with pytest.raises(SpaceError, match="valid are Discrete"):
+        make_distribution(space)
