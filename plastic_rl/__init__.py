@@ -1,0 +1,53 @@
+"""Reinforcement learning for agents whose synapses change while they act.
+
+Importing this package registers its environments with Gymnasium, by name only; everything else is loaded when used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+import gymnasium
+
+if TYPE_CHECKING:
+    from plastic_rl.algorithms import PlasticA2C as PlasticA2C
+    from plastic_rl.envs import Lifetime as Lifetime
+    from plastic_rl.envs import load_plugin as load_plugin
+    from plastic_rl.envs import make_vector as make_vector
+    from plastic_rl.tasks import register_distribution as register_distribution
+
+__version__ = "0.1.0"
+
+_PUBLIC = {
+    "PlasticA2C": "plastic_rl.algorithms",
+    "Lifetime": "plastic_rl.envs",
+    "load_plugin": "plastic_rl.envs",
+    "make_vector": "plastic_rl.envs",
+    "register_distribution": "plastic_rl.tasks",
+}
+
+__all__ = ["__version__", *_PUBLIC]  # noqa: PLE0604 - the names above, all strings
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name from its room when it is first used."""
+    if name in _PUBLIC:
+        return getattr(importlib.import_module(_PUBLIC[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_PUBLIC})
+
+
+for _name, _module in (
+    ("BernoulliBandit", "bernoulli_bandit"),
+    ("ReversalBandit", "reversal_bandit"),
+    ("GridMaze", "grid_maze"),
+):
+    gymnasium.register(
+        id=f"plastic_rl/{_name}-v0",
+        entry_point=f"plastic_rl.envs.{_module}:{_name}Env",
+        vector_entry_point=f"plastic_rl.envs.{_module}:{_name}VectorEnv",
+    )

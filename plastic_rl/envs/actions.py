@@ -1,0 +1,100 @@
+"""How actions look to an agent: checked on the way in, and as columns of the next observation on the way back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from gymnasium import spaces
+
+from plastic_rl.errors import SpaceError
+
+
+class ActionCodec:
+    """Checks and encodes the actions of `Discrete`, `MultiDiscrete` and `Box` spaces for `B` rows at once.
+
+    Discrete actions become one-hot columns, MultiDiscrete ones concatenated one-hots, Box ones the (clipped) vector.
+
+    Attributes:
+        space: What the agent sees: `Discrete` from 0, `MultiDiscrete` of one axis from 0, or `Box` of one axis.
+        size: Number of columns, `A`.
+        low: Lowest value of each column, `(A,)`.
+        high: Highest value of each column, `(A,)`.
+
+    Raises:
+        SpaceError: If the space is none of the three.
+
+    >>> codec = ActionCodec(spaces.Discrete(3))
+    >>> columns = np.zeros((2, 3), dtype=np.float32)
+    >>> codec.encode(codec.check(np.array([2, 0]), 2), columns)
+    >>> columns.tolist()
+    [[0.0, 0.0, 1.0], [1.0, 0.0, 0.0]]
+    """
+
+    def __init__(self, space: spaces.Space[Any]) -> None:
+        self._inner = space
+        self.space: spaces.Space[Any]
+        if isinstance(space, spaces.Discrete):
+            self.space = spaces.Discrete(int(space.n))
+            self._sizes = np.array([int(space.n)])
+        elif isinstance(space, spaces.MultiDiscrete):
+            self._sizes = space.nvec.ravel().astype(np.int64)
+            self.space = spaces.MultiDiscrete(self._sizes)
+        elif isinstance(space, spaces.Box) and np.issubdtype(space.dtype, np.floating):
+            low, high = (np.asarray(bound, dtype=np.float32).ravel() for bound in (space.low, space.high))
+            self.space = spaces.Box(low, high, dtype=np.float32)
+            self._sizes = np.array([low.size])
+        else:
+            raise SpaceError(f"action spaces must be Discrete, MultiDiscrete or a floating-point Box, got {space}")
+        self.size = int(self._sizes.sum())
+        self._discrete = not isinstance(self.space, spaces.Box)
+        self._offsets = np.concatenate([[0], np.cumsum(self._sizes)[:-1]])
+        self._one_hot = np.eye(self.size, dtype=np.float32)
+        self._single = isinstance(self.space, spaces.Discrete)
+        self._shape = () if self._single else (len(self._sizes),) if self._discrete else (self.size,)
+        self.low = np.zeros(self.size, dtype=np.float32)
+        self.high = np.ones(self.size, dtype=np.float32)
+        if isinstance(self.space, spaces.Box):
+            self.low, self.high = self.space.low, self.space.high
+
+    def check(self, actions: npt.ArrayLike, rows: int) -> npt.NDArray[Any]:
+        """Return `actions` as an array `(B,)` or `(B, A)` of int64 or float32.
+
+        Raises:
+            SpaceError: If the shape is wrong or an action lies outside a discrete space.
+        """
+        checked = np.asarray(actions)
+        if checked.shape != (rows, *self._shape):
+            raise SpaceError(f"actions must have shape {(rows, *self._shape)} for {self.space}, got {checked.shape}")
+        if not self._discrete:
+            return checked.astype(np.float32, copy=False)
+        if not np.issubdtype(checked.dtype, np.integer):
+            raise SpaceError(f"actions of {self.space} must be integers, got {checked.dtype}")
+        checked = checked.astype(np.int64, copy=False)
+        # Seen as unsigned, negative numbers are huge: one comparison finds both ends.
+        outside = checked.view(np.uint64).max(initial=0) >= self._sizes[0] if self._single else None
+        if outside is None:
+            outside = bool(((checked < 0) | (checked >= self._sizes)).any())
+        if outside:
+            raise SpaceError(f"actions must lie in {self.space}, got {checked.tolist()}")
+        return checked
+
+    def encode(self, actions: npt.NDArray[Any], out: npt.NDArray[np.float32]) -> None:
+        """Write the columns of checked `actions` into `out (B, A)`."""
+        if self._single:
+            out[...] = self._one_hot[actions]
+        elif self._discrete:
+            out[...] = 0.0
+            np.put_along_axis(out, actions + self._offsets, 1.0, axis=1)
+        else:
+            np.clip(actions, self.low, self.high, out=out)
+
+    def inner(self, action: Any) -> Any:
+        """Turn one checked action into what the original space holds (start, shape, dtype)."""
+        space = self._inner
+        if isinstance(space, spaces.Discrete):
+            return space.start + space.dtype.type(action)
+        if isinstance(space, spaces.MultiDiscrete):
+            return (np.asarray(action, dtype=space.dtype).reshape(space.nvec.shape)) + space.start
+        return np.asarray(action, dtype=space.dtype).reshape(space.shape or ())

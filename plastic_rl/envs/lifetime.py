@@ -1,0 +1,139 @@
+"""Any scalar Gymnasium environment as a lifetime: feedback in the observation, trials inside.
+
+Data flow: inner observation -> flat float32 columns -> feedback columns behind them; an inner end -> `trial_end`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+import numpy.typing as npt
+from gymnasium import spaces
+
+from plastic_rl.envs.actions import ActionCodec
+from plastic_rl.errors import ConfigError, SpaceError
+from plastic_rl.feedback import FeedbackLayout
+
+REWARD_LIMIT = 1000.0
+
+
+class Lifetime(gymnasium.Wrapper[npt.NDArray[np.float32], Any, Any, Any]):
+    """Turns `trials` episodes of an environment into one lifetime, and adds feedback to the observation.
+
+    The observation becomes `[flattened inner observation, previous action, previous reward, trial_start, t/T]`.
+    The reward column is clipped to +-1000; the reward itself is not. t/T is the share of the lifetime that has passed:
+    of `trials * max_episode_steps` steps where the environment's spec has a time limit, else of the trials.
+
+    **Ends.** With `trials=1` the inner `terminated` and `truncated` pass through: a time limit of the inner environment
+    is a limit from outside, and is bootstrapped. With more trials every inner end, however it came about, is a boundary
+    inside the lifetime: `info["trial_end"]` is true, the next trial begins within the same step (the observation is its
+    first one), and the end of the last trial is the lifetime's own horizon: `terminated`, never `truncated`, even where
+    the trial was cut by a time limit, since no further trial follows from which anything could be gained.
+
+    `info` holds `trial_end` on every step. An environment with trials of its own says so itself, with
+    `info["trial_end"]`; with `trials=1` that is passed through.
+
+    Args:
+        env: The environment; Box (no images), Discrete, MultiDiscrete or MultiBinary observations, and Discrete,
+            MultiDiscrete or Box actions.
+        trials: Inner episodes in a lifetime, n.
+
+    Raises:
+        SpaceError: If the observation or action space is of another kind.
+        ConfigError: If `trials` is below 1, or the environment is a lifetime already.
+
+    >>> env = Lifetime(gymnasium.make("FrozenLake-v1"), trials=2)
+    >>> env.observation_space.shape  # 16 places, 4 actions, reward, trial_start, t/T
+    (23,)
+    """
+
+    def __init__(self, env: gymnasium.Env[Any, Any], trials: int = 1) -> None:
+        super().__init__(env)
+        if trials < 1:
+            raise ConfigError(f"a lifetime has 1 or more trials, got {trials}")
+        if "feedback" in env.metadata:
+            raise ConfigError(
+                f"{env} is a lifetime already (its observation holds feedback); leave Lifetime and `trials` away"
+            )
+        self.trials = trials
+        self._inner_space = env.observation_space
+        low, high = _flat_bounds(env.observation_space)
+        self._codec = ActionCodec(env.action_space)
+        self.feedback = FeedbackLayout.after(low.size, self._codec.size)
+        self.observation_space = spaces.Box(
+            np.concatenate([low, self._codec.low, [-REWARD_LIMIT, 0.0, 0.0]]).astype(np.float32),
+            np.concatenate([high, self._codec.high, [REWARD_LIMIT, 1.0, 1.0]]).astype(np.float32),
+            dtype=np.float32,
+        )
+        self.action_space = self._codec.space
+        self.metadata = {**env.metadata, "feedback": self.feedback.to_dict()}
+        limit = None if env.spec is None else env.spec.max_episode_steps
+        self._horizon = None if limit is None else trials * limit
+        self._time = 0
+        self._trial = 0
+        self._options: dict[str, Any] | None = None
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[npt.NDArray[np.float32], dict[str, Any]]:
+        """Start a lifetime; `options` reach the inner reset of every trial (so a task stays the same)."""
+        self._options = options
+        observation, info = self.env.reset(seed=seed, options=options)
+        self._time = 0
+        self._trial = 0
+        return self._compose(observation, None, 0.0, True), info
+
+    def step(self, action: Any) -> tuple[npt.NDArray[np.float32], float, bool, bool, dict[str, Any]]:
+        """Take one action, and begin the next trial if it ended one (see the class)."""
+        checked = self._codec.check(np.asarray(action)[None], 1)
+        observation, reward, terminated, truncated, info = self.env.step(self._codec.inner(checked[0]))
+        self._time += 1
+        ended = bool(terminated or truncated)
+        if self.trials == 1:
+            trial_end = bool(info.get("trial_end", False)) or ended
+        else:
+            trial_end = ended
+            self._trial += ended
+            terminated, truncated = self._trial >= self.trials, False
+            if ended and not terminated:
+                observation, _ = self.env.reset(options=self._options)
+        info = {**info, "trial_end": trial_end}
+        composed = self._compose(observation, checked, float(reward), trial_end)
+        return composed, float(reward), bool(terminated), bool(truncated), info
+
+    def _compose(
+        self, observation: Any, action: npt.NDArray[Any] | None, reward: float, trial_start: bool
+    ) -> npt.NDArray[np.float32]:
+        composed = np.zeros(self.feedback.stop, dtype=np.float32)
+        composed[: self.feedback.start] = np.asarray(spaces.flatten(self._inner_space, observation), dtype=np.float32)
+        if action is not None:
+            self._codec.encode(action, composed[None, slice(*self.feedback.action)])
+        composed[self.feedback.reward[0]] = np.clip(reward, -REWARD_LIMIT, REWARD_LIMIT)
+        composed[self.feedback.trial_start[0]] = trial_start
+        share = self._trial / self.trials if self._horizon is None else self._time / self._horizon
+        composed[self.feedback.time[0]] = min(share, 1.0)
+        return composed
+
+
+def _flat_bounds(space: spaces.Space[Any]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Bounds of the flattened observation, `(F,)` each.
+
+    Raises:
+        SpaceError: If the space is not flat (Dict, Tuple, ...) or is an image.
+    """
+    if isinstance(space, spaces.Box) and len(space.shape) >= 2 and space.dtype == np.uint8:
+        raise SpaceError(
+            f"image observations are not supported, got {space}; put a wrapper around the environment that turns "
+            "pictures into a vector of features (e.g. gymnasium.wrappers.TransformObservation)"
+        )
+    if not isinstance(space, (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)):
+        raise SpaceError(
+            f"observations must be Box, Discrete, MultiDiscrete or MultiBinary, got {space}; flatten others first "
+            "(e.g. gymnasium.wrappers.FlattenObservation)"
+        )
+    flat = spaces.flatten_space(space)
+    if not isinstance(flat, spaces.Box):
+        raise SpaceError(f"observations of {space} do not flatten to a vector")
+    return flat.low.astype(np.float32), flat.high.astype(np.float32)

@@ -1,0 +1,165 @@
+"""Scalar environments stepped one after the other in this process, with tasks and lifetimes."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+from typing_extensions import Unpack
+
+from plastic_rl.envs.actions import ActionCodec
+from plastic_rl.envs.lifetime import Lifetime
+from plastic_rl.envs.row_vector_env import (
+    Array,
+    BoolArray,
+    IntArray,
+    Observations,
+    RowOptions,
+    RowVectorEnv,
+    StepResult,
+)
+from plastic_rl.errors import CheckpointError, ConfigError, SpaceError
+from plastic_rl.feedback import FeedbackLayout
+from plastic_rl.tasks.base import Task, TaskDistribution
+from plastic_rl.tasks.seeds import SeedTasks
+
+_WITHOUT_SPEC = "an environment without a spec"
+
+
+class ScalarVectorEnv(RowVectorEnv):
+    """Any scalar Gymnasium environments as the rows of a vector environment.
+
+    Each is wrapped in `Lifetime` unless its observation holds feedback already. A row's k-th lifetime begins with
+    `env.reset(seed=..., options={"task": task})`, the seed following from the row's own and k; with `SeedTasks` (no
+    distribution known) the seed is the task's, and there are no options.
+
+    Args:
+        envs: The rows, B of them, with equal spaces.
+        trials: Inner episodes in a lifetime (see `Lifetime`).
+        options: See `RowOptions`; without a distribution tasks are reset seeds.
+
+    Raises:
+        SpaceError: If the spaces are unsupported, or differ between rows.
+
+    >>> envs = ScalarVectorEnv([gymnasium.make("CartPole-v1") for _ in range(3)])
+    >>> envs.reset(seed=0)[0].shape  # 4 features, 2 actions, reward, trial_start, t/T
+    (3, 9)
+    """
+
+    def __init__(
+        self, envs: Sequence[gymnasium.Env[Any, Any]], *, trials: int = 1, **options: Unpack[RowOptions]
+    ) -> None:
+        if not envs:
+            raise ValueError("a vector environment needs 1 or more environments")
+        if "feedback" in envs[0].metadata and trials > 1:
+            raise ConfigError(
+                f"{envs[0]} is a lifetime already, with trials of its own; `trials` (got {trials}) is for environments "
+                "whose episodes are to become trials"
+            )
+        self.envs = [env if "feedback" in env.metadata else Lifetime(env, trials=trials) for env in envs]
+        first = self.envs[0]
+        spec = envs[0].spec
+        observation_space = first.observation_space
+        if not isinstance(observation_space, spaces.Box):
+            raise SpaceError(f"a lifetime's observation must be a flat Box, got {observation_space}")
+        for env in self.envs[1:]:
+            if env.observation_space != observation_space or env.action_space != first.action_space:
+                raise SpaceError(
+                    f"all rows must have equal spaces, got {env.observation_space} and {env.action_space} beside "
+                    f"{observation_space} and {first.action_space}"
+                )
+        single = trials == 1
+        self.metadata = {**first.metadata}
+        own = options.get("distribution") or SeedTasks(
+            _WITHOUT_SPEC if spec is None else spec.id, {} if spec is None else spec.kwargs
+        )
+        super().__init__(
+            len(envs),
+            observation_space=observation_space,
+            codec=ActionCodec(first.action_space),
+            feedback=FeedbackLayout.from_dict(first.metadata["feedback"]),
+            distribution=own,
+            lifetime_steps=first.metadata.get("lifetime_steps") if single else None,
+            steps_per_trial=first.metadata.get("steps_per_trial") if single else None,
+            options=options,
+        )
+        self.metadata = {**first.metadata, **self.metadata}
+        self.render_mode = envs[0].render_mode
+        self._observations: Observations = np.zeros((self.num_envs, *(observation_space.shape or ())), dtype=np.float32)
+
+    def _reset_seed(self, row: int) -> int:
+        """Seed of the row's present lifetime: the row's own in its first one, derived from it in later ones."""
+        lifetime = int(self._lifetimes[row])
+        if lifetime == 0:
+            return self._seeds[row]
+        sequence = np.random.SeedSequence(self._seeds[row], spawn_key=(lifetime,))
+        return int(sequence.generate_state(1, np.uint32)[0])
+
+    def _begin_rows(self, rows: IntArray, tasks: Sequence[Task], generators: Sequence[np.random.Generator]) -> None:
+        for row, task in zip(rows.tolist(), tasks, strict=True):
+            if "reset_seed" in task.params and isinstance(self.distribution, SeedTasks):
+                self._observations[row], _ = self.envs[row].reset(seed=int(task.seed))
+            else:
+                self._observations[row], _ = self.envs[row].reset(seed=self._reset_seed(row), options={"task": task})
+
+    def _advance(self, actions: Array, idle: BoolArray | None) -> StepResult:
+        reward = np.zeros(self.num_envs)
+        terminated = np.zeros(self.num_envs, dtype=np.bool_)
+        truncated = np.zeros(self.num_envs, dtype=np.bool_)
+        trial_end = np.zeros(self.num_envs, dtype=np.bool_)
+        expected = np.zeros(self.num_envs)
+        known = np.zeros(self.num_envs, dtype=np.bool_)
+        single = isinstance(self.single_action_space, spaces.Discrete)
+        for row, env in enumerate(self.envs):
+            if idle is not None and idle[row]:
+                continue
+            action = int(actions[row]) if single else actions[row]
+            self._observations[row], reward[row], terminated[row], truncated[row], info = env.step(action)
+            trial_end[row] = info.get("trial_end", False)
+            if "expected_reward" in info:
+                expected[row], known[row] = info["expected_reward"], True
+        infos: dict[str, Array] = {"trial_end": trial_end}
+        if known.any():
+            infos.update(expected_reward=expected, _expected_reward=known)
+        return StepResult(reward, terminated, truncated, infos)
+
+    def _observe(self) -> Observations:
+        return self._observations
+
+    def render(self) -> tuple[Any, ...]:
+        """Return what each environment's own `render` returns."""
+        return tuple(env.render() for env in self.envs)
+
+    def close_extras(self, **kwargs: Any) -> None:
+        """Close every environment."""
+        for env in self.envs:
+            env.close()
+
+    def get_state(self) -> dict[str, Any]:
+        """Return seeds and counters; the inside of a foreign environment cannot be stored (`restarts` is true)."""
+        return {"restarts": True, "seeds": list(self._seeds), "lifetimes": self._lifetimes.copy()}
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Start the lifetimes after those that `get_state` saw, and warn that they were not continued.
+
+        `observe()` then gives their first observations.
+
+        Raises:
+            CheckpointError: If the state is of another number of rows.
+        """
+        if len(state["lifetimes"]) != self.num_envs:
+            raise CheckpointError(f"the environment state has {len(state['lifetimes'])} rows, not {self.num_envs}")
+        for row, seed in enumerate(state["seeds"]):
+            self._key_row(row, int(seed))
+        self._lifetimes[:] = state["lifetimes"]
+        self._lifetimes += 1
+        self._tasks = [self._source.task(row, int(k)) for row, k in enumerate(self._lifetimes)]
+        self._start(self._all_rows, None)
+        warnings.warn(
+            "a foreign environment cannot be continued in mid-lifetime: all rows start their next lifetime",
+            stacklevel=2,
+        )

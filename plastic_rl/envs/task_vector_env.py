@@ -1,0 +1,255 @@
+"""The base class of natively vectorised task families.
+
+A family subclasses `TaskVectorEnv` and writes four small vectorised hooks; everything that families share is here and
+in `RowVectorEnv`: feedback columns, horizon, tasks, seeds, autoreset, info, state, rendering by row.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from gymnasium import spaces
+from gymnasium.error import ResetNeeded
+
+from plastic_rl.envs.actions import ActionCodec
+from plastic_rl.envs.row_vector_env import (
+    Array,
+    BoolArray,
+    FloatArray,
+    IntArray,
+    Observations,
+    RowOptions,
+    RowVectorEnv,
+    StepResult,
+)
+from plastic_rl.errors import CheckpointError
+from plastic_rl.feedback import FeedbackLayout
+from plastic_rl.tasks.base import Task, TaskDistribution
+
+
+class Outcome(NamedTuple):
+    """What one step of a family brings, for all rows.
+
+    Attributes:
+        reward: `(B,)`.
+        trial_end: `(B,)` bool: the trial is over with this step.
+        expected_reward: `(B,)`, the mean of `reward` given action and task, where the family knows it.
+        ended: `(B,)` bool: the lifetime is over before its horizon (families of variable length).
+    """
+
+    reward: FloatArray
+    trial_end: BoolArray
+    expected_reward: FloatArray | None = None
+    ended: BoolArray | None = None
+
+
+class TaskVectorEnv(RowVectorEnv):
+    """A task family, all rows in NumPy at once.
+
+    The observation is `[features, previous action, previous reward, trial_start, t/T]`, float32, clipped to finite
+    bounds. A lifetime takes `steps` steps and is then `terminated`; nothing is ever truncated.
+
+    A subclass calls `super().__init__`, then allocates arrays with one row per lifetime, names those that change in
+    `state_arrays`, and implements `begin_rows`, `transition` and, where there are features, `write_features`.
+    In hooks it may read `self.time (B,)`, the number of steps that each row has lived.
+
+    Args:
+        num_envs: Number of rows, `B`.
+        distribution: The family's own distribution (`options["distribution"]` goes before it).
+        action_space: Of one row.
+        steps: Horizon of a lifetime, `T`.
+        feature_low: Lowest value of each family feature, `(F,)`.
+        feature_high: Highest value of each family feature, `(F,)`.
+        reward_range: Bounds of the reward column (the observed reward is clipped to them, the real one is not).
+        steps_per_trial: Length of every trial, None where it varies.
+        options: See `RowOptions`.
+    """
+
+    metadata: dict[str, Any] = {"render_modes": ["rgb_array", "ansi"], "render_fps": 4}
+    state_arrays: ClassVar[tuple[str, ...]] = ()
+    """Names of the attributes, arrays with leading `B`, that hold a row's life beside its task and time."""
+
+    def __init__(
+        self,
+        num_envs: int,
+        *,
+        distribution: TaskDistribution,
+        action_space: spaces.Space[Any],
+        steps: int,
+        feature_low: npt.ArrayLike = (),
+        feature_high: npt.ArrayLike = (),
+        reward_range: tuple[float, float] = (0.0, 1.0),
+        steps_per_trial: int | None = None,
+        options: RowOptions,
+    ) -> None:
+        if steps < 1:
+            raise ValueError(f"steps must be 1 or more, got {steps}")
+        codec = ActionCodec(action_space)
+        lows, highs = (np.asarray(bound, dtype=np.float32) for bound in (feature_low, feature_high))
+        feedback = FeedbackLayout.after(lows.size, codec.size)
+        low, high = reward_range
+        space = spaces.Box(
+            np.concatenate([lows, codec.low, [low, 0.0, 0.0]]).astype(np.float32),
+            np.concatenate([highs, codec.high, [high, 1.0, 1.0]]).astype(np.float32),
+            dtype=np.float32,
+        )
+        super().__init__(
+            num_envs,
+            observation_space=space,
+            codec=codec,
+            feedback=feedback,
+            distribution=options.get("distribution") or distribution,
+            lifetime_steps=steps,
+            steps_per_trial=steps_per_trial,
+            options=options,
+        )
+        self.steps = steps
+        self.time: IntArray = np.zeros(num_envs, dtype=np.int64)
+        self.returns: FloatArray = np.zeros(num_envs)
+        self._reward_range = reward_range
+        self._buffer: Observations = np.zeros((num_envs, lows.size + codec.size + 3), dtype=np.float32)
+        self._features = self._buffer[:, : feedback.start]
+        self._action_columns = self._buffer[:, slice(*feedback.action)]
+        self._reward_column = self._buffer[:, feedback.reward[0]]
+        self._trial_column = self._buffer[:, feedback.trial_start[0]]
+        self._time_column = self._buffer[:, feedback.time[0]]
+
+    # The hooks of a family ----------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def begin_rows(self, rows: IntArray, tasks: Sequence[Task], generators: Sequence[np.random.Generator]) -> None:
+        """Start a lifetime in `rows (R,)`: set every array of the family there, and draw the lifetime's noise ahead.
+
+        Args:
+            rows: Which rows, `(R,)`.
+            tasks: Their tasks, R of them.
+            generators: Their streams of noise, R of them; draw the same amount in every lifetime.
+        """
+
+    @abstractmethod
+    def transition(self, actions: Array) -> Outcome:
+        """One step of all rows with `actions (B,)` or `(B, A)`; return fresh arrays."""
+
+    def write_features(self, features: Observations) -> None:
+        """Write what the agent sees now into `features (B, F)`, in place."""
+
+    def privileged(self) -> dict[str, Array]:
+        """What no agent observes but an upper reference may know, arrays with leading `B`."""
+        return {}
+
+    def text(self, row: int) -> str:
+        """The picture of one row as text, for the render mode `"ansi"`."""
+        return ""
+
+    def frame(self, row: int) -> npt.NDArray[np.uint8]:
+        """The picture of one row `(H, W, 3)`, for the render mode `"rgb_array"`."""
+        return np.zeros((8, 8, 3), dtype=np.uint8)
+
+    # RowVectorEnv -------------------------------------------------------------------------------------------------
+
+    def _begin_rows(self, rows: IntArray, tasks: Sequence[Task], generators: Sequence[np.random.Generator]) -> None:
+        self.time[rows] = 0
+        self.returns[rows] = 0.0
+        self._buffer[rows, self.feedback.start :] = 0.0
+        self._trial_column[rows] = 1.0
+        self.begin_rows(rows, tasks, generators)
+
+    def _advance(self, actions: Array, idle: BoolArray | None) -> StepResult:
+        if idle is not None:
+            # An idle row begins anew right after this step; until then its time must index its noise.
+            self.time[idle] = 0
+        reward, trial_end, expected_reward, ended = self.transition(actions)
+        self.time += 1
+        self.returns += reward
+        self._codec.encode(actions, self._action_columns)
+        low, high = self._reward_range
+        np.minimum(reward, high, out=self._reward_column, casting="same_kind")
+        np.maximum(self._reward_column, low, out=self._reward_column)
+        self._trial_column[:] = trial_end
+        np.divide(self.time, self.steps, out=self._time_column, casting="same_kind")
+        terminated = self.time >= self.steps
+        if ended is not None:
+            terminated |= ended
+        info: dict[str, Array] = {"trial_end": trial_end}
+        if expected_reward is not None:
+            info["expected_reward"] = expected_reward
+        return StepResult(reward, terminated, np.zeros(self.num_envs, dtype=np.bool_), info)
+
+    def _observe(self) -> Observations:
+        self.write_features(self._features)
+        return self._buffer
+
+    def render(self) -> tuple[Any, ...] | None:
+        """Return one picture for each row: text for `"ansi"`, `(H, W, 3)` uint8 for `"rgb_array"`, else None."""
+        if self.render_mode is None:
+            return None
+        if not self._tasks:
+            raise ResetNeeded("call reset() before render()")
+        draw = self.text if self.render_mode == "ansi" else self.frame
+        return tuple(draw(row) for row in range(self.num_envs))
+
+    # State --------------------------------------------------------------------------------------------------------
+
+    def get_state(self) -> dict[str, Any]:
+        """See `RowVectorEnv`; continuing from it gives the same bits as never having stopped."""
+        return {
+            "seeds": list(self._seeds),
+            "generators": [generator.bit_generator.state for generator in self._generators],
+            "lifetimes": self._lifetimes.copy(),
+            "tasks": [_task_to_dict(task) for task in self._tasks],
+            "over": self._over.copy(),
+            "time": self.time.copy(),
+            "returns": self.returns.copy(),
+            "feedback": self._buffer[:, self.feedback.start :].copy(),
+            "family": self.family_state(),
+        }
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """See `RowVectorEnv`.
+
+        Raises:
+            CheckpointError: If the state is of another number of rows or another family.
+        """
+        if len(state["lifetimes"]) != self.num_envs:
+            raise CheckpointError(f"the environment state has {len(state['lifetimes'])} rows, not {self.num_envs}")
+        self._tasks = [_task_from_dict(task) for task in state["tasks"]]
+        if self._tasks:
+            self._begin_rows(self._all_rows, self._tasks, self._generators)
+        self._seeds = [int(seed) for seed in state["seeds"]]
+        for generator, saved in zip(self._generators, state["generators"], strict=True):
+            generator.bit_generator.state = saved
+        self._lifetimes[:] = state["lifetimes"]
+        self._over[:] = state["over"]
+        self._any_over = bool(self._over.any())
+        self.time[:] = state["time"]
+        self.returns[:] = state["returns"]
+        self._buffer[:, self.feedback.start :] = state["feedback"]
+        self.set_family_state(state["family"])
+
+    def family_state(self) -> dict[str, Any]:
+        """Copies of all `state_arrays`, by name."""
+        return {name: getattr(self, name).copy() for name in self.state_arrays}
+
+    def set_family_state(self, state: Mapping[str, Any]) -> None:
+        """Restore what `family_state` returned."""
+        if set(state) != set(self.state_arrays):
+            raise CheckpointError(
+                f"the environment state holds {sorted(state)}, but {type(self).__name__} needs "
+                f"{sorted(self.state_arrays)}: it is of another environment or version"
+            )
+        for name, values in state.items():
+            getattr(self, name)[...] = values
+
+
+def _task_to_dict(task: Task) -> dict[str, Any]:
+    params = {name: list(value) if isinstance(value, tuple) else value for name, value in task.params.items()}
+    return {"family": task.family, "split": task.split, "index": task.index, "seed": task.seed, "params": params}
+
+
+def _task_from_dict(saved: Mapping[str, Any]) -> Task:
+    params = {name: tuple(value) if isinstance(value, list) else value for name, value in saved["params"].items()}
+    return Task(saved["family"], saved["split"], int(saved["index"]), int(saved["seed"]), params)

@@ -1,0 +1,40 @@
+"""Tasks: what they are, how they are dealt out, and what hand-made agents reach on them.
+
+`distribution_for(env_id, env_kwargs)` is the door; families of users come in through `register_distribution`.
+NumPy only; nothing here steps an environment.
+"""
+
+from __future__ import annotations
+
+from plastic_rl.tasks.agents import RandomAgent
+from plastic_rl.tasks.base import STANDARD_SPLITS, Agent, ReferenceAgent, Task, TaskDistribution
+from plastic_rl.tasks.bernoulli_bandit import BernoulliBanditTasks
+from plastic_rl.tasks.catalog import DISTRIBUTIONS, distribution_for, register_distribution
+from plastic_rl.tasks.grid_maze import GridMazeTasks
+from plastic_rl.tasks.reversal_bandit import ReversalBanditTasks
+from plastic_rl.tasks.seeds import SeedTasks
+from plastic_rl.tasks.source import TaskSource
+
+for _env_id, _factory in (
+    ("plastic_rl/BernoulliBandit-v0", BernoulliBanditTasks),
+    ("plastic_rl/ReversalBandit-v0", ReversalBanditTasks),
+    ("plastic_rl/GridMaze-v0", GridMazeTasks),
+):
+    register_distribution(_env_id, _factory)
+
+__all__ = [
+    "DISTRIBUTIONS",
+    "STANDARD_SPLITS",
+    "Agent",
+    "BernoulliBanditTasks",
+    "GridMazeTasks",
+    "RandomAgent",
+    "ReferenceAgent",
+    "ReversalBanditTasks",
+    "SeedTasks",
+    "Task",
+    "TaskDistribution",
+    "TaskSource",
+    "distribution_for",
+    "register_distribution",
+]

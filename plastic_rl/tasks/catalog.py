@@ -1,0 +1,83 @@
+"""Which task distribution belongs to which environment id.
+
+Built-in families are here from the start; a plugin adds its own with `register_distribution`. An id without an entry
+gets `SeedTasks`: each task is a seed for the environment's reset.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import gymnasium
+
+from plastic_rl.errors import ConfigError, UnknownNameError, nearest
+from plastic_rl.registry import Registry
+from plastic_rl.tasks.base import TaskDistribution
+from plastic_rl.tasks.seeds import SeedTasks
+
+DistributionFactory = Callable[..., TaskDistribution]
+
+DISTRIBUTIONS: Registry[DistributionFactory] = Registry("task distribution")
+
+
+def register_distribution(env_id: str, factory: DistributionFactory, *, replace: bool = False) -> None:
+    """Make `factory` the task distribution of `env_id`.
+
+    Args:
+        env_id: A registered Gymnasium id, e.g. `"plastic_rl/GridMaze-v0"`.
+        factory: Called with the environment's own keyword arguments; returns its `TaskDistribution`.
+        replace: Whether an earlier entry may be replaced.
+
+    Raises:
+        ValueError: If the id has a distribution already and `replace` is false.
+    """
+    DISTRIBUTIONS.register(env_id, factory, replace=replace)
+
+
+def distribution_for(env_id: str, env_kwargs: Mapping[str, Any] | None = None) -> TaskDistribution:
+    """Return the task distribution of an environment as it is made with `env_kwargs`.
+
+    Raises:
+        UnknownNameError: If no such environment is registered.
+        ConfigError: If the distribution takes no such keyword.
+
+    >>> distribution_for("CartPole-v1").task("train", 3).params["reset_seed"]
+    9
+    """
+    kwargs = {**spec_of(env_id).kwargs, **(env_kwargs or {})}
+    if env_id not in DISTRIBUTIONS:
+        return SeedTasks(env_id, kwargs)
+    factory = DISTRIBUTIONS[env_id]
+    check_keywords(f"the task distribution of {env_id}", factory, kwargs)
+    return factory(**kwargs)
+
+
+def spec_of(env_id: str) -> gymnasium.envs.registration.EnvSpec:
+    """Return the Gymnasium spec of `env_id`.
+
+    Raises:
+        UnknownNameError: With the nearest registered id.
+    """
+    try:
+        return gymnasium.spec(env_id)
+    except gymnasium.error.Error:
+        close = nearest(env_id, gymnasium.registry)
+        known = [name for name in gymnasium.registry if name.startswith("plastic_rl/")]
+        hint = "Any registered Gymnasium id works too; ids of your own come with --plugin."
+        raise UnknownNameError("environment", env_id, {*known, *([close] if close else [])}, hint) from None
+
+
+def check_keywords(what: str, target: Callable[..., Any], kwargs: Mapping[str, Any]) -> None:
+    """Raise `ConfigError`, with the nearest valid name, where `target` takes no keyword of such a name."""
+    parameters = inspect.signature(target).parameters.values()
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        return
+    valid = [parameter.name for parameter in parameters]
+    unknown = [name for name in kwargs if name not in valid]
+    if unknown:
+        listed = ", ".join(
+            f"{name!r}" + (f" (did you mean {close!r}?)" if (close := nearest(name, valid)) else "") for name in unknown
+        )
+        raise ConfigError(f"{what} takes no keyword {listed}. Valid: {', '.join(valid) or 'none'}.")
