@@ -28,6 +28,7 @@ class Engine(ABC):
             Exception: What `work` raised for the first item, by index, that failed.
         """
 
+    @abstractmethod
     def close(self) -> None:
         """Free the workers; the engine can't be used afterwards."""
 
@@ -51,6 +52,9 @@ class SerialEngine(Engine):
     def map(self, work: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
         """See `Engine.map`."""
         return [work(item) for item in items]
+
+    def close(self) -> None:
+        """There are no workers to free."""
 
 
 ENGINES: Registry[type[Engine]] = Registry("engine")

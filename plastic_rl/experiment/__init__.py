@@ -1,1 +1,50 @@
-"""Experiments: what one run is, and how it is trained, resumed, evaluated and exported."""
+"""Experiments: what one run is, and how it is trained, resumed, evaluated and exported.
+
+Data flows from a YAML file into an `ExperimentConfig`, from there into a run folder, whose checkpoints training writes
+and evaluation reads. The command line is a thin layer over these functions.
+
+config = load_experiment("configs/default.yaml", ["seed=3"])
+[run] = create_runs(Path("runs"), "mine", {"": config})
+train(run)
+print(score_run(run, plugins=[]).table())
+"""
+
+from __future__ import annotations
+
+from plastic_rl.experiment.agents import TrainedAgent, agent_names, export_agent, find_agent, load_agent, needs_plugins
+from plastic_rl.experiment.config import ExperimentConfig, load_experiment, parse_experiment
+from plastic_rl.experiment.folder import RunFolder, create_runs, find_run, find_runs, run_names, seeds_of
+from plastic_rl.experiment.scoring import draw_curves, score_agent, score_run, seeds_table
+from plastic_rl.experiment.training import TrainingInterrupted, check_unfinished, is_trained, make_algorithm, train
+from plastic_rl.experiment.whole import check_experiment, finish, resume, start
+
+__all__ = [
+    "ExperimentConfig",
+    "RunFolder",
+    "TrainedAgent",
+    "TrainingInterrupted",
+    "agent_names",
+    "check_experiment",
+    "check_unfinished",
+    "create_runs",
+    "draw_curves",
+    "export_agent",
+    "find_agent",
+    "find_run",
+    "find_runs",
+    "finish",
+    "is_trained",
+    "load_agent",
+    "load_experiment",
+    "make_algorithm",
+    "needs_plugins",
+    "parse_experiment",
+    "resume",
+    "run_names",
+    "score_agent",
+    "score_run",
+    "seeds_of",
+    "seeds_table",
+    "start",
+    "train",
+]

@@ -193,8 +193,7 @@ def _check_network(mapping: Any) -> tuple[dict[str, Any], list[str]]:
     except UnknownNameError as error:
         return {}, [f"network.kind: {error}"]
     validated, problems = check(model, dict(mapping), prefix=["network"])
-    # Only what was set: presets fill in the rest, and would refuse to be contradicted.
-    return ({} if validated is None else validated.model_dump(mode="json", exclude_unset=True)), problems
+    return ({} if validated is None else validated.model_dump(mode="json")), problems
 
 
 def _check_names(mapping: Mapping[str, Any]) -> list[str]:

@@ -113,7 +113,7 @@ def test_what_cannot_be_kept_is_refused_when_writing(value: Any, path: str) -> N
     ],
 )
 def test_damaged_json_is_refused_when_reading(damaged: bytes) -> None:
-    with pytest.raises(CheckpointError, match="^rng.json"):
+    with pytest.raises(CheckpointError, match=r"^rng\.json"):
         from_json(damaged, "rng.json")
 
 

@@ -1,0 +1,69 @@
+"""Re-runs recorded experiments: `python -m plastic_rl.experiment configs --seeds 0,1,2`.
+
+Each config becomes the run `runs/experiments/NAME/seed-S`. Finished runs are skipped and broken ones go on where they
+were, so it can be stopped and started at will.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from plastic_rl.config import read_mapping
+from plastic_rl.envs import load_plugin
+from plastic_rl.errors import PlasticRLError, RunError
+from plastic_rl.experiment import TrainingInterrupted, resume, start
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run; return the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m plastic_rl.experiment", description=__doc__)
+    parser.add_argument("configs", type=Path, nargs="+", help="config files, or folders of them")
+    parser.add_argument("--seeds", default="0", help="seeds, separated by commas (default 0)")
+    parser.add_argument("--plugin", action="append", default=[], help="plugin that the configs may use")
+    parser.add_argument("--runs-folder", type=Path, default=Path("runs/experiments"))
+    options = parser.parse_args(arguments)
+    files = [file for path in options.configs for file in (sorted(path.glob("*.yaml")) if path.is_dir() else [path])]
+    failures = 0
+    try:
+        for plugin in options.plugin:
+            load_plugin(plugin)
+        for file in files:
+            for seed in options.seeds.split(","):
+                failures += not _run(file, int(seed), options.runs_folder, options.plugin)
+    except (TrainingInterrupted, KeyboardInterrupt) as stop:
+        _say(str(stop))
+        return 130
+    except (PlasticRLError, ValueError) as error:
+        _say(f"error: {error}")
+        return 2
+    return 1 if failures else 0
+
+
+def _run(file: Path, seed: int, runs_folder: Path, plugins: list[str]) -> bool:
+    name = f"{file.stem}/seed-{seed}"
+    folder = runs_folder / name
+    try:
+        needed = set(read_mapping(file).get("plugins") or [])
+        given = [plugin for plugin in plugins if plugin in needed]
+        if folder.exists():
+            _say(f"--- {folder}: going on")
+            resume(folder, plugins=given)
+        else:
+            _say(f"--- {folder}: starting")
+            start(file, [f"seed={seed}"], name=name, plugins=given, runs_folder=runs_folder)
+    except RunError as error:
+        _say(str(error))  # finished already
+    except PlasticRLError as error:
+        _say(f"error in {file}: {error}")
+        return False
+    return True
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)  # noqa: T201 - a command-line program
+
+
+if __name__ == "__main__":
+    sys.exit(main())

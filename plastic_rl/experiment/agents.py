@@ -1,0 +1,224 @@
+"""Trained agents: found in a run or an agent folder, loaded to act, and exported with scores and a card.
+
+agents/NAME/config.yaml       the experiment that trained it    agents/NAME/evaluation.json   its scores
+agents/NAME/checkpoint/       weights, verified when read       agents/NAME/README.md         its card
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from plastic_rl.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
+from plastic_rl.checkpoint.files import sync_folder, temporary_beside, write_synced
+from plastic_rl.config import read_mapping
+from plastic_rl.errors import ConfigError, PluginError, RunError, nearest
+from plastic_rl.experiment.config import ExperimentConfig, parse_experiment
+from plastic_rl.experiment.folder import CONFIG, RunFolder, find_run, run_names
+
+if TYPE_CHECKING:
+    from plastic_rl.algorithms import PlasticA2C
+    from plastic_rl.evaluation import Evaluation
+
+AGENT_CHECKPOINT = "checkpoint"
+
+
+@dataclass(frozen=True)
+class TrainedAgent:
+    """A trained agent on disk.
+
+    Attributes:
+        name: For tables and plots.
+        folder: The run or agent folder.
+        config: The experiment that trained it.
+        checkpoint: Where its weights are.
+        is_run: True for a run, false for an exported agent.
+    """
+
+    name: str
+    folder: Path
+    config: ExperimentConfig
+    checkpoint: Path
+    is_run: bool
+
+    def load(self, device: str | None = None) -> PlasticA2C:
+        """Load it to act.
+
+        Raises:
+            CheckpointError: If its weights are damaged or missing.
+        """
+        from plastic_rl.algorithms import PlasticA2C
+
+        return PlasticA2C.load(self.checkpoint, device=device or self.config.device)
+
+
+def find_agent(
+    spec: str | Path,
+    *,
+    runs_folder: str | Path = "runs",
+    agents_folder: str | Path = "agents",
+    plugins: Sequence[str] = (),
+) -> TrainedAgent:
+    """Return the trained agent that `spec` names.
+
+    Args:
+        spec: Path of a run or agent folder, or a name in one of the two folders.
+        runs_folder: Where runs live.
+        agents_folder: Where exported agents live.
+        plugins: Those that have been loaded; an agent that needs another is refused.
+
+    Raises:
+        RunError: If there is none; the message suggests the nearest name.
+        PluginError: If it needs a plugin that was not given.
+    """
+    for path in (Path(spec), Path(agents_folder) / str(spec)):
+        if (path / AGENT_CHECKPOINT).is_dir() and (path / CONFIG).is_file():
+            needs_plugins(plugins_in(path / CONFIG), plugins, str(path))
+            config = parse_experiment(read_mapping(path / CONFIG), str(path / CONFIG))
+            return TrainedAgent(path.resolve().name, path, config, path / AGENT_CHECKPOINT, is_run=False)
+    try:
+        run = find_run(spec, runs_folder)
+    except RunError as error:
+        names = agent_names(agents_folder)
+        match = nearest(Path(spec).name, [*names, *run_names(runs_folder)])
+        if not names or match not in names:
+            raise
+        raise RunError(f"{error} Did you mean the agent {str(Path(agents_folder) / match)!r}?") from None
+    needs_plugins(run.plugins(), plugins, str(run.path))
+    name = run.path.resolve()
+    label = f"{name.parent.name}-{name.name}" if name.name.startswith("seed-") else name.name
+    return TrainedAgent(label, run.path, run.config(), run.chosen(), is_run=True)
+
+
+def load_agent(spec: str | Path, *, plugins: Sequence[str] = (), device: str | None = None) -> PlasticA2C:
+    """Load the agent of a run or of an agent folder; see `find_agent`."""
+    return find_agent(spec, plugins=plugins).load(device)
+
+
+def plugins_in(path: Path) -> list[str]:
+    """Return the plugins that a config file names."""
+    named = read_mapping(path).get("plugins") or []
+    if not isinstance(named, list):
+        raise ConfigError(f"{path}: plugins must be a list, got {named!r}.")
+    return [str(plugin) for plugin in named]
+
+
+def needs_plugins(needed: Sequence[str], given: Sequence[str], who: str) -> None:
+    """Refuse to go on without a plugin that was recorded.
+
+    Raises:
+        PluginError: Naming the `--plugin` that is missing.
+    """
+    names = {Path(plugin).name for plugin in given}
+    missing = [plugin for plugin in needed if Path(plugin).name not in names]
+    if missing:
+        options = " ".join(f"--plugin {plugin}" for plugin in missing)
+        raise PluginError(
+            f"{who} was made with plugins, which are only imported when you ask for them. "
+            f"If you trust them, add: {options}"
+        )
+
+
+def agent_names(agents_folder: str | Path = "agents") -> list[str]:
+    """Return the names of the exported agents in a folder."""
+    folder = Path(agents_folder)
+    if not folder.is_dir():
+        return []
+    return sorted(entry.name for entry in folder.iterdir() if (entry / AGENT_CHECKPOINT).is_dir())
+
+
+def export_agent(run: RunFolder, target: str | Path, *, plugins: Sequence[str] = ()) -> TrainedAgent:
+    """Copy what is needed to evaluate and reuse a run's agent to a folder of its own, with its scores and a card.
+
+    Args:
+        run: A run that has been evaluated.
+        target: The folder to make, e.g. `agents/reversal-backpropamine`.
+        plugins: Those that have been loaded.
+
+    Raises:
+        RunError: If the run has no scores yet, or `target` exists.
+    """
+    from plastic_rl.evaluation import Evaluation
+
+    target = Path(target)
+    if target.exists():
+        raise RunError(f"{target} exists already, and nothing is overwritten. Choose another name.")
+    if not run.evaluation.exists():
+        raise RunError(f"{run.path} has no scores yet. Score it first with: plastic-rl evaluate {run.path}")
+    trained = find_agent(run.path, plugins=plugins)
+    evaluation = Evaluation.load(run.evaluation)
+    checkpoint = acting_part(read_checkpoint(trained.checkpoint))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = temporary_beside(target)
+    temporary.mkdir()
+    write_checkpoint(temporary / AGENT_CHECKPOINT, checkpoint)
+    write_synced(temporary / CONFIG, trained.config.to_yaml().encode("utf-8"))
+    write_synced(temporary / "evaluation.json", run.evaluation.read_bytes())
+    for picture in (run.adaptation, run.curves):
+        if picture.exists():
+            shutil.copyfile(picture, temporary / picture.name)
+    pictures = [picture.name for picture in (run.adaptation, run.curves) if picture.exists()]
+    write_synced(temporary / "README.md", card(target, trained, evaluation, pictures).encode("utf-8"))
+    temporary.rename(target)
+    sync_folder(target.parent)
+    return TrainedAgent(target.name, target, trained.config, target / AGENT_CHECKPOINT, is_run=False)
+
+
+def acting_part(checkpoint: Checkpoint) -> Checkpoint:
+    """Leave out what only training needs: the optimizer, the lifetimes under way, the run's own part."""
+    counters: dict[str, Any] = dict(checkpoint.documents["algorithm"])
+    counters |= {"last_obs": None, "last_episode_starts": None, "lifetime_scores": None, "awaiting_reset": None}
+    counters |= {"score_buffer": [], "ep_info_buffer": [], "ep_success_buffer": []}
+    return replace(
+        checkpoint,
+        tensors={"params": checkpoint.tensors["params"], "optimizer": {}, "state": {}},
+        documents={"rng": checkpoint.documents["rng"], "env": None, "algorithm": counters},
+    )
+
+
+def card(target: Path, trained: TrainedAgent, evaluation: Evaluation, pictures: Sequence[str]) -> str:
+    """Write the card of an agent: what it is, how good it is and on what, how to use it."""
+    config = trained.config
+    plugins = "".join(f" --plugin {plugin}" for plugin in config.plugins)
+    parameters = sum(tensor.numel() for tensor in read_checkpoint(trained.checkpoint).tensors["params"].values())
+    rule = config.network.get("rule")
+    size = f"hidden size {config.network.get('hidden_size', '-')}, {parameters:,} parameters"
+    one_seed = f"seed {config.seed} (one training run: its scores say nothing about the spread between seeds)"
+    lines = [
+        f"# {target.name}",
+        "",
+        config.description or f"An agent for {config.environment.id}.",
+        "",
+        f"- Environment: `{config.environment.id}` {_inline(config.environment.kwargs)}",
+        f"- Network: `{config.network.get('kind')}`{f', rule `{rule}`' if rule else ''}, {size}",
+        f"- Training: `{config.algorithm.name}`, {config.algorithm.total_timesteps:,} steps, {one_seed}",
+        f"- Checkpoint: {trained.checkpoint.name} steps"
+        + (", the best on the split `valid`" if config.evaluation.valid_tasks else ""),
+        "",
+        "```",
+        evaluation.table(rich=False).rstrip(),
+        "```",
+        "",
+        *[f"![{Path(picture).stem}]({picture})" for picture in pictures],
+        "",
+        "```sh",
+        f"plastic-rl evaluate {target.as_posix()}{plugins} --split {' --split '.join(evaluation.splits)}",
+        "```",
+        "",
+        "```python",
+        "from plastic_rl.experiment import load_agent",
+        "",
+        f'agent = load_agent("{target.as_posix()}")',
+        "actions, state = agent.predict(observations, state, episode_start)",
+        "```",
+        "",
+        "Loading runs no code from this folder: the weights are tensors, everything else is text.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _inline(mapping: dict[str, Any]) -> str:
+    return ", ".join(f"{name} = {value}" for name, value in mapping.items())

@@ -1,0 +1,124 @@
+"""Scoring trained agents on held-out tasks, and the files and pictures that come of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from plastic_rl.errors import RunError
+from plastic_rl.evaluation import Evaluation, evaluate, plot_adaptation, plot_learning_curves
+from plastic_rl.experiment.agents import TrainedAgent, find_agent
+from plastic_rl.experiment.folder import RunFolder
+
+
+def score_agent(
+    trained: TrainedAgent,
+    *,
+    splits: Sequence[str] | None = None,
+    tasks: int | None = None,
+    env_id: str | None = None,
+    env_kwargs: Mapping[str, Any] | None = None,
+    device: str | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> Evaluation:
+    """Evaluate a trained agent, by default as its config says.
+
+    Args:
+        trained: The agent.
+        splits: Splits to open.
+        tasks: Tasks of each.
+        env_id: Another environment than the one it was trained in.
+        env_kwargs: Arguments of that environment; by default those of training where the id is the same, else none.
+        device: Where to run the network.
+        progress: Called with a line before each part.
+
+    Raises:
+        UnknownNameError: If there is no such environment or split.
+        SpaceError: If the environment's spaces don't fit the agent.
+    """
+    config = trained.config
+    same = env_id in {None, config.environment.id}
+    if env_kwargs is None:
+        env_kwargs = config.environment.kwargs if same else {}
+    return evaluate(
+        trained.load(device),
+        env_id or config.environment.id,
+        splits=tuple(splits or config.evaluation.splits),
+        tasks=tasks or config.evaluation.tasks,
+        env_kwargs=env_kwargs,
+        trials=config.environment.trials,
+        seed=config.evaluation.seed,
+        batch_size=config.evaluation.batch_size,
+        name=trained.name,
+        progress=progress,
+    )
+
+
+def score_run(run: RunFolder, *, plugins: Sequence[str], progress: Callable[[str], None] | None = None) -> Evaluation:
+    """Evaluate a run as its config says, and write its `evaluation.json`, `adaptation.png` and `curves.png`."""
+    evaluation = score_agent(find_agent(run.path, plugins=plugins), progress=progress)
+    plot_adaptation(evaluation, run.adaptation)
+    draw_curves([run], run.curves, evaluation=evaluation)
+    evaluation.save(run.evaluation)
+    return evaluation
+
+
+def draw_curves(
+    runs: Sequence[RunFolder], path: Path, *, evaluation: Evaluation | None = None, column: str = "rollout/score"
+) -> Path:
+    """Draw the learning curves of runs; sibling seeds are one curve with its interval.
+
+    Args:
+        runs: The runs.
+        path: The picture to write.
+        evaluation: Where the levels of random and of the limit are taken from; by default the first run's own.
+        column: Which metric.
+
+    Raises:
+        RunError: If a run has no such metric yet.
+    """
+    if not runs:
+        raise RunError("there are no runs to draw.")
+    groups: dict[str, list[str | Path]] = {}
+    for run in runs:
+        resolved = run.path.resolve()
+        name = resolved.parent.name if resolved.name.startswith("seed-") else resolved.name
+        groups.setdefault(name, []).append(run.metrics)
+    if evaluation is None and runs[0].evaluation.exists():
+        evaluation = Evaluation.load(runs[0].evaluation)
+    # Levels of one environment make no sense above the curves of another.
+    one_environment = len({str(run.config().environment) for run in runs}) == 1
+    levels = _levels(evaluation) if evaluation is not None and one_environment and column == "rollout/score" else None
+    title = runs[0].config().environment.id if one_environment else "Learning between lifetimes"
+    return plot_learning_curves(groups, path, levels=levels, column=column, title=title)
+
+
+def _levels(evaluation: Evaluation) -> dict[str, float]:
+    split = next(iter(evaluation.splits.values()))
+    names = {"random": "random", split.limit_kind: f"limit ({split.limit_kind})"}
+    return {
+        label: split.reference_agents[name].raw_score for name, label in names.items() if name in split.reference_agents
+    }
+
+
+def seeds_table(runs: Sequence[RunFolder]) -> str:
+    """Return a table of the scores of sibling runs, with their mean and a Student t interval over seeds."""
+    import numpy as np
+
+    from plastic_rl.evaluation import student_t_interval
+
+    evaluations = {run.path.name: Evaluation.load(run.evaluation) for run in runs if run.evaluation.exists()}
+    lines: list[str] = []
+    for split in next(iter(evaluations.values())).splits if evaluations else []:
+        scores = {name: evaluation.splits[split] for name, evaluation in evaluations.items()}
+        lines.append(f"split {split}: score (normalised) by seed")
+        for name, score in scores.items():
+            normalised = "" if score.normalised_score is None else f"  ({score.normalised_score:.3f})"
+            lines.append(f"  {name:<10} {score.raw_score:>10.4g}{normalised}")
+        if len(scores) > 1:
+            mean, low, high = student_t_interval(np.array([[score.raw_score] for score in scores.values()]))
+            lines.append(
+                f"  {'mean':<10} {mean.item():>10.4g}  95% interval over seeds [{low.item():.4g}, {high.item():.4g}]"
+            )
+    return "\n".join(lines)

@@ -1,0 +1,346 @@
+"""Training a run, and going on with it to the same bytes as if it had never stopped.
+
+Everything that the future of a run depends on is in its newest checkpoint, written between updates: the algorithm's own
+state, how far the tables of metrics reach, and which checkpoint is the best on `valid` so far.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import torch
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.logger import KVWriter, Logger
+
+from plastic_rl.algorithms import PlasticA2C
+from plastic_rl.checkpoint import Checkpoint, prune, read_checkpoint, write_checkpoint
+from plastic_rl.errors import CheckpointError, ConfigError, PlasticRLError, RunError
+from plastic_rl.experiment.config import ExperimentConfig
+from plastic_rl.experiment.folder import RunFolder
+from plastic_rl.experiment.metrics import MetricsWriter, TensorBoardWriter
+from plastic_rl.experiment.progress import Progress, make_progress
+from plastic_rl.tasks import distribution_for
+
+RUN_DOCUMENT = "run"
+"""Name of the part of a checkpoint that belongs to the run, not to the algorithm."""
+
+
+class TrainingInterrupted(Exception):  # noqa: N818 - an event, not an error
+    """Training was asked to stop, and saved where it stood.
+
+    Attributes:
+        checkpoint: The checkpoint that was written, or the newest there is; None if there is none.
+    """
+
+    def __init__(self, run: RunFolder, checkpoint: Path | None) -> None:
+        self.run, self.checkpoint = run, checkpoint
+        where = f"saved in {checkpoint}" if checkpoint else "nothing was saved yet"
+        super().__init__(f"stopped: {where}. Go on with: plastic-rl resume {run.path}")
+
+
+class StopRequest:
+    """Turns the first SIGINT or SIGTERM into a request, which training heeds between updates; a second stops at once."""
+
+    def __init__(self) -> None:
+        self.made = False
+
+    @contextmanager
+    def listening(self, progress: Progress) -> Iterator[None]:
+        """Listen within this context (in the main thread; elsewhere signals don't arrive)."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def ask(number: int, frame: FrameType | None) -> None:
+            if self.made:
+                raise KeyboardInterrupt
+            self.made = True
+            progress.say("Stopping after this update; a checkpoint follows. (Once more to stop at once.)")
+
+        before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best checkpoint so far."""
+
+    step: int
+    valid_score: float
+
+
+def make_algorithm(config: ExperimentConfig, *, n_envs: int | None = None) -> PlasticA2C:
+    """Build the algorithm of an experiment, in its environment, at its start.
+
+    Raises:
+        ConfigError: If the arguments of the environment or the network are no good.
+        SpaceError: If the environment's spaces are not supported.
+        UnknownNameError: If there is no such environment.
+    """
+    settings = config.algorithm.model_dump(exclude={"name", "total_timesteps", "n_envs"})
+    settings |= {name: getattr(config.algorithm, name) for name in ("learning_rate", "ent_coef", "sum_p2_coef")}
+    try:
+        return PlasticA2C(
+            config.policy,
+            config.environment.id,
+            n_envs=n_envs or config.algorithm.n_envs,
+            env_kwargs=config.environment.kwargs,
+            trials=config.environment.trials,
+            policy_kwargs={"network": config.network},
+            seed=config.seed,
+            device=config.device,
+            **settings,
+        )
+    except PlasticRLError:
+        raise
+    except (TypeError, ValueError, AssertionError, RuntimeError) as error:
+        raise ConfigError(
+            f"cannot build the experiment in {config.environment.id} with kwargs {config.environment.kwargs} on "
+            f"{config.device}: {error}"
+        ) from error
+
+
+def train(run: RunFolder, *, progress: Progress | None = None) -> PlasticA2C:
+    """Train a new run, or go on with one that was stopped, to its end.
+
+    Args:
+        run: Its folder, as `create_runs` made it.
+        progress: What a person sees; by default what suits standard error.
+
+    Returns:
+        The trained algorithm, as after its last update.
+
+    Raises:
+        TrainingInterrupted: If SIGINT or SIGTERM asked to stop.
+        CheckpointError: If the newest checkpoint is damaged or belongs to another config.
+        RunError: If another process is training the run.
+    """
+    config = run.config()
+    torch.set_num_threads(config.torch_threads)
+    with ExitStack() as stack:
+        stack.enter_context(run.owned())
+        newest = run.latest()
+        stored = None if newest is None else _read_own(run, newest, config)
+        algorithm = make_algorithm(config)
+        if algorithm.env is not None:
+            stack.callback(algorithm.env.close)
+        document: Mapping[str, Any] = {} if stored is None else stored.documents[RUN_DOCUMENT]
+        if stored is not None:
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                algorithm.set_checkpoint(stored)
+        else:
+            caught = []
+        recorder = Recorder(run, config, document)
+        stack.callback(recorder.logger.close)
+        algorithm.set_logger(recorder.logger)
+        shown = stack.enter_context(progress or make_progress())
+        for warning in caught:
+            shown.say(f"warning: {warning.message}")
+        stop = StopRequest()
+        stack.enter_context(stop.listening(shown))
+        keeper = Keeper(run, config, recorder, shown, stop, None if stored is None else algorithm.num_timesteps)
+        remaining = config.algorithm.total_timesteps - algorithm.num_timesteps
+        shown.start(algorithm.num_timesteps, config.algorithm.total_timesteps)
+        try:
+            if remaining > 0:
+                algorithm.learn(
+                    remaining,
+                    callback=keeper,
+                    log_interval=config.logging.interval,
+                    reset_num_timesteps=stored is None,
+                )
+        except KeyboardInterrupt:
+            raise TrainingInterrupted(run, run.latest()) from None
+        return algorithm
+
+
+def _read_own(run: RunFolder, newest: Path, config: ExperimentConfig) -> Checkpoint:
+    try:
+        checkpoint = read_checkpoint(newest)
+    except CheckpointError as error:
+        raise CheckpointError(
+            f"{error} To go on from the checkpoint before it, move {newest} away and resume again."
+        ) from None
+    document = checkpoint.documents.get(RUN_DOCUMENT)
+    if not isinstance(document, dict) or not {"config", "metrics", "best"} <= document.keys():
+        raise CheckpointError(f"{newest} is not a checkpoint of a run.")
+    changed = _differences(document["config"], _own_config(config))
+    if changed:
+        raise CheckpointError(
+            f"{run.path}/config.yaml was changed since {newest} was written ({', '.join(changed)}), so the run cannot "
+            "go on as it began. Undo the change, or start another run with: plastic-rl train CONFIG --name NAME"
+        )
+    return checkpoint
+
+
+def _own_config(config: ExperimentConfig) -> dict[str, Any]:
+    """The part of the config that the bytes of a run depend on."""
+    return {name: value for name, value in config.to_mapping().items() if name not in {"description", "plugins"}}
+
+
+def _differences(old: Any, new: Any, path: str = "") -> list[str]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        names = list(dict.fromkeys([*old, *new]))
+        return [
+            line for name in names for line in _differences(old.get(name), new.get(name), f"{path}.{name}".lstrip("."))
+        ]
+    return [] if old == new else [f"{path}: {old!r} became {new!r}"]
+
+
+class Recorder:
+    """The logger of a run, and where its tables stand.
+
+    Args:
+        run: The folder.
+        config: The experiment.
+        document: The run's part of the checkpoint to go on from; empty to begin.
+    """
+
+    def __init__(self, run: RunFolder, config: ExperimentConfig, document: Mapping[str, Any]) -> None:
+        self.tables = MetricsWriter(run.path, document.get("metrics"))
+        best = document.get("best")
+        self.best = None if best is None else Best(int(best["step"]), float(best["valid_score"]))
+        writers: list[KVWriter] = [self.tables]
+        if config.logging.tensorboard:
+            purge = None if not document else int(document["step"]) + 1
+            writers.append(TensorBoardWriter(run.tensorboard, purge))
+        self.logger = Logger(str(run.path), writers)
+
+
+class Keeper(BaseCallback):
+    """Writes checkpoints between updates, scores them on `valid`, shows progress, and heeds requests to stop.
+
+    Args:
+        run: The folder.
+        config: The experiment.
+        recorder: Its logger.
+        progress: What a person sees.
+        stop: The request to stop.
+        resumed_at: Steps done when training goes on from a checkpoint; None at the very beginning.
+    """
+
+    def __init__(
+        self,
+        run: RunFolder,
+        config: ExperimentConfig,
+        recorder: Recorder,
+        progress: Progress,
+        stop: StopRequest,
+        resumed_at: int | None,
+    ) -> None:
+        super().__init__()
+        self.run, self.config, self.recorder = run, config, recorder
+        self.progress, self.stop = progress, stop
+        self.saved_at = resumed_at
+        self.scores_valid = config.evaluation.valid_tasks > 0 and _has_split(config, "valid")
+
+    @property
+    def algorithm(self) -> PlasticA2C:
+        """The algorithm that this callback watches."""
+        assert isinstance(self.model, PlasticA2C)
+        return self.model
+
+    def _on_rollout_start(self) -> None:
+        self._show()
+        updates = self.algorithm.iterations
+        if self.saved_at != self.num_timesteps and updates and updates % self.config.checkpoint.interval == 0:
+            self._score_and_save()
+        if self.stop.made:
+            if self.saved_at != self.num_timesteps:
+                self._save()
+            raise TrainingInterrupted(self.run, self.run.latest())
+
+    def _on_step(self) -> bool:
+        return True
+
+    def _on_training_end(self) -> None:
+        self._show()
+        if self.saved_at != self.num_timesteps:
+            self._score_and_save()
+
+    def _show(self) -> None:
+        scores = self.algorithm.score_buffer
+        best = self.recorder.best
+        note = "" if best is None else f"best on valid {best.valid_score:.4g}"
+        self.progress.update(self.algorithm.num_timesteps, float(np.mean(scores)) if scores else None, note)
+
+    def _score_and_save(self) -> None:
+        if self.scores_valid:
+            score = valid_score(self.algorithm, self.config)
+            # A tie goes to the later checkpoint, which has seen more.
+            if self.recorder.best is None or score >= self.recorder.best.valid_score:
+                self.recorder.best = Best(self.algorithm.num_timesteps, score)
+            self.logger.record("valid/score", score)
+            self.logger.dump(self.algorithm.num_timesteps)
+        self._save()
+
+    def _save(self) -> None:
+        step, best = self.algorithm.num_timesteps, self.recorder.best
+        checkpoint = self.algorithm.get_checkpoint()
+        document = {
+            "step": step,
+            "config": _own_config(self.config),
+            "metrics": self.recorder.tables.state(),
+            "best": None if best is None else {"step": best.step, "valid_score": best.valid_score},
+        }
+        checkpoint = replace(checkpoint, documents={**checkpoint.documents, RUN_DOCUMENT: document})
+        write_checkpoint(self.run.checkpoints / str(step), checkpoint)
+        self.saved_at = step
+        prune(self.run.checkpoints, self.config.checkpoint.keep, [] if best is None else [best.step])
+
+
+def _has_split(config: ExperimentConfig, split: str) -> bool:
+    return split in distribution_for(config.environment.id, config.environment.kwargs).splits
+
+
+def valid_score(algorithm: PlasticA2C, config: ExperimentConfig) -> float:
+    """Return the mean score on the first tasks of `valid`; training's own random streams are not touched."""
+    from plastic_rl.evaluation import run_lifetimes
+
+    distribution = distribution_for(config.environment.id, config.environment.kwargs)
+    predicting = algorithm.policy.sampling.get_state()
+    lifetimes = run_lifetimes(
+        algorithm,
+        config.environment.id,
+        distribution.tasks("valid", 0, config.evaluation.valid_tasks),
+        env_kwargs=config.environment.kwargs,
+        trials=config.environment.trials,
+        deterministic=False,
+        seed=config.evaluation.seed,
+        batch_size=config.evaluation.batch_size,
+    )
+    algorithm.policy.sampling.set_state(predicting)
+    return float(lifetimes.totals.mean())
+
+
+def is_trained(run: RunFolder, config: ExperimentConfig) -> bool:
+    """Return whether the run has done all its steps."""
+    newest = run.latest()
+    return newest is not None and int(newest.name) >= config.algorithm.total_timesteps
+
+
+def check_unfinished(run: RunFolder, config: ExperimentConfig) -> None:
+    """Refuse to resume a run that has nothing left to do.
+
+    Raises:
+        RunError: If it is trained, and evaluated where its config asks for that.
+    """
+    if is_trained(run, config) and (run.evaluation.exists() or not config.evaluation.final):
+        raise RunError(
+            f"{run.path} is finished ({config.algorithm.total_timesteps:,} steps): there is nothing to resume. "
+            f"Score it with: plastic-rl evaluate {run.path}"
+        )

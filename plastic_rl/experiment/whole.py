@@ -1,0 +1,132 @@
+"""Whole experiments: from a config to trained, scored and drawn runs, one for each seed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from plastic_rl.errors import RunError, UnknownNameError
+from plastic_rl.experiment.agents import needs_plugins
+from plastic_rl.experiment.config import ExperimentConfig, load_experiment
+from plastic_rl.experiment.folder import RunFolder, create_runs, find_runs
+from plastic_rl.experiment.scoring import draw_curves, score_run, seeds_table
+from plastic_rl.experiment.training import check_unfinished, make_algorithm, train
+from plastic_rl.tasks import distribution_for
+
+Say = Callable[[str], None]
+"""Is given what the user should read."""
+
+
+def check_experiment(config: ExperimentConfig) -> None:
+    """Build everything once, so that what does not fit is refused before a folder is made.
+
+    Raises:
+        ConfigError: If the environment's or network's arguments are no good.
+        SpaceError: If the environment's spaces are not supported.
+        UnknownNameError: If there is no such environment or split.
+    """
+    distribution = distribution_for(config.environment.id, config.environment.kwargs)
+    for split in config.evaluation.splits:
+        if split not in distribution.splits:
+            raise UnknownNameError(f"split of {distribution.family}", split, distribution.splits)
+    algorithm = make_algorithm(config, n_envs=1)
+    if algorithm.env is not None:
+        algorithm.env.close()
+
+
+def start(
+    path: str | Path,
+    overrides: Sequence[str] = (),
+    *,
+    name: str | None = None,
+    seeds: Sequence[int] = (),
+    plugins: Sequence[str] = (),
+    runs_folder: str | Path = "runs",
+    say: Say = print,
+) -> list[RunFolder]:
+    """Train the experiment of a config file from the beginning, and score it.
+
+    Args:
+        path: The config file.
+        overrides: `key.path=value` each.
+        name: Of the run; by default that of the file.
+        seeds: Several seeds make sibling runs `NAME/seed-S`; none: one run with the config's seed.
+        plugins: Those that have been loaded; they are recorded.
+        runs_folder: Where runs live.
+        say: Is given the tables of scores.
+
+    Returns:
+        The runs.
+
+    Raises:
+        RunError: If the name is taken.
+        TrainingInterrupted: If a signal asked to stop.
+    """
+    config = load_experiment(path, overrides)
+    needs_plugins(config.plugins, plugins, str(path))
+    config = config.model_copy(update={"plugins": tuple(dict.fromkeys([*config.plugins, *plugins]))})
+    if len(set(seeds)) < len(seeds):
+        raise RunError(f"each seed may be given once, got {', '.join(map(str, seeds))}.")
+    configs = {f"seed-{seed}": config.model_copy(update={"seed": seed}) for seed in seeds} or {"": config}
+    check_experiment(config)
+    runs = create_runs(Path(runs_folder), name or Path(path).stem, configs)
+    finish(runs, plugins=plugins, say=say)
+    return runs
+
+
+def resume(
+    spec: str | Path, *, plugins: Sequence[str] = (), runs_folder: str | Path = "runs", say: Say = print
+) -> list[RunFolder]:
+    """Go on with a run that was stopped, or with all sibling runs that are not finished.
+
+    Raises:
+        RunError: If there is no such run, or nothing is left to do.
+        CheckpointError: If its newest checkpoint is damaged.
+        TrainingInterrupted: If a signal asked to stop.
+    """
+    runs = find_runs(spec, runs_folder)
+    unfinished: list[RunFolder] = []
+    refusals: list[RunError] = []
+    for run in runs:
+        needs_plugins(run.plugins(), plugins, str(run.path))
+        try:
+            check_unfinished(run, run.config())
+        except RunError as error:
+            refusals.append(error)
+        else:
+            unfinished.append(run)
+    if not unfinished:
+        raise refusals[0]
+    finish(runs, plugins=plugins, say=say, skip=[run for run in runs if run not in unfinished])
+    return runs
+
+
+def finish(
+    runs: Sequence[RunFolder], *, plugins: Sequence[str], say: Say = print, skip: Sequence[RunFolder] = ()
+) -> None:
+    """Train each run to its end, score it, and draw all of them together.
+
+    Args:
+        runs: A run, or sibling runs.
+        plugins: Those that have been loaded.
+        say: Is given the tables of scores.
+        skip: Those of `runs` that are finished.
+    """
+    for run in runs:
+        if run in skip:
+            continue
+        config = run.config()
+        train(run)
+        if config.evaluation.final:
+            evaluation = score_run(run, plugins=plugins)
+            say(evaluation.table())
+        else:
+            draw_curves([run], run.curves)
+        say(
+            f"{run.path}: checkpoints, metrics.csv, curves.png"
+            + (", evaluation.json" if config.evaluation.final else "")
+        )
+    if len(runs) > 1:
+        picture = draw_curves(runs, runs[0].path.parent / "curves.png")
+        say(seeds_table(runs))
+        say(f"learning curve of all seeds: {picture}")
