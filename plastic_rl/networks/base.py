@@ -8,7 +8,7 @@ the end (`weight.mT`, `bias.unsqueeze(-2)`, `alpha.unsqueeze(-3)`) serves both.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -55,7 +55,7 @@ class Recording:
 
     Args:
         steps: `T`, the length of the rollout.
-        every: The whole state is kept after each `every` steps, and after the last.
+        spacing: Given the first state, how many steps apart the whole state is kept; it also is after the last step.
         activity: Name of the state entry that is the network's features.
 
     Attributes:
@@ -63,9 +63,10 @@ class Recording:
         checkpoints: Number of steps done to the state `(B, ...)` then.
     """
 
-    def __init__(self, steps: int, every: int, activity: str) -> None:
+    def __init__(self, steps: int, spacing: Callable[[State], int], activity: str) -> None:
         self.steps = steps
-        self.every = every
+        self._spacing = spacing
+        self._every = 1
         self.activities: list[Tensor] = []
         self.checkpoints: dict[int, State] = {}
         self._activity = activity
@@ -75,9 +76,11 @@ class Recording:
 
     def append(self, state: State) -> None:
         """Take in the state that `step` just returned."""
+        if not self.activities:
+            self._every = self._spacing(state)
         self.activities.append(state[self._activity])
         done = len(self.activities)
-        if done % self.every == 0 or done == self.steps:
+        if done % self._every == 0 or done == self.steps:
             self.checkpoints[done] = state
 
 

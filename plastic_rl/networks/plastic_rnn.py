@@ -15,7 +15,11 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from plastic_rl.networks.base import Feedback, Params, PlasticNetwork, Recording, State, StateEntry
-from plastic_rl.networks.resets import ResetScope, check_reset_scopes, reset_where
+from plastic_rl.networks.fused import Recorded, checkpoint_spacing, fused_unroll
+from plastic_rl.networks.fused_backward import Resets
+from plastic_rl.networks.fused_rule import FusedRule
+from plastic_rl.networks.recurrent import tanh_sequence
+from plastic_rl.networks.resets import ResetScope, check_reset_scopes, reset_entry, reset_where, stretches
 from plastic_rl.plasticity import GAINS, Synapse, SynapseOverrides
 
 
@@ -64,6 +68,7 @@ class PlasticRNN(PlasticNetwork):
         entries = {"activity": (units,)} | self.synapse.state_entries()
         if self.synapse.external:
             entries["presynaptic"] = (units,)
+        self._fused = FusedRule.of(self.synapse)
         check_reset_scopes(config.reset, entries, steps_per_trial)
         self._entries = {name: StateEntry(shape, config.reset.get(name, "lifetime")) for name, shape in entries.items()}
 
@@ -104,7 +109,10 @@ class PlasticRNN(PlasticNetwork):
         if synapse.external:
             following["presynaptic"] = pre
         elif not self.plasticity_frozen:
-            following |= synapse.update(params, pre, post, current)
+            if self._fused is None or torch.is_grad_enabled():
+                following |= synapse.update(params, pre, post, current)
+            else:
+                following |= self._fused.update(params, pre, post, current)
         return post, following
 
     def _delayed_update(self, params: Params, feedback: Feedback, state: State, episode_start: Tensor) -> State:
@@ -128,8 +136,56 @@ class PlasticRNN(PlasticNetwork):
         episode_starts: Tensor,
         recorded: Recording | None = None,
     ) -> tuple[Tensor, State]:
-        """`T` steps at once; see `PlasticNetwork.unroll`."""
-        return self.unroll_reference(params, xs, feedbacks, state, episode_starts)
+        """`T` steps at once; see `PlasticNetwork.unroll`.
+
+        Raises:
+            ValueError: If `recorded` is of another number of steps.
+        """
+        if recorded is not None and len(recorded) != xs.shape[0]:
+            raise ValueError(f"a recording of {len(recorded)} steps cannot stand for the {xs.shape[0]} steps of xs.")
+        if self.synapse.inert:
+            return self._unroll_inert(params, xs, feedbacks, state, episode_starts)
+        if self._fused is None or self.config.unroll == "reference" or self.plasticity_frozen:
+            return self.unroll_reference(params, xs, feedbacks, state, episode_starts)
+        resets = Resets(*(self._starts(name, feedbacks, episode_starts) for name in Resets._fields))
+        acted = None
+        if recorded is not None:
+            acted = Recorded(
+                torch.stack(recorded.activities),
+                {done: (kept["trace"], kept.get("eligibility")) for done, kept in recorded.checkpoints.items()},
+            )
+        features, following = fused_unroll(self._fused, params, xs, state, resets, acted)
+        return features, following if recorded is None else recorded.checkpoints[len(recorded)]
+
+    def _starts(self, entry: str, feedbacks: Feedback, episode_starts: Tensor) -> Tensor:
+        """Where the state entry resets, `(T, B)` bool."""
+        by_trial = entry in self._entries and self._entries[entry].reset == "trial"
+        return episode_starts | feedbacks.trial_start if by_trial else episode_starts
+
+    def _unroll_inert(
+        self, params: Params, xs: Tensor, feedbacks: Feedback, state: State, episode_starts: Tensor
+    ) -> tuple[Tensor, State]:
+        """With alpha 0 for good, this is a plain recurrent network."""
+        weights = (
+            params["input_weight"],
+            params["recurrent_weight"],
+            params["input_bias"],
+            torch.zeros_like(params["input_bias"]),
+        )
+        starts = self._starts("activity", feedbacks, episode_starts)
+        activity = state["activity"]
+        pieces = []
+        for first, last in stretches(starts):
+            activity = reset_entry(starts[first], activity)
+            features, activity = tanh_sequence(xs[first:last], activity, weights)
+            pieces.append(features)
+        return torch.cat(pieces), {**state, "activity": activity}
+
+    def recording(self, steps: int) -> Recording | None:
+        """A recording where `unroll` is fused: its forward pass then need not be made again."""
+        if self._fused is None or self.config.unroll == "reference":
+            return None
+        return Recording(steps, lambda state: checkpoint_spacing(steps, state["trace"]), "activity")
 
     def extra_repr(self) -> str:
         """The rule and the sizes."""

@@ -6,7 +6,6 @@ a trial, if configured so) starts in mid-sequence.
 
 from __future__ import annotations
 
-import itertools
 import math
 from abc import abstractmethod
 from typing import Literal
@@ -17,7 +16,7 @@ from torch import Tensor, nn
 
 from plastic_rl.config import ConfigModel
 from plastic_rl.networks.base import Feedback, Params, PlasticNetwork, Recording, State, StateEntry
-from plastic_rl.networks.resets import ResetScope, check_reset_scopes, reset_where
+from plastic_rl.networks.resets import ResetScope, check_reset_scopes, reset_where, stretches
 
 
 class RecurrentConfig(ConfigModel):
@@ -118,15 +117,12 @@ class RecurrentNetwork(PlasticNetwork):
         recorded: Recording | None = None,
     ) -> tuple[Tensor, State]:
         """`T` steps at once, one fused call for each stretch without a reset; see `PlasticNetwork.unroll`."""
-        steps = xs.shape[0]
         resets = episode_starts
         if any(entry.reset == "trial" for entry in self._entries.values()):
             resets = resets | feedbacks.trial_start
-        cuts = resets.reshape(steps, -1).any(dim=1).nonzero().flatten().tolist()
-        edges = sorted({0, *cuts, steps})
         weights = _weights(params)
         pieces = []
-        for first, last in itertools.pairwise(edges):
+        for first, last in stretches(resets):
             state = self._reset(state, episode_starts[first], feedbacks.trial_start[first])
             features, hidden = self.sequence(xs[first:last], tuple(state[name] for name in self.entry_names), weights)
             state = {**state, **dict(zip(self.entry_names, hidden, strict=True))}
@@ -151,6 +147,18 @@ def _projections(x: Tensor, hidden: Tensor, weights: tuple[Tensor, ...]) -> tupl
     )
 
 
+def tanh_sequence(xs: Tensor, activity: Tensor, weights: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+    """Steps of a tanh RNN by torch's own kernel: features `(T, B, O)` and the last activity `(B, O)`.
+
+    Args:
+        xs: `(T, B, I)`.
+        activity: `(B, O)` before the first step.
+        weights: Input weights, recurrent weights, and a bias for each.
+    """
+    features, last = torch.rnn_tanh(xs, activity.unsqueeze(0), weights, True, 1, 0.0, False, False, False)
+    return features, last.squeeze(0)
+
+
 class PlainRNN(RecurrentNetwork):
     """`h_t = tanh(U o_t + b + W h_{t-1} + b')`."""
 
@@ -165,8 +173,8 @@ class PlainRNN(RecurrentNetwork):
         self, xs: Tensor, hidden: tuple[Tensor, ...], weights: tuple[Tensor, ...]
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Steps without a reset between them."""
-        features, last = torch.rnn_tanh(xs, hidden[0].unsqueeze(0), weights, True, 1, 0.0, False, False, False)
-        return features, (last.squeeze(0),)
+        features, last = tanh_sequence(xs, hidden[0], weights)
+        return features, (last,)
 
 
 class GRU(RecurrentNetwork):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping
 from typing import Literal
 
@@ -51,9 +52,23 @@ def reset_where(start: Tensor, state: State, entries: Mapping[str, StateEntry], 
     names = [name for name, entry in entries.items() if scope == "lifetime" or entry.reset == "trial"]
     if not names or not bool(start.any()):
         return state
-    return state | {name: _zeroed(start, state[name]) for name in names}
+    return state | {name: reset_entry(start, state[name]) for name in names}
 
 
-def _zeroed(start: Tensor, entry: Tensor) -> Tensor:
+def reset_entry(start: Tensor, entry: Tensor) -> Tensor:
+    """Return `entry` `(.., B, ...)`, zeroed where `start` `(.., B)`."""
     # masked_fill, not a product: a NaN of the last lifetime must not survive.
     return torch.masked_fill(entry, start.reshape(start.shape + (1,) * (entry.dim() - start.dim())), 0)
+
+
+def stretches(starts: Tensor) -> list[tuple[int, int]]:
+    """Cut `T` steps before each one at which something starts: pairs of first step and one past the last.
+
+    Args:
+        starts: `(T, B)` bool.
+
+    >>> stretches(torch.tensor([[False, False], [False, False], [True, False]]))
+    [(0, 2), (2, 3)]
+    """
+    cuts = starts.any(dim=1).nonzero().flatten().tolist()
+    return list(itertools.pairwise(sorted({0, *cuts, starts.shape[0]})))

@@ -1,0 +1,324 @@
+"""The fused `unroll` of the Backpropamine family: a whole sequence as one function with its own backward pass.
+
+Plain autograd stores several `(B, O, I)` tensors for each step. Here the forward pass keeps the activity and about
+sqrt(T) checkpoints of the trace (and eligibility); the backward pass computes the traces between two checkpoints again.
+Lifetimes do not depend on each other, so the backward pass takes them in groups small enough for the processor's cache:
+outer loop over groups, inner loop over time. Gradients of weights that do not depend on the trace are single matrix
+products over all steps, made at the end.
+
+Notation of one step t, with `~` after the resets of step t:
+
+    z_t = drive_t + (W0 + alpha * F~_t) x_t,  x_t = y~_{t-1},  y_t = tanh(z_t),  G_t = gate(y_t)
+    F_{t+1}, E_{t+1} = advance(F~_t, E~_t, x_t, y_t, G_t)
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from plastic_rl.networks.base import State
+from plastic_rl.networks.fused_backward import GroupBackward, Resets, Sequences
+from plastic_rl.networks.fused_rule import FusedRule
+
+GROUP_BYTES = 400_000
+"""Traces of one group of lifetimes: with the gradients and scratch of the same size, they fit a core's own cache."""
+
+PARAMETERS = (
+    "recurrent_weight",
+    "alpha",
+    "eta",
+    "eta_eligibility",
+    "modulator_weight",
+    "modulator_bias",
+    "modulator_fan_out",
+    "modulator_offset",
+)
+
+
+class Recorded(NamedTuple):
+    """What acting left: all activities `(T, B, O)`, and traces and eligibilities at some steps."""
+
+    post: Tensor
+    checkpoints: dict[int, tuple[Tensor, Tensor | None]]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the fused function needs besides tensors that get gradients.
+
+    Attributes:
+        rule: The member of the family.
+        every: Steps between checkpoints.
+        resets: Where entries start anew.
+        recorded: What acting left of these steps, or None.
+    """
+
+    rule: FusedRule
+    every: int
+    resets: Resets
+    recorded: Recorded | None
+
+
+def group_size(batch: int, matrix_bytes: int) -> int:
+    """Lifetimes in a group, for `batch` of them with traces of `matrix_bytes` each.
+
+    >>> group_size(30, 40_000)
+    10
+    """
+    groups = math.ceil(batch / max(1, GROUP_BYTES // matrix_bytes))
+    return math.ceil(batch / groups)
+
+
+def checkpoint_spacing(steps: int, trace: Tensor) -> int:
+    """Steps between checkpoints.
+
+    Checkpoints of all lifetimes then take about as much memory as the steps between two of them for one group.
+
+    Args:
+        steps: `T`.
+        trace: `(B, O, I)`.
+
+    >>> checkpoint_spacing(200, torch.zeros(30, 100, 100))
+    18
+    """
+    batch = trace.shape[0]
+    group = group_size(batch, trace[0].numel() * trace.element_size())
+    return max(1, math.ceil(math.sqrt(steps * batch / (2 * group))))
+
+
+class _FusedUnroll(torch.autograd.Function):
+    """`forward(plan, drive, activity, trace, eligibility, *PARAMETERS)`; absent tensors are None."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, plan: Plan, drive: Tensor, *tensors: Tensor | None
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        activity, trace, eligibility = tensors[:3]
+        assert activity is not None, "there always is an activity"
+        assert trace is not None, "the family has a trace"
+        params = _present(tensors[3:])
+        ctx.set_materialize_grads(False)
+        ctx.plan = plan
+        if plan.recorded is not None:
+            ctx.checkpoints = plan.recorded.checkpoints
+            ctx.save_for_backward(plan.recorded.post, *tensors)
+            return plan.recorded.post, None, None
+        post, (last_trace, last_eligibility), ctx.checkpoints = _forward(
+            plan, params, drive, activity, (trace, eligibility)
+        )
+        ctx.save_for_backward(post, *tensors)
+        return post, last_trace, last_eligibility
+
+    @staticmethod
+    @once_differentiable
+    def backward(
+        ctx: Any, d_post: Tensor | None, d_trace: Tensor | None, d_eligibility: Tensor | None
+    ) -> tuple[Tensor | None, ...]:
+        post, activity, trace, eligibility, *parameters = ctx.saved_tensors
+        params = _present(parameters)
+        checkpoints = ctx.checkpoints | {0: (trace, eligibility)}
+        backward = _Backward(ctx.plan, params, post, activity, d_post)
+        backward.run(checkpoints, d_trace, d_eligibility)
+        gradients = backward.parameter_gradients()
+        return (
+            None,
+            backward.sequences.d_total,
+            backward.d_activity,
+            backward.d_trace,
+            backward.d_eligibility,
+            *(gradients.get(name) for name in PARAMETERS),
+        )
+
+
+def _present(parameters: Iterable[Tensor | None]) -> dict[str, Tensor]:
+    named = zip(PARAMETERS, parameters, strict=True)
+    return {name: parameter for name, parameter in named if parameter is not None}
+
+
+def _forward(
+    plan: Plan, params: Mapping[str, Tensor], drive: Tensor, activity: Tensor, start: tuple[Tensor, Tensor | None]
+) -> tuple[Tensor, tuple[Tensor, Tensor | None], dict[int, tuple[Tensor, Tensor | None]]]:
+    """All steps without a graph: activities `(T, B, O)`, last trace and eligibility, and the checkpoints."""
+    rule, resets = plan.rule, plan.resets
+    steps = drive.shape[0]
+    trace, eligibility = start
+    posts = torch.empty_like(drive)
+    traces = [torch.empty_like(trace) for _ in range(2)]
+    eligibilities = [torch.empty_like(trace) if eligibility is not None else None for _ in range(2)]
+    scratch = torch.empty_like(trace)
+    keep, rate = rule.factors(params)
+    alpha, weight = params["alpha"], params["recurrent_weight"].mT
+    starts = [entry.any(dim=1).tolist() for entry in resets]
+    checkpoints: dict[int, tuple[Tensor, Tensor | None]] = {}
+    pre = activity
+    for step in range(steps):
+        if starts[0][step]:
+            pre = pre.masked_fill(resets.activity[step].unsqueeze(-1), 0)
+        if starts[1][step]:
+            trace = trace.masked_fill(resets.trace[step][:, None, None], 0)
+        if eligibility is not None and starts[2][step]:
+            eligibility = eligibility.masked_fill(resets.eligibility[step][:, None, None], 0)
+        row = pre.unsqueeze(1)
+        if alpha.shape[-1] == 1:
+            plastic = torch.bmm(row, trace.mT).squeeze(1) * alpha.mT
+        else:
+            plastic = torch.bmm(row, torch.mul(trace, alpha, out=scratch).mT).squeeze(1)
+        total = torch.addmm(drive[step], pre, weight).add_(plastic)
+        post = torch.tanh(total, out=posts[step])
+        gate = rule.gate(params, post, rule.signal(params, post) if rule.modulated else None)
+        following, following_eligibility = traces[step % 2], eligibilities[step % 2]
+        rule.advance(
+            trace,
+            eligibility,
+            row,
+            post.unsqueeze(-1),
+            gate,
+            keep,
+            rate,
+            following,
+            following,
+            following_eligibility,
+            scratch,
+        )
+        pre, trace, eligibility = post, following, following_eligibility
+        if (step + 1) % plan.every == 0 and step + 1 < steps:
+            checkpoints[step + 1] = (trace.clone(), None if eligibility is None else eligibility.clone())
+    return posts, (trace, eligibility), checkpoints
+
+
+class _Backward:
+    """The backward pass: groups of lifetimes one after the other, then the gradients of the parameters."""
+
+    def __init__(
+        self, plan: Plan, params: Mapping[str, Tensor], post: Tensor, activity: Tensor, d_post: Tensor | None
+    ) -> None:
+        self.plan = plan
+        self.params = params
+        pre = torch.cat([activity.unsqueeze(0), post[:-1]])
+        pre.masked_fill_(plan.resets.activity.unsqueeze(-1), 0)
+        rule = plan.rule
+        signal = rule.signal(params, post) if rule.modulated else None
+        gate = rule.gate(params, post, signal)
+        rows = gate.shape[-1] == 1
+        self.sequences = Sequences(
+            pre=pre,
+            post=post,
+            gate=gate.squeeze(-1) if rows else None,
+            signal=signal,
+            d_post=d_post,
+            resets=plan.resets,
+            d_total=torch.empty_like(post),
+            # The last step's gate has no effect where the last trace has no gradient.
+            d_gate=torch.zeros_like(post) if rows else None,
+            d_signal=None if signal is None else torch.zeros_like(signal),
+        )
+        self.d_activity: Tensor | None = None
+        self.d_trace: Tensor | None = None
+        self.d_eligibility: Tensor | None = None
+        self.d_gains: dict[str, Tensor] = {}
+
+    def run(
+        self,
+        checkpoints: Mapping[int, tuple[Tensor, Tensor | None]],
+        d_trace: Tensor | None,
+        d_eligibility: Tensor | None,
+    ) -> None:
+        """Go through the groups; fills the attributes."""
+        trace = checkpoints[0][0]
+        batch = trace.shape[0]
+        size = group_size(batch, trace[0].numel() * trace.element_size())
+        firsts = []
+        for start in range(0, batch, size):
+            rows = slice(start, min(start + size, batch))
+            group = GroupBackward(
+                self.plan.rule,
+                self.params,
+                self.sequences.rows(rows),
+                None if d_trace is None else d_trace[rows],
+                None if d_eligibility is None else d_eligibility[rows],
+            )
+            group.run(checkpoints, rows)
+            firsts.append((group.d_pre, group.d_trace, group.d_eligibility))
+            for name, gain in (("alpha", group.d_alpha), ("eta", group.d_eta), ("eta_eligibility", group.d_rate)):
+                if gain is not None:
+                    summed = gain.sum(dim=0)
+                    self.d_gains[name] = summed if name not in self.d_gains else self.d_gains[name].add_(summed)
+        self.d_activity = torch.cat([first[0] for first in firsts])
+        self.d_trace = torch.cat([first[1] for first in firsts])
+        eligibilities = [first[2] for first in firsts if first[2] is not None]
+        self.d_eligibility = torch.cat(eligibilities) if eligibilities else None
+
+    def parameter_gradients(self) -> dict[str, Tensor]:
+        """Gradients by name, in the parameters' shapes."""
+        sequences, params = self.sequences, self.params
+        d_total = sequences.d_total.flatten(0, 1)
+        gradients = {"recurrent_weight": d_total.mT @ sequences.pre.flatten(0, 1)}
+        d_gate = None if sequences.d_gate is None else sequences.d_gate.flatten(0, 1)
+        if d_gate is not None and not self.plan.rule.modulated:
+            through_gate = d_gate.sum(dim=0)
+            self.d_gains["eta"] = self.d_gains["eta"] + through_gate if "eta" in self.d_gains else through_gate
+        if d_gate is not None and sequences.signal is not None and sequences.d_signal is not None:
+            d_signal = sequences.d_signal.flatten(0, 1)
+            gradients["modulator_weight"] = d_signal.mT @ sequences.post.flatten(0, 1)
+            gradients["modulator_bias"] = d_signal.sum(dim=0)
+            if self.plan.rule.fan_out:
+                gradients["modulator_fan_out"] = (d_gate.mT @ sequences.signal.flatten(0, 1)).squeeze(-1)
+                gradients["modulator_offset"] = d_gate.sum(dim=0)
+        for name, gain in self.d_gains.items():
+            gradients[name] = _sum_to(gain, params[name])
+        return gradients
+
+
+def _sum_to(gradient: Tensor, parameter: Tensor) -> Tensor:
+    """Sum a gradient for each neuron `(O,)` or synapse `(O, I)` to the granularity of the parameter."""
+    if gradient.dim() == 1:
+        gradient = gradient.unsqueeze(-1)
+    return gradient.sum_to_size(parameter.shape)
+
+
+def fused_unroll(
+    rule: FusedRule,
+    params: Mapping[str, Tensor],
+    xs: Tensor,
+    state: State,
+    resets: Resets,
+    recorded: Recorded | None,
+) -> tuple[Tensor, State]:
+    """`unroll` of a plastic recurrent network whose rule is of the family.
+
+    Args:
+        rule: The member of the family.
+        params: The network's parameters.
+        xs: Observations `(T, B, I)`.
+        state: `activity`, `trace` and, where traced, `eligibility`, before the first step.
+        resets: Where entries start anew.
+        recorded: What acting left of these steps, or None.
+
+    Returns:
+        Features `(T, B, O)`, and the state after the last step (without `trace` where `recorded`).
+    """
+    drive = xs @ params["input_weight"].mT + params["input_bias"]
+    trace = state["trace"]
+    every = checkpoint_spacing(xs.shape[0], trace)
+    apply: Callable[..., tuple[Tensor, Tensor | None, Tensor | None]] = _FusedUnroll.apply
+    post, last_trace, last_eligibility = apply(
+        Plan(rule, every, resets, recorded),
+        drive,
+        state["activity"],
+        trace,
+        state.get("eligibility"),
+        *(params.get(name) for name in PARAMETERS),
+    )
+    following: State = {"activity": post[-1]}
+    if last_trace is not None:
+        following["trace"] = last_trace
+    if last_eligibility is not None:
+        following["eligibility"] = last_eligibility
+    return post, following
