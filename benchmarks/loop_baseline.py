@@ -6,7 +6,7 @@ lifetime step by step, and actions come from torch.distributions. Nothing of pla
 
     y_t = tanh(U o_t + b + (W0 + alpha * F_t) y_{t-1})                              forward pass
     M_t = tanh(w_m . y_t + b_m),  a_t = y_t y_{t-1}^T                               modulator, pairing
-    simple:       F <- clip(F + M_t eta a_t, -1, 1)                                 eq. 3
+    simple:       F <- clip(F + M_t a_t, -1, 1)                                     eq. 3
     retroactive:  F <- clip(F + M_t E_t, -1, 1), then E <- (1 - eta) E + eta a_t    eqs. 4-5
     loss = sum_t (-log pi(a_t) A_t + 0.1 A_t^2 + 0.03 sum p_t^2) / T, mean over lifetimes; A_t = R_t - V_t, gamma 0.9
 """
@@ -65,7 +65,7 @@ class PlasticNet(nn.Module):
         modulator = torch.tanh(self.modulator(y)).unsqueeze(2)
         pairing = torch.bmm(y.unsqueeze(2), y_before.unsqueeze(1))
         if self.rule == "simple":
-            trace = torch.clamp(trace + modulator * self.eta * pairing, -1.0, 1.0)
+            trace = torch.clamp(trace + modulator * pairing, -1.0, 1.0)
         else:
             trace = torch.clamp(trace + modulator * eligibility, -1.0, 1.0)
             eligibility = (1.0 - self.eta) * eligibility + self.eta * pairing

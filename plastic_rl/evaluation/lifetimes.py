@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from plastic_rl.envs import make_vector
 from plastic_rl.errors import RunError, SpaceError
-from plastic_rl.tasks.base import Agent, Task
+from plastic_rl.tasks.base import Agent, ReferenceAgent, Task
 
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
@@ -148,6 +148,8 @@ def run_lifetimes(
         )
         try:
             check_agent_fits(agent, env_id, env)
+            if isinstance(agent, ReferenceAgent):
+                agent.attach(env)
             with _seeded_agent(agent, batch, _agent_seed(seed if agent_seed is None else agent_seed, start)):
                 batches.append(_run_batch(agent, env, batch, seed + start, deterministic, max_steps))
         finally:

@@ -128,7 +128,8 @@ def _ranked_curves(evaluation: Evaluation, result: SplitEvaluation) -> dict[str,
     spare = iter(_OTHERS * (1 + len(result.reference_agents)))
     for name, score in result.reference_agents.items():
         if name == result.limit_kind:
-            style, label = _LIMIT, f"{name} (limit)"
+            told = ", told the task" if score.knows == "task" else ""
+            style, label = _LIMIT, f"{name} (limit{told})"
         elif name == "oracle":
             style, label = _ORACLE, "oracle (told the task)"
         elif name == "random":
@@ -173,7 +174,7 @@ def plot_learning_curves(
     """
     if not runs or not all(runs.values()):
         raise ValueError("plot_learning_curves needs at least one metrics.csv for each name")
-    figure = _figure(8.2, 4.4)
+    figure = _figure(9.2, 4.4)
     axis = figure.subplots()
     extremes: list[float] = []
     for index, (name, files) in enumerate(runs.items()):
@@ -202,7 +203,7 @@ def plot_learning_curves(
     axis.set_title(title, fontsize=13)
     axis.xaxis.set_major_formatter(_si_formatter())
     _plain_axes(axis)
-    axis.legend(loc="best", frameon=False, fontsize=10.5)
+    figure.legend(loc="outside right center", frameon=False, fontsize=10.5)
     return _save(figure, path)
 
 

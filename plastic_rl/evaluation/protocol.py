@@ -120,6 +120,7 @@ def evaluate(
             seconds[split][key] = round(time.perf_counter() - before, 3)
         results[split] = score_lifetimes(
             lived,
+            knows={key: _knowledge(contestant.agent) for key, contestant in contestants.items()},
             limit_kind=distribution.limit_of(split) if references else "none",
             environment_seed=environment_seed,
             generator=np.random.default_rng([seed, zlib.crc32(split.encode())]),
@@ -170,6 +171,12 @@ def _contestants(
     return chosen | {f"reference:{key}": _Contestant(value, False, nullcontext) for key, value in agents.items()}
 
 
+def _knowledge(agent: object) -> str:
+    if getattr(agent, "needs_task", False):
+        return "task"
+    return "environment" if getattr(agent, "needs_env", False) else "observations"
+
+
 def _lengths(env_id: str, env_kwargs: Mapping[str, Any], trials: int) -> tuple[int | None, int | None]:
     from plastic_rl.envs import make_vector
 
@@ -192,6 +199,7 @@ def score_lifetimes(
     limit_kind: str,
     environment_seed: int,
     generator: np.random.Generator,
+    knows: Mapping[str, str] | None = None,
     confidence: float = 0.95,
     resamples: int = 2000,
 ) -> SplitEvaluation:
@@ -202,6 +210,7 @@ def score_lifetimes(
         limit_kind: Name of the limit's reference agent, or `none`.
         environment_seed: Recorded.
         generator: Draws the resamples.
+        knows: What each of them knows (see `Score.knows`); by default no more than the observations.
         confidence: Share of the intervals.
         resamples: Number of resamples.
     """
@@ -224,6 +233,7 @@ def score_lifetimes(
 
         shortfall, shortfall_interval = paired(SAMPLED)
         fields: dict[str, Any] = {
+            "knows": (knows or {}).get(key, "observations"),
             "raw_score": raw,
             "raw_score_interval": _pair(raw_samples, confidence),
             "difference": 0.0 - shortfall,

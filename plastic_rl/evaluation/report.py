@@ -36,14 +36,16 @@ class Curve(ConfigModel):
     """How many tasks reached it: where lifetimes differ in length, later points are means over fewer tasks."""
 
     def ends(self, share: float = 0.1) -> Pair:
-        """Mean over the first and over the last `share` of the points (one point at least)."""
+        """The first point, before anything was learned, and the mean of the last `share` of the points."""
         count = max(1, round(len(self.mean) * share))
-        return sum(self.mean[:count]) / count, sum(self.mean[-count:]) / count
+        return self.mean[0], sum(self.mean[-count:]) / count
 
 
 class Score(ConfigModel):
     """How well one agent did on the tasks of a split."""
 
+    knows: Literal["observations", "task", "environment"] = "observations"
+    """`task`: an oracle, told the hidden task; `environment`: shown what no observation holds (its own position)."""
     raw_score: float
     """Mean over tasks of the lifetime's sum of expected reward (of reward where that is not known)."""
     raw_score_interval: Pair

@@ -45,7 +45,7 @@ def _header(evaluation: Evaluation, result: SplitEvaluation) -> tuple[str, ...]:
     interval = f"{evaluation.confidence:.0%} interval"
     curve = result.curve
     per = "per trial" if curve.unit == "trial" else "per step"
-    development = (f"{per}, first->last 10%",) if len(curve.mean) > 1 else ()
+    development = (f"{per}: first -> last 10%",) if len(curve.mean) > 1 else ()
     if result.limit_kind == "none":
         return ("agent", "score", interval, *development)
     return ("agent", "score", interval, "normalised", interval, "regret", *development)
@@ -88,6 +88,15 @@ def _notes(evaluation: Evaluation) -> list[str]:
         notes.append("normalised = (score - random) / (limit - random); regret = limit - score, on the same tasks.")
     else:
         notes.append("This environment has no known limit, so there is no normalised score.")
+    told = {
+        name: score.knows
+        for split in evaluation.splits.values()
+        for name, score in split.reference_agents.items()
+        if score.knows != "observations"
+    }
+    explained = {"task": "told the hidden task", "environment": "shown more than the agent sees (its position)"}
+    if told:
+        notes.append("; ".join(f"{name}: {explained[knowledge]}" for name, knowledge in told.items()) + ".")
     if evaluation.single_task:
         notes.append(
             "All splits but shift are one and the same task: this measures learning within a lifetime, not "

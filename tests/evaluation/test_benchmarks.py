@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from benchmarks.__main__ import main, table
+from benchmarks.loop_baseline import PlasticNet, Rule
+from benchmarks.training import Setting, plastic_a2c, trainer
+from plastic_rl.networks import Feedback, make_network
+
+
+@pytest.mark.parametrize("rule", ["simple", "retroactive"])
+def test_both_versions_compute_the_same_network_and_gradients(rule: Rule) -> None:
+    steps, batch, inputs, hidden = 12, 3, 5, 7
+    generator = torch.Generator().manual_seed(0)
+    ours = make_network(
+        {"kind": "plastic_rnn", "rule": f"backpropamine_{rule}", "hidden_size": hidden}, inputs, 2, generator
+    ).double()
+    loop = PlasticNet(inputs, hidden, 2, rule).double()
+    named = dict(ours.named_parameters())
+    pairs: list[tuple[torch.nn.Parameter, str]] = [
+        (loop.input.weight, "input_weight"),
+        (loop.input.bias, "input_bias"),
+        (loop.w, "recurrent_weight"),
+        (loop.alpha, "alpha"),
+        (loop.modulator.weight, "modulator_weight"),
+        (loop.modulator.bias, "modulator_bias"),
+    ]
+    if rule == "retroactive":
+        pairs.append((loop.eta, "eta_eligibility"))
+    with torch.no_grad():
+        named["alpha"].uniform_(-0.5, 0.5, generator=generator)
+        for theirs, name in pairs:
+            theirs.copy_(named[name].reshape(theirs.shape))
+    xs = torch.randn(steps, batch, inputs, dtype=torch.float64, generator=generator)
+    state: tuple[torch.Tensor, torch.Tensor, torch.Tensor] = tuple(entry.double() for entry in loop.start(batch))  # type: ignore[assignment]
+    activities = []
+    for x in xs:
+        _, _, state = loop(x, state)
+        activities.append(state[0])
+    nothing = torch.zeros(steps, batch, dtype=torch.float64)
+    feedback = Feedback(torch.zeros(steps, batch, 2, dtype=torch.float64), nothing, nothing > 0, nothing == 0)
+    start = {name: entry.double() for name, entry in ours.initial_state(batch).items()}
+    features, _ = ours.unroll(named, xs, feedback, start, nothing > 0)
+    expected = torch.stack(activities)
+    torch.testing.assert_close(features, expected, rtol=0, atol=1e-12)
+    target = torch.randn(expected.shape, dtype=torch.float64, generator=generator)
+    ((features - target) ** 2).sum().backward()
+    ((expected - target) ** 2).sum().backward()
+    for theirs, name in pairs:
+        gradient = named[name].grad
+        assert gradient is not None
+        assert theirs.grad is not None
+        torch.testing.assert_close(gradient.reshape(theirs.shape), theirs.grad, rtol=1e-9, atol=1e-10)
+
+
+def test_both_versions_train_the_same_number_of_steps() -> None:
+    setting = Setting(side=5, steps=10, batch=2, hidden=4)
+    algorithm = plastic_a2c(setting, "simple")
+    algorithm.learn(0)
+    assert algorithm.n_steps * algorithm.n_envs == 20
+    before = algorithm.num_timesteps
+    algorithm.learn(20, reset_num_timesteps=False)
+    assert algorithm.num_timesteps - before == 20
+    assert algorithm._n_updates == 1
+    loop = trainer("loop", setting, "simple")
+    reward = loop()
+    assert isinstance(reward, float)
+    assert reward % 5 == 0  # mean of two lifetimes, +10 for each goal reached
+
+
+def test_the_report_says_whether_the_promise_holds() -> None:
+    training: dict[str, Any] = {
+        "simple": {
+            "loop": {"seconds": 0.6, "episodes_per_second": 50.0},
+            "loop, bare environments": {"seconds": 0.5, "episodes_per_second": 60.0},
+            "plastic_rl": {"seconds": 0.2, "episodes_per_second": 150.0},
+        }
+    }
+    result = {
+        "setting": {"side": 11, "steps": 200, "batch": 30, "hidden": 100},
+        "training": training,
+        "environment_steps_per_second": {"scalar": 100.0, "vectorised": 1000.0},
+        "memory": {},
+    }
+    text = table(result)
+    assert "simple: 2.50 times the loop version on bare environments; 2: reached" in text
+    assert "10.0x" in text
+    training["simple"]["plastic_rl"]["seconds"] = 0.4
+    assert "1.25 times the loop version on bare environments; 2: NOT reached" in table(result)
+
+
+@pytest.mark.slow
+def test_the_benchmark_runs(tmp_path: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    small = ["--side", "5", "--steps", "20", "--batch", "2", "--hidden", "8", "--rounds", "1"]
+    assert main([*small, "--json", str(tmp_path / "bench.json")]) == 0
+    assert "Environment steps per second" in capsys.readouterr().out
+    assert (tmp_path / "bench.json").read_text().startswith("{")

@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import matplotlib.image
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+
+from plastic_rl.errors import RunError, UnknownNameError
+from plastic_rl.evaluation import Evaluation, evaluate, plot_adaptation, plot_learning_curves
+from plastic_rl.evaluation.plots import PALETTE, read_metric
+from plastic_rl.tasks import distribution_for
+
+REVERSAL = "plastic_rl/ReversalBandit-v0"
+
+
+@pytest.fixture(scope="module")
+def evaluation() -> Evaluation:
+    agent = distribution_for(REVERSAL, {}).reference_agents("test")["bayes"]
+    return evaluate(agent, REVERSAL, splits=["test", "shift"], tasks=30, resamples=50)
+
+
+def colour_share(path: Path, colour: str) -> float:
+    """Share of the picture's pixels that have (nearly) this colour."""
+    image = matplotlib.image.imread(path)[:, :, :3]
+    wanted = np.array([int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)])
+    return float((np.abs(image - wanted).max(2) < 0.02).mean())
+
+
+def test_the_adaptation_plot_shows_agent_limit_and_references(evaluation: Evaluation, tmp_path: Path) -> None:
+    path = plot_adaptation(evaluation, tmp_path / "adaptation.png", splits=["test"])
+    image = matplotlib.image.imread(path)
+    assert image.shape[:2] == (630, 1230)
+    assert colour_share(path, PALETTE[0]) > 0.001  # the agent
+    assert colour_share(path, "#000000") > 0.001  # the limit, and text
+    assert colour_share(path, PALETTE[2]) > 0.0005  # the heuristic
+    assert colour_share(path, PALETTE[1]) == 0  # no frozen twin here
+    assert colour_share(path, "#ffffff") > 0.6
+
+
+def test_one_panel_for_each_split(evaluation: Evaluation, tmp_path: Path) -> None:
+    path = plot_adaptation(evaluation, tmp_path / "both.png")
+    assert matplotlib.image.imread(path).shape[1] == 2070
+
+
+def test_an_unknown_split_is_refused(evaluation: Evaluation, tmp_path: Path) -> None:
+    with pytest.raises(UnknownNameError, match="shfit"):
+        plot_adaptation(evaluation, tmp_path / "x.png", splits=["shfit"])
+
+
+def test_pyplot_is_never_imported(evaluation: Evaluation, tmp_path: Path) -> None:
+    plot_adaptation(evaluation, tmp_path / "adaptation.png")
+    assert "matplotlib.pyplot" not in sys.modules
+
+
+def write_metrics(path: Path, steps: Any, scores: Any) -> Path:
+    rows = [f"{step},{score},{score}" for step, score in zip(steps, scores, strict=True)]
+    path.write_text("\n".join(["time/total_timesteps,rollout/score,train/loss", *rows]) + "\n")
+    return path
+
+
+def test_reading_metrics_skips_empty_cells_and_smooths_over_the_past(tmp_path: Path) -> None:
+    path = write_metrics(tmp_path / "metrics.csv", [10, 20, 30, 40], [1.0, "", 4.0, 7.0])
+    x, y = read_metric(path, "rollout/score")
+    assert_allclose(x, [10, 30, 40])
+    assert_allclose(y, [1, 4, 7])
+    assert_allclose(read_metric(path, "rollout/score", smooth=2)[1], [1, 2.5, 5.5])
+
+
+def test_learning_curves_of_seeds_that_logged_at_different_steps(tmp_path: Path) -> None:
+    files = [
+        write_metrics(tmp_path / f"{seed}.csv", np.arange(1, 50) * (100 + seed), np.arange(1, 50) + seed)
+        for seed in range(3)
+    ]
+    path = plot_learning_curves(
+        {"plastic": files, "alpha = 0": files[:1]}, tmp_path / "curves.png", levels={"limit": 60.0, "random": 0.0}
+    )
+    assert matplotlib.image.imread(path).shape[:2] == (660, 1380)
+    assert colour_share(path, PALETTE[0]) > 0.001
+    assert colour_share(path, PALETTE[1]) > 0.0005
+
+
+def test_metrics_that_cannot_be_drawn(tmp_path: Path) -> None:
+    good = write_metrics(tmp_path / "metrics.csv", [1], [1.0])
+    with pytest.raises(RunError, match="Did you mean 'rollout/score'"):
+        plot_learning_curves({"a": [good]}, tmp_path / "x.png", column="rollout/scores")
+    with pytest.raises(RunError, match="cannot read"):
+        plot_learning_curves({"a": [tmp_path / "none.csv"]}, tmp_path / "x.png")
+    with pytest.raises(RunError, match="no rows with rollout/score"):
+        plot_learning_curves({"a": [write_metrics(tmp_path / "empty.csv", [], [])]}, tmp_path / "x.png")
+    with pytest.raises(ValueError, match="at least one"):
+        plot_learning_curves({"a": []}, tmp_path / "x.png")
