@@ -48,7 +48,7 @@ class TrainingInterrupted(Exception):  # noqa: N818 - an event, not an error
 
 
 class StopRequest:
-    """Turns the first SIGINT or SIGTERM into a request, which training heeds between updates; a second stops at once."""
+    """Turns the first SIGINT or SIGTERM into a request that training heeds between updates; a second stops at once."""
 
     def __init__(self) -> None:
         self.made = False

@@ -1,0 +1,70 @@
+"""The program: its verbs, and what becomes of errors."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+import click
+import typer
+
+from plastic_rl.cli import inspecting, scoring, training
+from plastic_rl.errors import PlasticRLError
+
+INTERRUPTED = 130
+BAD_INPUT = 2
+
+app = typer.Typer(
+    name="plastic-rl",
+    help=(
+        "Train agents whose synapses change while they act, and measure how fast they learn within a lifetime.\n\n\b\n"
+        "  plastic-rl train configs/default.yaml\n"
+        "  plastic-rl evaluate default --split test\n"
+        "  plastic-rl envs list\n\n"
+        "`plastic-rl VERB --help` explains each verb with an example."
+    ),
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
+training.add_to(app)
+scoring.add_to(app)
+inspecting.add_to(app)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        arguments: Words after the program's name; by default those of the process.
+
+    Returns:
+        The exit code: 0, 2 after a message about bad input, 130 after Ctrl-C.
+    """
+    try:
+        code = app(args=None if arguments is None else list(arguments), standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        typer.echo(error.message)
+        return 0
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        return _fail("stopped.", INTERRUPTED)
+    except PlasticRLError as error:
+        return _fail(f"error: {error}", BAD_INPUT)
+    except BrokenPipeError:
+        # The reader of our output went away (`plastic-rl envs list | head`); that is no error.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        return _fail(f"error: {error}", BAD_INPUT)
+    return code if isinstance(code, int) else 0
+
+
+def _fail(message: str, code: int) -> int:
+    typer.echo(message, err=True)
+    return code

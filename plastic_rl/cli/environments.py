@@ -1,0 +1,187 @@
+"""What `plastic-rl envs` shows and checks."""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from collections.abc import Callable, Iterator
+from itertools import starmap
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium.envs.registration import EnvSpec, load_env_creator
+from gymnasium.utils.env_checker import check_env
+
+from plastic_rl.envs import make_vector
+from plastic_rl.errors import PlasticRLError
+from plastic_rl.feedback import FeedbackLayout
+from plastic_rl.tasks import DISTRIBUTIONS, distribution_for
+from plastic_rl.tasks.catalog import spec_of
+
+ROWS = 3
+STEPS = 50
+
+
+def listing(*, everything: bool) -> str:
+    """Return the ids that have a task distribution, or all registered ids, one a line with a summary."""
+    names = sorted(gymnasium.registry) if everything else sorted(DISTRIBUTIONS)
+    width = max(map(len, names))
+    lines = [f"{name:<{width}}  {'' if everything else _summary(name)}".rstrip() for name in names]
+    if not everything:
+        lines += ["", "Any other Gymnasium id works too (envs list --all): its tasks are the seeds of its reset."]
+    return "\n".join(lines)
+
+
+def _entry_point(spec: EnvSpec) -> Any:
+    entry = spec.entry_point or spec.vector_entry_point
+    return load_env_creator(entry) if isinstance(entry, str) else entry
+
+
+def _summary(env_id: str) -> str:
+    return (inspect.getdoc(_entry_point(spec_of(env_id))) or "").split("\n")[0]
+
+
+def description(env_id: str) -> str:
+    """Return the documentation of an environment, its arguments, spaces, splits and reference agents.
+
+    Raises:
+        UnknownNameError: If it is not registered.
+        SpaceError: If its spaces are not supported.
+    """
+    spec = spec_of(env_id)
+    creator = _entry_point(spec)
+    distribution = distribution_for(env_id)
+    env = make_vector(env_id, 1)
+    try:
+        metadata, observations, actions = env.metadata, env.single_observation_space, env.single_action_space
+    finally:
+        env.close()
+    steps = metadata["lifetime_steps"]
+    facts = {
+        "arguments": ", ".join(_arguments(creator, spec)) or "none",
+        "observation": f"{observations} with feedback",
+        "actions": str(actions),
+        "lifetime": f"{steps} steps" if steps else "of varying length",
+        "trial": f"{metadata['steps_per_trial']} steps" if metadata["steps_per_trial"] else "of varying length",
+        "tasks": f"{distribution.family}, splits {', '.join(distribution.splits)}"
+        + (" (all but shift are one task)" if distribution.single_task else ""),
+        "reference agents": ", ".join(distribution.reference_agents("test")) or "none",
+        "limit": distribution.limit_of("test"),
+    }
+    width = max(map(len, facts))
+    lines = [env_id, "", inspect.getdoc(creator) or "(no documentation)", ""]
+    return "\n".join(lines + [f"{name:<{width}}  {fact}" for name, fact in facts.items()])
+
+
+def _arguments(creator: Any, spec: EnvSpec) -> list[str]:
+    found = []
+    for name, parameter in inspect.signature(creator).parameters.items():
+        if parameter.kind in {parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL} or name in {"self", "render_mode"}:
+            continue
+        default = spec.kwargs.get(name, parameter.default)
+        found.append(name if default is parameter.empty else f"{name}={default!r}")
+    return found
+
+
+def checks(env_id: str) -> Iterator[tuple[str, str | None]]:
+    """Try an environment out; yield what was checked, and the problem if there is one.
+
+    Raises:
+        UnknownNameError: If it is not registered.
+    """
+    spec_of(env_id)
+    steps: list[tuple[str, Callable[[str], None]]] = [
+        ("Gymnasium's own check of the scalar environment", _check_scalar),
+        ("vector environment with feedback in a finite, flat observation", _check_vector),
+        ("equal seeds give equal lifetimes", _check_seeds),
+        ("tasks are the same in any order, and differ between train and test", _check_tasks),
+        ("state can be stored and restored (else a resumed run starts new lifetimes)", _check_state),
+    ]
+    yield from starmap(lambda name, check: (name, _problem(check, env_id)), steps)
+
+
+def _problem(check: Callable[[str], None], env_id: str) -> str | None:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            check(env_id)
+    except Exception as error:  # noqa: BLE001 - the environment is foreign code and may raise anything
+        return f"{error}" if isinstance(error, PlasticRLError | AssertionError) else f"{type(error).__name__}: {error}"
+    return None
+
+
+def _check_scalar(env_id: str) -> None:
+    if spec_of(env_id).entry_point is None:
+        return
+    env = gymnasium.make(env_id, disable_env_checker=True)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            check_env(env.unwrapped, skip_render_check=True)
+    finally:
+        env.close()
+
+
+def _rollout(env_id: str, seed: int) -> tuple[Any, list[Any]]:
+    env = make_vector(env_id, ROWS)
+    try:
+        env.action_space.seed(0)
+        seen: list[Any] = [env.reset(seed=seed)[0].copy()]
+        for _ in range(STEPS):
+            observation, reward, terminated, truncated, _ = env.step(env.action_space.sample())
+            seen += [observation.copy(), reward, terminated, truncated]
+        return env, seen
+    finally:
+        env.close()
+
+
+def _check_vector(env_id: str) -> None:
+    env, seen = _rollout(env_id, 0)
+    space = env.single_observation_space
+    layout = FeedbackLayout.from_dict(env.metadata["feedback"])
+    assert layout.stop == space.shape[0], (
+        f"the feedback ends at column {layout.stop}, the observation at {space.shape[0]}"
+    )
+    for observation in seen[1::4]:
+        assert observation.shape == (ROWS, *space.shape), f"observations have shape {observation.shape}"
+        assert np.isfinite(observation).all(), "an observation is NaN or infinite"
+        assert all(space.contains(row) for row in observation), f"an observation lies outside its space {space}"
+    for reward in seen[2::4]:
+        assert np.isfinite(reward).all(), "a reward is NaN or infinite"
+
+
+def _check_seeds(env_id: str) -> None:
+    first, second = _rollout(env_id, 3)[1], _rollout(env_id, 3)[1]
+    same = all(np.array_equal(one, other) for one, other in zip(first, second, strict=True))
+    assert same, "two lifetimes with the same seed and actions differ: is there randomness beside self.np_random?"
+
+
+def _check_tasks(env_id: str) -> None:
+    distribution = distribution_for(env_id)
+    later, earlier = distribution.task("train", 5), distribution.task("train", 2)
+    assert (distribution.task("train", 2), distribution.task("train", 5)) == (earlier, later), (
+        "task(split, index) depends on which tasks were asked for before"
+    )
+    if not distribution.single_task:
+        train = {task.seed for task in distribution.tasks("train", 0, 20)}
+        test = {task.seed for task in distribution.tasks("test", 0, 20)}
+        assert not train & test, "train and test share tasks"
+
+
+def _check_state(env_id: str) -> None:
+    env = make_vector(env_id, ROWS)
+    try:
+        env.reset(seed=0)
+        env.action_space.seed(0)
+        for _ in range(5):
+            env.step(env.action_space.sample())
+        state = env.get_state()
+        assert not state.get("restarts"), "it has no get_state and set_state"
+        actions = [env.action_space.sample() for _ in range(5)]
+        first = [env.step(action)[0].copy() for action in actions]
+        env.set_state(state)
+        second = [env.step(action)[0].copy() for action in actions]
+        assert np.array_equal(first, second), "after set_state it goes on differently"
+    finally:
+        env.close()

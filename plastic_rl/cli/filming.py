@@ -1,0 +1,84 @@
+"""Animated pictures of a trained agent's lifetimes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from gymnasium.vector import AutoresetMode
+
+from plastic_rl.envs import make_vector
+from plastic_rl.errors import ConfigError
+from plastic_rl.experiment import TrainedAgent
+from plastic_rl.tasks import distribution_for
+
+
+def film(trained: TrainedAgent, output: Path, *, lifetimes: int, split: str, fps: float, max_steps: int) -> int:
+    """Let the agent live `lifetimes` tasks of `split`, one after the other, and write an animated GIF.
+
+    Args:
+        trained: The agent.
+        output: The file, ending in `.gif`.
+        lifetimes: How many tasks, from the split's first.
+        split: Which split.
+        fps: Frames per second, 0.1 to 50.
+        max_steps: Most steps of each lifetime.
+
+    Returns:
+        The number of frames.
+
+    Raises:
+        ConfigError: If the environment cannot be drawn, or `output` is no GIF.
+    """
+    if output.suffix != ".gif":
+        raise ConfigError(f"the video is an animated GIF: give a name that ends in .gif, got {output}")
+    environment = trained.config.environment
+    seed = trained.config.evaluation.seed
+    tasks = distribution_for(environment.id, environment.kwargs).tasks(split, 0, lifetimes)
+    agent = trained.load()
+    agent.begin(tasks, seed)
+    frames: list[npt.NDArray[np.uint8]] = []
+    env = make_vector(
+        environment.id,
+        1,
+        env_kwargs=environment.kwargs,
+        split=split,
+        trials=environment.trials,
+        autoreset_mode=AutoresetMode.DISABLED,
+        render_mode="rgb_array",
+    )
+    try:
+        for index, task in enumerate(tasks):
+            observation, _ = env.reset(seed=seed + index, options={"tasks": [task]})
+            frames.append(_frame(env.render(), environment.id))
+            state, start = None, np.ones(1, dtype=bool)
+            for _ in range(max_steps):
+                action, state = agent.predict(observation, state, start, deterministic=False)
+                observation, _, terminated, truncated, _ = env.step(action)
+                frames.append(_frame(env.render(), environment.id))
+                start = np.zeros(1, dtype=bool)
+                if terminated[0] or truncated[0]:
+                    break
+    finally:
+        env.close()
+    _write(frames, output, fps)
+    return len(frames)
+
+
+def _frame(rendered: Any, env_id: str) -> npt.NDArray[np.uint8]:
+    picture = rendered[0] if isinstance(rendered, tuple | list) and rendered else rendered
+    if not isinstance(picture, np.ndarray) or picture.ndim != 3:
+        raise ConfigError(f"{env_id} does not draw itself as a picture (render mode rgb_array)")
+    return picture
+
+
+def _write(frames: list[npt.NDArray[np.uint8]], output: Path, fps: float) -> None:
+    from PIL import Image
+
+    output.parent.mkdir(parents=True, exist_ok=True)
+    # One palette for all frames, so that colours don't flicker.
+    palette = Image.fromarray(np.concatenate([frames[0], frames[len(frames) // 2], frames[-1]])).quantize(64)
+    pictures = [Image.fromarray(frame).quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
+    pictures[0].save(output, save_all=True, append_images=pictures[1:], duration=round(1000 / fps), loop=0)

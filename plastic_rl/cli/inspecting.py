@@ -1,0 +1,113 @@
+"""The verbs that look: envs, config, doctor."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from plastic_rl.cli.options import Plugins, load_plugins
+
+envs_app = typer.Typer(
+    help="Environments: list them, show one, check one.", no_args_is_help=True, rich_markup_mode=None
+)
+EnvironmentId = Annotated[
+    str, typer.Argument(metavar="ID", help="Registered Gymnasium id, e.g. plastic_rl/GridMaze-v0.")
+]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the verbs of this module."""
+    app.add_typer(envs_app, name="envs")
+    app.command()(config)
+    app.command()(doctor)
+
+
+@envs_app.command("list")
+def list_envs(
+    plugin: Plugins = None,
+    everything: Annotated[bool, typer.Option("--all", help="Also all other registered Gymnasium ids.")] = False,
+) -> None:
+    """List environments with a task distribution: built in, and those of plugins.
+
+    \b
+    Examples:
+      plastic-rl envs list
+      plastic-rl envs list --plugin envs/my_environment.py
+    """  # noqa: D301 - click's \b keeps the lines of a paragraph
+    from plastic_rl.cli.environments import listing
+
+    load_plugins(plugin)
+    typer.echo(listing(everything=everything))
+
+
+@envs_app.command("show")
+def show_env(env_id: EnvironmentId, plugin: Plugins = None) -> None:
+    """Show what an environment is: its documentation, arguments, spaces, splits and reference agents.
+
+    \b
+    Example:
+      plastic-rl envs show plastic_rl/GridMaze-v0
+    """  # noqa: D301 - click's \b keeps the lines of a paragraph
+    from plastic_rl.cli.environments import description
+
+    load_plugins(plugin)
+    typer.echo(description(env_id))
+
+
+@envs_app.command("check")
+def check_env(env_id: EnvironmentId, plugin: Plugins = None) -> None:
+    """Check that an environment keeps the contracts that training and evaluation rely on.
+
+    Exit code 0 if it does, 2 if not.
+
+    \b
+    Example:
+      plastic-rl envs check my_lab/MyBandit-v0 --plugin envs/my_bandit.py
+    """  # noqa: D301 - click's \b keeps the lines of a paragraph
+    from plastic_rl.cli.environments import checks
+
+    load_plugins(plugin)
+    failed = False
+    for name, problem in checks(env_id):
+        typer.echo(f"{'ok    ' if problem is None else 'FAILED'}  {name}{'' if problem is None else f': {problem}'}")
+        failed = failed or problem is not None
+    if failed:
+        raise typer.Exit(2)
+
+
+def config(
+    section: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[SECTION]", help="algorithm, environment, network, evaluation, ...", show_default=False
+        ),
+    ] = None,
+) -> None:
+    """List every key of a config with its type, default and meaning.
+
+    \b
+    Examples:
+      plastic-rl config
+      plastic-rl config algorithm
+      plastic-rl config network
+    """  # noqa: D301 - click's \b keeps the lines of a paragraph
+    from plastic_rl.cli.reference import reference
+
+    typer.echo(reference(section))
+
+
+def doctor(plugin: Plugins = None) -> None:
+    """Report versions, threads, devices and optional packages, and train one small update as a test.
+
+    \b
+    Example:
+      plastic-rl doctor
+    """  # noqa: D301 - click's \b keeps the lines of a paragraph
+    from plastic_rl.cli.health import report
+
+    load_plugins(plugin)
+    lines, healthy = report()
+    typer.echo("\n".join(lines))
+    if not healthy:
+        raise typer.Exit(2)

@@ -1,0 +1,57 @@
+"""Arguments and options that several verbs share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Plugins = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--plugin",
+        metavar="FILE.py|MODULE",
+        help="Import this first: it may register environments, task distributions, rules. Can be given several times.",
+        show_default=False,
+    ),
+]
+RunsFolder = Annotated[Path, typer.Option("--runs-folder", help="Where runs live.")]
+AgentsFolder = Annotated[Path, typer.Option("--agents-folder", help="Where exported agents live.")]
+RunOrAgent = Annotated[
+    str, typer.Argument(metavar="RUN|AGENT", help="A run or an exported agent: its folder, or its name.")
+]
+RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run: its folder, or its name.")]
+
+RUNS = Path("runs")
+AGENTS = Path("agents")
+
+
+def load_plugins(plugins: Sequence[str] | None) -> list[str]:
+    """Import the plugins of installed packages and those given, and return the latter.
+
+    Raises:
+        PluginError: If one cannot be imported.
+    """
+    from plastic_rl.envs import load_entry_point_plugins, load_plugin
+
+    load_entry_point_plugins()
+    for plugin in plugins or []:
+        load_plugin(plugin)
+    return list(plugins or [])
+
+
+def comma_separated(text: str, what: str) -> list[int]:
+    """Read whole numbers separated by commas.
+
+    Raises:
+        typer.BadParameter: If one is not a whole number of 0 or more.
+
+    >>> comma_separated("0,1,2", "seeds")
+    [0, 1, 2]
+    """
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() for part in parts):
+        raise typer.BadParameter(f"{what} are whole numbers separated by commas, e.g. 0,1,2; got {text!r}")
+    return [int(part) for part in parts]

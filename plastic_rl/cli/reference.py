@@ -1,0 +1,96 @@
+"""The reference of all config keys, drawn from the config models themselves."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from plastic_rl.config import Schedule
+from plastic_rl.config.loading import models_in
+from plastic_rl.errors import ConfigError, nearest
+from plastic_rl.experiment.config import ExperimentConfig
+
+WIDTH = 110
+
+
+def reference(section: str | None = None) -> str:
+    """Return the keys of a section, or of a whole config.
+
+    Args:
+        section: A top-level key (`algorithm`, `network`, ...), or None.
+
+    Raises:
+        ConfigError: If there is no such section.
+    """
+    names = list(ExperimentConfig.model_fields)
+    if section is not None and section not in names:
+        match = nearest(section, names)
+        hint = f" Did you mean {match!r}?" if match else ""
+        raise ConfigError(f"a config has no section {section!r}.{hint} Valid: {', '.join(names)}.")
+    lines = [line for name in ([section] if section else names) for line in _lines_of(name)]
+    return "\n".join(lines)
+
+
+def _lines_of(name: str) -> Iterator[str]:
+    from plastic_rl.networks import NETWORKS
+
+    field = ExperimentConfig.model_fields[name]
+    yield from _field(name, field)
+    if name == "network":
+        for kind, entry in NETWORKS.items():
+            yield f"network, kind {kind}: {_summary(entry.config)}"
+            for inner, inner_field in entry.config.model_fields.items():
+                yield from _nested(f"network.{inner}", inner_field)
+        return
+    for model in models_in(field.annotation):
+        for inner, inner_field in model.model_fields.items():
+            yield from _nested(f"{name}.{inner}", inner_field)
+
+
+def _nested(path: str, field: FieldInfo) -> Iterator[str]:
+    yield from _field(path, field)
+    for model in models_in(field.annotation):
+        if model is Schedule:
+            continue
+        for inner, inner_field in model.model_fields.items():
+            yield from _nested(f"{path}.{inner}", inner_field)
+
+
+def _field(path: str, field: FieldInfo) -> Iterator[str]:
+    default = "" if field.is_required() else f"  (default {_default(field)})"
+    if any(True for _ in models_in(field.annotation)) and not isinstance(field.default, Schedule):
+        default = ""
+    yield f"{path}: {_type_name(field.annotation)}{default}"
+    yield from textwrap.wrap(
+        " ".join((field.description or "").split()), WIDTH, initial_indent="    ", subsequent_indent="    "
+    )
+
+
+def _default(field: FieldInfo) -> str:
+    value = field.get_default(call_default_factory=True, validated_data={})
+    if isinstance(value, BaseModel):
+        value = value.model_dump(mode="json")
+    return {None: "null", True: "true", False: "false"}.get(value, str(value)) if _hashable(value) else str(value)
+
+
+def _hashable(value: Any) -> bool:
+    return value is None or isinstance(value, bool)
+
+
+def _type_name(annotation: Any) -> str:
+    if isinstance(annotation, type):
+        return "number or schedule" if annotation is Schedule else _PLAIN.get(annotation, annotation.__name__)
+    text = str(annotation).replace("typing.", "").replace("NoneType", "null").replace("None", "null")
+    text = text.replace("plastic_rl.config.schedule.Schedule", "number or schedule")
+    return text.replace("Literal", "one of ").replace("|", "or")
+
+
+_PLAIN: dict[Any, str] = {int: "whole number", float: "number", bool: "true or false", str: "text", dict: "mapping"}
+
+
+def _summary(model: type[BaseModel]) -> str:
+    return (model.__doc__ or "").strip().split("\n")[0]

@@ -1,0 +1,188 @@
+"""The verbs for trained agents: evaluate, export, plot, video, agents."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from plastic_rl.cli.options import (
+    AGENTS,
+    RUNS,
+    AgentsFolder,
+    Plugins,
+    RunName,
+    RunOrAgent,
+    RunsFolder,
+    load_plugins,
+)
+
+agents_app = typer.Typer(help="Trained agents in agents/.", no_args_is_help=True, rich_markup_mode=None)
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the verbs of this module."""
+    app.command()(evaluate)
+    app.command()(export)
+    app.command()(plot)
+    app.command()(video)
+    app.add_typer(agents_app, name="agents")
+
+
+def evaluate(
+    agent: RunOrAgent,
+    split: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Split of the tasks: valid, test, shift, holdout. Can be given several times.", show_default=False
+        ),
+    ] = None,
+    tasks: Annotated[
+        int | None, typer.Option(min=1, help="Tasks of each split; default 1,000 (bandits 10,000).", show_default=False)
+    ] = None,
+    env: Annotated[
+        str | None, typer.Option(metavar="ID", help="Another environment than that of training.", show_default=False)
+    ] = None,
+    plugin: Plugins = None,
+    output: Annotated[
+        Path | None, typer.Option(metavar="FILE.json", help="Also write the numbers here.", show_default=False)
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="Where the network runs.", show_default=False)] = None,
+    runs_folder: RunsFolder = RUNS,
+    agents_folder: AgentsFolder = AGENTS,
+) -> None:
+    """Score an agent on tasks it never met, beside random, heuristic, oracle and the limit.
+
+    Shows how fast the agent learns within a lifetime, and what is left of that with its plasticity frozen. Without
+    options a run's evaluation.json and its pictures are made anew.
+
+    \b
+    Examples:
+      plastic-rl evaluate runs/default
+      plastic-rl evaluate agents/reversal_bandit --split test --split shift --tasks 2000
+    """  # noqa: D301 - click's \b keeps the lines of a paragraph
+    from plastic_rl.evaluation import plot_adaptation
+    from plastic_rl.experiment import find_agent, find_run, score_agent, score_run
+
+    plugins = load_plugins(plugin)
+    trained = find_agent(agent, runs_folder=runs_folder, agents_folder=agents_folder, plugins=plugins)
+
+    def progress(line: str) -> None:
+        typer.echo(line, err=True)
+
+    if trained.is_run and not any((split, tasks, env, device)):
+        evaluation = score_run(find_run(trained.folder), plugins=plugins, progress=progress)
+        typer.echo(evaluation.table())
+        typer.echo(f"written: {trained.folder / 'evaluation.json'}, adaptation.png, curves.png", err=True)
+    else:
+        evaluation = score_agent(trained, splits=split, tasks=tasks, env_id=env, device=device, progress=progress)
+        typer.echo(evaluation.table())
+    if output is not None:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        evaluation.save(output)
+        plot_adaptation(evaluation, output.with_suffix(".png"))
+        typer.echo(f"written: {output}, {output.with_suffix('.png')}", err=True)
+
+
+def export(
+    run: RunName,
+    target: Annotated[Path, typer.Argument(metavar="FOLDER", help="The folder to make, e.g. agents/NAME.")],
+    plugin: Plugins = None,
+    runs_folder: RunsFolder = RUNS,
+) -> None:
+    """Turn a run into an agent folder: config, weights, scores, pictures and a card.
+
+    \b
+    Example:
+      plastic-rl export runs/default agents/reversal_bandit
+    """  # noqa: D301 - click's \b keeps the lines of a paragraph
+    from plastic_rl.experiment import export_agent, find_run
+
+    plugins = load_plugins(plugin)
+    made = export_agent(find_run(run, runs_folder), target, plugins=plugins)
+    typer.echo(f"{made.folder}: try it with  plastic-rl evaluate {made.folder}")
+
+
+def plot(
+    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Runs, or folders of several seeds.")],
+    output: Annotated[Path, typer.Option(metavar="FILE", help="The picture: .png, .svg or .pdf.")] = Path("curves.png"),
+    column: Annotated[str, typer.Option(help="Column of metrics.csv.")] = "rollout/score",
+    runs_folder: RunsFolder = RUNS,
+) -> None:
+    """Draw the learning curves of runs in one picture; several seeds are a mean with its interval.
+
+    \b
+    Example:
+      plastic-rl plot runs/backpropamine runs/lstm --output comparison.png
+    """  # noqa: D301 - click's \b keeps the lines of a paragraph
+    from plastic_rl.errors import RunError
+    from plastic_rl.experiment import draw_curves, find_runs
+
+    if output.suffix not in {".png", ".svg", ".pdf"}:
+        raise RunError(f"a picture ends in .png, .svg or .pdf; got {output}")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    found = [run for spec in runs for run in find_runs(spec, runs_folder)]
+    typer.echo(f"written: {draw_curves(found, output, column=column)}")
+
+
+def video(
+    agent: RunOrAgent,
+    output: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.gif", help="Default: lifetime.gif in the run, or here.", show_default=False),
+    ] = None,
+    lifetimes: Annotated[int, typer.Option(min=1, help="How many lifetimes, one after the other.")] = 1,
+    split: Annotated[str, typer.Option(help="Split of the tasks.")] = "test",
+    fps: Annotated[float, typer.Option(min=0.1, max=50, help="Frames a second.")] = 10.0,
+    max_steps: Annotated[int, typer.Option(min=1, help="Most steps to show of each lifetime.")] = 500,
+    plugin: Plugins = None,
+    runs_folder: RunsFolder = RUNS,
+    agents_folder: AgentsFolder = AGENTS,
+) -> None:
+    """Watch a trained agent live: an animated GIF of whole lifetimes.
+
+    \b
+    Example:
+      plastic-rl video runs/default --lifetimes 3 --output lifetimes.gif
+    """  # noqa: D301 - click's \b keeps the lines of a paragraph
+    from plastic_rl.cli.filming import film
+    from plastic_rl.experiment import find_agent
+
+    plugins = load_plugins(plugin)
+    trained = find_agent(agent, runs_folder=runs_folder, agents_folder=agents_folder, plugins=plugins)
+    if output is None:
+        output = (trained.folder if trained.is_run else Path()) / "lifetime.gif"
+    frames = film(trained, output, lifetimes=lifetimes, split=split, fps=fps, max_steps=max_steps)
+    typer.echo(f"written: {output} ({frames} frames)")
+
+
+@agents_app.command("list")
+def list_agents(agents_folder: AgentsFolder = AGENTS, runs_folder: RunsFolder = RUNS) -> None:
+    """List trained agents with their environment and score.
+
+    \b
+    Example:
+      plastic-rl agents list
+    """  # noqa: D301 - click's \b keeps the lines of a paragraph
+    from plastic_rl.config import read_mapping
+    from plastic_rl.evaluation import Evaluation
+    from plastic_rl.experiment import agent_names
+
+    names = agent_names(agents_folder)
+    if not names:
+        typer.echo(f"no agents in {agents_folder}. Make one with: plastic-rl export RUN {agents_folder}/NAME")
+        return
+    width = max(map(len, names))
+    for name in names:
+        folder = agents_folder / name
+        environment = read_mapping(folder / "config.yaml").get("environment", {}).get("id", "?")
+        scores = ""
+        if (folder / "evaluation.json").exists():
+            splits = Evaluation.load(folder / "evaluation.json").splits
+            scores = ", ".join(
+                f"{split} {score.raw_score:.4g}"
+                + ("" if score.normalised_score is None else f" (normalised {score.normalised_score:.3f})")
+                for split, score in splits.items()
+            )
+        typer.echo(f"{name:<{width}}  {environment:<32}  {scores}")

@@ -1,0 +1,98 @@
+"""The verbs that train: train, resume."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from plastic_rl.cli.options import RUNS, Plugins, RunName, RunsFolder, comma_separated, load_plugins
+
+if TYPE_CHECKING:
+    from plastic_rl.experiment import TrainingInterrupted
+
+INTERRUPTED = 130
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the verbs of this module."""
+    app.command()(train)
+    app.command()(resume)
+
+
+def train(
+    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="Config file of the experiment (YAML).")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[KEY.PATH=VALUE]...",
+            help="Changes to the config, e.g. network.hidden_size=200 algorithm.learning_rate=5e-3.",
+            show_default=False,
+        ),
+    ] = None,
+    plugin: Plugins = None,
+    name: Annotated[
+        str | None, typer.Option(help="Name of the run; by default that of the config file.", show_default=False)
+    ] = None,
+    seeds: Annotated[
+        str | None,
+        typer.Option(
+            help="Several seeds, e.g. 0,1,2: sibling runs NAME/seed-0, ... and one curve.", show_default=False
+        ),
+    ] = None,
+    runs_folder: RunsFolder = RUNS,
+) -> None:
+    """Train an agent, then evaluate it on held-out tasks.
+
+    Everything is kept in runs/NAME: the resolved config, metrics.csv, TensorBoard files, checkpoints, evaluation.json
+    and curves.png. Ctrl-C saves a checkpoint; `plastic-rl resume NAME` goes on from it to the same result, byte for
+    byte. `plastic-rl config` lists every key.
+
+    \b
+    Examples:
+      plastic-rl train configs/default.yaml
+      plastic-rl train configs/default.yaml network.hidden_size=48 --name wider --seeds 0,1,2
+      plastic-rl train my_config.yaml --plugin envs/my_environment.py
+    """  # noqa: D301 - click's \b keeps the lines of a paragraph
+    from plastic_rl.experiment import TrainingInterrupted, start
+
+    numbers = comma_separated(seeds, "seeds") if seeds is not None else []
+    plugins = load_plugins(plugin)
+    try:
+        start(
+            config,
+            overrides or [],
+            name=name,
+            seeds=numbers,
+            plugins=plugins,
+            runs_folder=runs_folder,
+            say=typer.echo,
+        )
+    except TrainingInterrupted as stop:
+        _interrupted(stop)
+
+
+def resume(run: RunName, plugin: Plugins = None, runs_folder: RunsFolder = RUNS) -> None:
+    """Go on with a run that was stopped or killed, then evaluate it.
+
+    Parameters, optimizer, plastic state, environments, counters and random streams go on from the newest checkpoint, so
+    the result is that of a run that was never stopped. A folder of several seeds goes on with those not finished.
+
+    \b
+    Example:
+      plastic-rl resume runs/default
+    """  # noqa: D301 - click's \b keeps the lines of a paragraph
+    from plastic_rl.experiment import TrainingInterrupted
+    from plastic_rl.experiment import resume as resume_run
+
+    plugins = load_plugins(plugin)
+    try:
+        resume_run(run, plugins=plugins, runs_folder=runs_folder, say=typer.echo)
+    except TrainingInterrupted as stop:
+        _interrupted(stop)
+
+
+def _interrupted(stop: TrainingInterrupted) -> None:
+    typer.echo(str(stop), err=True)
+    raise typer.Exit(INTERRUPTED)
