@@ -1,7 +1,7 @@
 """Environments: the built-in task families, and any other Gymnasium environment as a lifetime.
 
 `make_vector` is the door for training and evaluation. A family is a subclass of `TaskVectorEnv`, written once and
-vectorised; `TaskEnv` is its scalar form. `Lifetime` and `ScalarVectorEnv` do the same for scalar environments of others.
+vectorised; `TaskEnv` is its scalar form. `Lifetime` and `ScalarVectorEnv` do the same for any scalar environment.
 Data flow: task source -> environment -> observation with feedback -> agent -> action -> environment.
 """
 

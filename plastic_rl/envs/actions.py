@@ -69,7 +69,7 @@ class ActionCodec:
             raise SpaceError(f"actions must have shape {(rows, *self._shape)} for {self.space}, got {checked.shape}")
         if not self._discrete:
             return checked.astype(np.float32, copy=False)
-        if not np.issubdtype(checked.dtype, np.integer):
+        if checked.dtype.kind not in "iu":
             raise SpaceError(f"actions of {self.space} must be integers, got {checked.dtype}")
         checked = checked.astype(np.int64, copy=False)
         # Seen as unsigned, negative numbers are huge: one comparison finds both ends.

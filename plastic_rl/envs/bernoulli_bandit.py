@@ -84,9 +84,8 @@ class BernoulliBanditVectorEnv(TaskVectorEnv):
         lines = [drawing.headline(self.time[row], self.steps, self.returns[row])]
         for arm, probability in enumerate(self._probabilities[row]):
             mark = ">" if arm == self._last[row] else " "
-            lines.append(
-                f"{mark} arm {arm:<3d} p {probability:.2f} {drawing.text_bar(probability)} {self._pulls[row, arm]} pulls"
-            )
+            pulls = self._pulls[row, arm]
+            lines.append(f"{mark} arm {arm:<3d} p {probability:.2f} {drawing.text_bar(probability)} {pulls} pulls")
         return "\n".join(lines)
 
     def frame(self, row: int) -> npt.NDArray[np.uint8]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -39,6 +40,11 @@ _GLYPHS: dict[str, tuple[int, int, int, int, int]] = {
     "t": (2, 7, 2, 2, 3),
     " ": (0, 0, 0, 0, 0),
 }
+
+
+def render_metadata(frames_per_second: int) -> dict[str, Any]:
+    """The render entries of an environment's metadata."""
+    return {"render_modes": ["rgb_array", "ansi"], "render_fps": frames_per_second}
 
 
 def canvas(height: int, width: int, colour: Colour = WHITE) -> Image:

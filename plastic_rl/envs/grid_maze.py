@@ -14,7 +14,7 @@ from plastic_rl.envs import drawing
 from plastic_rl.envs.row_vector_env import Array, FloatArray, IntArray, Observations, RowOptions
 from plastic_rl.envs.task_env import TaskEnv
 from plastic_rl.envs.task_vector_env import Outcome, TaskVectorEnv
-from plastic_rl.tasks.base import Task
+from plastic_rl.tasks.base import Task, number_of
 from plastic_rl.tasks.grid_maze import GOAL_REWARD, MOVES, GridMazeTasks, maze_of
 
 
@@ -54,7 +54,7 @@ class GridMazeVectorEnv(TaskVectorEnv):
         options: See `RowOptions`.
     """
 
-    metadata: dict[str, Any] = {**TaskVectorEnv.metadata, "render_fps": 8}
+    metadata: dict[str, Any] = drawing.render_metadata(frames_per_second=8)
     state_arrays: ClassVar[tuple[str, ...]] = ("_uniforms",)
 
     def __init__(
@@ -112,7 +112,7 @@ class GridMazeVectorEnv(TaskVectorEnv):
     def begin_rows(self, rows: IntArray, tasks: Sequence[Task], generators: Sequence[np.random.Generator]) -> None:
         """See `TaskVectorEnv`; one uniform number for each step says where a teleport at that step leads."""
         for row, task, generator in zip(rows.tolist(), tasks, generators, strict=True):
-            side, goal = int(task.params["side"]), int(task.params["goal"])  # type: ignore[arg-type]
+            side, goal = int(number_of(task, "side")), int(number_of(task, "goal"))
             if side not in self._first_of:
                 self._add_side(side)
             maze = maze_of(side)
@@ -182,5 +182,5 @@ class GridMazeVectorEnv(TaskVectorEnv):
 class GridMazeEnv(TaskEnv):
     """One row of `GridMazeVectorEnv`, which documents it."""
 
-    metadata: dict[str, Any] = dict(GridMazeVectorEnv.metadata)
+    metadata: dict[str, Any] = drawing.render_metadata(frames_per_second=8)
     vector_class = GridMazeVectorEnv

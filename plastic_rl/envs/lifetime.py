@@ -59,14 +59,10 @@ class Lifetime(gymnasium.Wrapper[npt.NDArray[np.float32], Any, Any, Any]):
             )
         self.trials = trials
         self._inner_space = env.observation_space
-        low, high = _flat_bounds(env.observation_space)
+        low, high = flat_bounds(env.observation_space)
         self._codec = ActionCodec(env.action_space)
         self.feedback = FeedbackLayout.after(low.size, self._codec.size)
-        self.observation_space = spaces.Box(
-            np.concatenate([low, self._codec.low, [-REWARD_LIMIT, 0.0, 0.0]]).astype(np.float32),
-            np.concatenate([high, self._codec.high, [REWARD_LIMIT, 1.0, 1.0]]).astype(np.float32),
-            dtype=np.float32,
-        )
+        self.observation_space = lifetime_space(low, high, self._codec)
         self.action_space = self._codec.space
         self.metadata = {**env.metadata, "feedback": self.feedback.to_dict()}
         limit = None if env.spec is None else env.spec.max_episode_steps
@@ -117,7 +113,16 @@ class Lifetime(gymnasium.Wrapper[npt.NDArray[np.float32], Any, Any, Any]):
         return composed
 
 
-def _flat_bounds(space: spaces.Space[Any]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+def lifetime_space(low: npt.NDArray[np.float32], high: npt.NDArray[np.float32], codec: ActionCodec) -> spaces.Box:
+    """Box of features within `low` and `high` `(F,)`, with the feedback columns behind them."""
+    return spaces.Box(
+        np.concatenate([low, codec.low, [-REWARD_LIMIT, 0.0, 0.0]]).astype(np.float32),
+        np.concatenate([high, codec.high, [REWARD_LIMIT, 1.0, 1.0]]).astype(np.float32),
+        dtype=np.float32,
+    )
+
+
+def flat_bounds(space: spaces.Space[Any]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
     """Bounds of the flattened observation, `(F,)` each.
 
     Raises:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,7 +15,7 @@ from plastic_rl.envs.row_vector_env import RowOptions, RowVectorEnv
 from plastic_rl.envs.scalar_vector_env import ScalarVectorEnv
 from plastic_rl.envs.task_vector_env import TaskVectorEnv
 from plastic_rl.errors import ConfigError, SpaceError
-from plastic_rl.tasks.catalog import check_keywords, distribution_for, spec_of
+from plastic_rl.tasks.catalog import check_keywords, distribution_for, keywords_of, spec_of
 
 
 def make_vector(
@@ -66,7 +67,7 @@ def make_vector(
             "plastic_rl.envs.TaskVectorEnv, or register a scalar environment too"
         )
     creator = native or (spec.entry_point if callable(spec.entry_point) else load_env_creator(str(spec.entry_point)))
-    _check_kwargs(env_id, creator, kwargs)
+    check_keywords(env_id, _keywords(env_id, creator, kwargs), kwargs)
     _check_render_mode(env_id, creator, render_mode)
     options: RowOptions = {
         "distribution": distribution_for(env_id, env_kwargs),
@@ -84,7 +85,7 @@ def make_vector(
             f"{env_id} is a lifetime already, with trials of its own; `trials` (got {trials}) is for environments "
             "whose episodes are to become trials"
         )
-    env = native(num_envs, render_mode=render_mode, **options, **kwargs)
+    env: TaskVectorEnv = native(num_envs, render_mode=render_mode, **options, **kwargs)
     env.spec = copy.deepcopy(spec)
     env.spec.kwargs = dict(kwargs)
     return env
@@ -99,23 +100,16 @@ def _native_class(spec: gymnasium.envs.registration.EnvSpec) -> Any:
     return creator if isinstance(creator, type) and issubclass(creator, TaskVectorEnv) else None
 
 
-def _check_kwargs(env_id: str, creator: Any, kwargs: Mapping[str, Any]) -> None:
+def _keywords(env_id: str, creator: Any, kwargs: Mapping[str, Any]) -> list[str] | None:
+    """What may stand in `env_kwargs`, None for anything."""
     reserved = sorted(set(kwargs) & {*RowOptions.__annotations__, "num_envs"})
     if reserved:
-        raise ConfigError(f"{', '.join(reserved)} of {env_id} are arguments of make_vector, not of env_kwargs")
-    if isinstance(creator, type) and issubclass(creator, TaskVectorEnv):
-        # The family's `**options` are those reserved names, so that any other name must be written out.
-        import inspect
-
-        named = [p for p in inspect.signature(creator).parameters.values() if p.kind is p.KEYWORD_ONLY]
-        signature = inspect.Signature(named)
-
-        def takes() -> None: ...
-
-        takes.__signature__ = signature  # type: ignore[attr-defined]
-        check_keywords(env_id, takes, kwargs)
-    else:
-        check_keywords(env_id, creator, kwargs)
+        raise ConfigError(f"{', '.join(reserved)}: give this to make_vector itself, not in the env_kwargs of {env_id}")
+    if not (isinstance(creator, type) and issubclass(creator, TaskVectorEnv)):
+        return keywords_of(creator)
+    # The `**options` of a family are the reserved names alone, so that its own keywords are those written out.
+    parameters = inspect.signature(creator).parameters.values()
+    return [parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY] or None
 
 
 def _check_render_mode(env_id: str, creator: Any, render_mode: str | None) -> None:

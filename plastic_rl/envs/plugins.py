@@ -38,7 +38,8 @@ def load_plugin(spec: str) -> ModuleType:
             hint = f" Did you mean the file {spec}.py?" if Path(f"{spec}.py").is_file() else ""
             raise PluginError(f"no plugin module {spec!r} can be imported.{hint}") from missing
         raise PluginError(f"plugin {spec!r} needs the module {missing.name!r}, which is not installed") from missing
-    except Exception as broken:  # noqa: BLE001 - a plugin is foreign code and may raise anything while it is imported
+    except Exception as broken:
+        # A plugin is foreign code: what it raises while it is imported can be anything.
         raise PluginError(f"plugin {spec!r} failed while being imported: {type(broken).__name__}: {broken}") from broken
 
 
@@ -70,7 +71,7 @@ def load_entry_point_plugins() -> list[str]:
     for entry in sorted(importlib.metadata.entry_points(group=GROUP), key=lambda entry: entry.name):
         try:
             entry.load()
-        except Exception as broken:  # noqa: BLE001 - see load_plugin
+        except Exception as broken:
             raise PluginError(
                 f"the installed plugin {entry.name!r} ({entry.value}) failed while being imported: "
                 f"{type(broken).__name__}: {broken}"

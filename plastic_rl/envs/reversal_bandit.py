@@ -14,7 +14,7 @@ from plastic_rl.envs import drawing
 from plastic_rl.envs.row_vector_env import Array, FloatArray, IntArray, RowOptions
 from plastic_rl.envs.task_env import TaskEnv
 from plastic_rl.envs.task_vector_env import Outcome, TaskVectorEnv
-from plastic_rl.tasks.base import Task
+from plastic_rl.tasks.base import Task, number_of
 from plastic_rl.tasks.reversal_bandit import ReversalBanditTasks, good_arms
 
 
@@ -79,7 +79,7 @@ class ReversalBanditVectorEnv(TaskVectorEnv):
         """See `TaskVectorEnv`; the switches belong to the task, one uniform number for each pull is the noise."""
         for row, task, generator in zip(rows.tolist(), tasks, generators, strict=True):
             self._good[row] = good_arms(task, self.steps)
-            self._p_good[row] = task.params["p_good"]
+            self._p_good[row] = number_of(task, "p_good")
             generator.random(out=self._uniforms[row])
         self._last[rows] = -1
 
@@ -93,8 +93,9 @@ class ReversalBanditVectorEnv(TaskVectorEnv):
 
     def _present_probabilities(self, row: int) -> FloatArray:
         """What both arms of `row` pay now, `(2,)`; at the end, what they paid last."""
-        good = self._good[row, min(self.time[row], self.steps - 1)]
-        return np.where(np.arange(2) == good, self._p_good[row], 1.0 - self._p_good[row])
+        probabilities = np.full(2, 1.0 - self._p_good[row])
+        probabilities[self._good[row, min(self.time[row], self.steps - 1)]] = self._p_good[row]
+        return probabilities
 
     def text(self, row: int) -> str:
         """See `TaskVectorEnv`: hidden probabilities now, a mark at the arm pulled last."""

@@ -24,7 +24,7 @@ from plastic_rl.envs.row_vector_env import (
 )
 from plastic_rl.errors import CheckpointError, ConfigError, SpaceError
 from plastic_rl.feedback import FeedbackLayout
-from plastic_rl.tasks.base import Task, TaskDistribution
+from plastic_rl.tasks.base import Task
 from plastic_rl.tasks.seeds import SeedTasks
 
 _WITHOUT_SPEC = "an environment without a spec"

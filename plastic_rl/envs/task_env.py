@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from gymnasium.vector import AutoresetMode
 
+from plastic_rl.envs import drawing
 from plastic_rl.envs.task_vector_env import TaskVectorEnv
 
 
@@ -24,12 +25,15 @@ class TaskEnv(gymnasium.Env[npt.NDArray[np.float32], Any]):
         kwargs: Arguments of the vector class.
     """
 
-    metadata: dict[str, Any] = dict(TaskVectorEnv.metadata)
-    vector_class: ClassVar[type[TaskVectorEnv]]
+    metadata: dict[str, Any] = drawing.render_metadata(frames_per_second=4)
+    vector_class: ClassVar[type[Any]]
+    """The `TaskVectorEnv` subclass of the family."""
 
     def __init__(self, *, render_mode: str | None = None, **kwargs: Any) -> None:
         self.render_mode = render_mode
-        self.vector = self.vector_class(1, render_mode=render_mode, autoreset_mode=AutoresetMode.DISABLED, **kwargs)
+        self.vector: TaskVectorEnv = self.vector_class(
+            1, render_mode=render_mode, autoreset_mode=AutoresetMode.DISABLED, **kwargs
+        )
         self.observation_space = self.vector.single_observation_space
         self.action_space = self.vector.single_action_space
         self.metadata = {name: value for name, value in self.vector.metadata.items() if name != "autoreset_mode"}

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from gymnasium import spaces
 from gymnasium.error import ResetNeeded
 
+from plastic_rl.envs import drawing
 from plastic_rl.envs.actions import ActionCodec
 from plastic_rl.envs.row_vector_env import (
     Array,
@@ -69,7 +70,7 @@ class TaskVectorEnv(RowVectorEnv):
         options: See `RowOptions`.
     """
 
-    metadata: dict[str, Any] = {"render_modes": ["rgb_array", "ansi"], "render_fps": 4}
+    metadata: dict[str, Any] = drawing.render_metadata(frames_per_second=4)
     state_arrays: ClassVar[tuple[str, ...]] = ()
     """Names of the attributes, arrays with leading `B`, that hold a row's life beside its task and time."""
 

@@ -6,8 +6,8 @@ NumPy only; nothing here steps an environment.
 
 from __future__ import annotations
 
-from plastic_rl.tasks.agents import RandomAgent
-from plastic_rl.tasks.base import STANDARD_SPLITS, Agent, ReferenceAgent, Task, TaskDistribution
+from plastic_rl.tasks.agents import RandomAgent, SeededAgent, as_rows
+from plastic_rl.tasks.base import STANDARD_SPLITS, Agent, Params, ReferenceAgent, Task, TaskDistribution, number_of
 from plastic_rl.tasks.bernoulli_bandit import BernoulliBanditTasks
 from plastic_rl.tasks.catalog import DISTRIBUTIONS, distribution_for, register_distribution
 from plastic_rl.tasks.grid_maze import GridMazeTasks
@@ -28,13 +28,17 @@ __all__ = [
     "Agent",
     "BernoulliBanditTasks",
     "GridMazeTasks",
+    "Params",
     "RandomAgent",
     "ReferenceAgent",
     "ReversalBanditTasks",
     "SeedTasks",
+    "SeededAgent",
     "Task",
     "TaskDistribution",
     "TaskSource",
+    "as_rows",
     "distribution_for",
+    "number_of",
     "register_distribution",
 ]

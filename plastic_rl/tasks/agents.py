@@ -46,10 +46,11 @@ def argmax_at_random(values: FloatArray, generator: np.random.Generator | None) 
     >>> argmax_at_random(np.array([[0.0, 2.0, 1.0]]), None).tolist()
     [1]
     """
-    if generator is None:
-        return values.argmax(axis=1)
-    best = values == values.max(axis=1, keepdims=True)
-    return (best * (generator.random(values.shape) + 1.0)).argmax(axis=1)
+    if generator is not None:
+        best = values == values.max(axis=1, keepdims=True)
+        values = best * (generator.random(values.shape) + 1.0)
+    best_index: IntArray = values.argmax(axis=1)
+    return best_index
 
 
 class SeededAgent(ReferenceAgent):

@@ -136,4 +136,5 @@ class GittinsIndex:
             left: Pulls left, this one included, 1 or more; `successes + failures + left <= steps`.
         """
         pulls = successes + failures
-        return self._table[self._offsets[left - 1] + pulls * (pulls + 1) // 2 + successes].astype(np.float64)
+        place: IntArray = self._offsets[left - 1] + pulls * (pulls + 1) // 2 + successes
+        return self._table[place].astype(np.float64)

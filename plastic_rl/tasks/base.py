@@ -50,6 +50,21 @@ class Task:
         return (Task, (self.family, self.split, self.index, self.seed, dict(self.params)))
 
 
+def number_of(task: Task, name: str) -> float:
+    """The parameter `name` of a task, as a number.
+
+    Raises:
+        TaskError: If it is missing or no number.
+
+    >>> number_of(Task("Bandit", "test", 0, 0, {"hazard": 0.05}), "hazard")
+    0.05
+    """
+    value = task.params.get(name)
+    if not isinstance(value, (int, float)):
+        raise TaskError(f"a task of this family needs a number {name!r}, got {value!r} in {dict(task.params)}")
+    return value
+
+
 @runtime_checkable
 class Agent(Protocol):
     """Anything with stable-baselines3's `predict`: trained algorithms, policies and reference agents alike.
@@ -64,7 +79,9 @@ class Agent(Protocol):
         state: Any = None,
         episode_start: npt.NDArray[np.bool_] | None = None,
         deterministic: bool = False,
-    ) -> tuple[npt.NDArray[Any], Any]: ...
+    ) -> tuple[npt.NDArray[Any], Any]:
+        """Return the actions `(B, ...)` and the next state."""
+        ...
 
 
 class ReferenceAgent(ABC):
@@ -78,7 +95,7 @@ class ReferenceAgent(ABC):
     needs_env: ClassVar[bool] = False
     """True for an upper reference that must be shown, by `attach`, what no observation holds (its own position)."""
 
-    def attach(self, env: Any) -> None:
+    def attach(self, env: Any) -> None:  # noqa: B027 - a hook that most agents leave empty
         """Show the agent the vector environment that it is going to act in, before the first `predict`.
 
         Only agents with `needs_env` look at it; for all others this does nothing.

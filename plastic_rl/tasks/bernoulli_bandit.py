@@ -15,8 +15,8 @@ from gymnasium import spaces
 
 from plastic_rl.errors import TaskError
 from plastic_rl.tasks.agents import FloatArray, RandomAgent, SeededAgent, argmax_at_random, as_rows
-from plastic_rl.tasks.base import STANDARD_SPLITS, Params, ReferenceAgent, TaskDistribution
 from plastic_rl.tasks.bandit_limits import GittinsIndex, TwoArmedBayes
+from plastic_rl.tasks.base import STANDARD_SPLITS, Params, ReferenceAgent, TaskDistribution
 
 EXACT_BAYES_STEPS = 100
 """Longest two-armed bandit whose exact Bayes policy is stored (4.6 million belief states)."""
@@ -32,7 +32,7 @@ class BernoulliBanditTasks(TaskDistribution):
 
     >>> task = BernoulliBanditTasks(arms=2).task("test", 0)
     >>> [round(probability, 3) for probability in task.params["probabilities"]]
-    [0.777, 0.363]
+    [0.916, 0.232]
     """
 
     family = "BernoulliBandit"
@@ -136,7 +136,8 @@ class TunedUCB1Agent(CountingAgent):
         pulls = successes + failures
         time = pulls.sum(axis=1, keepdims=True) + 1.0
         mean = (successes + 1.0) / (pulls + 2.0)
-        return mean + self.width * np.sqrt(2.0 * np.log(time) / (pulls + 2.0))
+        bonus: FloatArray = self.width * np.sqrt(2.0 * np.log(time) / (pulls + 2.0))
+        return mean + bonus
 
 
 class GittinsAgent(CountingAgent):

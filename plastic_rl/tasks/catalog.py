@@ -50,7 +50,7 @@ def distribution_for(env_id: str, env_kwargs: Mapping[str, Any] | None = None) -
     if env_id not in DISTRIBUTIONS:
         return SeedTasks(env_id, kwargs)
     factory = DISTRIBUTIONS[env_id]
-    check_keywords(f"the task distribution of {env_id}", factory, kwargs)
+    check_keywords(f"the task distribution of {env_id}", keywords_of(factory), kwargs)
     return factory(**kwargs)
 
 
@@ -69,12 +69,24 @@ def spec_of(env_id: str) -> gymnasium.envs.registration.EnvSpec:
         raise UnknownNameError("environment", env_id, {*known, *([close] if close else [])}, hint) from None
 
 
-def check_keywords(what: str, target: Callable[..., Any], kwargs: Mapping[str, Any]) -> None:
-    """Raise `ConfigError`, with the nearest valid name, where `target` takes no keyword of such a name."""
+def keywords_of(target: Callable[..., Any]) -> list[str] | None:
+    """Names that `target` takes as keywords; None where it takes any (`**kwargs`)."""
     parameters = inspect.signature(target).parameters.values()
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        return None
+    return [parameter.name for parameter in parameters]
+
+
+def check_keywords(what: str, valid: list[str] | None, kwargs: Mapping[str, Any]) -> None:
+    """Raise `ConfigError`, with the nearest `valid` name, where one of `kwargs` is not valid (None: all are).
+
+    >>> check_keywords("the maze", ["side"], {"sid": 9})
+    Traceback (most recent call last):
+        ...
+    plastic_rl.errors.ConfigError: the maze takes no keyword 'sid' (did you mean 'side'?). Valid: side.
+    """
+    if valid is None:
         return
-    valid = [parameter.name for parameter in parameters]
     unknown = [name for name in kwargs if name not in valid]
     if unknown:
         listed = ", ".join(

@@ -74,17 +74,16 @@ class Maze:
             distances = np.full((cells, cells), -1, dtype=np.int64)
             reached = np.zeros((cells, cells), dtype=np.bool_)
             reached[self.free, self.free] = True
-            frontier = reached.copy()
-            length = 0
-            while frontier.any():
-                distances[frontier] = length
-                spread = np.zeros_like(frontier)
+            distances[reached] = 0
+            for length in range(1, cells):
+                # Moves are reversible: a cell is reached where one of its neighbours was (walls are their own).
+                nearer = reached.copy()
                 for action in range(len(MOVES)):
-                    sources = self.free
-                    np.logical_or.at(spread, (slice(None), self.next_cell[sources, action]), frontier[:, sources])
-                frontier = spread & ~reached
-                reached |= frontier
-                length += 1
+                    nearer |= reached[:, self.next_cell[:, action]]
+                if (nearer == reached).all():
+                    break
+                distances[nearer & ~reached] = length
+                reached = nearer
             self._distances = distances
         return self._distances
 
@@ -135,7 +134,7 @@ class GridMazeTasks(TaskDistribution):
             raise TaskError(f"holdout is a share of the goal cells, from 0 up to (not including) 1, got {holdout}")
         if holdout and goals.size < SMALLEST_HOLDOUT_FAMILY:
             raise TaskError(
-                f"holdout needs {SMALLEST_HOLDOUT_FAMILY} goal cells or more, but a maze of side {side} has {goals.size}"
+                f"holdout needs {SMALLEST_HOLDOUT_FAMILY} goal cells or more; a maze of side {side} has {goals.size}"
             )
         shuffled = np.random.Generator(np.random.PCG64(np.random.SeedSequence(entropy))).permutation(goals)
         held = max(1, round(holdout * goals.size)) if holdout else 0

@@ -10,7 +10,7 @@ from gymnasium import spaces
 
 from plastic_rl.errors import TaskError
 from plastic_rl.tasks.agents import IntArray, RandomAgent, SeededAgent, as_rows
-from plastic_rl.tasks.base import STANDARD_SPLITS, Params, ReferenceAgent, Task, TaskDistribution
+from plastic_rl.tasks.base import STANDARD_SPLITS, Params, ReferenceAgent, Task, TaskDistribution, number_of
 
 SHIFT_HAZARD = 0.05
 
@@ -64,7 +64,7 @@ class ReversalBanditTasks(TaskDistribution):
 def good_arms(task: Task, steps: int) -> IntArray:
     """Which arm is the good one at each pull of a lifetime on `task`, `(steps,)`; it follows from `task.seed`."""
     generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence(task.seed)))
-    switches = generator.random(steps) < task.params["hazard"]
+    switches = generator.random(steps) < number_of(task, "hazard")
     switches[0] = generator.random() < 0.5
     return np.cumsum(switches) % 2
 

@@ -1,0 +1,242 @@
+"""Worked example: a natively vectorised task family, its task distribution and its reference agents, in one file.
+
+    plastic-rl train configs/quickstart.yaml env.id=examples/PatchLeaving-v0 --plugin envs/patch_leaving.py
+
+The dynamics are written once, for all rows at once (`begin_rows`, `transition`, `write_features`); the base class adds
+feedback columns, horizon, tasks, seeds, autoreset and resuming. The scalar environment is the same code with one row.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import gymnasium
+import numpy as np
+import numpy.typing as npt
+from gymnasium import spaces
+from typing_extensions import Unpack
+
+from plastic_rl.envs import Outcome, RowOptions, TaskEnv, TaskVectorEnv
+from plastic_rl.tasks import (
+    STANDARD_SPLITS,
+    Params,
+    RandomAgent,
+    ReferenceAgent,
+    SeededAgent,
+    Task,
+    TaskDistribution,
+    as_rows,
+    number_of,
+    register_distribution,
+)
+
+ENV_ID = "examples/PatchLeaving-v0"
+PICK, LEAVE = 0, 1
+
+
+class PatchLeavingVectorEnv(TaskVectorEnv):
+    """Pick on at a berry bush that is running out, or walk to the next one?
+
+    **What must be learned.** How fast the bushes of this world run out and how far apart they are, and from both when
+    to leave: the marginal value theorem says when picking pays less than the average of the whole world.
+
+    **Observation** (Box, 6 columns): at a bush (1) or walking (0), previous action one-hot (2), previous reward,
+    trial_start, t/T.
+
+    **Actions** (Discrete 2): pick, or leave. While walking both do the same: walk on.
+
+    **Reward**: the j-th pick at a bush (from 0) pays 1 with probability `keep ** j`, else 0; walking pays nothing.
+    `info["expected_reward"]` is that probability.
+
+    **Trial**: from one arrival at a bush to the next; its length varies. **End**: terminated after `steps` steps.
+
+    **Tasks**: `keep`, uniform on [.6, .95], and `walk`, the steps between two bushes, 1 to 8; on the split `shift` the
+    walk takes 10 to 15 steps.
+
+    **Limits**, sum over 100 steps: random 18.9, five picks a bush 37.4, oracle (exact dynamic programming) 40.1.
+
+    **Source**: Charnov 1976, "Optimal foraging, the marginal value theorem".
+
+    Args:
+        num_envs: Number of rows, `B`.
+        steps: Steps in a lifetime.
+        options: See `RowOptions`.
+    """
+
+    state_arrays: ClassVar[tuple[str, ...]] = ("_keep", "_walk", "_picks", "_walking", "_uniforms")
+
+    def __init__(self, num_envs: int = 1, *, steps: int = 100, **options: Unpack[RowOptions]) -> None:
+        super().__init__(
+            num_envs,
+            distribution=PatchTasks(steps=steps),
+            action_space=spaces.Discrete(2),
+            steps=steps,
+            feature_low=[0.0],
+            feature_high=[1.0],
+            options=options,
+        )
+        self._keep = np.zeros(num_envs)
+        self._walk = np.zeros(num_envs, dtype=np.int64)
+        self._picks = np.zeros(num_envs, dtype=np.int64)
+        self._walking = np.zeros(num_envs, dtype=np.int64)  # steps still to walk, 0 at a bush
+        self._uniforms = np.zeros((num_envs, steps))
+
+    def begin_rows(
+        self, rows: npt.NDArray[np.int64], tasks: Sequence[Task], generators: Sequence[np.random.Generator]
+    ) -> None:
+        """See `TaskVectorEnv`; one uniform number for each step decides whether a pick pays."""
+        for row, task, generator in zip(rows.tolist(), tasks, generators, strict=True):
+            self._keep[row] = number_of(task, "keep")
+            self._walk[row] = number_of(task, "walk")
+            generator.random(out=self._uniforms[row])
+        self._picks[rows] = 0
+        self._walking[rows] = 0
+
+    def transition(self, actions: npt.NDArray[Any]) -> Outcome:
+        """See `TaskVectorEnv`."""
+        here = self._walking == 0
+        picking = here & (actions == PICK)
+        probability = np.where(picking, self._keep**self._picks, 0.0)
+        reward = (self._uniforms[np.arange(self.num_envs), self.time] < probability).astype(np.float64)
+        self._picks += picking
+        # The step that leaves is the first one of the walk.
+        self._walking = np.where(here & ~picking, self._walk, self._walking) - (~picking)
+        arrived = ~picking & (self._walking == 0)
+        self._picks[arrived] = 0
+        return Outcome(reward, trial_end=arrived, expected_reward=probability)
+
+    def write_features(self, features: npt.NDArray[np.float32]) -> None:
+        """See `TaskVectorEnv`."""
+        features[:, 0] = self._walking == 0
+
+    def text(self, row: int) -> str:
+        """See `TaskVectorEnv`."""
+        where = f"walking, {self._walking[row]} to go" if self._walking[row] else f"at a bush, {self._picks[row]} picks"
+        return (
+            f"step {self.time[row]}/{self.steps}  return {self.returns[row]:g}  {where}  "
+            f"(keep {self._keep[row]:.2f}, walk {self._walk[row]})"
+        )
+
+    def frame(self, row: int) -> npt.NDArray[np.uint8]:
+        """See `TaskVectorEnv`: the bush's remaining berries as a green bar, the way to go as a brown one."""
+        picture = np.full((60, 180, 3), 250, dtype=np.uint8)
+        if self._walking[row]:
+            picture[34:50, 10 : 10 + 160 * self._walking[row] // self._walk[row]] = (150, 110, 70)
+        else:
+            picture[10:26, 10 : 11 + int(159 * self._keep[row] ** self._picks[row])] = (58, 158, 92)
+        return picture
+
+
+class PatchLeavingEnv(TaskEnv):
+    """One row of `PatchLeavingVectorEnv`, which documents it."""
+
+    vector_class = PatchLeavingVectorEnv
+
+
+class PatchTasks(TaskDistribution):
+    """How fast bushes run out (`keep`) and how far apart they are (`walk`).
+
+    Args:
+        steps: Steps in a lifetime.
+    """
+
+    family = "PatchLeaving"
+    splits = (*STANDARD_SPLITS, "shift")
+    limit_kind = "oracle"
+
+    def __init__(self, steps: int = 100) -> None:
+        super().__init__()
+        self.steps = steps
+
+    def sample_params(self, generator: np.random.Generator, split: str) -> Params:
+        """See `TaskDistribution`."""
+        low, high = (10, 15) if split == "shift" else (1, 8)
+        return {"keep": float(generator.uniform(0.6, 0.95)), "walk": int(generator.integers(low, high + 1))}
+
+    def reference_agents(self, split: str) -> dict[str, ReferenceAgent]:
+        """`random`, `five_picks` (the heuristic) and `oracle` (the limit)."""
+        return {
+            "random": RandomAgent(spaces.Discrete(2)),
+            "five_picks": FixedPicksAgent(5),
+            "oracle": MarginalValueAgent(self.steps),
+        }
+
+
+class PickCountingAgent(SeededAgent):
+    """Base of agents that decide by how often they have picked here; state: that number, `(B,)`."""
+
+    def predict(
+        self,
+        observation: npt.NDArray[Any] | dict[str, npt.NDArray[Any]],
+        state: Any = None,
+        episode_start: npt.NDArray[np.bool_] | None = None,
+        deterministic: bool = False,
+    ) -> tuple[npt.NDArray[Any], Any]:
+        """See `plastic_rl.tasks.Agent`."""
+        rows, start = as_rows(observation, episode_start, state)
+        picked = rows[:, 1 + PICK] > 0.5
+        arrived = start | (rows[:, 4] > 0.5)
+        picks = np.where(arrived, 0, (0 if state is None else state) + picked)
+        return np.where(self.leaves(picks, rows[:, 5]), LEAVE, PICK), picks
+
+    @abstractmethod
+    def leaves(self, picks: npt.NDArray[np.int64], time: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
+        """Whether to leave, `(B,)`, after so many picks at this bush, at `time` t/T."""
+
+
+class FixedPicksAgent(PickCountingAgent):
+    """Picks a fixed number of times at every bush.
+
+    Args:
+        number: How often.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
+
+    def leaves(self, picks: npt.NDArray[np.int64], time: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
+        """See `PickCountingAgent`."""
+        return picks >= self.number
+
+
+class MarginalValueAgent(PickCountingAgent):
+    """Oracle: leaves exactly when that is worth more, by dynamic programming over (steps left, picks here).
+
+    Args:
+        steps: Steps in a lifetime.
+    """
+
+    needs_task = True
+
+    def __init__(self, steps: int) -> None:
+        super().__init__()
+        self.steps = steps
+        self._leave: npt.NDArray[np.bool_] = np.zeros((0, steps + 1, steps + 1), dtype=np.bool_)
+
+    def begin(self, tasks: Sequence[Task], seed: int) -> None:
+        """See `ReferenceAgent`; solves each task."""
+        super().begin(tasks, seed)
+        keep = np.array([number_of(task, "keep") for task in tasks])
+        walk = np.array([number_of(task, "walk") for task in tasks], dtype=np.int64)
+        # value[b, h, j]: what h more steps are worth at a bush picked j times.
+        value = np.zeros((len(tasks), self.steps + 1, self.steps + 2))
+        self._leave = np.zeros((len(tasks), self.steps + 1, self.steps + 1), dtype=np.bool_)
+        pays = keep[:, None] ** np.arange(self.steps + 1)
+        every = np.arange(len(tasks))
+        for left in range(1, self.steps + 1):
+            stay = pays + value[:, left - 1, 1:]
+            go = value[every, np.maximum(left - walk, 0), 0][:, None]
+            self._leave[:, left] = go > stay
+            value[:, left, :-1] = np.maximum(stay, go)
+
+    def leaves(self, picks: npt.NDArray[np.int64], time: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
+        """See `PickCountingAgent`."""
+        left = self.steps - np.rint(time.astype(np.float64) * self.steps).astype(np.int64)
+        return self._leave[np.arange(len(picks)), left, picks]
+
+
+gymnasium.register(ENV_ID, entry_point=PatchLeavingEnv, vector_entry_point=PatchLeavingVectorEnv)
+register_distribution(ENV_ID, PatchTasks)
