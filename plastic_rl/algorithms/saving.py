@@ -167,6 +167,9 @@ def _restore_lifetimes(algorithm: PlasticA2C, checkpoint: Checkpoint) -> None:
             stacklevel=2,
         )
         algorithm._plastic_state = algorithm.newborn_state()
+        if env_state is not None:
+            # The environment went on to its next lifetimes; the seed kept for a first reset would turn it back.
+            env._reset_seeds()
         algorithm._last_obs = cast("Any", env.reset())
         algorithm._last_episode_starts = np.ones(algorithm.n_envs, dtype=bool)
     else:

@@ -25,9 +25,7 @@ def vec_env_state(env: VecEnv) -> dict[str, Any] | None:
 
 
 def load_vec_env_state(env: VecEnv, state: dict[str, Any]) -> bool:
-    """Put back what `vec_env_state` took; false where this VecEnv cannot."""
-    if _restarts(state):
-        return False
+    """Put back what `vec_env_state` took; false where the environments can only go on with their next lifetimes."""
     wrappers = list(state["wrappers"])
     layer: Any = env
     while isinstance(layer, VecEnvWrapper):
@@ -38,10 +36,10 @@ def load_vec_env_state(env: VecEnv, state: dict[str, Any]) -> bool:
         if not hasattr(type(layer), "set_state"):
             return False
         layer.set_state(state["vector"])
-        return True
+        return not _restarts(state["vector"])
     for row, own in enumerate(state["rows"]):
         layer.env_method("set_state", own, indices=[row])
-    return True
+    return not _restarts(state["rows"])
 
 
 def _restarts(state: Any) -> bool:

@@ -1,0 +1,283 @@
+"""PlasticA2C itself: what one iteration computes, what is carried from rollout to rollout, what is refused."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+from stable_baselines3.common.callbacks import BaseCallback
+
+from plastic_rl.algorithms import PlasticA2C
+from plastic_rl.algorithms.rollout import advantages_and_returns
+from plastic_rl.config import Schedule
+from plastic_rl.envs import Lifetime
+from plastic_rl.errors import ConfigError, NonFiniteError, SpaceError, UnknownNameError
+
+BANDIT = "plastic_rl/ReversalBandit-v0"
+SMALL = {"network": {"hidden_size": 8}}
+
+
+def make(env: Any = BANDIT, policy: str = "BackpropaminePolicy", **kwargs: Any) -> PlasticA2C:
+    kwargs = {"n_envs": 4, "seed": 3, "policy_kwargs": SMALL, "env_kwargs": {"steps": 20}, **kwargs}
+    if env != BANDIT and "steps" in kwargs["env_kwargs"]:
+        kwargs["env_kwargs"] = {}
+    return PlasticA2C(policy, env, **kwargs)
+
+
+def params_of(agent: PlasticA2C) -> dict[str, torch.Tensor]:
+    return {name: parameter.detach().clone() for name, parameter in agent.policy.named_parameters()}
+
+
+def equal(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_rollout_is_one_lifetime_by_default() -> None:
+    agent = make()
+    assert agent.n_steps == 20
+    agent.learn(4 * 20 * 3)
+    assert (agent.num_timesteps, agent.iterations, agent._n_updates) == (240, 3, 3)
+    assert len(agent.score_buffer) == 12
+    assert all(4.0 - 1e-6 <= score <= 16.0 + 1e-6 for score in agent.score_buffer)  # 20 pulls of .2 or .8
+
+
+def test_same_seed_same_bytes_and_global_streams_untouched() -> None:
+    random.seed(11)
+    np.random.seed(11)  # noqa: NPY002
+    torch.manual_seed(11)
+    before = (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state())  # type: ignore[index]  # noqa: NPY002
+    one, two, other = make().learn(400), make().learn(400), make(seed=4).learn(400)
+    after = (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state())  # type: ignore[index]  # noqa: NPY002
+    assert before[:2] == after[:2]
+    assert torch.equal(before[2], after[2])
+    assert equal(params_of(one), params_of(two))
+    assert not equal(params_of(one), params_of(other))
+
+
+@pytest.mark.parametrize("policy", ["BackpropaminePolicy", "PlasticPolicy", "RNNPolicy", "GRUPolicy", "LSTMPolicy"])
+@pytest.mark.parametrize("n_steps", [None, 7])
+def test_unroll_reproduces_what_acting_computed(policy: str, n_steps: int | None) -> None:
+    """The log probabilities that learning sees are those of the actions that were taken, starts in mid-rollout too."""
+    agent = make(policy=policy, n_steps=n_steps)
+    seen: list[torch.Tensor] = []
+    act = agent.policy.act
+
+    def record(*args: Any) -> Any:
+        actions, state = act(*args)
+        features, _ = agent.policy.features(*args[:4])
+        head = agent.policy.action_head(features)
+        seen.append(torch.log_softmax(head, -1).gather(-1, actions.unsqueeze(-1)).squeeze(-1))
+        return actions, state
+
+    agent.policy.act = record  # type: ignore[method-assign]
+    agent.learn(4 * 20 * 2)
+    steps = agent.n_steps
+    del agent.policy.act  # the method again
+    before = make(policy=policy, n_steps=n_steps)
+    before.learn(agent.num_timesteps - 4 * steps)  # the parameters with which the last rollout was acted
+    with torch.no_grad():
+        result = before.policy.evaluate(
+            before.policy.parameters_by_name(),
+            agent.rollout.observations,
+            agent.rollout.actions,
+            agent.collector.state_before,
+            agent.rollout.episode_starts,
+        )
+    assert torch.allclose(result.log_probability, torch.stack(seen[-steps:]), atol=2e-6)
+    if n_steps == 7:
+        assert agent.rollout.episode_starts[1:].any()
+
+
+def test_state_is_carried_between_truncated_rollouts() -> None:
+    agent = make(n_steps=5)
+    agent.learn(4 * 5 * 2)  # two rollouts inside the first lifetime of 20 steps
+    trace = agent.collector.state_before["hebb"] if "hebb" in agent.collector.state_before else None
+    entries = agent.collector.state_before if trace is None else {"hebb": trace}
+    assert any(bool(entry.abs().sum() > 0) for entry in entries.values())
+    assert not agent.rollout.episode_starts.any()
+    assert all(not entry.requires_grad for entry in agent._plastic_state.values())
+
+
+def test_loss_of_one_iteration_by_hand() -> None:
+    """Policy, value, entropy and sum-of-squares terms, recomputed from the rollout with torch.distributions."""
+    agent = make(ent_coef=0.03, sum_p2_coef=0.2, vf_coef=0.7, gamma=0.8, gae_lambda=0.6)
+    start = params_of(agent)
+    agent.learn(80, log_interval=0)
+    reference = make()
+    with torch.no_grad():
+        for name, parameter in reference.policy.named_parameters():
+            parameter.copy_(start[name])
+    rollout, policy = agent.rollout, reference.policy
+    features, _ = policy.network.unroll(
+        dict(policy.network.named_parameters()),
+        rollout.observations,
+        policy.feedback(rollout.observations, rollout.episode_starts),
+        policy.network.initial_state(4),
+        rollout.episode_starts,
+    )
+    dist = torch.distributions.Categorical(logits=policy.action_head(features))
+    values = policy.value_head(features).squeeze(-1)
+    assert bool(rollout.ended[-1].all())
+    assert not rollout.bootstrap.any()
+    advantages, returns = advantages_and_returns(
+        rollout.rewards, values.detach(), rollout.ended, rollout.bootstrap, agent.collector.last_values, 0.8, 0.6
+    )
+    loss = -(advantages * dist.log_prob(rollout.actions)).mean() + 0.7 * (returns - values).square().mean()
+    loss = loss - 0.03 * dist.entropy().mean() + 0.2 * dist.probs.square().sum(-1).mean()
+    assert loss.item() == pytest.approx(agent.logger.name_to_value["train/loss"], abs=1e-5)
+
+
+def test_centred_rewards_are_rewards_less_their_running_mean() -> None:
+    agent = make(center_rewards=True)
+    agent.learn(80)
+    assert agent._reward_count == 80
+    assert agent._reward_mean == pytest.approx(agent.rollout.rewards.mean().item(), abs=1e-6)
+    first = agent.rollout.rewards.sum().item()
+    agent.learn(80, reset_num_timesteps=False)
+    assert agent._reward_mean == pytest.approx((first + agent.rollout.rewards.sum().item()) / 160, abs=1e-6)
+    with pytest.raises(ConfigError, match="center_rewards needs lifetimes of a fixed length"):
+        make("CartPole-v1", center_rewards=True)
+
+
+def test_plasticity_has_its_own_learning_rate() -> None:
+    agent = make(plasticity_lr_scale=0.0, learning_rate=Schedule(start=1e-2, end=0.0))
+    before = params_of(agent)
+    agent.learn(400)
+    after = params_of(agent)
+    frozen = set(agent.policy.plasticity_parameters())
+    assert frozen
+    assert all(torch.equal(before[name], after[name]) for name in frozen)
+    assert not torch.equal(before["network.recurrent_weight"], after["network.recurrent_weight"])
+
+
+def test_learning_rate_schedule_reaches_the_optimizer() -> None:
+    agent = make(learning_rate=Schedule(start=1e-2, end=2e-3), optimizer="rmsprop")
+    rates: list[float] = []
+
+    class Watch(BaseCallback):
+        def _on_step(self) -> bool:
+            return True
+
+        def _on_rollout_start(self) -> None:
+            rates.append(self.model.policy.optimizer.param_groups[0]["lr"])
+
+    agent.learn(80 * 4, callback=Watch())
+    final = agent.policy.optimizer.param_groups[0]["lr"]
+    assert [*rates[1:], final] == pytest.approx([8e-3, 6e-3, 4e-3, 2e-3])
+
+
+def test_fixed_rule_is_the_same_network_without_plasticity() -> None:
+    agent = make(policy_kwargs={"network": {"rule": "fixed", "hidden_size": 8}})
+    agent.learn(400)
+    alpha = params_of(agent)["network.alpha"]
+    assert not alpha.any()
+
+
+class TruncatedCounter(gym.Env[np.ndarray, int]):
+    """Reward 1 a step, cut off from outside after 5 steps: its value is 1 / (1 - gamma)."""
+
+    observation_space = spaces.Box(0.0, 1.0, (1,), np.float32)
+    action_space = spaces.Discrete(2)
+
+    def __init__(self, truncate: bool = True) -> None:
+        self.truncate = truncate
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        super().reset(seed=seed)
+        self.time = 0
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action: int) -> Any:
+        self.time += 1
+        over = self.time == 5
+        return np.full(1, self.time / 5, np.float32), 1.0, over and not self.truncate, over and self.truncate, {}
+
+
+def test_truncation_bootstraps_with_the_plastic_state_of_that_lifetime() -> None:
+    agent = make(Lifetime(TruncatedCounter()), n_steps=7, n_envs=1)
+    values: list[torch.Tensor] = []
+    value = agent.policy.value
+
+    def record(params: Any, observation: Any, state: Any, start: Any) -> Any:
+        result = value(params, observation, state, start)
+        values.append(result)
+        # A lifetime that goes on: its plastic state must not be the newborn one.
+        if len(values) == 1:
+            assert not start.any()
+            assert any(bool(entry.abs().sum() > 0) for entry in state.values())
+            assert observation[0, 0] == 1.0  # the last observation of the lifetime, not the first of the next
+        return result
+
+    agent.policy.value = record  # type: ignore[method-assign]
+    agent.learn(7)
+    assert agent.rollout.ended.squeeze(-1).tolist() == [False] * 4 + [True] + [False] * 2
+    assert agent.rollout.bootstrap[4, 0] == values[0][0]
+    assert agent.rollout.bootstrap.count_nonzero() == 1
+    ends = make(Lifetime(TruncatedCounter(truncate=False)), n_steps=7, n_envs=1)
+    ends.learn(7)
+    assert not ends.rollout.bootstrap.any()
+
+
+def test_next_step_autoreset_gives_the_lifetimes_of_same_step_and_counts_no_dummy_step() -> None:
+    """Both modes see the same lifetimes; the dummy step is neither learned from nor scored."""
+    modes = gym.vector.AutoresetMode
+    same, following = (
+        make(gym.make_vec(BANDIT, 3, autoreset_mode=mode, steps=20), n_steps=steps)
+        for mode, steps in ((modes.SAME_STEP, 41), (modes.NEXT_STEP, 42))
+    )
+    same.learn(3 * 41)
+    following.learn(3 * 42)
+    dummy = following.rollout.counted == 0
+    assert dummy[20].all()
+    assert dummy[41].all()
+    assert int(dummy.sum()) == 6
+    assert (same.rollout.counted == 1).all()
+    assert following.rollout.ended[19].all()
+    assert following.rollout.episode_starts[21].all()
+    assert not following.rollout.rewards[20].any()
+    assert len(same.score_buffer) == len(following.score_buffer) == 6
+    assert all(4.0 - 1e-6 <= score <= 16.0 + 1e-6 for score in following.score_buffer)
+
+
+def test_nan_is_named_and_parameters_are_left_alone() -> None:
+    agent = make(n_steps=None)
+    agent.learn(80)
+    with torch.no_grad():
+        agent.policy.network.get_parameter("alpha").fill_(float("nan"))
+    with pytest.raises(NonFiniteError, match=r"update 2, at 160 steps.*parameter network\.alpha"):
+        agent.learn(80, reset_num_timesteps=False)
+    assert not torch.isnan(agent.policy.network.get_parameter("recurrent_weight")).any()
+
+
+class NaNReward(TruncatedCounter):
+    def step(self, action: int) -> Any:
+        observation, _, terminated, truncated, info = super().step(action)
+        return observation, float("nan"), terminated, truncated, info
+
+
+def test_nan_from_the_environment_is_blamed_on_it() -> None:
+    with pytest.raises(NonFiniteError, match="environment 0 at step"):
+        make(Lifetime(NaNReward()), n_envs=1, n_steps=5).learn(5)
+
+
+def test_bad_arguments_say_what_is_valid() -> None:
+    with pytest.raises(UnknownNameError, match="Did you mean 'BackpropaminePolicy'"):
+        make(policy="BackpropaminPolicy")
+    with pytest.raises(ConfigError, match="optimizer must be one of"):
+        make(optimizer="sgd")
+    with pytest.raises(ConfigError, match="n_steps"):
+        make(n_steps=0)
+    with pytest.raises(UnknownNameError, match="ReversalBandit"):
+        make("plastic_rl/ReversalBandi-v0")
+    with pytest.raises(SpaceError, match="make_vector"):
+        make(gym.make_vec("CartPole-v1", 2))
+    agent = make()
+    with pytest.raises(SpaceError, match="Lifetime"):
+        agent.predict(np.zeros((4, 0), np.float32))
+    with pytest.raises(SpaceError, match=r"expected observations \(B, 5\)"):
+        agent.predict(np.zeros((4, 9), np.float32))
