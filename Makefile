@@ -3,8 +3,6 @@
 
 PYTHON ?= python3
 VENV ?= .venv
-# The CPU build of torch; an empty TORCH_INDEX leaves the choice of build to pip's own settings.
-TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.set-up-for-plastic-rl
 WORKERS ?= 2
@@ -32,10 +30,8 @@ $(STAMP): pyproject.toml constraints.txt
 		|| { echo "plastic_rl needs Python 3.11 or newer; choose one with: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(BIN)/python -m ensurepip
-	$(BIN)/python -c 'import torch' 2>/dev/null \
-		|| { test -n "$(TORCH_INDEX)" && $(BIN)/python -m pip install --retries 1 --no-deps -c constraints.txt \
-			--index-url "$(TORCH_INDEX)" torch; } \
-		|| $(BIN)/python -m pip install -c constraints.txt torch
+	# torch alone and first: pip's own settings (an index or a folder of files) decide which build it is.
+	$(BIN)/python -c 'import torch' 2>/dev/null || $(BIN)/python -m pip install -c constraints.txt torch
 	$(BIN)/python -m pip install -c constraints.txt -e '.[dev]'
 	@touch $@
 
