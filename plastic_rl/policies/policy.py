@@ -79,7 +79,7 @@ class PlasticPolicy(BasePolicy):
         self.feedback_layout = feedback
         self.distribution = make_distribution(action_space)
         generator = generator if generator is not None else torch.Generator().manual_seed(0)
-        self.network_config = {**self.default_network, **(network or {})}
+        self.network_config = _completed(network or {}, self.default_network)
         self.network = make_network(
             self.network_config,
             input_size=self.input_size,
@@ -278,6 +278,11 @@ class LSTMPolicy(PlasticPolicy):
     """Control: a long short-term memory network (as in RL2; Wang et al. 2016, Duan et al. 2016)."""
 
     default_network: ClassVar[Mapping[str, Any]] = {"kind": "lstm"}
+
+
+def _completed(network: Mapping[str, Any], default: Mapping[str, Any]) -> dict[str, Any]:
+    """Fill in what `network` leaves out; a network of another kind than the default's shares none of its keys."""
+    return {**default, **network} if network.get("kind", default["kind"]) == default["kind"] else dict(network)
 
 
 def _linear(inputs: int, outputs: int, scale: float, generator: torch.Generator) -> nn.Linear:
