@@ -62,7 +62,8 @@ class Lifetime(gymnasium.Wrapper[npt.NDArray[np.float32], Any, Any, Any]):
         low, high = flat_bounds(env.observation_space)
         self._codec = ActionCodec(env.action_space)
         self.feedback = FeedbackLayout.after(low.size, self._codec.size)
-        self.observation_space = lifetime_space(low, high, self._codec)
+        space: spaces.Space[Any] = lifetime_space(low, high, self._codec)
+        self.observation_space = space
         self.action_space = self._codec.space
         self.metadata = {**env.metadata, "feedback": self.feedback.to_dict()}
         limit = None if env.spec is None else env.spec.max_episode_steps
