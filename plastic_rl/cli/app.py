@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Sequence
 
-import click
 import typer
 
 from plastic_rl.cli import inspecting, scoring, training
@@ -45,24 +42,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code: 0, 2 after a message about bad input, 130 after Ctrl-C.
     """
     try:
-        code = app(args=None if arguments is None else list(arguments), standalone_mode=False)
-    except click.exceptions.NoArgsIsHelpError as error:
-        typer.echo(error.message)
-        return 0
-    except click.ClickException as error:
-        error.show()
-        return error.exit_code
-    except (click.Abort, KeyboardInterrupt):
+        app(args=None if arguments is None else list(arguments))
+    except SystemExit as end:
+        # The parser turns Ctrl-C into its own Abort, and that into exit code 1.
+        if isinstance(end.__context__, typer.Abort):
+            return INTERRUPTED
+        return end.code if isinstance(end.code, int) else 0
+    except KeyboardInterrupt:
         return _fail("stopped.", INTERRUPTED)
-    except PlasticRLError as error:
+    except (PlasticRLError, OSError) as error:
         return _fail(f"error: {error}", BAD_INPUT)
-    except BrokenPipeError:
-        # The reader of our output went away (`plastic-rl envs list | head`); that is no error.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except OSError as error:
-        return _fail(f"error: {error}", BAD_INPUT)
-    return code if isinstance(code, int) else 0
+    return 0
 
 
 def _fail(message: str, code: int) -> int:

@@ -13,12 +13,13 @@ import numpy as np
 from gymnasium.envs.registration import EnvSpec, load_env_creator
 from gymnasium.utils.env_checker import check_env
 
-from plastic_rl.envs import make_vector
+from plastic_rl.envs import TaskVectorEnv, make_vector
 from plastic_rl.errors import PlasticRLError
 from plastic_rl.feedback import FeedbackLayout
 from plastic_rl.tasks import DISTRIBUTIONS, distribution_for
 from plastic_rl.tasks.catalog import spec_of
 
+_NOT_ITS_OWN = {"self", "num_envs", "render_mode"}
 ROWS = 3
 STEPS = 50
 
@@ -34,8 +35,11 @@ def listing(*, everything: bool) -> str:
 
 
 def _entry_point(spec: EnvSpec) -> Any:
-    entry = spec.entry_point or spec.vector_entry_point
-    return load_env_creator(entry) if isinstance(entry, str) else entry
+    """The class or function that documents the environment: the vectorised one, where it is written so."""
+    entries = [entry for entry in (spec.vector_entry_point, spec.entry_point) if entry is not None]
+    creators = [load_env_creator(entry) if isinstance(entry, str) else entry for entry in entries]
+    families = [creator for creator in creators if isinstance(creator, type) and issubclass(creator, TaskVectorEnv)]
+    return [*families, *reversed(creators)][0]
 
 
 def _summary(env_id: str) -> str:
@@ -77,7 +81,7 @@ def description(env_id: str) -> str:
 def _arguments(creator: Any, spec: EnvSpec) -> list[str]:
     found = []
     for name, parameter in inspect.signature(creator).parameters.items():
-        if parameter.kind in {parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL} or name in {"self", "render_mode"}:
+        if parameter.kind in {parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL} or name in _NOT_ITS_OWN:
             continue
         default = spec.kwargs.get(name, parameter.default)
         found.append(name if default is parameter.empty else f"{name}={default!r}")

@@ -7,6 +7,7 @@ import platform
 import sys
 from importlib import metadata
 
+import plastic_rl
 from plastic_rl.errors import PlasticRLError
 
 REQUIRED = (
@@ -58,6 +59,8 @@ def report() -> tuple[list[str], bool]:
 
 
 def _version(name: str) -> str | None:
+    if name == "plastic-rl":
+        return plastic_rl.__version__
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:

@@ -193,7 +193,11 @@ def _check_network(mapping: Any) -> tuple[dict[str, Any], list[str]]:
     except UnknownNameError as error:
         return {}, [f"network.kind: {error}"]
     validated, problems = check(model, dict(mapping), prefix=["network"])
-    return ({} if validated is None else validated.model_dump(mode="json")), problems
+    if validated is None:
+        return {}, problems
+    short = validated.model_dump(mode="json", exclude_none=True)
+    # Most nulls say nothing: those that stand for "as the rule has it".
+    return (short if model.model_validate(short) == validated else validated.model_dump(mode="json")), problems
 
 
 def _check_names(mapping: Mapping[str, Any]) -> list[str]:

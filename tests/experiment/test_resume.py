@@ -1,0 +1,147 @@
+"""Killed at any moment, of training or of saving, and resumed: the same bytes as a run that was never disturbed."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+CONFIG = """
+environment: {id: plastic_rl/ReversalBandit-v0, kwargs: {steps: 30}}
+network: {kind: plastic_rnn, rule: backpropamine_retroactive, hidden_size: 12}
+algorithm:
+  {name: a2c, total_timesteps: 14400, n_envs: 16, n_steps: 20, learning_rate: {start: 5e-3, end: 0}, center_rewards: true}
+evaluation: {tasks: 40, valid_tasks: 20}
+checkpoint: {interval: 4}
+logging: {interval: 3, tensorboard: false}
+"""
+"""Rollouts of 20 steps in lifetimes of 30: checkpoints fall into the middle of lifetimes."""
+
+PARTS = ["params.safetensors", "optimizer.safetensors", "state.safetensors", "rng.json", "env.json", "algorithm.json"]
+
+
+def launch(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "plastic_rl", *arguments]
+    return subprocess.Popen(
+        command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def run(folder: Path, *arguments: str) -> tuple[int, str]:
+    process = launch(folder, *arguments)
+    output, _ = process.communicate(timeout=300)
+    return process.returncode, output
+
+
+def rows(run_folder: Path) -> int:
+    file = run_folder / "metrics.csv"
+    return file.read_bytes().count(b"\n") if file.exists() else 0
+
+
+def saving(run_folder: Path) -> bool:
+    return any((run_folder / "checkpoints").glob(".unfinished-*"))
+
+
+def kill_when(process: subprocess.Popen[str], condition: Callable[[], bool], delay: float) -> bool:
+    """Wait for the condition, then a moment, then kill; false if the process ended by itself before."""
+    deadline = time.monotonic() + 120
+    while not condition():
+        if process.poll() is not None or time.monotonic() > deadline:
+            return False
+        time.sleep(0.0005)
+    time.sleep(delay)
+    process.send_signal(signal.SIGKILL)
+    process.communicate(timeout=60)
+    return process.returncode == -signal.SIGKILL
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("undisturbed")
+    (folder / "config.yaml").write_text(CONFIG)
+    code, output = run(folder, "train", "config.yaml", "--name", "whole")
+    assert code == 0, output
+    return folder / "runs" / "whole"
+
+
+def assert_same_bytes(run_folder: Path, undisturbed: Path) -> None:
+    assert (run_folder / "metrics.csv").read_bytes() == (undisturbed / "metrics.csv").read_bytes()
+    steps = sorted(entry.name for entry in (undisturbed / "checkpoints").iterdir())
+    assert sorted(entry.name for entry in (run_folder / "checkpoints").iterdir()) == steps
+    assert "14400" in steps
+    for part in PARTS:
+        mine, whole = (path / "checkpoints" / "14400" / part for path in (run_folder, undisturbed))
+        assert mine.read_bytes() == whole.read_bytes(), part
+
+
+def test_killed_runs_end_with_the_same_bytes(tmp_path: Path, undisturbed: Path) -> None:
+    (tmp_path / "config.yaml").write_text(CONFIG)
+    folder = tmp_path / "runs" / "killed"
+    generator = random.Random(20)
+    kills = 0
+    process = launch(tmp_path, "train", "config.yaml", "--name", "killed")
+    # Before the first checkpoint, while saving, and at moments between.
+    for condition in (
+        lambda: rows(folder) >= 2,
+        lambda: saving(folder),
+        lambda: rows(folder) >= 10,
+        lambda: rows(folder) >= 14 and saving(folder),
+    ):
+        kills += kill_when(process, condition, generator.uniform(0, 0.03))
+        process = launch(tmp_path, "resume", "killed")
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+    assert kills >= 3
+    assert_same_bytes(folder, undisturbed)
+    assert not list(folder.glob("**/.unfinished-*"))
+
+
+def test_ctrl_c_saves_says_where_and_exits_130(tmp_path: Path, undisturbed: Path) -> None:
+    (tmp_path / "config.yaml").write_text(CONFIG)
+    folder = tmp_path / "runs" / "stopped"
+    process = launch(tmp_path, "train", "config.yaml", "--name", "stopped")
+    while rows(folder) < 4:
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.001)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    [saved] = [line for line in output.splitlines() if line.startswith("stopped: saved in runs/stopped/checkpoints/")]
+    assert saved.endswith("Go on with: plastic-rl resume runs/stopped")
+    checkpoint = saved.removeprefix("stopped: saved in ").split(". Go on")[0]
+    assert (tmp_path / checkpoint / "manifest.json").is_file()
+    assert "Traceback" not in output
+
+    code, output = run(tmp_path, "resume", "stopped")
+    assert code == 0, output
+    assert (folder / "metrics.csv").read_bytes() == (undisturbed / "metrics.csv").read_bytes()
+    mine, whole = (path / "checkpoints" / "14400" / "params.safetensors" for path in (folder, undisturbed))
+    assert mine.read_bytes() == whole.read_bytes()
+
+    code, output = run(tmp_path, "resume", "stopped")
+    assert (code, output.startswith("error: runs/stopped is finished")) == (2, True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(6))
+def test_killed_at_random_times(tmp_path: Path, undisturbed: Path, seed: int) -> None:
+    (tmp_path / "config.yaml").write_text(CONFIG)
+    folder = tmp_path / "runs" / "killed"
+    generator = random.Random(seed)
+    process = launch(tmp_path, "train", "config.yaml", "--name", "killed")
+    for _ in range(8):
+        started = rows(folder)
+        if not kill_when(process, lambda started=started: rows(folder) != started, generator.uniform(0, 0.6)):
+            break
+        process = launch(tmp_path, "resume", "killed")
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0 or "is finished" in output, output
+    assert_same_bytes(folder, undisturbed)
