@@ -82,7 +82,7 @@ class GittinsIndex:
     Args:
         steps: Pulls in a lifetime, n.
         prior: Beta parameters of an arm.
-        levels: Number of grid intervals of L on [0, 1].
+        levels: Number of grid intervals of L on [0, 1]; None: 512, or 128 beyond 120 steps, to keep it to seconds.
 
     >>> index = GittinsIndex(2)
     >>> one, zero = np.array([1]), np.array([0])
@@ -90,9 +90,11 @@ class GittinsIndex:
     [0.5, 0.556]
     """
 
-    def __init__(self, steps: int, prior: tuple[float, float] = (1.0, 1.0), levels: int = 128) -> None:
+    def __init__(self, steps: int, prior: tuple[float, float] = (1.0, 1.0), levels: int | None = None) -> None:
         self.steps = steps
         paid, missed = prior
+        if levels is None:
+            levels = 512 if steps <= 120 else 128
         # Belief states (m pulls, s successes) in the order of m: those reachable with h pulls left are a prefix.
         pulls = np.repeat(np.arange(steps), np.arange(1, steps + 1))
         wins = np.arange(pulls.size) - pulls * (pulls + 1) // 2
