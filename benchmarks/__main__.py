@@ -52,34 +52,36 @@ def table(result: dict[str, Any]) -> str:
     setting = result["setting"]
     size = f"side {setting['side']}, {setting['steps']} steps, {setting['batch']} lifetimes"
     title = f"Training iteration on the grid maze: {size}, {setting['hidden']} hidden units, one thread"
-    header = f"{'rule':<12} {'version':<24} {'ms':>8} {'lifetimes/s':>12} {'times loop':>11}"
-    lines = [title, "", f"{header} {'MB':>8} {'MB/step':>8} {'MB/further step':>16}"]
+    header = f"{'rule':<12} {'version':<24} {'ms':>7} {'CPU ms':>7} {'lifetimes/s':>12} {'ratio':>6} {'CPU':>6}"
+    lines = [title, "", f"{header} {'MB':>7} {'MB/step':>8} {'further':>8}"]
     for rule, versions in result["training"].items():
-        slowest = versions["loop"]["seconds"]
         for version, numbers in versions.items():
+            line = (
+                f"{rule:<12} {version:<24} {1e3 * numbers['seconds']:7.0f} {1e3 * numbers['cpu_seconds']:7.0f} "
+                f"{numbers['episodes_per_second']:12.1f} {numbers['times_bare_loop']:6.2f} "
+                f"{numbers['times_bare_loop_cpu']:6.2f}"
+            )
             memory = result["memory"].get(rule, {}).get(version)
-            cells = (
-                f"{memory['megabytes']:8.0f} {memory['megabytes_per_step']:8.3f} "
-                f"{memory['megabytes_per_further_step']:16.3f}"
-                if memory
-                else ""
-            )
-            lines.append(
-                f"{rule:<12} {version:<24} {1e3 * numbers['seconds']:8.1f} {numbers['episodes_per_second']:12.1f} "
-                f"{slowest / numbers['seconds']:11.2f} {cells}".rstrip()
-            )
-    lines += ["", "Environment steps per second (random actions)"]
+            if memory:
+                line += f" {memory['megabytes']:7.0f} {memory['megabytes_per_step']:8.3f}"
+                line += f" {memory['megabytes_per_further_step']:8.3f}"
+            lines.append(line)
+    lines += ["", "Environment steps per second of CPU time (random actions)"]
     steps = result["environment_steps_per_second"]
     lines += [f"{name:<24} {speed:12,.0f} {speed / steps['scalar']:8.1f}x" for name, speed in steps.items()]
-    ratios = {
-        rule: versions["loop, bare environments"]["seconds"] / versions["plastic_rl"]["seconds"]
-        for rule, versions in result["training"].items()
-    }
     lines.append("")
-    for rule, ratio in ratios.items():
+    for rule, versions in result["training"].items():
+        ratio = versions["plastic_rl"]["times_bare_loop"]
         verdict = "reached" if ratio >= REQUIRED_RATIO else "NOT reached"
         lines.append(f"{rule}: {ratio:.2f} times the loop version on bare environments; {REQUIRED_RATIO:g}: {verdict}")
-    lines.append("MB: peak resident memory less that before training, in a fresh process each.")
+    lines.append(
+        "ms: medians. ratio, CPU: how many times as fast as the loop on bare environments, by wall clock and by CPU "
+        "time,\nmedian over rounds that ran in turn."
+    )
+    lines.append(
+        "MB: peak resident memory less that before training, in a fresh process each; /step: over the steps of a "
+        "lifetime;\nfurther: what each step adds when a lifetime takes twice as many."
+    )
     return "\n".join(lines)
 
 

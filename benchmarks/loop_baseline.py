@@ -105,7 +105,7 @@ class LoopTrainer:
         finished = False
         while not finished:
             logits, value, state = self.net(torch.as_tensor(np.stack(observations)), state)
-            policy = Categorical(logits=logits)
+            policy: Any = Categorical(logits=logits)
             actions = policy.sample()
             log_probs.append(policy.log_prob(actions))
             values.append(value)

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 MEGABYTE = 1e6
 
@@ -37,26 +37,30 @@ def _status(field: str) -> float:
     raise RuntimeError(f"/proc/self/status has no {field}: memory is measured on Linux only")
 
 
-def alternate(contestants: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    """Run all contestants once to warm up, then `rounds` times in turn (A B A B: a busy machine slows all alike).
+class Seconds(NamedTuple):
+    """Readings of both clocks, one for each round: the CPU's does not count the time that others had the core."""
 
-    Returns:
-        Seconds of each round, by contestant.
-    """
+    wall: list[float]
+    cpu: list[float]
+
+
+def alternate(contestants: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, Seconds]:
+    """Run all contestants once to warm up, then `rounds` times in turn (A B A B: a busy machine slows all alike)."""
     for run in contestants.values():
         run()
-    seconds: dict[str, list[float]] = {name: [] for name in contestants}
+    seconds = {name: Seconds([], []) for name in contestants}
     for _ in range(rounds):
         for name, run in contestants.items():
-            before = time.perf_counter()
+            wall, cpu = time.perf_counter(), time.process_time()
             run()
-            seconds[name].append(time.perf_counter() - before)
+            seconds[name].wall.append(time.perf_counter() - wall)
+            seconds[name].cpu.append(time.process_time() - cpu)
     return seconds
 
 
-def typical(seconds: list[float]) -> float:
-    """Median seconds."""
-    return median(seconds)
+def ratio(slow: list[float], fast: list[float]) -> float:
+    """Median over rounds of `slow / fast`: the two of a round ran one right after the other."""
+    return median(before / after for before, after in zip(slow, fast, strict=True))
 
 
 def in_fresh_process(arguments: list[str]) -> Any:

@@ -130,6 +130,13 @@ def run_lifetimes(
         ValueError: If there are no tasks, or `batch_size` is below 1.
         SpaceError: If the agent declares spaces that are not the environment's.
         RunError: If a lifetime lasts longer than `max_steps`.
+
+    >>> from plastic_rl.tasks import distribution_for
+    >>> distribution = distribution_for("plastic_rl/ReversalBandit-v0")
+    >>> oracle = distribution.reference_agents("test")["oracle"]
+    >>> tasks = distribution.tasks("test", 0, 3)
+    >>> run_lifetimes(oracle, "plastic_rl/ReversalBandit-v0", tasks).totals.round(9).tolist()
+    [80.0, 80.0, 80.0]
     """
     if not tasks:
         raise ValueError("run_lifetimes needs at least one task")

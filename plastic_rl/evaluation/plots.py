@@ -35,7 +35,7 @@ class _Style(NamedTuple):
 
 _AGENT = _Style(PALETTE[0], "-", 2.4, 6)
 _FROZEN = _Style(PALETTE[1], "--", 1.8, 5)
-_LIMIT = _Style("#000000", (0, (5, 1.5)), 1.6, 4)
+_LIMIT = _Style("#000000", (0, (5, 2.5)), 1.4, 7)  # above the agent, which may cover it
 _ORACLE = _Style("#777777", ":", 1.8, 3)
 _RANDOM = _Style("#999999", "-", 1.2, 2)
 _OTHERS = (

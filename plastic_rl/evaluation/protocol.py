@@ -83,6 +83,11 @@ def evaluate(
     Raises:
         UnknownNameError: If the distribution has no such split.
         SpaceError: If the agent does not fit the environment.
+
+    >>> agent = distribution_for("plastic_rl/ReversalBandit-v0").reference_agents("test")["oracle"]
+    >>> evaluation = evaluate(agent, "plastic_rl/ReversalBandit-v0", tasks=10, resamples=100)
+    >>> round(evaluation.splits["test"].raw_score, 6), evaluation.splits["test"].limit_kind
+    (80.0, 'bayes')
     """
     kwargs = dict(env_kwargs or {})
     distribution = distribution_for(env_id, kwargs)

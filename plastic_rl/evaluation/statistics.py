@@ -100,7 +100,7 @@ def percentile_interval(samples: npt.ArrayLike, confidence: float = 0.95) -> tup
         Low and high ends, each of shape `(...)`.
 
     >>> low, high = percentile_interval([float(i) for i in range(101)], 0.9)
-    >>> float(low), float(high)
+    >>> round(float(low), 6), round(float(high), 6)
     (5.0, 95.0)
     """
     tail = (1.0 - _checked_confidence(confidence)) / 2.0

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import torch
 
+from benchmarks import measure
 from benchmarks.__main__ import main, table
 from benchmarks.loop_baseline import PlasticNet, Rule
 from benchmarks.training import Setting, plastic_a2c, trainer
@@ -72,24 +73,30 @@ def test_both_versions_train_the_same_number_of_steps() -> None:
 
 
 def test_the_report_says_whether_the_promise_holds() -> None:
-    training: dict[str, Any] = {
-        "simple": {
-            "loop": {"seconds": 0.6, "episodes_per_second": 50.0},
-            "loop, bare environments": {"seconds": 0.5, "episodes_per_second": 60.0},
-            "plastic_rl": {"seconds": 0.2, "episodes_per_second": 150.0},
+    def numbers(seconds: float) -> dict[str, float]:
+        return {
+            "seconds": seconds,
+            "cpu_seconds": seconds,
+            "episodes_per_second": 30 / seconds,
+            "times_bare_loop": 0.5 / seconds,
+            "times_bare_loop_cpu": 0.5 / seconds,
         }
-    }
+
     result = {
         "setting": {"side": 11, "steps": 200, "batch": 30, "hidden": 100},
-        "training": training,
+        "training": {"simple": {"loop, bare environments": numbers(0.5), "plastic_rl": numbers(0.2)}},
         "environment_steps_per_second": {"scalar": 100.0, "vectorised": 1000.0},
         "memory": {},
     }
     text = table(result)
     assert "simple: 2.50 times the loop version on bare environments; 2: reached" in text
     assert "10.0x" in text
-    training["simple"]["plastic_rl"]["seconds"] = 0.4
+    result["training"] = {"simple": {"plastic_rl": numbers(0.4)}}
     assert "1.25 times the loop version on bare environments; 2: NOT reached" in table(result)
+
+
+def test_ratios_are_taken_within_rounds() -> None:
+    assert measure.ratio([2.0, 20.0, 3.0], [1.0, 10.0, 1.0]) == 2.0
 
 
 @pytest.mark.slow

@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from numpy.testing import assert_allclose
 
+from plastic_rl.algorithms import PlasticA2C
 from plastic_rl.errors import RunError, UnknownNameError
 from plastic_rl.evaluation import Evaluation, Lifetimes, evaluate, score_lifetimes
 from plastic_rl.tasks import distribution_for
@@ -143,6 +145,30 @@ def test_the_frozen_twin_stays_at_random_all_its_life(reversal: Evaluation) -> N
     first, last = reversal.splits["test"].curve.ends()
     assert first == pytest.approx(0.5, abs=0.04)
     assert last == pytest.approx(0.744, abs=0.015)
+
+
+def small_agent() -> PlasticA2C:
+    network = {"rule": "backpropamine_retroactive", "hidden_size": 6}
+    agent = PlasticA2C("BackpropaminePolicy", REVERSAL, n_envs=4, policy_kwargs={"network": network}, seed=3)
+    return agent.learn(400)
+
+
+def test_a_plastic_agent_is_evaluated_with_its_frozen_twin_and_reproducibly() -> None:
+    agent = small_agent()
+    first, second = (evaluate(agent, REVERSAL, tasks=60, resamples=100).splits["test"] for _ in range(2))
+    assert first == second
+    assert first.frozen is not None
+    assert first.frozen.raw_score != first.raw_score
+    assert first.frozen.steps == 100
+
+
+def test_evaluation_leaves_training_as_it_was() -> None:
+    undisturbed, evaluated = small_agent(), small_agent()
+    evaluate(evaluated, REVERSAL, splits=["valid"], tasks=20, resamples=10)
+    for agent in (undisturbed, evaluated):
+        agent.learn(800, reset_num_timesteps=False)
+    for one, other in zip(undisturbed.policy.parameters(), evaluated.policy.parameters(), strict=True):
+        assert torch.equal(one, other)
 
 
 def test_the_shift_split_is_harder(reversal: Evaluation) -> None:
