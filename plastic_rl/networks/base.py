@@ -51,7 +51,7 @@ class StateEntry:
 class Recording:
     """What `step` returned in one rollout, so that `unroll` over the same steps need not compute it again.
 
-    Holds the activity of every step and the whole state every so often; references only, nothing is copied.
+    Holds the activity of every step and the whole state every so often.
 
     Args:
         steps: `T`, the length of the rollout.
@@ -59,7 +59,7 @@ class Recording:
         activity: Name of the state entry that is the network's features.
 
     Attributes:
-        activities: `T` tensors `(B, O)`.
+        activities: `(T, B, O)`, filled as far as the recording goes.
         checkpoints: Number of steps done to the state `(B, ...)` then.
     """
 
@@ -67,21 +67,24 @@ class Recording:
         self.steps = steps
         self._spacing = spacing
         self._every = 1
-        self.activities: list[Tensor] = []
+        self.activities = torch.empty(0)
+        self._done = 0
         self.checkpoints: dict[int, State] = {}
         self._activity = activity
 
     def __len__(self) -> int:
-        return len(self.activities)
+        return self._done
 
     def append(self, state: State) -> None:
         """Take in the state that `step` just returned."""
-        if not self.activities:
+        activity = state[self._activity]
+        if self._done == 0:
             self._every = self._spacing(state)
-        self.activities.append(state[self._activity])
-        done = len(self.activities)
-        if done % self._every == 0 or done == self.steps:
-            self.checkpoints[done] = state
+            self.activities = activity.new_empty(self.steps, *activity.shape)
+        self.activities[self._done] = activity
+        self._done += 1
+        if self._done % self._every == 0 or self._done == self.steps:
+            self.checkpoints[self._done] = state
 
 
 class PlasticNetwork(nn.Module, ABC):

@@ -24,10 +24,11 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from plastic_rl.networks.base import State
-from plastic_rl.networks.fused_backward import GroupBackward, Resets, Sequences
+from plastic_rl.networks.fused_backward import GroupBackward
 from plastic_rl.networks.fused_rule import FusedRule
+from plastic_rl.networks.fused_sequences import Resets, Sequences
 
-GROUP_BYTES = 400_000
+GROUP_BYTES = 600_000
 """Traces of one group of lifetimes: with the gradients and scratch of the same size, they fit a core's own cache."""
 
 PARAMETERS = (
@@ -70,7 +71,7 @@ def group_size(batch: int, matrix_bytes: int) -> int:
     """Lifetimes in a group, for `batch` of them with traces of `matrix_bytes` each.
 
     >>> group_size(30, 40_000)
-    10
+    15
     """
     groups = math.ceil(batch / max(1, GROUP_BYTES // matrix_bytes))
     return math.ceil(batch / groups)
@@ -86,11 +87,11 @@ def checkpoint_spacing(steps: int, trace: Tensor) -> int:
         trace: `(B, O, I)`.
 
     >>> checkpoint_spacing(200, torch.zeros(30, 100, 100))
-    18
+    20
     """
     batch = trace.shape[0]
     group = group_size(batch, trace[0].numel() * trace.element_size())
-    return max(1, math.ceil(math.sqrt(steps * batch / (2 * group))))
+    return max(1, math.ceil(math.sqrt(steps * batch / group)))
 
 
 class _FusedUnroll(torch.autograd.Function):
@@ -108,8 +109,10 @@ class _FusedUnroll(torch.autograd.Function):
         ctx.plan = plan
         if plan.recorded is not None:
             ctx.checkpoints = plan.recorded.checkpoints
-            ctx.save_for_backward(plan.recorded.post, *tensors)
-            return plan.recorded.post, None, None
+            # detach: the output joins the graph, the recording must not.
+            post = plan.recorded.post.detach()
+            ctx.save_for_backward(post, *tensors)
+            return post, None, None
         post, (last_trace, last_eligibility), ctx.checkpoints = _forward(
             plan, params, drive, activity, (trace, eligibility)
         )
@@ -126,14 +129,13 @@ class _FusedUnroll(torch.autograd.Function):
         checkpoints = ctx.checkpoints | {0: (trace, eligibility)}
         backward = _Backward(ctx.plan, params, post, activity, d_post)
         backward.run(checkpoints, d_trace, d_eligibility)
-        gradients = backward.parameter_gradients()
         return (
             None,
             backward.sequences.d_total,
             backward.d_activity,
             backward.d_trace,
             backward.d_eligibility,
-            *(gradients.get(name) for name in PARAMETERS),
+            *(backward.gradients.get(name) for name in PARAMETERS),
         )
 
 
@@ -154,6 +156,7 @@ def _forward(
     eligibilities = [torch.empty_like(trace) if eligibility is not None else None for _ in range(2)]
     scratch = torch.empty_like(trace)
     keep, rate = rule.factors(params)
+    kept_eligibility = None if rate is None else 1 - rate
     alpha, weight = params["alpha"], params["recurrent_weight"].mT
     starts = [entry.any(dim=1).tolist() for entry in resets]
     checkpoints: dict[int, tuple[Tensor, Tensor | None]] = {}
@@ -182,11 +185,12 @@ def _forward(
             gate,
             keep,
             rate,
-            following,
+            kept_eligibility,
             following,
             following_eligibility,
             scratch,
         )
+        rule.clipped(following, following)
         pre, trace, eligibility = post, following, following_eligibility
         if (step + 1) % plan.every == 0 and step + 1 < steps:
             checkpoints[step + 1] = (trace.clone(), None if eligibility is None else eligibility.clone())
@@ -204,25 +208,18 @@ class _Backward:
         pre = torch.cat([activity.unsqueeze(0), post[:-1]])
         pre.masked_fill_(plan.resets.activity.unsqueeze(-1), 0)
         rule = plan.rule
-        signal = rule.signal(params, post) if rule.modulated else None
-        gate = rule.gate(params, post, signal)
-        rows = gate.shape[-1] == 1
         self.sequences = Sequences(
             pre=pre,
             post=post,
-            gate=gate.squeeze(-1) if rows else None,
-            signal=signal,
+            signal=rule.signal(params, post) if rule.modulated else None,
             d_post=d_post,
             resets=plan.resets,
             d_total=torch.empty_like(post),
-            # The last step's gate has no effect where the last trace has no gradient.
-            d_gate=torch.zeros_like(post) if rows else None,
-            d_signal=None if signal is None else torch.zeros_like(signal),
         )
         self.d_activity: Tensor | None = None
         self.d_trace: Tensor | None = None
         self.d_eligibility: Tensor | None = None
-        self.d_gains: dict[str, Tensor] = {}
+        self.gradients: dict[str, Tensor] = {}
 
     def run(
         self,
@@ -245,42 +242,17 @@ class _Backward:
                 None if d_eligibility is None else d_eligibility[rows],
             )
             group.run(checkpoints, rows)
-            firsts.append((group.d_pre, group.d_trace, group.d_eligibility))
-            for name, gain in (("alpha", group.d_alpha), ("eta", group.d_eta), ("eta_eligibility", group.d_rate)):
-                if gain is not None:
-                    summed = gain.sum(dim=0)
-                    self.d_gains[name] = summed if name not in self.d_gains else self.d_gains[name].add_(summed)
+            firsts.append(
+                (group.d_pre, group.d_trace, None if group.eligibility is None else group.eligibility.gradient)
+            )
+            for name, gradient in group.parameter_gradients().items():
+                self.gradients[name] = gradient + self.gradients[name] if name in self.gradients else gradient
         self.d_activity = torch.cat([first[0] for first in firsts])
         self.d_trace = torch.cat([first[1] for first in firsts])
         eligibilities = [first[2] for first in firsts if first[2] is not None]
         self.d_eligibility = torch.cat(eligibilities) if eligibilities else None
-
-    def parameter_gradients(self) -> dict[str, Tensor]:
-        """Gradients by name, in the parameters' shapes."""
-        sequences, params = self.sequences, self.params
-        d_total = sequences.d_total.flatten(0, 1)
-        gradients = {"recurrent_weight": d_total.mT @ sequences.pre.flatten(0, 1)}
-        d_gate = None if sequences.d_gate is None else sequences.d_gate.flatten(0, 1)
-        if d_gate is not None and not self.plan.rule.modulated:
-            through_gate = d_gate.sum(dim=0)
-            self.d_gains["eta"] = self.d_gains["eta"] + through_gate if "eta" in self.d_gains else through_gate
-        if d_gate is not None and sequences.signal is not None and sequences.d_signal is not None:
-            d_signal = sequences.d_signal.flatten(0, 1)
-            gradients["modulator_weight"] = d_signal.mT @ sequences.post.flatten(0, 1)
-            gradients["modulator_bias"] = d_signal.sum(dim=0)
-            if self.plan.rule.fan_out:
-                gradients["modulator_fan_out"] = (d_gate.mT @ sequences.signal.flatten(0, 1)).squeeze(-1)
-                gradients["modulator_offset"] = d_gate.sum(dim=0)
-        for name, gain in self.d_gains.items():
-            gradients[name] = _sum_to(gain, params[name])
-        return gradients
-
-
-def _sum_to(gradient: Tensor, parameter: Tensor) -> Tensor:
-    """Sum a gradient for each neuron `(O,)` or synapse `(O, I)` to the granularity of the parameter."""
-    if gradient.dim() == 1:
-        gradient = gradient.unsqueeze(-1)
-    return gradient.sum_to_size(parameter.shape)
+        d_total = self.sequences.d_total.flatten(0, 1)
+        self.gradients["recurrent_weight"] = d_total.mT @ self.sequences.pre.flatten(0, 1)
 
 
 def fused_unroll(

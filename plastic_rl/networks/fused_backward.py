@@ -6,74 +6,37 @@ then the steps are taken backwards. Prefix `d` marks a gradient: `d_trace` is th
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
 from plastic_rl.networks.fused_rule import FusedRule
+from plastic_rl.networks.fused_sequences import Checkpoint, ResetViews, Segment, Sequences, Views
 
-Checkpoint = tuple[Tensor, Tensor | None]
-"""Trace and eligibility, `(B, O, I)`, before the resets of the step that follows."""
-
-
-class Resets(NamedTuple):
-    """Where entries start anew before a step, `(T, B)` bool."""
-
-    activity: Tensor
-    trace: Tensor
-    eligibility: Tensor
-
-    def rows(self, rows: slice) -> Resets:
-        """The same for some lifetimes."""
-        return Resets(*(entry[:, rows] for entry in self))
+# Called as often as the sums around it: looking it up each time would cost a third of it.
+_HARDTANH_BACKWARD = torch.ops.aten.hardtanh_backward.grad_input
 
 
-@dataclass(frozen=True)
-class Sequences:
-    """What the backward pass needs of each step; all lead with `(T, B)`.
+class _Eligibility:
+    """Eligibility's side of the backward pass.
 
     Attributes:
-        pre: `x`, `(T, B, I)`.
-        post: `y`, `(T, B, O)`.
-        gate: `G`, `(T, B, O)`, or None where eta is one per synapse.
-        signal: `M`, `(T, B, 1)`, where the network computes the gain.
-        d_post: Gradient by the features, `(T, B, O)`, or None.
-        resets: Where entries start anew.
-        d_total: Written: gradient by `z`, `(T, B, O)`.
-        d_gate: Written: gradient by `G`, `(T, B, O)`, or None.
-        d_signal: Written: gradient by the argument of M's tanh, `(T, B, 1)`, or None.
+        rate: `eta_E`, `(1, O or 1, I or 1)`.
+        rate_row: The same as `(1, O or 1)`, where it is not one per synapse.
+        kept: `1 - eta_E`.
+        gradient: By E, `(g, O, I)`.
+        transposed: A view of `gradient`, `(g, I, O)`.
+        d_rate: By eta_E, for each lifetime: `(g, O)` or `(g, O, I)`.
     """
 
-    pre: Tensor
-    post: Tensor
-    gate: Tensor | None
-    signal: Tensor | None
-    d_post: Tensor | None
-    resets: Resets
-    d_total: Tensor
-    d_gate: Tensor | None
-    d_signal: Tensor | None
-
-    def rows(self, rows: slice) -> Sequences:
-        """The same for some lifetimes."""
-
-        def cut(entry: Tensor | None) -> Tensor | None:
-            return None if entry is None else entry[:, rows]
-
-        return Sequences(
-            self.pre[:, rows],
-            self.post[:, rows],
-            cut(self.gate),
-            cut(self.signal),
-            cut(self.d_post),
-            self.resets.rows(rows),
-            self.d_total[:, rows],
-            cut(self.d_gate),
-            cut(self.d_signal),
-        )
+    def __init__(self, rate: Tensor, gradient: Tensor | None, matrix: tuple[int, int, int]) -> None:
+        self.rate = rate
+        self.rate_row = rate[..., 0]
+        self.kept = 1 - rate
+        self.gradient = rate.new_zeros(matrix) if gradient is None else gradient.clone()
+        self.transposed = self.gradient.mT
+        self.d_rate = rate.new_zeros(matrix if rate.shape[-1] > 1 else matrix[:2])
 
 
 class GroupBackward:
@@ -88,11 +51,8 @@ class GroupBackward:
 
     Attributes:
         d_trace: After `run`: gradient by the first trace.
-        d_eligibility: After `run`: gradient by the first eligibility, or None.
+        eligibility: After `run`, its `gradient` is that by the first eligibility; None where there is none.
         d_pre: After `run`: gradient by the first activity, `(g, I)`.
-        d_alpha: After `run`: gradient by alpha, summed over the group, in alpha's granularity: `(O, I)` or `(O, 1)`.
-        d_eta: Likewise, what eta gets other than through `Sequences.d_gate`; None where nothing.
-        d_rate: Likewise by eta_E.
     """
 
     def __init__(
@@ -105,6 +65,8 @@ class GroupBackward:
     ) -> None:
         self.rule = rule
         self.sequences = sequences
+        self.params = params
+        self.views = Views(rule, params, sequences)
         self.steps, group, units = sequences.post.shape
         matrix = (group, units, sequences.pre.shape[-1])
         like = sequences.post
@@ -113,35 +75,34 @@ class GroupBackward:
         self.alpha_row = self.alpha.mT if self.alpha.shape[-1] == 1 else None
         self.keep, self.rate = rule.factors(params)
         self.eta = params.get("eta")
-        self.fan_out = params.get("modulator_fan_out")
         self.modulator_weight = params.get("modulator_weight")
 
         self.live = d_trace is not None or d_eligibility is not None
         self.d_trace = (
             like.new_zeros(matrix) if d_trace is None else d_trace.clone(memory_format=torch.contiguous_format)
         )
-        self.d_eligibility: Tensor | None = None
-        if rule.traced:
-            given = d_eligibility
-            self.d_eligibility = like.new_zeros(matrix) if given is None else given.clone()
-        self.d_pre = like.new_zeros(group, matrix[-1])
-        self.scratch = [like.new_empty(matrix) for _ in range(2 if self._rows_only() else 4)]
-
-        def accumulator(gain: Tensor | None) -> Tensor | None:
-            if gain is None:
-                return None
-            return like.new_zeros(matrix if gain.shape[-1] > 1 else (group, units))
+        self.eligibility = None if self.rate is None else _Eligibility(self.rate, d_eligibility, matrix)
+        # Views of the same memory, made once.
+        self.d_trace_transposed = self.d_trace.mT
+        self.d_pre_row = like.new_zeros(group, 1, matrix[-1])
+        self.d_pre = self.d_pre_row.squeeze(1)
+        self.d_post = like.new_empty(group, units)
+        self._through_row = like.new_empty(group, 1, units)
+        self._through = self._through_row.squeeze(1)
+        self.rows_only = self._rows_only()
+        self.scratch = [like.new_empty(matrix) for _ in range(2 if self.rows_only else 4)]
 
         self.d_alpha = like.new_zeros(matrix if self.alpha_row is None else (group, units))
-        self.d_eta = accumulator(self.eta if rule.decay or sequences.gate is None else None)
-        self.d_rate = accumulator(self.rate)
+        self.d_eta: Tensor | None = None
+        if self.eta is not None and (rule.decay or self.views.gate is None):
+            self.d_eta = like.new_zeros(matrix if self.eta.shape[-1] > 1 else (group, units))
         self.clip_edge = _just_beyond(rule.clip, like.dtype)
 
     def _rows_only(self) -> bool:
         """True for the commonest rules, whose gains are one per post neuron: outer products are never written out."""
         rule = self.rule
         rate_rows = self.rate is None or self.rate.shape[-1] == 1
-        return not rule.soft and not rule.oja and self.sequences.gate is not None and rate_rows
+        return not rule.soft and not rule.oja and self.views.gate is not None and rate_rows
 
     def run(self, checkpoints: Mapping[int, Checkpoint], rows: slice) -> None:
         """Go back through all steps.
@@ -150,126 +111,137 @@ class GroupBackward:
             checkpoints: Steps done to trace and eligibility then, of all lifetimes; has 0.
             rows: Which lifetimes this group is.
         """
-        sequences, rule = self.sequences, self.rule
         starts = sorted(start for start in checkpoints if start < self.steps)
         longest = max(end - start for start, end in zip(starts, [*starts[1:], self.steps], strict=True))
-        segment = _Segment(rule, longest, self.d_trace)
-        views = _Views(sequences, self.fan_out)
+        segment = Segment(self.rule, longest, self.d_trace)
         end = self.steps
         for start in reversed(starts):
             trace, eligibility = checkpoints[start]
-            segment.traces[0].copy_(trace[rows])
+            segment.raws[0].copy_(trace[rows])
             if eligibility is not None:
                 segment.eligibilities[0].copy_(eligibility[rows])
-            self._recompute(segment, views, start, end)
+            self._recompute(segment, start, end)
             for step in range(end - 1, start - 1, -1):
-                self._step(segment, views, step, step - start)
+                self._step(segment, step, step - start)
             end = start
 
-    def _recompute(self, segment: _Segment, views: _Views, start: int, end: int) -> None:
+    def _recompute(self, segment: Segment, start: int, end: int) -> None:
         """Fill the segment with the traces of the steps from `start` to before `end`."""
-        resets = views.resets
-        length = end - start
-        for inner in range(length):
-            step = start + inner
-            trace = segment.traces[inner]
+        views, resets = self.views, self.views.resets
+        for step in range(start, end):
+            inner = step - start
             eligibility = segment.eligibilities[inner] if self.rule.traced else None
+            # Zeroing what a reset wipes out also is right for the clip's gradient: none passes the reset.
             if resets.trace_any[step]:
-                trace.masked_fill_(resets.trace[step], 0)
+                segment.raws[inner].masked_fill_(resets.trace[step], 0)
             if eligibility is not None and resets.eligibility_any[step]:
                 eligibility.masked_fill_(resets.eligibility[step], 0)
             # What follows the last step of all is not needed where nobody asks for its gradient.
             if step == self.steps - 1 and not self.live:
                 return
             self.rule.advance(
-                trace,
+                segment.trace(inner),
                 eligibility,
                 views.pre_row[step],
                 views.post_column[step],
                 self._gate(views, step),
                 self.keep,
                 self.rate,
-                segment.raws[inner],
-                segment.traces[inner + 1],
+                None if self.eligibility is None else self.eligibility.kept,
+                segment.raws[inner + 1],
                 segment.eligibilities[inner + 1] if self.rule.traced else None,
                 self.scratch[0],
+                views.gated_post_column[step],
             )
 
-    def _gate(self, views: _Views, step: int) -> Tensor:
-        if views.gate_column is not None:
+    def parameter_gradients(self) -> dict[str, Tensor]:
+        """After `run`: gradients by name, in the parameters' shapes, of all but the recurrent weights."""
+        views, sequences = self.views, self.sequences
+        gradients = {"alpha": _sum_to(self.d_alpha, self.alpha)}
+        if self.eta is not None and self.d_eta is not None:
+            gradients["eta"] = _sum_to(self.d_eta, self.eta)
+        if self.eligibility is not None:
+            gradients["eta_eligibility"] = _sum_to(self.eligibility.d_rate, self.params["eta_eligibility"])
+        if views.gate is None:
+            return gradients
+        d_gate = views.d_gates.flatten(0, 1)
+        if sequences.signal is None:
+            assert self.eta is not None, "a gain is computed or is eta"
+            through_gate = _sum_to(d_gate, self.eta)
+            gradients["eta"] = through_gate + gradients["eta"] if "eta" in gradients else through_gate
+            return gradients
+        d_signal = views.d_signals.flatten(0, 1)
+        gradients["modulator_weight"] = d_signal.mT @ sequences.post.flatten(0, 1)
+        gradients["modulator_bias"] = d_signal.sum(dim=0)
+        if self.rule.fan_out:
+            gradients["modulator_fan_out"] = (d_gate.mT @ sequences.signal.flatten(0, 1)).squeeze(-1)
+            gradients["modulator_offset"] = d_gate.sum(dim=0)
+        return gradients
+
+    def _gate(self, views: Views, step: int) -> Tensor:
+        if views.gate is not None:
             return views.gate_column[step]
         assert self.eta is not None, "without a gate for each neuron there is an eta for each synapse"
         return self.eta
 
-    def _step(self, segment: _Segment, views: _Views, step: int, inner: int) -> None:
+    def _step(self, segment: Segment, step: int, inner: int) -> None:
         """Turn the gradients after `step` into those before it."""
-        trace = segment.traces[inner]
-        d_post = self.d_pre if views.d_post is None else torch.add(self.d_pre, views.d_post[step])
-        d_pre: Tensor | None = None
+        views, d_post = self.views, self.d_post
+        trace = segment.trace(inner)
+        if views.d_post is None:
+            d_post.copy_(self.d_pre)
+        else:
+            torch.add(self.d_pre, views.d_post[step], out=d_post)
         if self.live:
-            if views.d_post is None:
-                d_post = d_post.clone()
             if self.rule.clip is not None:
                 edge = self.clip_edge
-                torch.ops.aten.hardtanh_backward.grad_input(
-                    self.d_trace, segment.raws[inner], -edge, edge, grad_input=self.d_trace
-                )
-            eligibility = segment.eligibilities[inner] if self.rule.traced else None
-            if not self._rows_only():
-                d_pre = self._general(views, step, trace, eligibility, d_post)
-            elif eligibility is None:
-                d_pre = self._hebb(views, step, trace, d_post)
+                _HARDTANH_BACKWARD(self.d_trace, segment.raws[inner + 1], -edge, edge, grad_input=self.d_trace)
+            if not self.rows_only:
+                self._general(views, step, trace, segment.eligibilities[inner] if self.rule.traced else None)
+            elif self.eligibility is None:
+                self._hebb(views, step, trace)
             else:
-                d_pre = self._traced(views, step, trace, eligibility, d_post)
-            self._modulator(views, step, d_post)
+                self._traced(views, step, trace, segment.eligibilities[inner], self.eligibility)
+            if self.modulator_weight is not None:
+                self._modulator(views, step, self.modulator_weight)
         d_total = torch.mul(d_post, views.slope[step], out=views.d_total[step])
-        self._current(views, step, trace, d_total, d_pre)
+        self._current(views, step, trace, d_total)
         self.live = True
         self._reset(views.resets, step)
 
-    def _hebb(self, views: _Views, step: int, trace: Tensor, d_post: Tensor) -> Tensor:
-        """`A = G y xT`: gradients by G, y (added to `d_post`) and x (returned, `(g, 1, I)`)."""
+    def _hebb(self, views: Views, step: int, trace: Tensor) -> None:
+        """`A = G y xT`: gradients by G, by y (added to `d_post`) and by x (to `d_pre`)."""
         assert views.gate is not None, "rows only"
-        assert views.d_gate is not None, "rows only"
-        assert views.gated_post_row is not None, "rows only"
-        through_pre = torch.bmm(views.pre_row[step], self.d_trace.mT).squeeze(1)
-        torch.mul(through_pre, views.post[step], out=views.d_gate[step])
-        d_post.addcmul_(through_pre, views.gate[step])
-        d_pre = torch.bmm(views.gated_post_row[step], self.d_trace)
-        self._decay(trace)
-        return d_pre
+        torch.bmm(views.pre_row[step], self.d_trace_transposed, out=self._through_row)
+        torch.mul(self._through, views.post[step], out=views.d_gate[step])
+        self.d_post.addcmul_(self._through, views.gate[step])
+        torch.bmm(views.gated_post_row[step], self.d_trace, out=self.d_pre_row)
+        if self.keep is not None:
+            self._decay(trace, self.keep)
 
-    def _traced(self, views: _Views, step: int, trace: Tensor, eligibility: Tensor, d_post: Tensor) -> Tensor:
+    def _traced(self, views: Views, step: int, trace: Tensor, eligibility: Tensor, d: _Eligibility) -> None:
         """`A = G E`, `E' = (1 - eta_E) E + eta_E y xT`: as `_hebb`, and by E in place."""
-        assert views.gate_column is not None, "rows only"
-        assert views.d_gate is not None, "rows only"
-        assert self.d_eligibility is not None, "a trace"
-        assert self.rate is not None, "a trace"
-        assert self.d_rate is not None, "a trace"
-        d_eligibility, product = self.d_eligibility, self.scratch[0]
+        product = self.scratch[0]
         torch.sum(torch.mul(self.d_trace, eligibility, out=product), -1, out=views.d_gate[step])
-        through_pre = torch.bmm(views.pre_row[step], d_eligibility.mT).squeeze(1)
-        rate_row = self.rate.squeeze(-1)
-        d_post.addcmul_(through_pre, rate_row)
-        d_pre = torch.bmm((rate_row * views.post[step]).unsqueeze(1), d_eligibility)
-        self.d_rate.addcmul_(through_pre, views.post[step])
-        self.d_rate.sub_(torch.sum(torch.mul(d_eligibility, eligibility, out=product), -1))
-        d_eligibility.mul_(1 - self.rate).addcmul_(views.gate_column[step], self.d_trace)
-        self._decay(trace)
-        return d_pre
+        torch.bmm(views.pre_row[step], d.transposed, out=self._through_row)
+        self.d_post.addcmul_(self._through, d.rate_row)
+        torch.bmm(views.rated_post_row[step], d.gradient, out=self.d_pre_row)
+        d.d_rate.addcmul_(self._through, views.post[step])
+        d.d_rate.sub_(torch.sum(torch.mul(d.gradient, eligibility, out=product), -1))
+        d.gradient.mul_(d.kept).addcmul_(views.gate_column[step], self.d_trace)
+        if self.keep is not None:
+            self._decay(trace, self.keep)
 
-    def _decay(self, trace: Tensor) -> None:
+    def _decay(self, trace: Tensor, keep: Tensor) -> None:
         """`rho F`, `rho = 1 - eta`."""
-        if self.keep is None:
-            return
         assert self.d_eta is not None, "a decay has an eta"
-        if self.keep.shape[-1] == 1:
+        if keep.shape[-1] == 1:
             self.d_eta.sub_(torch.sum(torch.mul(self.d_trace, trace, out=self.scratch[0]), -1))
         else:
             self.d_eta.addcmul_(self.d_trace, trace, value=-1)
-        self.d_trace.mul_(self.keep)
+        self.d_trace.mul_(keep)
 
-    def _general(self, views: _Views, step: int, trace: Tensor, eligibility: Tensor | None, d_post: Tensor) -> Tensor:
+    def _general(self, views: Views, step: int, trace: Tensor, eligibility: Tensor | None) -> None:
         """Any term, bound and granularity, with the change `D` written out."""
         rule, d_trace = self.rule, self.d_trace
         first, second, third, d_source = self.scratch
@@ -283,123 +255,77 @@ class GroupBackward:
             slope = torch.mul(torch.sign(gated, out=third), trace, out=third)
             d_gated = torch.addcmul(d_trace, d_trace, slope, value=-1, out=third)
             d_trace.addcmul_(d_trace, torch.abs(gated, out=second), value=-1)
-        if views.d_gate is None:
+        if views.gate is None:
             assert self.d_eta is not None, "an eta for each synapse"
             self.d_eta.addcmul_(d_gated, source)
         else:
             torch.sum(torch.mul(d_gated, source, out=second), -1, out=views.d_gate[step])
         torch.mul(d_gated, gate, out=d_source)
-        self._decay(trace)
+        if self.keep is not None:
+            self._decay(trace, self.keep)
         d_change = d_source
         if eligibility is not None:
-            assert self.d_eligibility is not None, "a trace"
-            assert self.rate is not None, "a trace"
-            assert self.d_rate is not None, "a trace"
+            assert self.eligibility is not None, "a trace"
+            d = self.eligibility
             taken_in = rule.change(pre_row, post_column, trace, first).sub_(eligibility)
-            if self.rate.shape[-1] == 1:
-                self.d_rate.add_(torch.sum(torch.mul(self.d_eligibility, taken_in, out=second), -1))
+            if d.rate.shape[-1] == 1:
+                d.d_rate.add_(torch.sum(torch.mul(d.gradient, taken_in, out=second), -1))
             else:
-                self.d_rate.addcmul_(self.d_eligibility, taken_in)
-            d_change = torch.mul(self.d_eligibility, self.rate, out=second)
-            self.d_eligibility.mul_(1 - self.rate).add_(d_source)
-        d_post.add_(torch.bmm(pre_row, d_change.mT).squeeze(1))
-        d_pre = torch.bmm(views.post_row[step], d_change)
+                d.d_rate.addcmul_(d.gradient, taken_in)
+            d_change = torch.mul(d.gradient, d.rate, out=second)
+            d.gradient.mul_(d.kept).add_(d_source)
+        torch.bmm(pre_row, d_change.mT, out=self._through_row)
+        self.d_post.add_(self._through)
+        torch.bmm(views.post_row[step], d_change, out=self.d_pre_row)
         if rule.oja:
             post = views.post[step]
             through_trace = torch.sum(torch.mul(d_change, trace, out=third), -1)
-            d_post.addcmul_(post, through_trace, value=-2)
+            self.d_post.addcmul_(post, through_trace, value=-2)
             d_trace.addcmul_(d_change, (post * post).unsqueeze(-1), value=-1)
-        return d_pre
 
-    def _modulator(self, views: _Views, step: int, d_post: Tensor) -> None:
+    def _modulator(self, views: Views, step: int, weight: Tensor) -> None:
         """`G = f tanh(w_m . y + b_m) + g`: gradient by y, added to `d_post`."""
-        if self.modulator_weight is None:
-            return
-        assert views.d_gate is not None, "a modulator gates whole neurons"
-        assert views.d_signal is not None, "a modulator has a signal"
-        assert views.signal_slope is not None, "a modulator has a signal"
         d_signal = torch.mm(views.d_gate[step], views.fan_out_column)
         torch.mul(d_signal, views.signal_slope[step], out=views.d_signal[step])
-        d_post.addmm_(views.d_signal[step], self.modulator_weight)
+        self.d_post.addmm_(views.d_signal[step], weight)
 
-    def _current(self, views: _Views, step: int, trace: Tensor, d_total: Tensor, d_pre: Tensor | None) -> None:
+    def _current(self, views: Views, step: int, trace: Tensor, d_total: Tensor) -> None:
         """`z = drive + (W0 + alpha * F) x`: gradients by x, F and alpha."""
-        total_row = d_total.unsqueeze(1)
         if self.alpha_row is None:
-            outer, weighted = self.scratch[0], self.scratch[1]
-            torch.mul(d_total.unsqueeze(-1), views.pre_row[step], out=outer)
+            outer, weights = self.scratch[0], self.scratch[1]
+            torch.mul(views.d_total_column[step], views.pre_row[step], out=outer)
             self.d_alpha.addcmul_(outer, trace)
-            torch.mul(trace, self.alpha, out=weighted)
-            through = torch.bmm(total_row, weighted) if d_pre is None else d_pre.baddbmm_(total_row, weighted)
+            torch.mul(trace, self.alpha, out=weights)
+            row = views.d_total_row[step]
             self.d_trace.addcmul_(outer, self.alpha)
         else:
-            plastic = torch.bmm(views.pre_row[step], trace.mT).squeeze(1)
-            self.d_alpha.addcmul_(d_total, plastic)
-            weighted_row = (d_total * self.alpha_row).unsqueeze(1)
-            through = torch.bmm(weighted_row, trace) if d_pre is None else d_pre.baddbmm_(weighted_row, trace)
-            self.d_trace.addcmul_(weighted_row.mT, views.pre_row[step])
-        self.d_pre = torch.addmm(through.squeeze(1), d_total, self.weight)
+            torch.bmm(views.pre_row[step], trace.mT, out=self._through_row)
+            self.d_alpha.addcmul_(d_total, self._through)
+            weights = trace
+            row = (d_total * self.alpha_row).unsqueeze(1)
+            self.d_trace.addcmul_(row.mT, views.pre_row[step])
+        if self.live:
+            self.d_pre_row.baddbmm_(row, weights)
+        else:
+            torch.bmm(row, weights, out=self.d_pre_row)
+        self.d_pre.addmm_(d_total, self.weight)
 
-    def _reset(self, resets: _ResetViews, step: int) -> None:
+    def _reset(self, resets: ResetViews, step: int) -> None:
         """Nothing passes the start of a lifetime or trial."""
         if resets.trace_any[step]:
             self.d_trace.masked_fill_(resets.trace[step], 0)
-        if self.d_eligibility is not None and resets.eligibility_any[step]:
-            self.d_eligibility.masked_fill_(resets.eligibility[step], 0)
+        if self.eligibility is not None and resets.eligibility_any[step]:
+            self.eligibility.gradient.masked_fill_(resets.eligibility[step], 0)
         if resets.activity_any[step]:
             self.d_pre.masked_fill_(resets.activity[step], 0)
 
 
-class _Segment:
-    """Memory for the steps between two checkpoints, used again for each segment."""
-
-    def __init__(self, rule: FusedRule, length: int, like: Tensor) -> None:
-        shape = (length + 1, *like.shape)
-        self.traces = like.new_empty(shape).unbind(0)
-        # Without a clip the trace before it is the trace: `advance` writes it once.
-        self.raws = like.new_empty(length, *like.shape).unbind(0) if rule.clip is not None else self.traces[1:]
-        self.eligibilities: Sequence[Tensor] = like.new_empty(shape).unbind(0) if rule.traced else ()
-
-
-class _ResetViews:
-    """Masks of each step, shaped to broadcast, and whether a step has any."""
-
-    def __init__(self, resets: Resets) -> None:
-        self.activity = resets.activity.unsqueeze(-1).unbind(0)
-        self.trace = resets.trace[..., None, None].unbind(0)
-        self.eligibility = resets.eligibility[..., None, None].unbind(0)
-        self.activity_any: list[bool] = resets.activity.any(dim=1).tolist()
-        self.trace_any: list[bool] = resets.trace.any(dim=1).tolist()
-        self.eligibility_any: list[bool] = resets.eligibility.any(dim=1).tolist()
-
-
-class _Views:
-    """The sequences cut into steps once: a view made in the inner loop would cost as much as the sum it is for."""
-
-    def __init__(self, sequences: Sequences, fan_out: Tensor | None) -> None:
-        post = sequences.post.contiguous()
-        pre = sequences.pre.contiguous()
-        self.post = post.unbind(0)
-        self.post_row = post.unsqueeze(2).unbind(0)
-        self.post_column = post.unsqueeze(3).unbind(0)
-        self.pre_row = pre.unsqueeze(2).unbind(0)
-        self.slope = (1 - post * post).unbind(0)
-        self.d_post = None if sequences.d_post is None else sequences.d_post.unbind(0)
-        self.d_total = sequences.d_total.unbind(0)
-        self.resets = _ResetViews(sequences.resets)
-        self.gate = self.gate_column = self.gated_post_row = self.d_gate = None
-        if sequences.gate is not None and sequences.d_gate is not None:
-            gate = sequences.gate.contiguous()
-            self.gate = gate.unbind(0)
-            self.gate_column = gate.unsqueeze(3).unbind(0)
-            self.gated_post_row = (gate * post).unsqueeze(2).unbind(0)
-            self.d_gate = sequences.d_gate.unbind(0)
-        self.signal_slope = self.d_signal = None
-        if sequences.signal is not None and sequences.d_signal is not None:
-            self.signal_slope = (1 - sequences.signal * sequences.signal).unbind(0)
-            self.d_signal = sequences.d_signal.unbind(0)
-        units = post.shape[-1]
-        self.fan_out_column = post.new_ones(units, 1) if fan_out is None else fan_out.unsqueeze(-1)
+def _sum_to(gradient: Tensor, parameter: Tensor) -> Tensor:
+    """Sum a gradient for each lifetime and neuron `(.., O)` or synapse `(g, O, I)` to the parameter's granularity."""
+    gradient = gradient.sum(dim=0)
+    if gradient.dim() == 1:
+        gradient = gradient.unsqueeze(-1)
+    return gradient.sum_to_size(parameter.shape)
 
 
 def _just_beyond(clip: float | None, dtype: torch.dtype) -> float:

@@ -111,12 +111,13 @@ class FusedRule:
         gate: Tensor,
         keep: Tensor | None,
         rate: Tensor | None,
-        raw_out: Tensor,
-        trace_out: Tensor,
+        kept_eligibility: Tensor | None,
+        out: Tensor,
         eligibility_out: Tensor | None,
         scratch: Tensor | None,
+        gated_post: Tensor | None = None,
     ) -> None:
-        """Write `F_{t+1}` and `E_{t+1}` into the given outputs.
+        """Write `F_{t+1}`, before its clip, and `E_{t+1}` into the given outputs.
 
         Args:
             trace: `F_t`, `(.., B, O, I)`.
@@ -126,10 +127,11 @@ class FusedRule:
             gate: `G`, as `gate` returns it.
             keep: `rho = 1 - eta`, broadcastable, where the trace decays.
             rate: `eta_E`, broadcastable, where `traced`.
-            raw_out: Gets the trace before the clip; may be `trace_out` itself.
-            trace_out: Gets `F_{t+1}`; not `trace`.
+            kept_eligibility: `1 - eta_E`, likewise.
+            out: Gets the trace, which `clipped` then bounds; not `trace`.
             eligibility_out: Gets `E_{t+1}`, where `traced`; not `eligibility`.
             scratch: `(.., B, O, I)`, overwritten; see `needs_scratch`.
+            gated_post: `G y`, `(.., B, O, 1)`, if it is known already.
         """
         rows = gate.shape[-1] == 1
         if self.soft:
@@ -137,30 +139,33 @@ class FusedRule:
             source = eligibility if eligibility is not None else self.change(pre, post, trace, scratch)
             gated = torch.mul(source, gate, out=scratch)
             # F + A - |A| F, where A is the gated change.
-            torch.abs(gated, out=raw_out)
-            raw_out.mul_(trace)
-            torch.sub(trace, raw_out, out=raw_out)
-            raw_out.add_(gated)
+            torch.abs(gated, out=out)
+            out.mul_(trace)
+            torch.sub(trace, out, out=out)
+            out.add_(gated)
         else:
-            kept = trace if keep is None else torch.mul(trace, keep, out=raw_out)
+            kept = trace if keep is None else torch.mul(trace, keep, out=out)
             if eligibility is not None:
-                torch.addcmul(kept, gate, eligibility, out=raw_out)
+                torch.addcmul(kept, gate, eligibility, out=out)
             elif rows and not self.oja:
-                torch.addcmul(kept, gate * post, pre, out=raw_out)
+                torch.addcmul(kept, gate * post if gated_post is None else gated_post, pre, out=out)
             else:
                 assert scratch is not None, "this rule needs scratch memory"
-                torch.addcmul(kept, gate, self.change(pre, post, trace, scratch), out=raw_out)
-        if self.clip is not None:
-            torch.clamp(raw_out, -self.clip, self.clip, out=trace_out)
+                torch.addcmul(kept, gate, self.change(pre, post, trace, scratch), out=out)
         if eligibility is not None:
             assert rate is not None, "an eligibility trace has a rate"
+            assert kept_eligibility is not None, "an eligibility trace has a rate"
             assert eligibility_out is not None, "an eligibility trace has somewhere to go"
-            torch.mul(eligibility, 1 - rate, out=eligibility_out)
+            torch.mul(eligibility, kept_eligibility, out=eligibility_out)
             if rate.shape[-1] == 1 and not self.oja:
                 eligibility_out.addcmul_(rate * post, pre)
             else:
                 assert scratch is not None, "this rule needs scratch memory"
                 eligibility_out.addcmul_(rate, self.change(pre, post, trace, scratch))
+
+    def clipped(self, raw: Tensor, out: Tensor) -> Tensor:
+        """The trace, given what `advance` wrote: written to `out`, which may be `raw`; `raw` itself without a clip."""
+        return raw if self.clip is None else torch.clamp(raw, -self.clip, self.clip, out=out)
 
     def needs_scratch(self, gate_columns: int, rate_columns: int) -> bool:
         """Whether `advance` needs scratch memory, given the last axis of the gate and of eta_E (1 where none)."""
@@ -186,11 +191,12 @@ class FusedRule:
             gate,
             keep,
             rate,
-            following,
+            None if rate is None else 1 - rate,
             following,
             following_eligibility,
             scratch,
         )
+        self.clipped(following, following)
         if following_eligibility is None:
             return {"trace": following}
         return {"trace": following, "eligibility": following_eligibility}

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from plastic_rl.networks.base import Feedback, Params, PlasticNetwork, Recording, State, StateEntry
 from plastic_rl.networks.fused import Recorded, checkpoint_spacing, fused_unroll
-from plastic_rl.networks.fused_backward import Resets
 from plastic_rl.networks.fused_rule import FusedRule
-from plastic_rl.networks.recurrent import tanh_sequence
+from plastic_rl.networks.fused_sequences import Resets
+from plastic_rl.networks.recurrent import affine, tanh_sequence
 from plastic_rl.networks.resets import ResetScope, check_reset_scopes, reset_entry, reset_where, stretches
 from plastic_rl.plasticity import GAINS, Synapse, SynapseOverrides
 
@@ -100,8 +100,7 @@ class PlasticRNN(PlasticNetwork):
             current = self._delayed_update(params, feedback, current, episode_start)
         current = reset_where(feedback.trial_start, current, self._entries, "trial")
         pre = current["activity"]
-        drive = x @ params["input_weight"].mT + params["input_bias"].unsqueeze(-2)
-        total = drive + pre @ params["recurrent_weight"].mT
+        total = affine(x, params["input_weight"], params["input_bias"]) + pre @ params["recurrent_weight"].mT
         if not synapse.inert:
             total = total + synapse.current(params, pre, current)
         post = torch.tanh(total)
@@ -151,7 +150,7 @@ class PlasticRNN(PlasticNetwork):
         acted = None
         if recorded is not None:
             acted = Recorded(
-                torch.stack(recorded.activities),
+                recorded.activities,
                 {done: (kept["trace"], kept.get("eligibility")) for done, kept in recorded.checkpoints.items()},
             )
         features, following = fused_unroll(self._fused, params, xs, state, resets, acted)

@@ -138,12 +138,19 @@ def _weights(params: Params) -> tuple[Tensor, ...]:
     return params["input_weight"], params["recurrent_weight"], params["input_bias"], params["recurrent_bias"]
 
 
+def affine(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """`x WT + b`, `(.., B, O)`, with or without a population axis on everything."""
+    if weight.dim() == 2:
+        return nn.functional.linear(x, weight, bias)
+    return x @ weight.mT + bias.unsqueeze(-2)
+
+
 def _projections(x: Tensor, hidden: Tensor, weights: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
     """What the input and the recurrent weights contribute, `(.., B, gates O)` each, with or without a population."""
     input_weight, recurrent_weight, input_bias, recurrent_bias = weights
     return (
-        x @ input_weight.mT + input_bias.unsqueeze(-2),
-        hidden @ recurrent_weight.mT + recurrent_bias.unsqueeze(-2),
+        affine(x, input_weight, input_bias),
+        affine(hidden, recurrent_weight, recurrent_bias),
     )
 
 
