@@ -5,8 +5,7 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections.abc import Callable, Iterator
-from itertools import starmap
-from typing import Any
+from typing import Any, NamedTuple
 
 import gymnasium
 import numpy as np
@@ -88,21 +87,29 @@ def _arguments(creator: Any, spec: EnvSpec) -> list[str]:
     return found
 
 
-def checks(env_id: str) -> Iterator[tuple[str, str | None]]:
-    """Try an environment out; yield what was checked, and the problem if there is one.
+class Check(NamedTuple):
+    """What was checked, whether training needs it, and the problem if there is one."""
+
+    name: str
+    required: bool
+    problem: str | None
+
+
+def checks(env_id: str) -> Iterator[Check]:
+    """Try an environment out.
 
     Raises:
         UnknownNameError: If it is not registered.
     """
     spec_of(env_id)
-    steps: list[tuple[str, Callable[[str], None]]] = [
-        ("Gymnasium's own check of the scalar environment", _check_scalar),
-        ("vector environment with feedback in a finite, flat observation", _check_vector),
-        ("equal seeds give equal lifetimes", _check_seeds),
-        ("tasks are the same in any order, and differ between train and test", _check_tasks),
-        ("state can be stored and restored (else a resumed run starts new lifetimes)", _check_state),
-    ]
-    yield from starmap(lambda name, check: (name, _problem(check, env_id)), steps)
+    for name, required, check in (
+        ("Gymnasium's own check of the scalar environment", True, _check_scalar),
+        ("vector environment with feedback in a finite, flat observation", True, _check_vector),
+        ("equal seeds give equal lifetimes", True, _check_seeds),
+        ("tasks are the same in any order, and differ between train and test", True, _check_tasks),
+        ("state can be stored and restored, so that a resumed run goes on in mid-lifetime", False, _check_state),
+    ):
+        yield Check(name, required, _problem(check, env_id))
 
 
 def _problem(check: Callable[[str], None], env_id: str) -> str | None:
@@ -181,7 +188,7 @@ def _check_state(env_id: str) -> None:
         for _ in range(5):
             env.step(env.action_space.sample())
         state = env.get_state()
-        assert not state.get("restarts"), "it has no get_state and set_state"
+        assert not state.get("restarts"), "it cannot (no get_state and set_state): a resumed run starts new lifetimes"
         actions = [env.action_space.sample() for _ in range(5)]
         first = [env.step(action)[0].copy() for action in actions]
         env.set_state(state)

@@ -69,9 +69,10 @@ def check_env(env_id: EnvironmentId, plugin: Plugins = None) -> None:
 
     load_plugins(plugin)
     failed = False
-    for name, problem in checks(env_id):
-        typer.echo(f"{'ok    ' if problem is None else 'FAILED'}  {name}{'' if problem is None else f': {problem}'}")
-        failed = failed or problem is not None
+    for name, required, problem in checks(env_id):
+        verdict = "ok" if problem is None else "FAILED" if required else "note"
+        typer.echo(f"{verdict:<6}  {name}{'' if problem is None else f': {problem}'}")
+        failed = failed or verdict == "FAILED"
     if failed:
         raise typer.Exit(2)
 

@@ -51,7 +51,10 @@ class TrainedAgent:
             CheckpointError: If its weights are damaged or missing.
         """
         from plastic_rl.algorithms import PlasticA2C
+        from plastic_rl.experiment.training import check_device
 
+        if device is not None:
+            check_device(device)
         return PlasticA2C.load(self.checkpoint, device=device or self.config.device)
 
 

@@ -59,9 +59,17 @@ def score_run(run: RunFolder, *, plugins: Sequence[str], progress: Callable[[str
     """Evaluate a run as its config says, and write its `evaluation.json`, `adaptation.png` and `curves.png`."""
     evaluation = score_agent(find_agent(run.path, plugins=plugins), progress=progress)
     plot_adaptation(evaluation, run.adaptation)
-    draw_curves([run], run.curves, evaluation=evaluation)
+    draw_own_curves([run], run.curves, evaluation=evaluation)
     evaluation.save(run.evaluation)
     return evaluation
+
+
+def draw_own_curves(runs: Sequence[RunFolder], path: Path, *, evaluation: Evaluation | None = None) -> Path | None:
+    """As `draw_curves`; None where training ended before the first lifetime did, so that there is no curve."""
+    try:
+        return draw_curves(runs, path, evaluation=evaluation)
+    except RunError:
+        return None
 
 
 def draw_curves(

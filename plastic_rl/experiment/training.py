@@ -90,6 +90,7 @@ def make_algorithm(config: ExperimentConfig, *, n_envs: int | None = None) -> Pl
         SpaceError: If the environment's spaces are not supported.
         UnknownNameError: If there is no such environment.
     """
+    check_device(config.device)
     settings = config.algorithm.model_dump(exclude={"name", "total_timesteps", "n_envs"})
     settings |= {name: getattr(config.algorithm, name) for name in ("learning_rate", "ent_coef", "sum_p2_coef")}
     try:
@@ -111,6 +112,18 @@ def make_algorithm(config: ExperimentConfig, *, n_envs: int | None = None) -> Pl
             f"cannot build the experiment in {config.environment.id} with kwargs {config.environment.kwargs} on "
             f"{config.device}: {error}"
         ) from error
+
+
+def check_device(device: str) -> None:
+    """Refuse a device that this machine does not have; the algorithm would silently use the CPU instead.
+
+    Raises:
+        ConfigError: Naming the devices there are.
+    """
+    valid = ["auto", "cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
+    valid += ["cuda"] * torch.cuda.is_available() + ["mps"] * torch.backends.mps.is_available()
+    if device not in valid:
+        raise ConfigError(f"this machine has no device {device!r}. Valid: {', '.join(valid)}.")
 
 
 def train(run: RunFolder, *, progress: Progress | None = None) -> PlasticA2C:

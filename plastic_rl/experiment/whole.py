@@ -9,7 +9,7 @@ from plastic_rl.errors import RunError, UnknownNameError
 from plastic_rl.experiment.agents import needs_plugins
 from plastic_rl.experiment.config import ExperimentConfig, load_experiment
 from plastic_rl.experiment.folder import RunFolder, create_runs, find_runs
-from plastic_rl.experiment.scoring import draw_curves, score_run, seeds_table
+from plastic_rl.experiment.scoring import draw_own_curves, score_run, seeds_table
 from plastic_rl.experiment.training import check_unfinished, make_algorithm, train
 from plastic_rl.tasks import distribution_for
 
@@ -121,12 +121,11 @@ def finish(
             evaluation = score_run(run, plugins=plugins)
             say(evaluation.table())
         else:
-            draw_curves([run], run.curves)
-        say(
-            f"{run.path}: checkpoints, metrics.csv, curves.png"
-            + (", evaluation.json" if config.evaluation.final else "")
-        )
+            draw_own_curves([run], run.curves)
+        files = [file.name for file in (run.metrics, run.curves, run.evaluation, run.adaptation) if file.exists()]
+        say(f"in {run.path}: {', '.join(files)}, checkpoints/")
     if len(runs) > 1:
-        picture = draw_curves(runs, runs[0].path.parent / "curves.png")
         say(seeds_table(runs))
-        say(f"learning curve of all seeds: {picture}")
+        picture = draw_own_curves(runs, runs[0].path.parent / "curves.png")
+        if picture is not None:
+            say(f"learning curve of all seeds: {picture}")

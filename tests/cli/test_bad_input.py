@@ -1,0 +1,217 @@
+"""Bad input: one clear message, exit code 2, no traceback, nothing overwritten."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+PLUGIN = """
+import gymnasium
+import numpy as np
+
+
+class Constant(gymnasium.Env):
+    observation_space = gymnasium.spaces.Box(0.0, 1.0, (2,), np.float32)
+    action_space = gymnasium.spaces.Discrete(2)
+
+    def __init__(self, render_mode=None):
+        self.render_mode = render_mode
+
+    def reset(self, seed=None, options=None):
+        super().reset(seed=seed)
+        self.time = 0
+        return np.zeros(2, np.float32), {}
+
+    def step(self, action):
+        self.time += 1
+        return np.zeros(2, np.float32), float(action), self.time == 5, False, {}
+
+
+class Pictures(Constant):
+    observation_space = gymnasium.spaces.Dict(a=gymnasium.spaces.Discrete(2))
+
+
+gymnasium.register("cli_tests/Constant-v0", Constant)
+gymnasium.register("cli_tests/Pictures-v0", Pictures)
+"""
+
+
+def snapshot(folder: Path) -> dict[str, str]:
+    return {
+        str(file.relative_to(folder)): hashlib.sha256(file.read_bytes()).hexdigest()
+        for file in folder.rglob("*")
+        if file.is_file()
+    }
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["train", "smal.yaml"], ["no such config file: smal.yaml", "Did you mean 'small.yaml'?"]),
+        (["train", "empty.yaml"], ["empty.yaml is empty"]),
+        (["train", "binary.yaml"], ["binary.yaml is not a text file"]),
+        (["train", "list.yaml"], ["list.yaml must hold a mapping"]),
+        (["train", "."], ["is a folder, not a config file"]),
+        (
+            ["train", "small.yaml", "network.hidden_sise=3", "algorithm.gama=1", "sead=3", "algorithm.n_envs=many"],
+            [
+                "4 problems in small.yaml",
+                "network.hidden_sise: unknown key. Did you mean 'hidden_size'?",
+                "algorithm.gama: unknown key. Did you mean 'gamma'?",
+                "sead: unknown key. Did you mean 'seed'?",
+                "algorithm.n_envs: must be a number, got 'many'",
+            ],
+        ),
+        (["train", "small.yaml", "network.rule=ojja"], ["network", "'ojja'", "oja"]),
+        (
+            ["train", "small.yaml", "network.kind=lstmm"],
+            ["network.kind: unknown network 'lstmm'. Did you mean 'lstm'?"],
+        ),
+        (["train", "small.yaml", "policy=PlasticPolice"], ["Did you mean 'PlasticPolicy'?"]),
+        (["train", "small.yaml", "algorithm.name=a3c"], ["algorithm.name", "'a2c'"]),
+        (["train", "small.yaml", "n_envs"], ["an override is written key.path=value"]),
+        (["train", "small.yaml", "seed.x=3"], ["seed"]),
+        (
+            ["train", "small.yaml", "environment.id=plastic_rl/ReversalBandt-v0"],
+            ["unknown environment 'plastic_rl/ReversalBandt-v0'. Did you mean 'plastic_rl/ReversalBandit-v0'?"],
+        ),
+        (["train", "small.yaml", "environment.kwargs.stepz=3"], ["'stepz' (did you mean 'steps'?)"]),
+        (["train", "small.yaml", "environment.kwargs.steps=-3"], ["steps"]),
+        (["train", "small.yaml", "environment.trials=3"], ["trials"]),
+        (["train", "small.yaml", "evaluation.splits=[tst]"], ["unknown split of ReversalBandit 'tst'", "'test'"]),
+        (["train", "small.yaml", "device=cuda:77"], ["cuda"]),
+        (["train", "small.yaml", "plugins=[their.py]"], ["their.py", "add: --plugin their.py"]),
+        (["train", "small.yaml", "--plugin", "nowhere.py"], ["no plugin file 'nowhere.py'"]),
+        (["train", "small.yaml", "--plugin", "no_such_module"], ["no plugin module 'no_such_module'"]),
+        (["train", "small.yaml", "--plugin", "broken.py"], ["broken.py", "ZeroDivisionError"]),
+        (["train", "small.yaml", "--name", "../outside"], ["is no good as the name of a run"]),
+        (["train", "small.yaml", "--seeds", "0,one"], ["whole numbers separated by commas"]),
+        (["train", "small.yaml", "--seeds", "0,0"], ["each seed may be given once"]),
+        (
+            ["train", "small.yaml", "--plugin", "plugin.py", "environment={id: cli_tests/Pictures-v0}"],
+            ["observations must be Box", "got Dict"],
+        ),
+        (["resume", "nothing"], ["no such run: nothing"]),
+        (["evaluate", "nothing"], ["no such run: nothing"]),
+        (["evaluate", "."], ["is not a run"]),
+        (["export", "nothing", "agents/x"], ["no such run: nothing"]),
+        (["plot", "nothing"], ["no such run: nothing"]),
+        (["video", "nothing"], ["no such run: nothing"]),
+        (["envs", "show", "CartPol-v1"], ["unknown environment 'CartPol-v1'", "CartPole-v1"]),
+        (["envs", "check", "plastic_rl/GridMase-v0"], ["plastic_rl/GridMaze-v0"]),
+        (["config", "algoritm"], ["Did you mean 'algorithm'?"]),
+        (["trian", "small.yaml"], ["No such command 'trian'"]),
+        (["evaluate"], ["Missing argument"]),
+    ],
+    ids=lambda value: " ".join(value) if value and value[0] in {"train", "resume", "evaluate"} else None,
+)
+def test_bad_input_is_named(workplace: Path, call: Any, arguments: list[str], parts: list[str]) -> None:
+    (workplace / "empty.yaml").write_text("")
+    (workplace / "binary.yaml").write_bytes(bytes(range(256)))
+    (workplace / "list.yaml").write_text("- 1\n")
+    (workplace / "plugin.py").write_text(PLUGIN)
+    (workplace / "broken.py").write_text("1 / 0\n")
+    before = snapshot(workplace)
+    code, out, err = call(*arguments)
+    assert code == 2, err
+    assert out == ""
+    assert "Traceback" not in err
+    for part in parts:
+        assert part in " ".join(err.split()), err
+    assert {name: digest for name, digest in snapshot(workplace).items() if ".pyc" not in name} == before
+
+
+@pytest.fixture
+def copied(trained: Path, tmp_path: Path) -> Path:
+    """A copy of the trained run, free to be damaged."""
+    shutil.copytree(trained / "runs" / "small", tmp_path / "runs" / "small")
+    shutil.copyfile(trained / "small.yaml", tmp_path / "small.yaml")
+    return tmp_path / "runs" / "small"
+
+
+def test_an_existing_run_is_left_alone(copied: Path, call: Any) -> None:
+    before = snapshot(copied)
+    code, _, err = call("train", copied.parent.parent / "small.yaml", "--runs-folder", copied.parent)
+    assert (code, "small exists already" in err) == (2, True)
+    code, _, err = call("resume", copied)
+    assert (code, "is finished (480 steps)" in err) == (2, True)
+    assert snapshot(copied) == before
+
+
+def newest(run: Path) -> Path:
+    return max((run / "checkpoints").iterdir(), key=lambda folder: int(folder.name))
+
+
+@pytest.mark.parametrize("verb", ["resume", "evaluate", "video"])
+@pytest.mark.parametrize("damage", ["truncated", "flipped", "missing", "manifest"])
+def test_damaged_checkpoints_are_refused(copied: Path, call: Any, verb: str, damage: str) -> None:
+    (copied / "evaluation.json").unlink()  # so that resume has something left to do
+    for checkpoint in (copied / "checkpoints").iterdir():
+        file = checkpoint / ("manifest.json" if damage == "manifest" else "params.safetensors")
+        data = file.read_bytes()
+        if damage == "missing":
+            file.unlink()
+        elif damage == "truncated":
+            file.write_bytes(data[:-5])
+        else:
+            file.write_bytes(
+                data.replace(b"480", b"481").replace(b"sha", b"sah") if damage == "manifest" else data[:-1] + b"~"
+            )
+    before = snapshot(copied)
+    code, out, err = call(verb, copied)
+    assert code == 2, err
+    assert out == ""
+    assert str(copied / "checkpoints") in err
+    assert "Traceback" not in err
+    after = snapshot(copied)
+    assert {name: after[name] for name in before} == before
+
+
+def test_an_edited_config_is_noticed(copied: Path, call: Any) -> None:
+    (copied / "evaluation.json").unlink()
+    config = copied / "config.yaml"
+    config.write_text(config.read_text().replace("gamma: 0.9\n", "gamma: 0.8\n"))
+    code, _, err = call("resume", copied)
+    assert code == 2
+    assert "config.yaml was changed since" in err
+    assert "algorithm.gamma: 0.9 became 0.8" in err
+
+
+def test_environments_that_do_not_fit_the_agent(copied: Path, call: Any) -> None:
+    code, out, err = call("evaluate", copied, "--env", "CartPole-v1", "--tasks", "5")
+    assert (code, out) == (2, "")
+    assert "CartPole-v1" in err
+    assert "does not fit" in err
+
+
+def test_exports_overwrite_nothing(copied: Path, tmp_path: Path, call: Any) -> None:
+    (tmp_path / "agents" / "mine").mkdir(parents=True)
+    code, _, err = call("export", copied, tmp_path / "agents" / "mine")
+    assert (code, "exists already" in err) == (2, True)
+    (copied / "evaluation.json").unlink()
+    code, _, err = call("export", copied, tmp_path / "agents" / "other")
+    assert (code, "has no scores yet" in err) == (2, True)
+
+
+def test_a_plugin_is_named_but_never_imported_by_itself(workplace: Path, call: Any) -> None:
+    marker = workplace / "imported"
+    (workplace / "marking.py").write_text(
+        f"{PLUGIN}\nopen({str(marker)!r}, 'a').write('x')\n".replace("cli_tests", "cli_mark")
+    )
+    arguments = ["train", "small.yaml", "environment={id: cli_mark/Constant-v0}", "evaluation.tasks=5"]
+    assert call(*arguments)[0] == 2  # unknown without the plugin
+    assert not marker.exists()
+    code, out, err = call(*arguments, "--plugin", "marking.py")
+    assert code == 0, err
+    assert "cli_mark/Constant-v0" in out
+    assert marker.read_text() == "x"
+    for verb in ("evaluate", "resume", "video"):
+        code, _, err = call(verb, "small")
+        assert code == 2
+        assert "If you trust them, add: --plugin marking.py" in err
+    assert marker.read_text() == "x"
+    assert call("evaluate", "small", "--plugin", "./marking.py", "--tasks", "5")[0] == 0

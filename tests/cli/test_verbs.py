@@ -1,0 +1,200 @@
+"""The verbs, called as a user would."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from plastic_rl.checkpoint import read_checkpoint
+from plastic_rl.cli.app import app, main
+from plastic_rl.config import read_mapping
+from plastic_rl.experiment import load_agent
+
+ROOT = Path(__file__).parents[2]
+VERBS = ["train", "resume", "evaluate", "export", "plot", "video", "config", "doctor"]
+VERBS += ["agents list", "envs list", "envs show", "envs check"]
+
+
+def test_help_is_quick_and_lists_every_verb() -> None:
+    code = "import sys, plastic_rl.cli.app as a; c = a.main(['--help']); sys.exit(c or 'torch' in sys.modules)"
+    result = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True, timeout=60)
+    assert result.returncode == 0, result.stderr
+    for verb in VERBS:
+        assert f"\n  {verb.split()[0]} " in result.stdout
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_each_help_has_a_copyable_example(call: Any, verb: str) -> None:
+    code, out, _ = call(*verb.split(), "--help")
+    assert code == 0
+    assert f"\n    plastic-rl {verb}" in out
+
+
+def test_train_leaves_everything_in_the_run_folder(trained: Path) -> None:
+    run = trained / "runs" / "small"
+    names = {entry.name for entry in run.iterdir()}
+    assert {"config.yaml", "metrics.csv", "timing.csv", "evaluation.json", "curves.png", "adaptation.png"} <= names
+    header, *rows = (run / "metrics.csv").read_text().splitlines()
+    assert header.startswith("step,")
+    assert not any(column.startswith("time/") for column in header.split(","))
+    steps = [int(row.split(",")[0]) for row in rows]
+    # One row for each of 6 updates of 80 steps, one for each of 3 checkpoints.
+    assert steps == [80, 160, 160, 240, 320, 320, 400, 480, 480]
+    assert (run / "timing.csv").read_text().splitlines()[0].startswith("step,time/fps")
+    newest = read_checkpoint(run / "checkpoints" / "480")
+    assert newest.documents["algorithm"]["num_timesteps"] == 480
+    config = read_mapping(run / "config.yaml")
+    assert config["algorithm"]["gamma"] == 0.9  # defaults are written out
+    scores = json.loads((run / "evaluation.json").read_text())["splits"]["test"]
+    assert scores["tasks"] == 30
+    assert 0 < scores["raw_score"] < 20
+
+
+def test_evaluate_shows_a_table_and_writes_where_told(trained: Path, tmp_path: Path, call: Any) -> None:
+    run = trained / "runs" / "small"
+    before = (run / "evaluation.json").read_bytes()
+    output = tmp_path / "scores" / "shift.json"
+    code, out, err = call("evaluate", run, "--split", "shift", "--tasks", "12", "--output", output)
+    assert code == 0, err
+    assert "split shift: 12 lifetimes" in out
+    assert "bayes (limit)" in out
+    assert json.loads(output.read_text())["splits"]["shift"]["tasks"] == 12
+    assert output.with_suffix(".png").stat().st_size > 1000
+    assert (run / "evaluation.json").read_bytes() == before
+
+
+def test_evaluating_again_gives_the_same_numbers(trained: Path, call: Any) -> None:
+    run = trained / "runs" / "small"
+    before = json.loads((run / "evaluation.json").read_text())
+    code, _, err = call("evaluate", run)
+    assert code == 0, err
+    after = json.loads((run / "evaluation.json").read_text())
+    assert {**after, "seconds": None} == {**before, "seconds": None}
+
+
+def test_an_exported_agent_acts_as_its_run(trained: Path, tmp_path: Path, call: Any, monkeypatch: Any) -> None:
+    code, _, err = call("export", trained / "runs" / "small", tmp_path / "agents" / "mini")
+    assert code == 0, err
+    agent_folder = tmp_path / "agents" / "mini"
+    names = {entry.name for entry in agent_folder.iterdir()}
+    assert {"config.yaml", "checkpoint", "evaluation.json", "README.md", "adaptation.png"} <= names
+    card = (agent_folder / "README.md").read_text()
+    assert "plastic_rl/ReversalBandit-v0" in card
+    assert "rule `oja`" in card
+    monkeypatch.chdir(tmp_path)
+    code, out, err = call("evaluate", "mini")
+    assert code == 0, err
+    stored = json.loads((agent_folder / "evaluation.json").read_text())["splits"]["test"]["raw_score"]
+    assert f"{stored:.2f}" in out or f"{stored:.3f}" in out
+    assert "mini  plastic_rl/ReversalBandit-v0" in call("agents", "list")[1]
+    observations = np.zeros((3, 5), dtype=np.float32)
+    starts = np.ones(3, dtype=bool)
+    actions = [
+        load_agent(path).predict(observations, None, starts, deterministic=True)[0]
+        for path in (agent_folder, trained / "runs" / "small")
+    ]
+    np.testing.assert_array_equal(*actions)
+
+
+def test_seeds_make_sibling_runs_and_one_curve(workplace: Path, call: Any) -> None:
+    code, out, err = call(
+        "train", "small.yaml", "--seeds", "3,4", "algorithm.total_timesteps=160", "evaluation.tasks=5"
+    )
+    assert code == 0, err
+    assert "split test: score (normalised) by seed" in out
+    assert "95% interval over seeds" in out
+    group = workplace / "runs" / "small"
+    assert {entry.name for entry in group.iterdir()} == {"seed-3", "seed-4", "curves.png"}
+    first, second = (read_mapping(group / name / "config.yaml")["seed"] for name in ("seed-3", "seed-4"))
+    assert (first, second) == (3, 4)
+    assert (group / "seed-3" / "metrics.csv").read_bytes() != (group / "seed-4" / "metrics.csv").read_bytes()
+    code, _, err = call("evaluate", "small")
+    assert (code, "holds several runs" in err) == (2, True)
+    # A killed group: one seed is finished, the other has to begin.
+    for leftover in ("checkpoints/160/manifest.json",):
+        (group / "seed-4" / leftover).unlink()
+    code, out, err = call("plot", "small", "--output", "together.png")
+    assert code == 0, err
+    with Image.open("together.png") as picture:
+        assert picture.size[0] > 400
+
+
+def test_video_draws_whole_lifetimes(trained: Path, tmp_path: Path, call: Any) -> None:
+    output = tmp_path / "lives.gif"
+    code, out, err = call("video", trained / "runs" / "small", "--lifetimes", "2", "--output", output)
+    assert code == 0, err
+    assert "42 frames" in out
+    with Image.open(output) as picture:
+        assert picture.n_frames > 20  # equal frames are merged
+        assert picture.size[0] >= 16
+
+
+def test_config_reference_names_every_key(call: Any) -> None:
+    code, out, _ = call("config")
+    assert code == 0
+    for key in ("algorithm.learning_rate", "environment.kwargs", "network.hidden_size", "evaluation.valid_tasks"):
+        assert f"{key}: " in out
+    assert "number or schedule  (default 0.001)" in out
+    keys = [line.split(":")[0] for line in out.splitlines() if line and not line.startswith((" ", "network, kind"))]
+    described = [line for line in out.splitlines() if line.startswith("    ")]
+    assert len(described) >= len(keys)
+
+
+def test_environments_can_be_listed_shown_and_checked(call: Any) -> None:
+    code, out, _ = call("envs", "list")
+    assert code == 0
+    for name in ("BernoulliBandit", "ReversalBandit", "GridMaze"):
+        assert f"plastic_rl/{name}-v0" in out
+    code, out, _ = call("envs", "show", "plastic_rl/GridMaze-v0")
+    assert code == 0
+    assert "side=" in out
+    assert "reference agents" in out
+    code, out, _ = call("envs", "check", "plastic_rl/BernoulliBandit-v0")
+    assert (code, out.count("ok    ")) == (0, 5)
+
+
+def test_check_names_what_a_foreign_environment_lacks(call: Any) -> None:
+    code, out, _ = call("envs", "check", "CartPole-v1")
+    assert code == 0
+    assert [line.split()[0] for line in out.splitlines()] == ["ok", "ok", "ok", "ok", "note"]
+    assert "no get_state and set_state" in out
+
+
+def test_doctor_reports_versions(call: Any) -> None:
+    code, out, _ = call("doctor")
+    assert code == 0
+    assert "torch              " in out
+    assert "one update of a small agent works" in out
+
+
+@pytest.mark.parametrize("plugin", sorted(path.name for path in (ROOT / "envs").glob("*.py")))
+def test_worked_examples_train_from_the_command_line(workplace: Path, call: Any, plugin: str) -> None:
+    path = ROOT / "envs" / plugin
+    before = set(call("envs", "list")[1].split())
+    listed = call("envs", "list", "--plugin", path)[1]
+    [env_id] = [word for word in listed.split() if word not in before and "-v" in word and "/" in word]
+    code, out, err = call(
+        "train", "small.yaml", f"environment={{id: {env_id}}}", "algorithm.total_timesteps=200", "evaluation.tasks=5",
+        "evaluation.valid_tasks=2", "algorithm.n_steps=10", "--plugin", path,
+    )  # fmt: skip
+    assert code == 0, err
+    assert f"{env_id}, split test" in out.replace("\n", " ")
+    assert read_mapping(workplace / "runs" / "small" / "config.yaml")["plugins"] == [str(path)]
+    assert call("envs", "check", env_id, "--plugin", path)[0] == 0
+
+
+def test_the_program_is_installed_under_both_names() -> None:
+    assert app.info.name == "plastic-rl"
+    assert callable(main)
+    result = subprocess.run(
+        [sys.executable, "-m", "plastic_rl", "envs", "lst"], check=False, capture_output=True, text=True, timeout=60
+    )
+    assert result.returncode == 2
+    assert "No such command 'lst'" in result.stderr

@@ -1,0 +1,52 @@
+"""The package as a whole: light to import, of one version, with the licence and the files that it promises."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import plastic_rl
+
+ROOT = Path(__file__).parents[1]
+HEAVY = ["torch", "stable_baselines3", "matplotlib", "scipy", "pandas", "tensorboard", "pygame", "typer", "pydantic"]
+
+
+@pytest.mark.parametrize("module", ["plastic_rl", "plastic_rl.tasks", "plastic_rl.envs", "plastic_rl.errors"])
+def test_importing_loads_nothing_heavy(module: str) -> None:
+    code = f"import sys, {module}; print([name for name in {HEAVY!r} if name in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert result.stdout.strip() == "[]"
+
+
+def test_the_version_is_one() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert project["version"] == plastic_rl.__version__
+    assert project["scripts"] == {"plastic-rl": "plastic_rl.cli.app:main"}
+
+
+def test_constraints_pin_every_direct_dependency() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    pinned = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text().split())
+    assert pinned["torch"] == "2.13.0"
+    names = {name.lower().replace("_", "-") for name in pinned}
+    for requirement in [*project["dependencies"], *project["optional-dependencies"]["dev"]]:
+        name, bound = requirement.split(">=")
+        assert name.lower() in names, name
+        assert bound
+
+
+def test_every_module_says_what_it_is_for() -> None:
+    silent = [
+        path
+        for path in (ROOT / "plastic_rl").rglob("*.py")
+        if not path.read_text().lstrip().startswith(('"""', 'r"""'))
+    ]
+    assert silent == []
+
+
+def test_the_licence_is_mit() -> None:
+    assert (ROOT / "LICENSE").read_text().startswith("MIT License\n\nCopyright (c) 2026 plastic_rl authors\n")
