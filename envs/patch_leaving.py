@@ -235,7 +235,7 @@ class MarginalValueAgent(PickCountingAgent):
     def leaves(self, picks: npt.NDArray[np.int64], time: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
         """See `PickCountingAgent`."""
         left = self.steps - np.rint(time.astype(np.float64) * self.steps).astype(np.int64)
-        return self._leave[np.arange(len(picks)), left, picks]
+        return self._leave[np.arange(len(self._known_tasks(len(picks)))), left, picks]
 
 
 gymnasium.register(ENV_ID, entry_point=PatchLeavingEnv, vector_entry_point=PatchLeavingVectorEnv)

@@ -19,7 +19,7 @@ from plastic_rl.feedback import FeedbackLayout
 REWARD_LIMIT = 1000.0
 
 
-class Lifetime(gymnasium.Wrapper[npt.NDArray[np.float32], Any, Any, Any]):
+class Lifetime(gymnasium.Wrapper[npt.NDArray[np.float32], Any, Any, Any], gymnasium.utils.RecordConstructorArgs):
     """Turns `trials` episodes of an environment into one lifetime, and adds feedback to the observation.
 
     The observation becomes `[flattened inner observation, previous action, previous reward, trial_start, t/T]`.
@@ -50,7 +50,8 @@ class Lifetime(gymnasium.Wrapper[npt.NDArray[np.float32], Any, Any, Any]):
     """
 
     def __init__(self, env: gymnasium.Env[Any, Any], trials: int = 1) -> None:
-        super().__init__(env)
+        gymnasium.utils.RecordConstructorArgs.__init__(self, trials=trials)
+        gymnasium.Wrapper.__init__(self, env)
         if trials < 1:
             raise ConfigError(f"a lifetime has 1 or more trials, got {trials}")
         if "feedback" in env.metadata:

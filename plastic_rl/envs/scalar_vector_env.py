@@ -25,6 +25,7 @@ from plastic_rl.envs.row_vector_env import (
 from plastic_rl.errors import CheckpointError, ConfigError, SpaceError
 from plastic_rl.feedback import FeedbackLayout
 from plastic_rl.tasks.base import Task
+from plastic_rl.tasks.catalog import distribution_for
 from plastic_rl.tasks.seeds import SeedTasks
 
 _WITHOUT_SPEC = "an environment without a spec"
@@ -34,13 +35,13 @@ class ScalarVectorEnv(RowVectorEnv):
     """Any scalar Gymnasium environments as the rows of a vector environment.
 
     Each is wrapped in `Lifetime` unless its observation holds feedback already. A row's k-th lifetime begins with
-    `env.reset(seed=..., options={"task": task})`, the seed following from the row's own and k; with `SeedTasks` (no
-    distribution known) the seed is the task's, and there are no options.
+    `env.reset(seed=..., options={"task": task})`, the seed following from the row's own and k; where no distribution is
+    known, the task is the seed (`SeedTasks`) and there are no options.
 
     Args:
         envs: The rows, B of them, with equal spaces.
         trials: Inner episodes in a lifetime (see `Lifetime`).
-        options: See `RowOptions`; without a distribution tasks are reset seeds.
+        options: See `RowOptions`; without a distribution, that of the environment's id (else tasks are reset seeds).
 
     Raises:
         SpaceError: If the spaces are unsupported, or differ between rows.
@@ -74,15 +75,13 @@ class ScalarVectorEnv(RowVectorEnv):
                 )
         single = trials == 1
         self.metadata = {**first.metadata}
-        own = options.get("distribution") or SeedTasks(
-            _WITHOUT_SPEC if spec is None else spec.id, {} if spec is None else spec.kwargs
-        )
+        known = SeedTasks(_WITHOUT_SPEC) if spec is None else distribution_for(spec.id, _own_keywords(spec.kwargs))
         super().__init__(
             len(envs),
             observation_space=observation_space,
             codec=ActionCodec(first.action_space),
             feedback=FeedbackLayout.from_dict(first.metadata["feedback"]),
-            distribution=own,
+            distribution=options.get("distribution") or known,
             lifetime_steps=first.metadata.get("lifetime_steps") if single else None,
             steps_per_trial=first.metadata.get("steps_per_trial") if single else None,
             options=options,
@@ -101,7 +100,7 @@ class ScalarVectorEnv(RowVectorEnv):
 
     def _begin_rows(self, rows: IntArray, tasks: Sequence[Task], generators: Sequence[np.random.Generator]) -> None:
         for row, task in zip(rows.tolist(), tasks, strict=True):
-            if "reset_seed" in task.params and isinstance(self.distribution, SeedTasks):
+            if "reset_seed" in task.params:
                 self._observations[row], _ = self.envs[row].reset(seed=int(task.seed))
             else:
                 self._observations[row], _ = self.envs[row].reset(seed=self._reset_seed(row), options={"task": task})
@@ -163,3 +162,8 @@ class ScalarVectorEnv(RowVectorEnv):
             "a foreign environment cannot be continued in mid-lifetime: all rows start their next lifetime",
             stacklevel=2,
         )
+
+
+def _own_keywords(kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """What `gymnasium.make` recorded, without what every environment takes."""
+    return {name: value for name, value in kwargs.items() if name != "render_mode"}
