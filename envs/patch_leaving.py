@@ -1,6 +1,6 @@
 """Worked example: a natively vectorised task family, its task distribution and its reference agents, in one file.
 
-    plastic-rl train configs/quickstart.yaml env.id=examples/PatchLeaving-v0 --plugin envs/patch_leaving.py
+    plastic-rl envs show examples/PatchLeaving-v0 --plugin envs/patch_leaving.py
 
 The dynamics are written once, for all rows at once (`begin_rows`, `transition`, `write_features`); the base class adds
 feedback columns, horizon, tasks, seeds, autoreset and resuming. The scalar environment is the same code with one row.

@@ -1,0 +1,115 @@
+"""What `TaskVectorEnv` does for families of other kinds: vector actions, lives of varying length, unbounded rewards."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+from gymnasium import spaces
+from gymnasium.vector import AutoresetMode
+
+from plastic_rl.envs import Outcome, RowOptions, TaskEnv, TaskVectorEnv
+from plastic_rl.errors import CheckpointError, SpaceError
+from plastic_rl.tasks import Params, Task, TaskDistribution, number_of
+
+SAME_STEP, DISABLED = AutoresetMode.SAME_STEP, AutoresetMode.DISABLED
+
+
+class FuelTasks(TaskDistribution):
+    family = "Fuel"
+
+    def sample_params(self, generator: np.random.Generator, split: str) -> Params:
+        return {"fuel": float(generator.integers(2, 6))}
+
+
+class FuelVectorEnv(TaskVectorEnv):
+    """A life ends when the fuel is used up; the reward is 100 times the thrust used."""
+
+    state_arrays: ClassVar[tuple[str, ...]] = ("fuel",)
+
+    def __init__(self, num_envs: int = 1, *, action_space: spaces.Space[Any], **options: Any) -> None:
+        super().__init__(
+            num_envs,
+            distribution=FuelTasks(),
+            action_space=action_space,
+            steps=5,
+            reward_range=(-50.0, 50.0),
+            options=RowOptions(**options),
+        )
+        self.fuel = np.zeros(num_envs)
+
+    def begin_rows(self, rows: Any, tasks: Sequence[Task], generators: Sequence[np.random.Generator]) -> None:
+        self.fuel[rows] = [number_of(task, "fuel") for task in tasks]
+
+    def transition(self, actions: Any) -> Outcome:
+        thrust = actions.astype(np.float64).reshape(self.num_envs, -1).sum(axis=1)
+        self.fuel -= np.abs(thrust)
+        empty = self.fuel <= 0
+        return Outcome(100.0 * thrust, trial_end=empty, ended=empty)
+
+
+def test_vector_actions_and_clipped_feedback():
+    env = FuelVectorEnv(2, action_space=spaces.Box(-1.0, 1.0, (2,), np.float32), autoreset_mode=DISABLED)
+    assert env.single_observation_space.shape == (5,)
+    assert env.single_observation_space.low.tolist() == [-1, -1, -50, 0, 0]
+    env.reset(seed=0, options={"tasks": [Task("Fuel", "train", 0, 0, {"fuel": 9.0})] * 2})
+    observations, rewards, *_, info = env.step(np.array([[0.25, 0.125], [-3.0, 0.5]]))
+    assert rewards.tolist() == [37.5, -250.0]
+    assert observations.tolist() == [[0.25, 0.125, 37.5, 0, np.float32(0.2)], [-1, 0.5, -50, 0, np.float32(0.2)]]
+    assert "expected_reward" not in info
+    with pytest.raises(SpaceError, match=r"shape \(2, 2\)"):
+        env.step(np.zeros((2, 3)))
+
+
+def test_several_discrete_actions():
+    env = FuelVectorEnv(2, action_space=spaces.MultiDiscrete([2, 3]), autoreset_mode=DISABLED)
+    env.reset(seed=0)
+    observations = env.step(np.array([[1, 0], [0, 2]]))[0]
+    assert observations[:, :5].tolist() == [[0, 1, 1, 0, 0], [1, 0, 0, 0, 1]]
+    with pytest.raises(SpaceError, match="must lie in MultiDiscrete"):
+        env.step(np.array([[1, 0], [0, 3]]))
+
+
+def test_lives_of_varying_length_end_by_themselves_or_at_the_horizon():
+    env = FuelVectorEnv(3, action_space=spaces.Discrete(2), autoreset_mode=SAME_STEP)
+    tasks = [Task("Fuel", "train", 0, 0, {"fuel": fuel}) for fuel in (2.0, 3.0, 9.0)]
+    env.reset(seed=0, options={"tasks": tasks})
+    ends = [env.step(np.ones(3, dtype=np.int64)) for _ in range(5)]
+    assert ends[0][2].tolist() == [False, False, False]
+    assert ends[1][2].tolist() == [True, False, False]
+    assert ends[2][2][1:].tolist() == [True, False]
+    assert ends[4][2][2]
+    info = ends[1][4]
+    assert info["_final_obs"].tolist() == [True, False, False]
+    assert info["final_obs"][0].tolist() == [0, 1, 50, 1, np.float32(0.4)]
+    assert info["final_obs"][1] is None
+    assert info["final_info"]["_trial_end"].tolist() == [True, False, False]
+    assert info["final_info"]["task"][0] is tasks[0]
+    assert ends[1][0][0].tolist() == [0, 0, 0, 1, 0]
+    assert ends[1][0][1].tolist() == [0, 1, 50, 0, np.float32(0.4)]
+
+
+def test_a_state_of_another_family_is_refused():
+    env = FuelVectorEnv(2, action_space=spaces.Discrete(2))
+    env.reset(seed=0)
+    state = env.get_state()
+    state["family"] = {"water": np.zeros(2)}
+    with pytest.raises(CheckpointError, match=r"holds \['water'\], but FuelVectorEnv needs \['fuel'\]"):
+        env.set_state(state)
+
+
+def test_the_scalar_environment_carries_its_state_too():
+    class FuelEnv(TaskEnv):
+        vector_class = FuelVectorEnv
+
+    env, other = (FuelEnv(action_space=spaces.Discrete(2)) for _ in range(2))
+    env.reset(seed=1)
+    env.step(1)
+    other.reset(seed=7)
+    other.set_state(env.get_state())
+    for action in (0, 1):
+        one, two = env.step(action), other.step(action)
+        np.testing.assert_array_equal(one[0], two[0])
+        assert one[1:] == two[1:]
