@@ -10,6 +10,7 @@ import csv
 import io
 import os
 from collections.abc import Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -45,9 +46,10 @@ class Table:
         if self.rows == 0:
             return []
         try:
-            with self.path.open(newline="", encoding="utf-8") as file:
-                rows = [row for row, _ in zip(csv.reader(file), range(self.rows + 1), strict=False)][1:]
-        except (OSError, UnicodeDecodeError, csv.Error) as error:
+            # A killed process may have torn the last line in the middle of a character; it is cut off anyway.
+            with self.path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+                rows = list(islice(csv.reader(file), 1, self.rows + 1))
+        except (OSError, csv.Error) as error:
             raise CheckpointError(f"{self.path} is needed to go on, and cannot be read: {error}.") from None
         if len(rows) < self.rows or any(len(row) < len(self.columns) for row in rows):
             raise CheckpointError(f"{self.path} has fewer rows than when the checkpoint was written ({self.rows}).")

@@ -17,7 +17,8 @@ CONFIG = """
 environment: {id: plastic_rl/ReversalBandit-v0, kwargs: {steps: 30}}
 network: {kind: plastic_rnn, rule: backpropamine_retroactive, hidden_size: 12}
 algorithm:
-  {name: a2c, total_timesteps: 9600, n_envs: 16, n_steps: 20, center_rewards: true, learning_rate: {start: .005, end: 0}}
+  {name: a2c, total_timesteps: 9600, n_envs: 16, n_steps: 20, center_rewards: true,
+   learning_rate: {start: 0.005, end: 0}}
 evaluation: {valid_tasks: 20, final: false}
 checkpoint: {interval: 3}
 logging: {interval: 3, tensorboard: false}

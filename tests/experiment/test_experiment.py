@@ -1,0 +1,200 @@
+"""Experiments as Python functions: configs, folders, choice of checkpoint, foreign environments, recorded series."""
+
+from __future__ import annotations
+
+import io
+import multiprocessing
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from pydantic import BaseModel
+
+from plastic_rl.checkpoint import read_checkpoint, saved_steps
+from plastic_rl.config import parse
+from plastic_rl.errors import ConfigError, RunError
+from plastic_rl.experiment import (
+    ExperimentConfig,
+    RunFolder,
+    check_experiment,
+    create_runs,
+    find_run,
+    find_runs,
+    load_experiment,
+    parse_experiment,
+    train,
+)
+from plastic_rl.experiment.__main__ import main as run_recorded
+from plastic_rl.experiment.progress import PlainProgress
+from plastic_rl.experiment.training import valid_score
+
+ROOT = Path(__file__).parents[2]
+SMALL: dict[str, Any] = {
+    "environment": {"id": "plastic_rl/ReversalBandit-v0", "kwargs": {"steps": 10}},
+    "network": {"kind": "gru", "hidden_size": 5},
+    "algorithm": {"name": "a2c", "total_timesteps": 400, "n_envs": 4},
+    "evaluation": {"valid_tasks": 10, "tasks": 10},
+    "checkpoint": {"interval": 2},
+    "logging": {"tensorboard": False},
+}
+
+
+def quiet() -> PlainProgress:
+    return PlainProgress(io.StringIO())
+
+
+def small_run(folder: Path, **changes: Any) -> RunFolder:
+    [run] = create_runs(folder, "small", {"": parse_experiment({**SMALL, **changes})})
+    return run
+
+
+def test_the_resolved_config_resolves_to_itself() -> None:
+    config = parse_experiment(SMALL)
+    assert parse_experiment(parse(config.to_yaml())) == config
+    assert config.network["hidden_size"] == 5
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.name)
+def test_every_config_of_the_repository_is_valid_and_fits_its_environment(path: Path) -> None:
+    config = load_experiment(path)
+    assert config.description
+    check_experiment(config)
+
+
+def test_every_field_has_help() -> None:
+    def undocumented(model: type[BaseModel]) -> list[str]:
+        return [f"{model.__name__}.{name}" for name, field in model.model_fields.items() if not field.description]
+
+    models = [ExperimentConfig, *(field.annotation for field in ExperimentConfig.model_fields.values())]
+    found = [model for model in models if isinstance(model, type) and issubclass(model, BaseModel)]
+    assert len(found) == 6
+    assert [name for model in found for name in undocumented(model)] == []
+
+
+def test_problems_of_network_and_experiment_come_together() -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_experiment({**SMALL, "network": {"kind": "gru", "hidden": 3}, "seed": -1}, "mine.yaml")
+    lines = str(caught.value).splitlines()
+    assert lines[0] == "2 problems in mine.yaml:"
+    assert lines[1] == "  seed: must be greater than or equal to 0, got -1."
+    assert lines[2].startswith("  network.hidden: unknown key. Did you mean 'hidden_size'?")
+
+
+def test_folders_are_made_whole_and_never_overwritten(tmp_path: Path) -> None:
+    run = small_run(tmp_path)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["small"]
+    assert run.config() == parse_experiment(SMALL)
+    with pytest.raises(RunError, match="exists already"):
+        small_run(tmp_path)
+    for name in ("", "..", "a/../b", ".hidden", "a b"):
+        with pytest.raises(RunError, match="is no good as the name of a run"):
+            create_runs(tmp_path, name, {"": parse_experiment(SMALL)})
+
+
+def test_runs_are_found_by_path_by_name_and_by_group(tmp_path: Path) -> None:
+    config = parse_experiment(SMALL)
+    create_runs(tmp_path, "pair", {"seed-10": config, "seed-2": config})
+    run = small_run(tmp_path)
+    assert find_run(run.path).path == run.path
+    assert find_run("small", tmp_path).path == run.path
+    assert [found.path.name for found in find_runs("pair", tmp_path)] == ["seed-2", "seed-10"]
+    with pytest.raises(RunError, match=r"holds several runs. Name one of them: .*seed-2, .*seed-10"):
+        find_run("pair", tmp_path)
+    with pytest.raises(RunError, match=r"no such run: smoll. Did you mean '.*small'\? Runs in .*: pair, small."):
+        find_run("smoll", tmp_path)
+
+
+def _hold(path: Path, ready: Any, done: Any) -> None:
+    with RunFolder(path).owned():
+        ready.set()
+        done.wait(60)
+
+
+def test_one_process_trains_a_run_at_a_time(tmp_path: Path) -> None:
+    run = small_run(tmp_path)
+    context = multiprocessing.get_context("spawn")
+    ready, done = context.Event(), context.Event()
+    process = context.Process(target=_hold, args=(run.path, ready, done))
+    process.start()
+    try:
+        assert ready.wait(60)
+        with pytest.raises(RunError, match="is being trained by another process"), run.owned():
+            pass
+    finally:
+        done.set()
+        process.join(60)
+    with run.owned():
+        pass
+
+
+def test_the_best_checkpoint_on_valid_is_kept_and_chosen(tmp_path: Path) -> None:
+    run = small_run(tmp_path)
+    train(run, progress=quiet())
+    rows = [line.split(",") for line in run.metrics.read_text().splitlines()]
+    column = rows[0].index("valid/score")
+    scores = {int(row[0]): float(row[column]) for row in rows[1:] if row[column]}
+    assert list(scores) == [80, 160, 240, 320, 400]
+    best = max(scores, key=lambda step: (scores[step], step))
+    assert run.chosen() == run.checkpoints / str(best)
+    assert saved_steps(run.checkpoints) == sorted({320, 400, best})
+    assert read_checkpoint(run.checkpoints / "400").documents["run"]["best"] == {
+        "step": best,
+        "valid_score": scores[best],
+    }
+
+
+def test_scoring_on_valid_does_not_disturb_training(tmp_path: Path) -> None:
+    final = {}
+    for name, tasks in (("with", 10), ("without", 0)):
+        run = small_run(tmp_path / name, evaluation={"valid_tasks": tasks})
+        algorithm = train(run, progress=quiet())
+        final[name] = read_checkpoint(run.checkpoints / "400").tensors["params"]
+        before = algorithm._sampling.get_state()
+        config = run.config().model_copy(update={"evaluation": parse_experiment(SMALL).evaluation})
+        assert valid_score(algorithm, config) == valid_score(algorithm, config)
+        assert torch.equal(algorithm._sampling.get_state(), before)
+    for name, tensor in final["with"].items():
+        assert torch.equal(tensor, final["without"][name])
+
+
+@pytest.mark.parametrize("env_id", ["CartPole-v1", "FrozenLake-v1", "Pendulum-v1"])
+def test_foreign_environments_train_and_resume_with_a_warning(tmp_path: Path, env_id: str) -> None:
+    run = small_run(tmp_path, environment={"id": env_id}, evaluation={"valid_tasks": 2})
+    train(run, progress=quiet())
+    longer = run.config().to_yaml().replace("total_timesteps: 400", "total_timesteps: 1200")
+    (run.path / "config.yaml").write_text(longer)
+    with pytest.raises(Exception, match=r"algorithm.total_timesteps: 400 became 1200"):
+        train(run, progress=quiet())
+
+
+def test_recorded_experiments_go_on_where_they_stopped(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "configs").mkdir()
+    config = parse_experiment({**SMALL, "algorithm": {**SMALL["algorithm"], "total_timesteps": 120}})
+    (tmp_path / "configs" / "first.yaml").write_text(config.to_yaml())
+    assert run_recorded(["configs", "--seeds", "0,1"]) == 0
+    folder = tmp_path / "runs" / "experiments" / "first"
+    assert {entry.name for entry in folder.iterdir()} == {"seed-0", "seed-1"}
+    finished = (folder / "seed-0" / "metrics.csv").read_bytes()
+    # As if it had been killed before its evaluation.
+    (folder / "seed-1" / "evaluation.json").unlink()
+    capsys.readouterr()
+    assert run_recorded(["configs", "--seeds", "0,1"]) == 0
+    assert "seed-0 is finished (120 steps)" in capsys.readouterr().out
+    assert (folder / "seed-1" / "evaluation.json").exists()
+    assert (folder / "seed-0" / "metrics.csv").read_bytes() == finished
+    (tmp_path / "configs" / "broken.yaml").write_text("environment: 3\n")
+    assert run_recorded(["configs"]) == 1
+
+
+def test_plain_progress_says_how_far_how_well_how_fast() -> None:
+    stream = io.StringIO()
+    progress = PlainProgress(stream, interval=0)
+    progress.start(0, 1_000)
+    progress.update(500, 72.345, "best on valid 71")
+    line = stream.getvalue()
+    assert line.startswith("  500/1,000 steps  score 72.34  ")
+    assert line.rstrip().endswith("left  best on valid 71")
