@@ -28,7 +28,7 @@ from plastic_rl.networks.fused_backward import GroupBackward
 from plastic_rl.networks.fused_rule import FusedRule
 from plastic_rl.networks.fused_sequences import Resets, Sequences
 
-GROUP_BYTES = 600_000
+GROUP_BYTES = 400_000
 """Traces of one group of lifetimes: with the gradients and scratch of the same size, they fit a core's own cache."""
 
 PARAMETERS = (
@@ -71,7 +71,7 @@ def group_size(batch: int, matrix_bytes: int) -> int:
     """Lifetimes in a group, for `batch` of them with traces of `matrix_bytes` each.
 
     >>> group_size(30, 40_000)
-    15
+    10
     """
     groups = math.ceil(batch / max(1, GROUP_BYTES // matrix_bytes))
     return math.ceil(batch / groups)
@@ -87,7 +87,7 @@ def checkpoint_spacing(steps: int, trace: Tensor) -> int:
         trace: `(B, O, I)`.
 
     >>> checkpoint_spacing(200, torch.zeros(30, 100, 100))
-    20
+    25
     """
     batch = trace.shape[0]
     group = group_size(batch, trace[0].numel() * trace.element_size())
@@ -126,16 +126,41 @@ class _FusedUnroll(torch.autograd.Function):
     ) -> tuple[Tensor | None, ...]:
         post, activity, trace, eligibility, *parameters = ctx.saved_tensors
         params = _present(parameters)
+        rule: FusedRule = ctx.plan.rule
+        sequences = Sequences(
+            activity=activity,
+            post=post,
+            signal=rule.signal(params, post) if rule.modulated else None,
+            d_post=d_post,
+            resets=ctx.plan.resets,
+            d_total=torch.empty_like(post),
+        )
         checkpoints = ctx.checkpoints | {0: (trace, eligibility)}
-        backward = _Backward(ctx.plan, params, post, activity, d_post)
-        backward.run(checkpoints, d_trace, d_eligibility)
+        gradients: dict[str, Tensor] = {}
+        # By activity, trace and eligibility before the first step; kept only where asked for.
+        first: list[list[Tensor]] = [[], [], []]
+        batch = post.shape[1]
+        size = group_size(batch, trace[0].numel() * trace.element_size())
+        for start in range(0, batch, size):
+            rows = slice(start, min(start + size, batch))
+            group = GroupBackward(
+                rule,
+                params,
+                sequences.rows(rows),
+                None if d_trace is None else d_trace[rows],
+                None if d_eligibility is None else d_eligibility[rows],
+            )
+            group.run(checkpoints, rows)
+            for name, gradient in group.parameter_gradients().items():
+                gradients[name] = gradient + gradients[name] if name in gradients else gradient
+            for kept, needed, initial in zip(first, ctx.needs_input_grad[2:5], group.initial_gradients(), strict=True):
+                if needed and initial is not None:
+                    kept.append(initial)
         return (
             None,
-            backward.sequences.d_total,
-            backward.d_activity,
-            backward.d_trace,
-            backward.d_eligibility,
-            *(backward.gradients.get(name) for name in PARAMETERS),
+            sequences.d_total,
+            *(torch.cat(kept) if kept else None for kept in first),
+            *(gradients.get(name) for name in PARAMETERS),
         )
 
 
@@ -197,64 +222,6 @@ def _forward(
     return posts, (trace, eligibility), checkpoints
 
 
-class _Backward:
-    """The backward pass: groups of lifetimes one after the other, then the gradients of the parameters."""
-
-    def __init__(
-        self, plan: Plan, params: Mapping[str, Tensor], post: Tensor, activity: Tensor, d_post: Tensor | None
-    ) -> None:
-        self.plan = plan
-        self.params = params
-        pre = torch.cat([activity.unsqueeze(0), post[:-1]])
-        pre.masked_fill_(plan.resets.activity.unsqueeze(-1), 0)
-        rule = plan.rule
-        self.sequences = Sequences(
-            pre=pre,
-            post=post,
-            signal=rule.signal(params, post) if rule.modulated else None,
-            d_post=d_post,
-            resets=plan.resets,
-            d_total=torch.empty_like(post),
-        )
-        self.d_activity: Tensor | None = None
-        self.d_trace: Tensor | None = None
-        self.d_eligibility: Tensor | None = None
-        self.gradients: dict[str, Tensor] = {}
-
-    def run(
-        self,
-        checkpoints: Mapping[int, tuple[Tensor, Tensor | None]],
-        d_trace: Tensor | None,
-        d_eligibility: Tensor | None,
-    ) -> None:
-        """Go through the groups; fills the attributes."""
-        trace = checkpoints[0][0]
-        batch = trace.shape[0]
-        size = group_size(batch, trace[0].numel() * trace.element_size())
-        firsts = []
-        for start in range(0, batch, size):
-            rows = slice(start, min(start + size, batch))
-            group = GroupBackward(
-                self.plan.rule,
-                self.params,
-                self.sequences.rows(rows),
-                None if d_trace is None else d_trace[rows],
-                None if d_eligibility is None else d_eligibility[rows],
-            )
-            group.run(checkpoints, rows)
-            firsts.append(
-                (group.d_pre, group.d_trace, None if group.eligibility is None else group.eligibility.gradient)
-            )
-            for name, gradient in group.parameter_gradients().items():
-                self.gradients[name] = gradient + self.gradients[name] if name in self.gradients else gradient
-        self.d_activity = torch.cat([first[0] for first in firsts])
-        self.d_trace = torch.cat([first[1] for first in firsts])
-        eligibilities = [first[2] for first in firsts if first[2] is not None]
-        self.d_eligibility = torch.cat(eligibilities) if eligibilities else None
-        d_total = self.sequences.d_total.flatten(0, 1)
-        self.gradients["recurrent_weight"] = d_total.mT @ self.sequences.pre.flatten(0, 1)
-
-
 def fused_unroll(
     rule: FusedRule,
     params: Mapping[str, Tensor],
@@ -276,7 +243,7 @@ def fused_unroll(
     Returns:
         Features `(T, B, O)`, and the state after the last step (without `trace` where `recorded`).
     """
-    drive = xs @ params["input_weight"].mT + params["input_bias"]
+    drive = torch.nn.functional.linear(xs, params["input_weight"], params["input_bias"])
     trace = state["trace"]
     every = checkpoint_spacing(xs.shape[0], trace)
     apply: Callable[..., tuple[Tensor, Tensor | None, Tensor | None]] = _FusedUnroll.apply

@@ -48,11 +48,6 @@ class GroupBackward:
         sequences: Of this group.
         d_trace: Gradient by the last trace, `(g, O, I)`, or None.
         d_eligibility: Gradient by the last eligibility, or None.
-
-    Attributes:
-        d_trace: After `run`: gradient by the first trace.
-        eligibility: After `run`, its `gradient` is that by the first eligibility; None where there is none.
-        d_pre: After `run`: gradient by the first activity, `(g, I)`.
     """
 
     def __init__(
@@ -68,7 +63,7 @@ class GroupBackward:
         self.params = params
         self.views = Views(rule, params, sequences)
         self.steps, group, units = sequences.post.shape
-        matrix = (group, units, sequences.pre.shape[-1])
+        matrix = (group, units, units)
         like = sequences.post
         self.weight = params["recurrent_weight"]
         self.alpha = params["alpha"]
@@ -154,10 +149,17 @@ class GroupBackward:
                 views.gated_post_column[step],
             )
 
+    def initial_gradients(self) -> tuple[Tensor, Tensor, Tensor | None]:
+        """After `run`: gradients by the activity, trace and eligibility before the first step."""
+        return self.d_pre, self.d_trace, None if self.eligibility is None else self.eligibility.gradient
+
     def parameter_gradients(self) -> dict[str, Tensor]:
-        """After `run`: gradients by name, in the parameters' shapes, of all but the recurrent weights."""
+        """After `run`: gradients by name, in the parameters' shapes, summed over the group."""
         views, sequences = self.views, self.sequences
-        gradients = {"alpha": _sum_to(self.d_alpha, self.alpha)}
+        gradients = {
+            "recurrent_weight": sequences.d_total.flatten(0, 1).mT @ views.pres.flatten(0, 1),
+            "alpha": _sum_to(self.d_alpha, self.alpha),
+        }
         if self.eta is not None and self.d_eta is not None:
             gradients["eta"] = _sum_to(self.d_eta, self.eta)
         if self.eligibility is not None:

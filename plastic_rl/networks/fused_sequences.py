@@ -32,10 +32,10 @@ class Resets(NamedTuple):
 
 @dataclass(frozen=True)
 class Sequences:
-    """What the backward pass needs of each step; all lead with `(T, B)`.
+    """What the backward pass needs of each step; all but the first lead with `(T, B)`.
 
     Attributes:
-        pre: `x`, `(T, B, I)`.
+        activity: `y` before the first step, `(B, O)`.
         post: `y`, `(T, B, O)`.
         signal: `M`, `(T, B, 1)`, where the network computes the gain.
         d_post: Gradient by the features, `(T, B, O)`, or None.
@@ -43,7 +43,7 @@ class Sequences:
         d_total: Written: gradient by `z`, `(T, B, O)`.
     """
 
-    pre: Tensor
+    activity: Tensor
     post: Tensor
     signal: Tensor | None
     d_post: Tensor | None
@@ -57,7 +57,7 @@ class Sequences:
             return None if entry is None else entry[:, rows]
 
         return Sequences(
-            self.pre[:, rows],
+            self.activity[rows],
             self.post[:, rows],
             cut(self.signal),
             cut(self.d_post),
@@ -105,7 +105,10 @@ class Views:
     """
 
     def __init__(self, rule: FusedRule, params: Mapping[str, Tensor], sequences: Sequences) -> None:
-        post, pre = sequences.post, sequences.pre
+        post = sequences.post
+        pre = torch.cat([sequences.activity.unsqueeze(0), post[:-1]])
+        pre.masked_fill_(sequences.resets.activity.unsqueeze(-1), 0)
+        self.pres = pre
         self.post = post.unbind(0)
         self.post_row = post.unsqueeze(2).unbind(0)
         self.post_column = post.unsqueeze(3).unbind(0)
