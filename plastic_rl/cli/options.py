@@ -42,6 +42,11 @@ def load_plugins(plugins: Sequence[str] | None) -> list[str]:
     return list(plugins or [])
 
 
+def note(line: str) -> None:
+    """Print what is going on to standard error, where it does not mix with results."""
+    typer.echo(line, err=True)
+
+
 def comma_separated(text: str, what: str) -> list[int]:
     """Read whole numbers separated by commas.
 

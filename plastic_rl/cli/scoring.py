@@ -16,6 +16,7 @@ from plastic_rl.cli.options import (
     RunOrAgent,
     RunsFolder,
     load_plugins,
+    note,
 )
 
 agents_app = typer.Typer(help="Trained agents in agents/.", no_args_is_help=True, rich_markup_mode=None)
@@ -67,16 +68,12 @@ def evaluate(
 
     plugins = load_plugins(plugin)
     trained = find_agent(agent, runs_folder=runs_folder, agents_folder=agents_folder, plugins=plugins)
-
-    def progress(line: str) -> None:
-        typer.echo(line, err=True)
-
     if trained.is_run and not any((split, tasks, env, device)):
-        evaluation = score_run(find_run(trained.folder), plugins=plugins, progress=progress)
+        evaluation = score_run(find_run(trained.folder), plugins=plugins, progress=note)
         typer.echo(evaluation.table())
         typer.echo(f"written: {trained.folder / 'evaluation.json'}, adaptation.png, curves.png", err=True)
     else:
-        evaluation = score_agent(trained, splits=split, tasks=tasks, env_id=env, device=device, progress=progress)
+        evaluation = score_agent(trained, splits=split, tasks=tasks, env_id=env, device=device, progress=note)
         typer.echo(evaluation.table())
     if output is not None:
         output.parent.mkdir(parents=True, exist_ok=True)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from plastic_rl.cli.options import RUNS, Plugins, RunName, RunsFolder, comma_separated, load_plugins
+from plastic_rl.cli.options import RUNS, Plugins, RunName, RunsFolder, comma_separated, load_plugins, note
 
 if TYPE_CHECKING:
     from plastic_rl.experiment import TrainingInterrupted
@@ -68,6 +68,7 @@ def train(
             plugins=plugins,
             runs_folder=runs_folder,
             say=typer.echo,
+            note=note,
         )
     except TrainingInterrupted as stop:
         _interrupted(stop)
@@ -88,7 +89,7 @@ def resume(run: RunName, plugin: Plugins = None, runs_folder: RunsFolder = RUNS)
 
     plugins = load_plugins(plugin)
     try:
-        resume_run(run, plugins=plugins, runs_folder=runs_folder, say=typer.echo)
+        resume_run(run, plugins=plugins, runs_folder=runs_folder, say=typer.echo, note=note)
     except TrainingInterrupted as stop:
         _interrupted(stop)
 

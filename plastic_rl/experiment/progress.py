@@ -80,14 +80,13 @@ class RichProgress:
 
     def __init__(self) -> None:
         from rich.console import Console
-        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+        from rich.progress import BarColumn, Progress, TextColumn
 
         self._progress = Progress(
-            BarColumn(bar_width=24),
+            BarColumn(bar_width=12),
             TextColumn("{task.completed:,.0f}/{task.total:,.0f} steps"),
             TextColumn("[bold cyan]{task.fields[score]}"),
             TextColumn("{task.fields[rate]}"),
-            TimeElapsedColumn(),
             TextColumn("{task.fields[left]} left"),
             TextColumn("[dim]{task.fields[note]}"),
             console=Console(stderr=True),

@@ -10,7 +10,7 @@ from plastic_rl.experiment.agents import needs_plugins
 from plastic_rl.experiment.config import ExperimentConfig, load_experiment
 from plastic_rl.experiment.folder import RunFolder, create_runs, find_runs
 from plastic_rl.experiment.scoring import draw_own_curves, score_run, seeds_table
-from plastic_rl.experiment.training import check_unfinished, make_algorithm, train
+from plastic_rl.experiment.training import TrainingInterrupted, check_unfinished, make_algorithm, train
 from plastic_rl.tasks import distribution_for
 
 Say = Callable[[str], None]
@@ -43,6 +43,7 @@ def start(
     plugins: Sequence[str] = (),
     runs_folder: str | Path = "runs",
     say: Say = print,
+    note: Say | None = None,
 ) -> list[RunFolder]:
     """Train the experiment of a config file from the beginning, and score it.
 
@@ -54,6 +55,7 @@ def start(
         plugins: Those that have been loaded; they are recorded.
         runs_folder: Where runs live.
         say: Is given the tables of scores.
+        note: Is told what the evaluation is doing.
 
     Returns:
         The runs.
@@ -70,12 +72,17 @@ def start(
     configs = {f"seed-{seed}": config.model_copy(update={"seed": seed}) for seed in seeds} or {"": config}
     check_experiment(config)
     runs = create_runs(Path(runs_folder), name or Path(path).stem, configs)
-    finish(runs, plugins=plugins, say=say)
+    finish(runs, plugins=plugins, say=say, note=note)
     return runs
 
 
 def resume(
-    spec: str | Path, *, plugins: Sequence[str] = (), runs_folder: str | Path = "runs", say: Say = print
+    spec: str | Path,
+    *,
+    plugins: Sequence[str] = (),
+    runs_folder: str | Path = "runs",
+    say: Say = print,
+    note: Say | None = None,
 ) -> list[RunFolder]:
     """Go on with a run that was stopped, or with all sibling runs that are not finished.
 
@@ -97,12 +104,17 @@ def resume(
             unfinished.append(run)
     if not unfinished:
         raise refusals[0]
-    finish(runs, plugins=plugins, say=say, skip=[run for run in runs if run not in unfinished])
+    finish(runs, plugins=plugins, say=say, note=note, skip=[run for run in runs if run not in unfinished])
     return runs
 
 
 def finish(
-    runs: Sequence[RunFolder], *, plugins: Sequence[str], say: Say = print, skip: Sequence[RunFolder] = ()
+    runs: Sequence[RunFolder],
+    *,
+    plugins: Sequence[str],
+    say: Say = print,
+    note: Say | None = None,
+    skip: Sequence[RunFolder] = (),
 ) -> None:
     """Train each run to its end, score it, and draw all of them together.
 
@@ -110,6 +122,7 @@ def finish(
         runs: A run, or sibling runs.
         plugins: Those that have been loaded.
         say: Is given the tables of scores.
+        note: Is told what the evaluation is doing.
         skip: Those of `runs` that are finished.
     """
     for run in runs:
@@ -118,7 +131,10 @@ def finish(
         config = run.config()
         train(run)
         if config.evaluation.final:
-            evaluation = score_run(run, plugins=plugins)
+            try:
+                evaluation = score_run(run, plugins=plugins, progress=note)
+            except KeyboardInterrupt:
+                raise TrainingInterrupted(run, run.latest()) from None
             say(evaluation.table())
         else:
             draw_own_curves([run], run.curves)
