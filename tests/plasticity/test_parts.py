@@ -1,0 +1,144 @@
+"""Bounds, normalisations, gains and the choice of parts."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from pydantic import ValidationError
+
+from plastic_rl.errors import UnknownNameError
+from plastic_rl.plasticity import (
+    BOUNDS,
+    ELIGIBILITIES,
+    MODULATORS,
+    NORMALISATIONS,
+    RULES,
+    TERMS,
+    GainConfig,
+    Synapse,
+    SynapseConfig,
+    SynapseOverrides,
+)
+
+
+def matrix(*rows: list[float]) -> torch.Tensor:
+    return torch.tensor([rows], dtype=torch.float64)
+
+
+def test_hard_clip_stops_at_c_and_passes_gradient_there() -> None:
+    kept = torch.tensor([1.5, 1.0, 0.5], dtype=torch.float64, requires_grad=True)
+    change = torch.tensor([1.0, 1.0, 1.0], dtype=torch.float64)
+    bounded = BOUNDS["hard_clip"](kept, change, 2.0)
+    assert bounded.tolist() == [2.0, 2.0, 1.5]
+    (gradient,) = torch.autograd.grad(bounded.sum(), kept)
+    assert gradient.tolist() == [0.0, 1.0, 1.0]  # 1 + 1 is exactly c: as torch.clamp
+
+
+def test_soft_clip_is_the_published_formula() -> None:
+    generator = torch.Generator().manual_seed(0)
+    kept = torch.rand(50, generator=generator, dtype=torch.float64) * 2 - 1
+    change = torch.randn(50, generator=generator, dtype=torch.float64) * 2
+    published = kept + change.clamp_min(0) * (1 - kept) + change.clamp_max(0) * (1 + kept)
+    torch.testing.assert_close(BOUNDS["soft_clip"](kept, change, 9.0), published.clamp(-1, 1), atol=1e-15, rtol=0)
+
+
+def test_normalisations() -> None:
+    trace = matrix([3.0, 4.0], [0.0, 0.0])
+    assert NORMALISATIONS["none"](trace) is trace
+    assert NORMALISATIONS["incoming_l2"](trace).tolist() == [[[0.6, 0.8], [0.0, 0.0]]]
+    assert NORMALISATIONS["outgoing_l2"](trace).tolist() == [[[1.0, 1.0], [0.0, 0.0]]]
+    assert NORMALISATIONS["layer_maximum"](trace).tolist() == [[[0.75, 1.0], [0.0, 0.0]]]
+    layers = torch.cat([trace, 2 * trace])
+    assert NORMALISATIONS["layer_maximum"](layers)[1].tolist() == [[0.75, 1.0], [0.0, 0.0]]
+
+
+@pytest.mark.parametrize("name", ["incoming_l2", "outgoing_l2", "layer_maximum"])
+def test_normalising_nothing_has_a_finite_gradient(name: str) -> None:
+    trace = torch.zeros(1, 2, 2, dtype=torch.float64, requires_grad=True)
+    (gradient,) = torch.autograd.grad(NORMALISATIONS[name](trace).sum(), trace)
+    assert bool(gradient.isfinite().all())
+
+
+def test_normalised_trace_in_an_update() -> None:
+    # D = y xT = [3 4; 0 0], eta 1: F = [3 4], scaled to length 1.
+    synapse = Synapse(SynapseConfig(normalise="incoming_l2"), 2, 2)
+    updated = synapse.update(
+        {"eta": torch.ones(1, 1, dtype=torch.float64)},
+        torch.tensor([[3.0, 4.0]], dtype=torch.float64),
+        torch.tensor([[1.0, 0.0]], dtype=torch.float64),
+        {"trace": torch.zeros(1, 2, 2, dtype=torch.float64)},
+    )
+    assert updated["trace"].tolist() == [[[0.6, 0.8], [0.0, 0.0]]]
+
+
+@pytest.mark.parametrize(("granularity", "shape"), [("scalar", (1, 1)), ("neuron", (3, 1)), ("synapse", (3, 2))])
+def test_gains_have_the_shape_of_their_granularity(granularity: str, shape: tuple[int, int]) -> None:
+    gain = GainConfig.model_validate({"granularity": granularity, "low": -0.5, "high": 0.25, "trainable": False})
+    drawn = gain.draw(3, 2, torch.Generator().manual_seed(0))
+    assert tuple(drawn.value.shape) == shape
+    assert not drawn.trainable
+    assert bool(((drawn.value >= -0.5) & (drawn.value <= 0.25)).all())
+    again = gain.draw(3, 2, torch.Generator().manual_seed(0))
+    assert torch.equal(drawn.value, again.value)
+
+
+def test_equal_bounds_are_a_constant() -> None:
+    assert GainConfig(low=0.1, high=0.1).draw(2, 2).value.tolist() == [[pytest.approx(0.1)] * 2] * 2
+
+
+def test_eta_for_each_neuron_scales_rows_and_for_each_synapse_entries() -> None:
+    synapse = Synapse(SynapseConfig(), 2, 2)
+    state = {"trace": torch.zeros(1, 2, 2)}
+    ones = torch.ones(1, 2)
+    rows = synapse.update({"eta": torch.tensor([[0.1], [0.2]])}, ones, ones, state)["trace"]
+    torch.testing.assert_close(rows, torch.tensor([[[0.1, 0.1], [0.2, 0.2]]]))
+    entries = synapse.update({"eta": torch.tensor([[0.1, 0.3], [0.2, 0.4]])}, ones, ones, state)["trace"]
+    torch.testing.assert_close(entries, torch.tensor([[[0.1, 0.3], [0.2, 0.4]]]))
+
+
+def test_gain_bounds_out_of_order_are_refused() -> None:
+    with pytest.raises(ValidationError, match="low must not exceed high"):
+        GainConfig(low=1.0, high=0.0)
+
+
+@pytest.mark.parametrize(
+    ("registry", "wrong", "nearest"),
+    [
+        (TERMS, "hep", "hebb"),
+        (MODULATORS, "fanout", "fan_out"),
+        (ELIGIBILITIES, "traces", "trace"),
+        (BOUNDS, "hardclip", "hard_clip"),
+        (NORMALISATIONS, "incomming_l2", "incoming_l2"),
+        (RULES, "ojja", "oja"),
+    ],
+)
+def test_unknown_names_come_with_the_nearest(registry: object, wrong: str, nearest: str) -> None:
+    with pytest.raises(UnknownNameError, match=f"Did you mean '{nearest}'"):
+        registry[wrong]  # type: ignore[index]
+
+
+@pytest.mark.parametrize("field", ["rule", "term", "modulator", "eligibility", "bound", "normalise"])
+def test_configs_refuse_unknown_parts(field: str) -> None:
+    with pytest.raises(ValidationError, match="unknown"):
+        SynapseOverrides.model_validate({field: "no_such_part"})
+
+
+def test_overrides_change_only_what_they_name() -> None:
+    synapse = SynapseOverrides.model_validate(
+        {"rule": "backpropamine_retroactive", "clip": 2.0, "alpha": {"granularity": "scalar"}}
+    ).synapse()
+    rule = RULES["backpropamine_retroactive"]
+    assert synapse.clip == 2.0
+    assert synapse.alpha == GainConfig(granularity="scalar", low=rule.alpha.low, high=rule.alpha.high)
+    assert synapse.model_copy(update={"clip": rule.clip, "alpha": rule.alpha}) == rule
+
+
+def test_an_override_that_breaks_a_gain_is_refused() -> None:
+    with pytest.raises(ValidationError, match="low must not exceed high"):
+        SynapseOverrides.model_validate({"alpha": {"low": 5.0}})
+
+
+def test_every_field_is_described() -> None:
+    for model in (SynapseConfig, SynapseOverrides, GainConfig):
+        undescribed = [name for name, field in model.model_fields.items() if not field.description]
+        assert undescribed == []

@@ -1,0 +1,151 @@
+"""Three steps of two post and two pre neurons under each rule, worked out by hand.
+
+    step      1          2           3
+    x       (1, 0)     (1, 1)     (0, -1)
+    y       (1, -1)    (1/2, 0)   (1, 1)
+    a=y xT  [ 1  0]    [.5 .5]    [0 -1]
+            [-1  0]    [ 0  0]    [0 -1]
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import pytest
+import torch
+from torch import Tensor
+
+from plastic_rl.networks.fused_rule import FusedRule
+from plastic_rl.plasticity import RULES, Synapse
+
+PRE = torch.tensor([[1.0, 0.0], [1.0, 1.0], [0.0, -1.0]], dtype=torch.float64)
+POST = torch.tensor([[1.0, -1.0], [0.5, 0.0], [1.0, 1.0]], dtype=torch.float64)
+Matrix = list[list[float]]
+
+# M = tanh(w y_1) with tanh(w) = .6: at y_1 = 1 it is .6; at y_1 = 1/2, tanh(w/2) = (1 - sqrt(1 - .36)) / .6 = 1/3.
+SIGNAL = {"modulator_weight": [[math.atanh(0.6), 0.0]], "modulator_bias": [0.0]}
+
+EXAMPLES: dict[str, tuple[dict[str, list[list[float]] | list[float]], list[float] | None, list[Matrix]]] = {
+    # eta .5. F1 = .5 a1; F2 = .5 F1 + .5 a2 = [.25+.25 .25; -.25 0]; F3 = .5 F2 + .5 a3 = [.25 .125-.5; -.125 -.5].
+    "differentiable_plasticity": (
+        {"eta": [[0.5]]},
+        None,
+        [[[0.5, 0], [-0.5, 0]], [[0.5, 0.25], [-0.25, 0]], [[0.25, -0.375], [-0.125, -0.5]]],
+    ),
+    # eta .5. F1 = .5 a1. Step 2, row 1 (y = .5): x - y F = (1 - .25, 1), times .5 * .5: (.1875, .25); row 2 (y = 0) stays.
+    # Step 3, row 1 (y = 1): x - F = (-.6875, -1.25), halved: (-.34375, -.625); row 2: (.5, -1) halved: (.25, -.5).
+    "oja": (
+        {"eta": [[0.5]]},
+        None,
+        [[[0.5, 0], [-0.5, 0]], [[0.6875, 0.25], [-0.5, 0]], [[0.34375, -0.375], [-0.25, -0.5]]],
+    ),
+    # eta .8, c 1. F1 = .8 a1; F2: .8 + .4 = 1.2 is clipped to 1; F3 = F2 + .8 a3 (from 1, not from 1.2).
+    "hard_clip": (
+        {"eta": [[0.8]]},
+        None,
+        [[[0.8, 0], [-0.8, 0]], [[1, 0.4], [-0.8, 0]], [[1, -0.4], [-0.8, -0.8]]],
+    ),
+    # eta .5. F1 = .5 a1 (from 0: factor 1). Step 2: D = .25: .5 + .25 (1 - .5) = .625; 0 + .25.
+    # Step 3: D = -.5: .25 - .5 (1 + .25) = -.375; 0 - .5.
+    "soft_clip": (
+        {"eta": [[0.5]]},
+        None,
+        [[[0.5, 0], [-0.5, 0]], [[0.625, 0.25], [-0.5, 0]], [[0.625, -0.375], [-0.5, -0.5]]],
+    ),
+    # M = .6, 1/3, .6. F1 = .6 a1; F2 = F1 + a2 / 3 = [.6+1/6 1/6; -.6 0]; F3 = F2 + .6 a3.
+    "backpropamine_simple": (
+        SIGNAL,
+        None,
+        [[[0.6, 0], [-0.6, 0]], [[23 / 30, 1 / 6], [-0.6, 0]], [[23 / 30, -13 / 30], [-0.6, -0.6]]],
+    ),
+    # f = (2, 0), g = (0, .5): G = (2 M, .5). F1: 1.2 clipped to 1, -.5. F2, row 1 (G = 2/3): 1 + 1/3 clipped to 1, 1/3.
+    # F3, row 1 (G = 1.2): 1, 1/3 - 1.2; row 2: -.5, -.5.
+    "backpropamine_fan_out": (
+        SIGNAL | {"modulator_fan_out": [2.0, 0.0], "modulator_offset": [0.0, 0.5]},
+        None,
+        [[[1, 0], [-0.5, 0]], [[1, 1 / 3], [-0.5, 0]], [[1, 1 / 3 - 1.2], [-0.5, -0.5]]],
+    ),
+    # eta_E .5; F uses the old E. E = 0 so F1 = 0; E1 = .5 a1. F2 = M2 E1 = E1 / 3; E2 = .5 E1 + .5 a2 = [.5 .25; -.25 0].
+    # F3 = F2 + .6 E2 = [1/6+.3 .15; -1/6-.15 0].
+    "backpropamine_retroactive": (
+        SIGNAL | {"eta_eligibility": [[0.5]]},
+        None,
+        [[[0, 0], [0, 0]], [[1 / 6, 0], [-1 / 6, 0]], [[7 / 15, 0.15], [-19 / 60, 0]]],
+    ),
+    # r = 1, 0, 1; rate .5: rbar before each = 0, .5, .25; M = 1, -.5, .75.
+    # F1 = a1; F2 = F1 - .5 a2 = [.75 -.25; -1 0]; F3 = F2 + .75 a3 = [.75 -1; -1 -.75].
+    "reward_gated": (
+        {"eta": [[1.0]], "reward_average_rate": [0.5]},
+        [1.0, 0.0, 1.0],
+        [[[1, 0], [-1, 0]], [[0.75, -0.25], [-1, 0]], [[0.75, -1], [-1, -0.75]]],
+    ),
+    # M as above, E as in the retroactive row. F1 = 0; F2 = -.5 E1 = [-.25 0; .25 0]; F3 = F2 + .75 E2.
+    "reward_gated_retroactive": (
+        {"eta": [[1.0]], "reward_average_rate": [0.5], "eta_eligibility": [[0.5]]},
+        [1.0, 0.0, 1.0],
+        [[[0, 0], [0, 0]], [[-0.25, 0], [0.25, 0]], [[0.125, 0.1875], [0.0625, 0]]],
+    ),
+}
+
+
+def start(synapse: Synapse, batch: int = 1) -> dict[str, Tensor]:
+    return {name: torch.zeros(batch, *shape, dtype=torch.float64) for name, shape in synapse.state_entries().items()}
+
+
+def given(values: Mapping[str, object]) -> dict[str, Tensor]:
+    return {name: torch.tensor(value, dtype=torch.float64) for name, value in values.items()}
+
+
+def test_every_rule_but_the_fixed_one_has_an_example() -> None:
+    assert set(EXAMPLES) == set(RULES) - {"fixed"}
+
+
+@pytest.mark.parametrize("rule", EXAMPLES)
+def test_synapse_follows_the_example(rule: str) -> None:
+    values, rewards, expected = EXAMPLES[rule]
+    synapse = Synapse(RULES[rule], 2, 2)
+    state = start(synapse)
+    for step in range(3):
+        reward = None if rewards is None else torch.tensor([rewards[step]], dtype=torch.float64)
+        state = synapse.update(given(values), PRE[step : step + 1], POST[step : step + 1], state, reward)
+        torch.testing.assert_close(
+            state["trace"][0], torch.tensor(expected[step], dtype=torch.float64), atol=1e-12, rtol=0
+        )
+
+
+@pytest.mark.parametrize("rule", [rule for rule in EXAMPLES if not rule.startswith("reward")])
+def test_fused_rule_follows_the_example(rule: str) -> None:
+    values, _, expected = EXAMPLES[rule]
+    synapse = Synapse(RULES[rule], 2, 2)
+    fused = FusedRule.of(synapse)
+    assert fused is not None
+    state = start(synapse)
+    for step in range(3):
+        state = fused.update(given(values), PRE[step : step + 1], POST[step : step + 1], state)
+        torch.testing.assert_close(
+            state["trace"][0], torch.tensor(expected[step], dtype=torch.float64), atol=1e-12, rtol=0
+        )
+
+
+def test_eligibility_and_reward_average_follow_the_example() -> None:
+    # E3 = .5 E2 + .5 a3 = [.25 .125-.5; -.125 -.5]; rbar after r = 1, 0, 1 at rate .5: .5, .25, .625.
+    values, rewards, _ = EXAMPLES["reward_gated_retroactive"]
+    assert rewards is not None
+    synapse = Synapse(RULES["reward_gated_retroactive"], 2, 2)
+    state = start(synapse)
+    averages = []
+    for step in range(3):
+        reward = torch.tensor([rewards[step]], dtype=torch.float64)
+        state = synapse.update(given(values), PRE[step : step + 1], POST[step : step + 1], state, reward)
+        averages.append(state["reward_average"].item())
+    assert averages == [0.5, 0.25, 0.625]
+    assert state["eligibility"][0].tolist() == [[0.25, -0.375], [-0.125, -0.5]]
+
+
+def test_the_fixed_rule_has_no_trace() -> None:
+    synapse = Synapse(RULES["fixed"], 2, 2)
+    assert synapse.inert
+    assert synapse.state_entries() == {}
+    assert synapse.update({}, PRE[:1], POST[:1], {}) == {}
+    assert synapse.current({}, PRE[:1], {}).tolist() == [[0.0, 0.0]]
