@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
 import tomllib
@@ -46,6 +47,18 @@ def test_every_module_says_what_it_is_for() -> None:
         if not path.read_text().lstrip().startswith(('"""', 'r"""'))
     ]
     assert silent == []
+
+
+def test_no_module_runs_code_from_data() -> None:
+    """Nothing is unpickled or evaluated: reading a config or a checkpoint must never run code."""
+    forbidden = {"eval", "exec", "torch.load", "pickle.load", "pickle.loads", "yaml.unsafe_load", "yaml.full_load"}
+    calls = {
+        (path.name, ast.unparse(node.func))
+        for path in (ROOT / "plastic_rl").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call)
+    }
+    assert {call for call in calls if call[1] in forbidden} == set()
 
 
 def test_the_licence_is_mit() -> None:

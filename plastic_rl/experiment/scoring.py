@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from plastic_rl.errors import RunError
 from plastic_rl.evaluation import Evaluation, evaluate, plot_adaptation, plot_learning_curves
 from plastic_rl.experiment.agents import TrainedAgent, find_agent
@@ -38,6 +40,8 @@ def score_agent(
         SpaceError: If the environment's spaces don't fit the agent.
     """
     config = trained.config
+    # As in training: with another number of threads the last bits, and with them sampled actions, may differ.
+    torch.set_num_threads(config.torch_threads)
     same = env_id in {None, config.environment.id}
     if env_kwargs is None:
         env_kwargs = config.environment.kwargs if same else {}
