@@ -1,10 +1,10 @@
 """Three steps of two post and two pre neurons under each rule, worked out by hand.
 
-    step      1          2           3
-    x       (1, 0)     (1, 1)     (0, -1)
-    y       (1, -1)    (1/2, 0)   (1, 1)
-    a=y xT  [ 1  0]    [.5 .5]    [0 -1]
-            [-1  0]    [ 0  0]    [0 -1]
+step      1          2           3
+x       (1, 0)     (1, 1)     (0, -1)
+y       (1, -1)    (1/2, 0)   (1, 1)
+a=y xT  [ 1  0]    [.5 .5]    [0 -1]
+        [-1  0]    [ 0  0]    [0 -1]
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ EXAMPLES: dict[str, tuple[dict[str, list[list[float]] | list[float]], list[float
         None,
         [[[0.5, 0], [-0.5, 0]], [[0.5, 0.25], [-0.25, 0]], [[0.25, -0.375], [-0.125, -0.5]]],
     ),
-    # eta .5. F1 = .5 a1. Step 2, row 1 (y = .5): x - y F = (1 - .25, 1), times .5 * .5: (.1875, .25); row 2 (y = 0) stays.
+    # eta .5. F1 = .5 a1. Step 2, row 1 (y = .5): x - y F = (1 - .25, 1), times .5 * .5: (.1875, .25); row 2 stays.
     # Step 3, row 1 (y = 1): x - F = (-.6875, -1.25), halved: (-.34375, -.625); row 2: (.5, -1) halved: (.25, -.5).
     "oja": (
         {"eta": [[0.5]]},
@@ -66,8 +66,8 @@ EXAMPLES: dict[str, tuple[dict[str, list[list[float]] | list[float]], list[float
         None,
         [[[1, 0], [-0.5, 0]], [[1, 1 / 3], [-0.5, 0]], [[1, 1 / 3 - 1.2], [-0.5, -0.5]]],
     ),
-    # eta_E .5; F uses the old E. E = 0 so F1 = 0; E1 = .5 a1. F2 = M2 E1 = E1 / 3; E2 = .5 E1 + .5 a2 = [.5 .25; -.25 0].
-    # F3 = F2 + .6 E2 = [1/6+.3 .15; -1/6-.15 0].
+    # eta_E .5; F uses the old E. E = 0 so F1 = 0; E1 = .5 a1. F2 = M2 E1 = E1 / 3;
+    # E2 = .5 E1 + .5 a2 = [.5 .25; -.25 0]. F3 = F2 + .6 E2 = [1/6+.3 .15; -1/6-.15 0].
     "backpropamine_retroactive": (
         SIGNAL | {"eta_eligibility": [[0.5]]},
         None,

@@ -1,0 +1,125 @@
+"""Networks, inputs and comparisons that several test modules use."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from plastic_rl.networks import Feedback, PlasticNetwork, State, make_network
+from plastic_rl.plasticity import RULES
+
+INPUTS, ACTIONS = 4, 2
+
+ALL: dict[str, dict[str, Any]] = {rule: {"kind": "plastic_rnn", "rule": rule} for rule in RULES} | {
+    kind: {"kind": kind} for kind in ("rnn", "gru", "lstm")
+}
+FUSED = [
+    "differentiable_plasticity",
+    "oja",
+    "hard_clip",
+    "soft_clip",
+    "backpropamine_simple",
+    "backpropamine_fan_out",
+    "backpropamine_retroactive",
+]
+
+
+@dataclass
+class Case:
+    """A network, its parameters, and a sequence with starts in the middle."""
+
+    network: PlasticNetwork
+    params: dict[str, Tensor]
+    xs: Tensor
+    feedbacks: Feedback
+    starts: Tensor
+    state: State
+
+
+def make_case(
+    config: Mapping[str, Any],
+    *,
+    steps: int = 17,
+    batch: int = 5,
+    units: int = 6,
+    dtype: torch.dtype = torch.float64,
+    seed: int = 0,
+    scale: float = 0.2,
+    start_rate: float = 0.1,
+) -> Case:
+    """A random case; parameters are moved `scale` away from their start values, the state is not the newborn one."""
+    generator = torch.Generator().manual_seed(seed)
+    network = make_network({**config, "hidden_size": units}, INPUTS, ACTIONS, generator).to(dtype)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator, dtype=dtype)
+
+    params = {name: value.detach() + scale * normal(*value.shape) for name, value in network.named_parameters()}
+    for name in ("eta_eligibility", "reward_average_rate"):
+        if name in params:
+            params[name] = params[name].abs().clamp_max(0.9)
+    if config.get("rule") == "fixed":
+        params["alpha"] = torch.zeros_like(params["alpha"])
+    starts = torch.rand(steps, batch, generator=generator) < start_rate
+    feedbacks = Feedback(
+        action=torch.zeros(steps, batch, ACTIONS, dtype=dtype),
+        reward=normal(steps, batch),
+        trial_start=starts | (torch.rand(steps, batch, generator=generator) < 2 * start_rate),
+        valid=~starts,
+    )
+    state = {name: 0.5 * normal(*entry.shape) for name, entry in network.initial_state(batch).items()}
+    return Case(network, params, normal(steps, batch, INPUTS), feedbacks, starts, state)
+
+
+def at(feedbacks: Feedback, step: int) -> Feedback:
+    return Feedback(*(entry[step] for entry in feedbacks))
+
+
+def run_steps(case: Case, recorded: Any = None) -> tuple[Tensor, State]:
+    """All steps by `step`."""
+    state, features = case.state, []
+    for step in range(case.xs.shape[0]):
+        feature, state = case.network.step(
+            case.params, case.xs[step], at(case.feedbacks, step), state, case.starts[step]
+        )
+        features.append(feature)
+        if recorded is not None:
+            recorded.append(state)
+    return torch.stack(features), state
+
+
+def tracked(case: Case) -> tuple[Case, dict[str, Tensor]]:
+    """The same case with fresh leaves for everything differentiable, and these by name."""
+    params = {name: value.clone().requires_grad_() for name, value in case.params.items()}
+    state = {name: value.clone().requires_grad_() for name, value in case.state.items()}
+    xs = case.xs.clone().requires_grad_()
+    leaves = {**params, **{f"initial {name}": value for name, value in state.items()}, "xs": xs}
+    return Case(case.network, params, xs, case.feedbacks, case.starts, state), leaves
+
+
+def gradients(loss: Tensor, leaves: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    found = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
+    return {
+        name: torch.zeros_like(leaf) if gradient is None else gradient
+        for (name, leaf), gradient in zip(leaves.items(), found, strict=True)
+    }
+
+
+def weighted_sum(features: Tensor, state: State, seed: int = 1) -> Tensor:
+    """A loss that weighs every feature, and every entry of the final state, differently."""
+    generator = torch.Generator().manual_seed(seed)
+    total = features.new_zeros(())
+    for tensor in (features, *(state[name] for name in sorted(state))):
+        total = total + (tensor * torch.randn(tensor.shape, generator=generator, dtype=tensor.dtype)).sum()
+    return total
+
+
+def largest_difference(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> float:
+    """Largest absolute difference, as a share of the largest entry of `first`."""
+    assert set(first) == set(second)
+    largest = max(value.abs().max().item() for value in first.values())
+    return max((first[name] - second[name]).abs().max().item() for name in first) / largest

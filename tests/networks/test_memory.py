@@ -1,0 +1,55 @@
+"""Memory of learning, measured as peak resident memory in a process of its own."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+SCRIPT = """
+import sys
+import torch
+from plastic_rl.networks import Feedback, make_network
+
+torch.set_num_threads(1)
+batch, units, inputs = 30, 100, 17
+network = make_network(
+    {"kind": "plastic_rnn", "rule": "backpropamine_fan_out", "hidden_size": units}, inputs, 4,
+    torch.Generator().manual_seed(0),
+)
+params = dict(network.named_parameters())
+
+def iteration(steps, recorded):
+    xs = torch.randn(steps, batch, inputs, generator=torch.Generator().manual_seed(1))
+    no = torch.zeros(steps, batch, dtype=torch.bool)
+    feedbacks = Feedback(torch.zeros(steps, batch, 4), torch.zeros(steps, batch), no, ~no)
+    state = network.initial_state(batch)
+    recording = network.recording(steps) if recorded else None
+    if recorded:
+        acting = state
+        with torch.no_grad():
+            for step in range(steps):
+                feedback = Feedback(*(entry[step] for entry in feedbacks))
+                _, acting = network.step(params, xs[step], feedback, acting, no[step])
+                recording.append(acting)
+    features, _ = network.unroll(params, xs, feedbacks, state, no, recording)
+    features.square().mean().backward()
+
+def peak():
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) for line in status if line.startswith("VmHWM")) / 1024
+
+recorded = sys.argv[1] == "recorded"
+iteration(2, recorded)
+before = peak()
+iteration(400, recorded)
+print((peak() - before) / 400)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize("how", ["plain acting", "recorded"])
+def test_memory_grows_by_at_most_a_fifth_of_a_megabyte_a_step(how: str) -> None:
+    done = subprocess.run([sys.executable, "-c", SCRIPT, how], capture_output=True, text=True, check=True)
+    assert float(done.stdout) <= 0.2

@@ -1,0 +1,178 @@
+"""The plastic recurrent network against sums written out, its resets, and updates that wait for the reward."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from plastic_rl.errors import ConfigError
+from plastic_rl.networks import Feedback, PlasticRNN, make_network
+from plastic_rl.plasticity import RULES
+from tests.networks.cases import ALL, make_case, run_steps
+
+
+def quiet(batch: int = 1, reward: float = 0.0, valid: bool = True, trial_start: bool = False) -> Feedback:
+    return Feedback(
+        torch.zeros(batch, 2),
+        torch.full((batch,), reward, dtype=torch.float64),
+        torch.full((batch,), trial_start),
+        torch.full((batch,), valid),
+    )
+
+
+NEVER = torch.zeros(1, dtype=torch.bool)
+
+
+def small(**config: object) -> tuple[PlasticRNN, dict[str, Tensor]]:
+    """Two units and one input; weights chosen by hand."""
+    network = make_network({"kind": "plastic_rnn", "hidden_size": 2, **config}, 1, 2).double()
+    assert isinstance(network, PlasticRNN)
+    params = {name: value.detach().clone() for name, value in network.named_parameters()}
+    params["input_weight"] = torch.tensor([[1.0], [-0.5]], dtype=torch.float64)
+    params["input_bias"] = torch.tensor([0.1, 0.2], dtype=torch.float64)
+    params["recurrent_weight"] = torch.tensor([[0.3, -0.2], [0.4, 0.1]], dtype=torch.float64)
+    params["alpha"] = torch.tensor([[0.5, -1.0], [2.0, 0.7]], dtype=torch.float64)
+    return network, params
+
+
+@pytest.mark.parametrize("grad", [True, False])
+def test_three_steps_of_two_units_written_out(grad: bool) -> None:
+    """The forward pass of step t uses the trace left by step t-1, and that trace pairs y_{t-1} with y_{t-2}."""
+    network, params = small(rule="hard_clip", clip=0.2)
+    params["eta"] = torch.tensor([[0.5]], dtype=torch.float64)
+    weights, alpha = [[0.3, -0.2], [0.4, 0.1]], [[0.5, -1.0], [2.0, 0.7]]
+    trace, pre = [[0.0, 0.0], [0.0, 0.0]], [0.0, 0.0]
+    state = network.initial_state(1)
+    clipped = 0
+    for x in (1.0, -2.0, 0.5):
+        drive = [x + 0.1, -0.5 * x + 0.2]
+        post = [
+            math.tanh(drive[o] + sum((weights[o][i] + alpha[o][i] * trace[o][i]) * pre[i] for i in range(2)))
+            for o in range(2)
+        ]
+        raw = [[trace[o][i] + 0.5 * post[o] * pre[i] for i in range(2)] for o in range(2)]
+        clipped += sum(abs(value) > 0.2 for row in raw for value in row)
+        trace = [[min(max(value, -0.2), 0.2) for value in row] for row in raw]
+        pre = post
+        with torch.set_grad_enabled(grad):
+            features, state = network.step(params, torch.tensor([[x]], dtype=torch.float64), quiet(), state, NEVER)
+        torch.testing.assert_close(features[0], torch.tensor(post, dtype=torch.float64), atol=1e-12, rtol=0)
+        torch.testing.assert_close(state["trace"][0], torch.tensor(trace, dtype=torch.float64), atol=1e-12, rtol=0)
+    assert clipped > 0
+
+
+def test_a_reward_gated_update_waits_for_the_next_step() -> None:
+    network, params = small(rule="reward_gated")
+    params["reward_average_rate"] = torch.tensor([0.5], dtype=torch.float64)
+    x = torch.ones(1, 1, dtype=torch.float64)
+    _, first = network.step(params, x, quiet(valid=False), network.initial_state(1), ~NEVER)
+    _, second = network.step(params, -x, quiet(reward=0.0), first, NEVER)
+    assert not second["trace"].any()  # r = rbar = 0: nothing yet
+    pre, post = second["presynaptic"], second["activity"]
+    assert torch.equal(pre, first["activity"])
+    features, third = network.step(params, x, quiet(reward=0.8), second, NEVER)
+    expected = 0.8 * post.unsqueeze(-1) * pre.unsqueeze(-2)
+    torch.testing.assert_close(third["trace"], expected, atol=1e-12, rtol=0)
+    assert third["reward_average"].item() == pytest.approx(0.4)
+    # The forward pass of this very step already uses it.
+    weights = params["recurrent_weight"] + params["alpha"] * expected[0]
+    drive = torch.tensor([1.1, -0.3], dtype=torch.float64)
+    torch.testing.assert_close(features[0], torch.tanh(drive + weights @ post[0]), atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize(("starts", "valid"), [(True, True), (True, False), (False, False)])
+@pytest.mark.parametrize("rule", ["reward_gated", "reward_gated_retroactive"])
+def test_a_reward_never_reaches_across_the_start_of_a_lifetime(rule: str, starts: bool, valid: bool) -> None:
+    case = make_case(ALL[rule], batch=1)
+    feedback = quiet(reward=5.0, valid=valid)
+    start = torch.tensor([starts])
+    _, state = case.network.step(case.params, case.xs[0], feedback, case.state, start)
+    for name in set(state) - {"activity", "presynaptic"}:
+        expected = torch.zeros_like(state[name]) if starts else case.state[name]
+        assert torch.equal(state[name], expected)
+
+
+@pytest.mark.parametrize("entry", ["activity", "trace", "eligibility"])
+def test_an_entry_that_resets_with_the_trial(entry: str) -> None:
+    config = ALL["backpropamine_retroactive"] | {"reset": {entry: "trial"}}
+    case = make_case(config, batch=2)
+    feedback = quiet(2)._replace(trial_start=torch.tensor([True, False]))
+    never = torch.zeros(2, dtype=torch.bool)
+    by_hand = {name: value.clone() for name, value in case.state.items()}
+    by_hand[entry][0] = 0
+    features, state = case.network.step(case.params, case.xs[0], feedback, case.state, never)
+    expected, expected_state = case.network.step(case.params, case.xs[0], quiet(2), by_hand, never)
+    torch.testing.assert_close(features, expected, atol=0, rtol=0)
+    torch.testing.assert_close(state, expected_state, atol=0, rtol=0)
+
+
+@pytest.mark.parametrize("kind", ["plastic_rnn", "rnn", "gru", "lstm"])
+def test_trial_resets_are_refused_where_trials_have_one_step(kind: str) -> None:
+    config = {"kind": kind, "hidden_size": 3, "reset": {"activity": "trial"}}
+    with pytest.raises(ConfigError, match="nothing would be left to associate"):
+        make_network(config, 2, 2, steps_per_trial=1)
+    assert make_network(config, 2, 2, steps_per_trial=2).state_entries()["activity"].reset == "trial"
+    assert make_network(config, 2, 2).state_entries()["activity"].reset == "trial"
+
+
+def test_a_reset_of_an_unknown_entry_is_refused() -> None:
+    with pytest.raises(ConfigError, match="Did you mean 'trace'"):
+        make_network({"kind": "plastic_rnn", "hidden_size": 3, "reset": {"traces": "trial"}}, 2, 2)
+
+
+def test_default_start_weights() -> None:
+    network = make_network({"kind": "plastic_rnn", "hidden_size": 100}, 25, 2, torch.Generator().manual_seed(0))
+    params = dict(network.named_parameters())
+    for name, bound in {"input_weight": 0.2, "input_bias": 0.2, "recurrent_weight": 0.1, "alpha": 0.01}.items():
+        assert 0.95 * bound < params[name].abs().max().item() <= bound
+        assert params[name].std().item() == pytest.approx(bound / math.sqrt(3), rel=0.15)
+
+
+def test_the_fixed_twin_is_a_plain_recurrent_network() -> None:
+    case = make_case(ALL["fixed"])
+    assert set(case.state) == {"activity"}
+    assert case.network.plasticity_parameters() == []
+    other = make_case(ALL["hard_clip"])
+    other.params |= {name: value for name, value in case.params.items() if name != "alpha"}
+    other.params["alpha"] = torch.zeros_like(other.params["alpha"])
+    other.state["activity"] = case.state["activity"]
+    other.xs, other.feedbacks, other.starts = case.xs, case.feedbacks, case.starts
+    torch.testing.assert_close(run_steps(case)[0], run_steps(other)[0], atol=1e-12, rtol=0)
+
+
+def test_fan_out_starts_as_simple_modulation() -> None:
+    generator = torch.Generator
+    simple = make_network({**ALL["backpropamine_simple"], "hidden_size": 5}, 4, 2, generator().manual_seed(0)).double()
+    fan_out = make_network(
+        {**ALL["backpropamine_fan_out"], "hidden_size": 5}, 4, 2, generator().manual_seed(0)
+    ).double()
+    case = make_case(ALL["backpropamine_simple"], units=5)
+    features = [
+        network.unroll(dict(network.named_parameters()), case.xs, case.feedbacks, case.state, case.starts)[0]
+        for network in (simple, fan_out)
+    ]
+    torch.testing.assert_close(features[0], features[1], atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_gradients_of_every_rule_by_finite_differences(rule: str) -> None:
+    """Through 6 steps, starts in between, by the plain unroll and by the fused one where there is one."""
+    case = make_case(ALL[rule], steps=6, batch=2, units=2, start_rate=0.15, seed=2)
+    names = [
+        name for name in case.params if name != "reward_average_rate" and not (rule == "fixed" and name == "alpha")
+    ]
+    entries = list(case.state)
+
+    for unroll in (case.network.unroll_reference, case.network.unroll):
+
+        def outcome(xs: Tensor, *leaves: Tensor) -> tuple[Tensor, ...]:
+            params = case.params | dict(zip(names, leaves, strict=False))
+            state = dict(zip(entries, leaves[len(names) :], strict=True))
+            features, following = unroll(params, xs, case.feedbacks, state, case.starts)  # noqa: B023
+            return features, *following.values()
+
+        leaves = [case.xs, *(case.params[name] for name in names), *case.state.values()]
+        assert torch.autograd.gradcheck(outcome, [leaf.clone().requires_grad_() for leaf in leaves], fast_mode=True)
