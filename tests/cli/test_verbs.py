@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -177,9 +178,8 @@ def test_doctor_reports_versions(call: Any) -> None:
 @pytest.mark.parametrize("plugin", sorted(path.name for path in (ROOT / "envs").glob("*.py")))
 def test_worked_examples_train_from_the_command_line(workplace: Path, call: Any, plugin: str) -> None:
     path = ROOT / "envs" / plugin
-    before = set(call("envs", "list")[1].split())
-    listed = call("envs", "list", "--plugin", path)[1]
-    [env_id] = [word for word in listed.split() if word not in before and "-v" in word and "/" in word]
+    env_id = re.findall(r"\b[a-z_]+/[A-Za-z]+-v\d+\b", path.read_text())[0]
+    assert env_id in call("envs", "list", "--plugin", path)[1]
     code, out, err = call(
         "train", "small.yaml", f"environment={{id: {env_id}}}", "algorithm.total_timesteps=200", "evaluation.tasks=5",
         "evaluation.valid_tasks=2", "algorithm.n_steps=10", "--plugin", path,
