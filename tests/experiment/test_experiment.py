@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import multiprocessing
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from pydantic import BaseModel
 
 from plastic_rl.checkpoint import read_checkpoint, saved_steps
 from plastic_rl.config import parse
-from plastic_rl.errors import ConfigError, RunError
+from plastic_rl.errors import CheckpointError, ConfigError, RunError
 from plastic_rl.experiment import (
     ExperimentConfig,
     RunFolder,
@@ -160,11 +161,25 @@ def test_scoring_on_valid_does_not_disturb_training(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("env_id", ["CartPole-v1", "FrozenLake-v1", "Pendulum-v1"])
 def test_foreign_environments_train_and_resume_with_a_warning(tmp_path: Path, env_id: str) -> None:
-    run = small_run(tmp_path, environment={"id": env_id}, evaluation={"valid_tasks": 2})
+    algorithm = {**SMALL["algorithm"], "n_steps": 20}
+    run = small_run(tmp_path, environment={"id": env_id}, algorithm=algorithm, evaluation={"valid_tasks": 2})
     train(run, progress=quiet())
-    longer = run.config().to_yaml().replace("total_timesteps: 400", "total_timesteps: 1200")
-    (run.path / "config.yaml").write_text(longer)
-    with pytest.raises(Exception, match=r"algorithm.total_timesteps: 400 became 1200"):
+    assert run.latest() == run.checkpoints / "400"
+    shutil.rmtree(run.checkpoints / "400")
+    stream = io.StringIO()
+    train(run, progress=PlainProgress(stream))
+    assert run.latest() == run.checkpoints / "400"
+    assert "warning: this environment cannot restore its state" in stream.getvalue()
+    steps = [int(line.split(",")[0]) for line in run.metrics.read_text().splitlines()[1:]]
+    assert steps == [80, 160, 160, 240, 320, 320, 400, 400]
+
+
+def test_a_run_goes_on_only_as_it_began(tmp_path: Path) -> None:
+    run = small_run(tmp_path)
+    train(run, progress=quiet())
+    changed = run.config().to_yaml().replace("total_timesteps: 400", "total_timesteps: 1200")
+    (run.path / "config.yaml").write_text(changed)
+    with pytest.raises(CheckpointError, match=r"algorithm.total_timesteps: 400 became 1200"):
         train(run, progress=quiet())
 
 
