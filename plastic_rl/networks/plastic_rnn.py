@@ -31,6 +31,9 @@ class PlasticRNNConfig(SynapseOverrides):
     weight_bound: float | None = Field(
         None, ge=0, description="Recurrent start weights are uniform within +-this; default 1/sqrt(hidden_size)."
     )
+    input_bound: float | None = Field(
+        None, gt=0, description="Input start weights are uniform within +-this; default sqrt(3 / number of inputs)."
+    )
     reset: dict[str, ResetScope] = Field(
         default_factory=dict,
         description="When a state entry resets, if not with the lifetime: e.g. {activity: trial}.",
@@ -72,10 +75,12 @@ class PlasticRNN(PlasticNetwork):
         check_reset_scopes(config.reset, entries, steps_per_trial)
         self._entries = {name: StateEntry(shape, config.reset.get(name, "lifetime")) for name, shape in entries.items()}
 
-        fan_in = 1 / math.sqrt(input_size)
+        # Unit variance of the drive (LeCun et al. 1998): with the smaller weights usual for recurrent layers activity
+        # stays so low that the products of pre and post carry next to nothing, and learning takes several times longer.
+        fan_in = math.sqrt(3 / input_size) if config.input_bound is None else config.input_bound
         fan_recurrent = 1 / math.sqrt(units) if config.weight_bound is None else config.weight_bound
         self.input_weight = nn.Parameter(torch.empty(units, input_size).uniform_(-fan_in, fan_in, generator=generator))
-        self.input_bias = nn.Parameter(torch.empty(units).uniform_(-fan_in, fan_in, generator=generator))
+        self.input_bias = nn.Parameter(torch.zeros(units))
         self.recurrent_weight = nn.Parameter(
             torch.empty(units, units).uniform_(-fan_recurrent, fan_recurrent, generator=generator)
         )
