@@ -126,9 +126,10 @@ def test_a_reset_of_an_unknown_entry_is_refused() -> None:
 def test_default_start_weights() -> None:
     network = make_network({"kind": "plastic_rnn", "hidden_size": 100}, 25, 2, torch.Generator().manual_seed(0))
     params = dict(network.named_parameters())
-    for name, bound in {"input_weight": 0.2, "input_bias": 0.2, "recurrent_weight": 0.1, "alpha": 0.01}.items():
+    for name, bound in {"input_weight": math.sqrt(3) / 5, "recurrent_weight": 0.1, "alpha": 0.01}.items():
         assert 0.95 * bound < params[name].abs().max().item() <= bound
         assert params[name].std().item() == pytest.approx(bound / math.sqrt(3), rel=0.15)
+    assert not params["input_bias"].any()
 
 
 def test_the_fixed_twin_is_a_plain_recurrent_network() -> None:
