@@ -89,16 +89,21 @@ class Simple(Modulator):
         return self.signal(params, post).unsqueeze(-1)
 
 
+FAN_OUT_START = 0.05
+"""Start of f: so slow that a trace takes tens of steps to its bound, and can count. At 1 the first few steps drive all
+traces to their bounds, where they carry nothing and no gradient passes."""
+
+
 class FanOut(Simple):
     """`G_j = f_j M_t + g_j`: each post neuron reads the signal in its own way (openreview r1lrAiA5Ym, section 2)."""
 
     def parameters(self, post_size: int, generator: torch.Generator | None = None) -> dict[str, Parameter]:
         """Those of `Simple`, and `modulator_fan_out` f and `modulator_offset` g, `(O,)`.
 
-        f starts at 1 and g at 0, where fan-out equals simple modulation.
+        f starts at `FAN_OUT_START` and g at 0; with f = 1 fan-out equals simple modulation.
         """
         return super().parameters(post_size, generator) | {
-            "modulator_fan_out": Parameter(torch.ones(post_size)),
+            "modulator_fan_out": Parameter(torch.full((post_size,), FAN_OUT_START)),
             "modulator_offset": Parameter(torch.zeros(post_size)),
         }
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from plastic_rl.errors import ConfigError
 from plastic_rl.networks import Feedback, PlasticRNN, make_network
 from plastic_rl.plasticity import RULES
+from plastic_rl.plasticity.modulators import FAN_OUT_START
 from tests.networks.cases import ALL, make_case, run_steps
 
 
@@ -144,12 +145,16 @@ def test_the_fixed_twin_is_a_plain_recurrent_network() -> None:
     torch.testing.assert_close(run_steps(case)[0], run_steps(other)[0], atol=1e-12, rtol=0)
 
 
-def test_fan_out_starts_as_simple_modulation() -> None:
+def test_fan_out_at_one_is_simple_modulation() -> None:
     generator = torch.Generator
     simple = make_network({**ALL["backpropamine_simple"], "hidden_size": 5}, 4, 2, generator().manual_seed(0)).double()
     fan_out = make_network(
         {**ALL["backpropamine_fan_out"], "hidden_size": 5}, 4, 2, generator().manual_seed(0)
     ).double()
+    start = fan_out.get_parameter("modulator_fan_out")
+    assert start.tolist() == pytest.approx([FAN_OUT_START] * 5)
+    with torch.no_grad():
+        start.fill_(1.0)
     case = make_case(ALL["backpropamine_simple"], units=5)
     features = [
         network.unroll(dict(network.named_parameters()), case.xs, case.feedbacks, case.state, case.starts)[0]
