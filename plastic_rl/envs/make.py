@@ -120,7 +120,9 @@ def _check_render_mode(env_id: str, creator: Any, render_mode: str | None) -> No
 
 def _make_scalar(env_id: str, env_kwargs: Mapping[str, Any] | None, render_mode: str | None) -> gymnasium.Env[Any, Any]:
     try:
-        return gymnasium.make(env_id, render_mode=render_mode, **(env_kwargs or {}))
+        # Not every constructor takes a render mode.
+        mode: dict[str, Any] = {} if render_mode is None else {"render_mode": render_mode}
+        return gymnasium.make(env_id, **mode, **(env_kwargs or {}))
     except gymnasium.error.DependencyNotInstalled as missing:
         raise ConfigError(f"{env_id} needs a package that is not installed: {missing}") from missing
     except AttributeError as broken:

@@ -297,3 +297,27 @@ def test_errors_of_make_vector_name_what_is_valid():
         make_vector("plastic_rl/GridMaze-v0", 0)
     with pytest.raises(SpaceError, match="equal spaces"):
         ScalarVectorEnv([Counter(), Counter(action_space=spaces.Discrete(3))])
+
+
+class NoRenderMode(gymnasium.Env[np.ndarray, int]):
+    """A constructor without `render_mode`, as people write them."""
+
+    observation_space = spaces.Box(0.0, 1.0, (1,), np.float32)
+    action_space = spaces.Discrete(2)
+
+    def __init__(self) -> None:
+        pass
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        super().reset(seed=seed)
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action: int) -> Any:
+        return np.ones(1, np.float32), 1.0, True, False, {}
+
+
+def test_environments_without_a_render_mode_argument_can_be_made() -> None:
+    gymnasium.register("tests/NoRenderMode-v0", entry_point=NoRenderMode)
+    env = make_vector("tests/NoRenderMode-v0", 2)
+    env.reset(seed=0)
+    assert env.step(np.zeros(2, np.int64))[1].tolist() == [1.0, 1.0]
