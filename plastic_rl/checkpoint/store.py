@@ -148,7 +148,8 @@ def read_checkpoint(path: Path, *, only: Iterable[str] | None = None) -> Checkpo
     try:
         with zipfile.ZipFile(path) as archive:
             return _read(path, _zip_reader(path, archive), only)
-    except (zipfile.BadZipFile, zipfile.LargeZipFile, OSError, EOFError) as error:
+    except (zipfile.BadZipFile, zipfile.LargeZipFile, OSError, EOFError, RuntimeError) as error:
+        # RuntimeError: altered flags make an entry look encrypted, or as of a later version of the format.
         raise CheckpointError(f"{path} is not a readable checkpoint: {error}.") from None
 
 
