@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from plastic_rl.errors import RunError, UnknownNameError
 from plastic_rl.experiment.agents import needs_plugins
@@ -66,10 +67,11 @@ def start(
     """
     config = load_experiment(path, overrides)
     needs_plugins(config.plugins, plugins, str(path))
-    config = config.model_copy(update={"plugins": tuple(dict.fromkeys([*config.plugins, *plugins]))})
+    recorded = list(dict.fromkeys([*config.plugins, *plugins]))
     if len(set(seeds)) < len(seeds):
         raise RunError(f"each seed may be given once, got {', '.join(map(str, seeds))}.")
-    configs = {f"seed-{seed}": config.model_copy(update={"seed": seed}) for seed in seeds} or {"": config}
+    changes: dict[str, dict[str, Any]] = {f"seed-{seed}": {"seed": seed} for seed in seeds} or {"": {}}
+    configs = {folder: load_experiment(path, overrides, plugins=recorded, **own) for folder, own in changes.items()}
     check_experiment(config)
     runs = create_runs(Path(runs_folder), name or Path(path).stem, configs)
     finish(runs, plugins=plugins, say=say, note=note)

@@ -12,7 +12,7 @@ from typing import Any
 
 import gymnasium
 
-from plastic_rl.errors import ConfigError, UnknownNameError, nearest
+from plastic_rl.errors import ConfigError, PlasticRLError, UnknownNameError, nearest
 from plastic_rl.registry import Registry
 from plastic_rl.tasks.base import TaskDistribution
 from plastic_rl.tasks.seeds import SeedTasks
@@ -41,7 +41,7 @@ def distribution_for(env_id: str, env_kwargs: Mapping[str, Any] | None = None) -
 
     Raises:
         UnknownNameError: If no such environment is registered.
-        ConfigError: If the distribution takes no such keyword.
+        ConfigError: If the distribution takes no such keyword, or no such value.
 
     >>> distribution_for("CartPole-v1").task("train", 3).params["reset_seed"]
     9
@@ -51,7 +51,13 @@ def distribution_for(env_id: str, env_kwargs: Mapping[str, Any] | None = None) -
         return SeedTasks(env_id, kwargs)
     factory = DISTRIBUTIONS[env_id]
     check_keywords(f"the task distribution of {env_id}", keywords_of(factory), kwargs)
-    return factory(**kwargs)
+    try:
+        return factory(**kwargs)
+    except PlasticRLError:
+        raise
+    except (TypeError, ValueError, LookupError, ArithmeticError) as error:
+        # Values come from a config unchecked: a text for a number fails wherever it is first used.
+        raise ConfigError(f"{env_id} has no tasks with the arguments {kwargs}: {error}") from error
 
 
 def spec_of(env_id: str) -> gymnasium.envs.registration.EnvSpec:

@@ -81,6 +81,11 @@ def snapshot(folder: Path) -> dict[str, str]:
         ),
         (["train", "small.yaml", "environment.kwargs.stepz=3"], ["'stepz' (did you mean 'steps'?)"]),
         (["train", "small.yaml", "environment.kwargs.steps=-3"], ["steps"]),
+        (["train", "small.yaml", "environment.kwargs.steps=many"], ["plastic_rl/ReversalBandit-v0", "'steps': 'many'"]),
+        (
+            ["train", "small.yaml", "environment={id: plastic_rl/GridMaze-v0, kwargs: {side: 9.5}}"],
+            ["plastic_rl/GridMaze-v0", "'side': 9.5"],
+        ),
         (["train", "small.yaml", "environment.trials=3"], ["trials"]),
         (["train", "small.yaml", "evaluation.splits=[tst]"], ["unknown split of ReversalBandit 'tst'", "'test'"]),
         (["train", "small.yaml", "device=cuda:77"], ["cuda"]),
@@ -91,6 +96,7 @@ def snapshot(folder: Path) -> dict[str, str]:
         (["train", "small.yaml", "--name", "../outside"], ["is no good as the name of a run"]),
         (["train", "small.yaml", "--seeds", "0,one"], ["whole numbers separated by commas"]),
         (["train", "small.yaml", "--seeds", "0,0"], ["each seed may be given once"]),
+        (["train", "small.yaml", "--seeds", "0,4294967296"], ["seed: must be less than 4294967296"]),
         (
             ["train", "small.yaml", "--plugin", "plugin.py", "environment={id: cli_tests/Pictures-v0}"],
             ["observations must be Box", "got Dict"],
