@@ -10,13 +10,12 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Unpack
 
 import gymnasium
 import numpy as np
 import numpy.typing as npt
 from gymnasium import spaces
-from typing_extensions import Unpack
 
 from plastic_rl.envs import Outcome, RowOptions, TaskEnv, TaskVectorEnv
 from plastic_rl.tasks import (

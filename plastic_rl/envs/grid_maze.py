@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Unpack
 
 import numpy as np
 import numpy.typing as npt
 from gymnasium import spaces
-from typing_extensions import Unpack
 
 from plastic_rl.envs import drawing
 from plastic_rl.envs.row_vector_env import Array, FloatArray, IntArray, Observations, RowOptions

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import gymnasium
 import numpy as np
 from gymnasium import spaces
-from typing_extensions import Unpack
 
 from plastic_rl.envs.actions import ActionCodec
 from plastic_rl.envs.lifetime import Lifetime
