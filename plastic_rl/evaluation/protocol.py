@@ -57,8 +57,9 @@ def evaluate(
     """Score an agent on fixed tasks, beside the reference agents of the tasks' family.
 
     For each split: the agent with sampled actions (the score), with greedy actions, with its plasticity frozen (if it
-    has `freeze_plasticity()`, a context manager), and every reference agent of the distribution. All live tasks
-    `0 .. tasks - 1` under the same environment seeds, and one bootstrap over tasks serves all of them.
+    has `freeze_plasticity()`, a context manager, and does not say `is_plastic = False`), and every reference agent of
+    the distribution. All live tasks `0 .. tasks - 1` under the same environment seeds, and one bootstrap over tasks
+    serves all of them.
 
     Args:
         agent: Anything with stable-baselines3's `predict`.
@@ -170,7 +171,7 @@ def _contestants(
     if greedy:
         chosen[GREEDY] = _Contestant(agent, True, nullcontext)
     freeze = getattr(agent, "freeze_plasticity", None)
-    if frozen and freeze is not None:
+    if frozen and freeze is not None and getattr(agent, "is_plastic", True):
         chosen[FROZEN] = _Contestant(agent, False, freeze)
     agents: dict[str, ReferenceAgent] = distribution.reference_agents(split) if references else {}
     return chosen | {f"reference:{key}": _Contestant(value, False, nullcontext) for key, value in agents.items()}

@@ -94,10 +94,12 @@ class PlasticNetwork(nn.Module, ABC):
         input_size: `I`, the whole observation, feedback included.
         output_size: `O`, the features that action and value heads read.
         plasticity_frozen: While true, nothing plastic changes (activity still does); set by `freeze_plasticity`.
+        is_plastic: False where there is nothing that `freeze_plasticity` could hold.
     """
 
     input_size: int
     output_size: int
+    is_plastic: bool = True
 
     def __init__(self) -> None:
         super().__init__()

@@ -68,6 +68,7 @@ class PlasticRNN(PlasticNetwork):
         self.input_size = input_size
         self.output_size = units = config.hidden_size
         self.synapse = Synapse(config.synapse(), units, units)
+        self.is_plastic = not self.synapse.inert
         entries = {"activity": (units,)} | self.synapse.state_entries()
         if self.synapse.external:
             entries["presynaptic"] = (units,)

@@ -60,6 +60,7 @@ class RecurrentNetwork(PlasticNetwork):
     gates: int
     """Stacked blocks of weights per unit."""
     entry_names: tuple[str, ...] = ("activity",)
+    is_plastic = False
 
     def __init__(
         self,

@@ -249,6 +249,11 @@ class PlasticPolicy(BasePolicy):
         """Start the sampling stream anew from `seed`. The tasks are not looked at."""
         self.sampling.manual_seed(seed)
 
+    @property
+    def is_plastic(self) -> bool:
+        """False where there is nothing that `freeze_plasticity` could hold (an LSTM, alpha = 0)."""
+        return self.network.is_plastic
+
     @contextmanager
     def freeze_plasticity(self) -> Iterator[None]:
         """Within this context synapses keep the state they have; activity goes on."""
@@ -257,9 +262,12 @@ class PlasticPolicy(BasePolicy):
 
 
 class BackpropaminePolicy(PlasticPolicy):
-    """Retroactive neuromodulated plasticity (Miconi et al. 2019, eq. 4-5) in a recurrent network."""
+    """Neuromodulated plasticity in a recurrent network (Miconi et al. 2019, eq. 3 with fan-out).
 
-    default_network: ClassVar[Mapping[str, Any]] = {"kind": "plastic_rnn", "rule": "backpropamine_retroactive"}
+    Other rules of that paper: `policy_kwargs={"network": {"rule": "backpropamine_retroactive"}}`, or `_simple`.
+    """
+
+    default_network: ClassVar[Mapping[str, Any]] = {"kind": "plastic_rnn", "rule": "backpropamine_fan_out"}
 
 
 class RNNPolicy(PlasticPolicy):

@@ -162,6 +162,15 @@ def test_a_plastic_agent_is_evaluated_with_its_frozen_twin_and_reproducibly() ->
     assert first.frozen.steps == 100
 
 
+@pytest.mark.parametrize("network", [{"kind": "lstm"}, {"kind": "plastic_rnn", "rule": "fixed"}])
+def test_controls_have_no_frozen_twin(network: dict[str, str]) -> None:
+    """Where nothing is plastic it would be the agent itself, under a misleading name."""
+    agent = PlasticA2C("PlasticPolicy", REVERSAL, n_envs=2, policy_kwargs={"network": {**network, "hidden_size": 4}})
+    result = evaluate(agent, REVERSAL, tasks=5, resamples=10, references=False)
+    assert result.splits["test"].frozen is None
+    assert "frozen" not in result.table(rich=False)
+
+
 def test_evaluation_leaves_training_as_it_was() -> None:
     undisturbed, evaluated = small_agent(), small_agent()
     evaluate(evaluated, REVERSAL, splits=["valid"], tasks=20, resamples=10)
