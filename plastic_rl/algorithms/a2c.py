@@ -238,12 +238,15 @@ class PlasticA2C(OnPolicyAlgorithm):
         Raises:
             NonFiniteError: Naming what became NaN or infinite, and when.
         """
+        newborn = reset_num_timesteps or self._last_obs is None
         total_timesteps, hooks = self._setup_learn(
             total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar
         )
-        if reset_num_timesteps:
-            self._plastic_state, self.iterations = self.newborn_state(), 0
+        if newborn:
+            self._plastic_state = self.newborn_state()
             self.collector.reset()
+        if reset_num_timesteps:
+            self.iterations = 0
         hooks.on_training_start(locals(), globals())
         assert self.env is not None
         while self.num_timesteps < total_timesteps:
@@ -423,6 +426,11 @@ class PlasticA2C(OnPolicyAlgorithm):
     def begin(self, tasks: Sequence[object], seed: int) -> None:
         """Start the sampling stream of `predict` anew from `seed` (see `plastic_rl.tasks.ReferenceAgent`)."""
         self.policy.begin(tasks, seed)
+
+    @property
+    def is_plastic(self) -> bool:
+        """False where there is nothing that `freeze_plasticity` could hold (an LSTM, alpha = 0)."""
+        return self.policy.is_plastic
 
     @contextmanager
     def freeze_plasticity(self) -> Iterator[None]:

@@ -8,7 +8,7 @@ from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 
 
 def vec_env_state(env: VecEnv) -> dict[str, Any] | None:
-    """State of every environment and stateful wrapper, or None where some environment cannot give it."""
+    """State of the environments and of every stateful wrapper, or None where they cannot give it."""
     wrappers: list[Any] = []
     layer: Any = env
     while isinstance(layer, VecEnvWrapper):
@@ -17,11 +17,9 @@ def vec_env_state(env: VecEnv) -> dict[str, Any] | None:
         layer = layer.venv
     if hasattr(type(layer), "get_state"):
         return {"wrappers": wrappers, "vector": layer.get_state()}
-    try:
-        rows = layer.env_method("get_state")
-    except AttributeError:
-        return None
-    return {"wrappers": wrappers, "rows": rows}
+    # Scalar environments in stable-baselines3's own VecEnvs sit in wrappers (TimeLimit, Monitor) that cannot be asked
+    # for their part; half of a state would not give the bytes of an undisturbed run.
+    return None
 
 
 def load_vec_env_state(env: VecEnv, state: dict[str, Any]) -> bool:
@@ -32,18 +30,14 @@ def load_vec_env_state(env: VecEnv, state: dict[str, Any]) -> bool:
         if hasattr(type(layer), "set_state"):
             cast("Any", layer).set_state(wrappers.pop(0))
         layer = layer.venv
-    if "vector" in state:
-        if not hasattr(type(layer), "set_state"):
-            return False
-        layer.set_state(state["vector"])
-        return not _restarts(state["vector"])
-    for row, own in enumerate(state["rows"]):
-        layer.env_method("set_state", own, indices=[row])
-    return not _restarts(state["rows"])
+    if not hasattr(type(layer), "set_state"):
+        return False
+    layer.set_state(state["vector"])
+    return not _restarts(state["vector"])
 
 
 def _restarts(state: Any) -> bool:
     """Whether some environment said that it can only restart (`{"restarts": True}`, as foreign ones do)."""
-    if isinstance(state, dict):
-        return state.get("restarts") is True or any(_restarts(value) for value in state.values())
-    return isinstance(state, list | tuple) and any(_restarts(value) for value in state)
+    return isinstance(state, dict) and (
+        state.get("restarts") is True or any(_restarts(value) for value in state.values())
+    )

@@ -190,6 +190,34 @@ def test_saved_agent_is_the_same_agent(tmp_path: Path) -> None:
         assert np.array_equal(first, second)
 
 
+def test_lifetimes_that_start_anew_after_loading_have_scores_of_their_own(tmp_path: Path) -> None:
+    agent = make(BANDIT, env_kwargs={"steps": 20}, n_steps=15).learn(4 * 15)
+    agent.save(tmp_path / "agent")
+    loaded = PlasticA2C.load(tmp_path / "agent", env=BANDIT)
+    assert loaded.collector.lifetime_scores.all()  # 15 steps into the stored lifetimes
+    loaded.learn(4 * 15, reset_num_timesteps=False)
+    assert (loaded.collector.lifetime_scores <= 15 * 0.8 + 1e-9).all()
+    assert not loaded.score_buffer
+
+
+@pytest.mark.parametrize("kind", [DummyVecEnv, SubprocVecEnv])
+@pytest.mark.parametrize("make_env", [make_bandit, make_cartpole])
+def test_environments_in_stable_baselines3s_vec_envs_start_anew_with_a_warning(
+    tmp_path: Path, kind: type[Any], make_env: Any
+) -> None:
+    """Saving must not harm them, whatever they are: a worker that is asked for what it lacks would die."""
+    rows = kind([make_env for _ in range(2)])
+    agent = make(rows, n_steps=7).learn(14)
+    agent.save(tmp_path / "agent")
+    agent.learn(14, reset_num_timesteps=False)
+    with pytest.warns(UserWarning, match="its lifetimes start anew"):
+        loaded = PlasticA2C.load(tmp_path / "agent", env=rows, force_reset=False)
+    loaded.learn(14, reset_num_timesteps=False)
+    assert loaded.num_timesteps == 28
+    assert loaded.rollout.episode_starts[0].all()
+    rows.close()
+
+
 @pytest.mark.parametrize("n_steps", [None, 7])
 def test_going_on_from_a_file_gives_the_bytes_of_not_having_stopped(tmp_path: Path, n_steps: int | None) -> None:
     whole = make(BANDIT, env_kwargs={"steps": 20}, n_steps=n_steps)
