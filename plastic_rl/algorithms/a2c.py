@@ -264,7 +264,8 @@ class PlasticA2C(OnPolicyAlgorithm):
         """One gradient step on the rollout just collected."""
         rollout, policy = self.rollout, self.policy
         rollout.check_finite()
-        rewards = self._centred(rollout.rewards) if self.center_rewards else rollout.rewards
+        lived = rollout.counted > 0
+        rewards = self._centred(rollout.rewards, lived) if self.center_rewards else rollout.rewards
         result = policy.evaluate(
             policy.parameters_by_name(),
             rollout.observations,
@@ -284,7 +285,8 @@ class PlasticA2C(OnPolicyAlgorithm):
                 self.gae_lambda,
             )
             if self.normalize_advantage:
-                advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
+                own = advantages[lived]
+                advantages = (advantages - own.mean()) / (own.std() + 1e-8)
         weight = rollout.counted / rollout.counted.sum()
         policy_loss = -(weight * advantages * result.log_probability).sum()
         value_loss = (weight * (returns - result.values).square()).sum()
@@ -306,8 +308,9 @@ class PlasticA2C(OnPolicyAlgorithm):
         optimizer.step()
         self._n_updates += 1
 
-        spread = returns.var()
-        explained = 1.0 - float((returns - result.values.detach()).var() / spread) if spread > 0 else 0.0
+        spread = returns[lived].var()
+        unexplained = (returns - result.values.detach())[lived].var()
+        explained = 1.0 - float(unexplained / spread) if spread > 0 else 0.0
         for name, value in (
             ("loss", loss),
             ("policy_loss", policy_loss),
@@ -321,10 +324,10 @@ class PlasticA2C(OnPolicyAlgorithm):
             self.logger.record(f"train/{name}", value.item() if isinstance(value, Tensor) else value)
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
 
-    def _centred(self, rewards: Tensor) -> Tensor:
-        count = rewards.numel()
+    def _centred(self, rewards: Tensor, lived: Tensor) -> Tensor:
+        count = int(lived.sum())
         self._reward_count += count
-        self._reward_mean += (float(rewards.mean()) - self._reward_mean) * count / self._reward_count
+        self._reward_mean += (float(rewards[lived].mean()) - self._reward_mean) * count / self._reward_count
         return rewards - self._reward_mean
 
     def _check_finite(self, loss: Tensor, gradient_norm: Tensor) -> None:

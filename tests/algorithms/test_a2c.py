@@ -242,6 +242,15 @@ def test_next_step_autoreset_gives_the_lifetimes_of_same_step_and_counts_no_dumm
     assert all(4.0 - 1e-6 <= score <= 16.0 + 1e-6 for score in following.score_buffer)
 
 
+def test_dummy_steps_count_for_no_mean() -> None:
+    following = gym.make_vec(BANDIT, 3, autoreset_mode=gym.vector.AutoresetMode.NEXT_STEP, steps=20)
+    agent = make(following, n_steps=21, center_rewards=True)
+    agent.learn(3 * 21)
+    lived = agent.rollout.counted > 0
+    assert int(lived.sum()) == agent._reward_count == 3 * 20
+    assert agent._reward_mean == pytest.approx(agent.rollout.rewards[lived].mean().item(), abs=1e-6)
+
+
 def test_nan_is_named_and_parameters_are_left_alone() -> None:
     agent = make(n_steps=None)
     agent.learn(80)
