@@ -62,7 +62,7 @@ bench: $(STAMP)
 	$(BIN)/python -m benchmarks
 
 experiments: $(STAMP)
-	$(BIN)/python -m plastic_rl.experiment configs --seeds $(SEEDS)
+	$(BIN)/python -m plastic_rl.experiment configs --seeds $(SEEDS) $(foreach file,$(wildcard envs/*.py),--plugin $(file))
 
 clean:
 	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
