@@ -81,7 +81,8 @@ class VecLifetime(VecEnvWrapper):
         earned = self.venv.get_original_reward() if isinstance(self.venv, VecNormalize) else rewards
         buffer[:, layout.reward[0]] = earned
         buffer[:, layout.trial_start[0]] = dones
-        buffer[:, layout.time[0]] = np.minimum(self._time / self._horizon, 1.0) if self._horizon else dones
+        # As in `Lifetime`: without a time limit the share is that of trials over, none within the only one.
+        buffer[:, layout.time[0]] = np.minimum(self._time / self._horizon, 1.0) if self._horizon else 0.0
         for row in np.flatnonzero(dones):
             if "terminal_observation" in infos[row]:
                 final = buffer[row].copy()

@@ -147,10 +147,16 @@ def test_vec_normalize_around_an_environment_without_feedback() -> None:
     assert (agent.rollout.rewards != 1.0).any()  # what is learned from is normalised
 
 
-def test_vec_lifetime_shows_what_lifetime_shows() -> None:
+@pytest.mark.parametrize("limited", [True, False])
+def test_vec_lifetime_shows_what_lifetime_shows(limited: bool) -> None:
     """The vectorised wrapper and the scalar one give the same observations, step for step."""
-    wrapped = VecLifetime(DummyVecEnv([lambda: gym.make("CartPole-v1")]))
-    scalar = DummyVecEnv([make_cartpole])
+
+    def make_inner() -> gym.Env[Any, Any]:
+        env = gym.make("CartPole-v1")
+        return env if limited else type(env.unwrapped)()  # without a spec there is no time limit
+
+    wrapped = VecLifetime(DummyVecEnv([make_inner]))
+    scalar = DummyVecEnv([lambda: Lifetime(make_inner())])
     for env in (wrapped, scalar):
         env.seed(1)
     assert np.allclose(wrapped.reset(), scalar.reset())
