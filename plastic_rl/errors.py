@@ -41,6 +41,10 @@ class RunError(PlasticRLError):
     """A run folder that exists already, or is not a run."""
 
 
+class FinishedError(RunError):
+    """A run that has nothing left to do."""
+
+
 class PluginError(PlasticRLError):
     """A plugin that cannot be found or imported."""
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from plastic_rl.config import read_mapping
 from plastic_rl.envs import load_plugin
-from plastic_rl.errors import PlasticRLError, RunError
+from plastic_rl.errors import FinishedError, PlasticRLError
 from plastic_rl.experiment import TrainingInterrupted, resume, start
 
 
@@ -53,8 +53,8 @@ def _run(file: Path, seed: int, runs_folder: Path, plugins: list[str]) -> bool:
         else:
             _say(f"--- {folder}: starting")
             start(file, [f"seed={seed}"], name=name, plugins=given, runs_folder=runs_folder)
-    except RunError as error:
-        _say(str(error))  # finished already
+    except FinishedError as error:
+        _say(str(error))
     except PlasticRLError as error:
         _say(f"error in {file}: {error}")
         return False

@@ -23,7 +23,7 @@ from stable_baselines3.common.logger import KVWriter, Logger
 
 from plastic_rl.algorithms import PlasticA2C
 from plastic_rl.checkpoint import Checkpoint, prune, read_checkpoint, write_checkpoint
-from plastic_rl.errors import CheckpointError, ConfigError, PlasticRLError, RunError
+from plastic_rl.errors import CheckpointError, ConfigError, FinishedError, PlasticRLError
 from plastic_rl.experiment.config import ExperimentConfig
 from plastic_rl.experiment.folder import RunFolder
 from plastic_rl.experiment.metrics import MetricsWriter, TensorBoardWriter
@@ -350,10 +350,10 @@ def check_unfinished(run: RunFolder, config: ExperimentConfig) -> None:
     """Refuse to resume a run that has nothing left to do.
 
     Raises:
-        RunError: If it is trained, and evaluated where its config asks for that.
+        FinishedError: If it is trained, and evaluated where its config asks for that.
     """
     if is_trained(run, config) and (run.evaluation.exists() or not config.evaluation.final):
-        raise RunError(
+        raise FinishedError(
             f"{run.path} is finished ({config.algorithm.total_timesteps:,} steps): there is nothing to resume. "
             f"Score it with: plastic-rl evaluate {run.path}"
         )

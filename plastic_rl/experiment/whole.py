@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from plastic_rl.errors import RunError, UnknownNameError
+from plastic_rl.errors import FinishedError, RunError, UnknownNameError
 from plastic_rl.experiment.agents import needs_plugins
 from plastic_rl.experiment.config import ExperimentConfig, load_experiment
 from plastic_rl.experiment.folder import RunFolder, create_runs, find_runs
@@ -89,18 +89,18 @@ def resume(
     """Go on with a run that was stopped, or with all sibling runs that are not finished.
 
     Raises:
-        RunError: If there is no such run, or nothing is left to do.
+        RunError: If there is no such run; `FinishedError` if nothing is left to do.
         CheckpointError: If its newest checkpoint is damaged.
         TrainingInterrupted: If a signal asked to stop.
     """
     runs = find_runs(spec, runs_folder)
     unfinished: list[RunFolder] = []
-    refusals: list[RunError] = []
+    refusals: list[FinishedError] = []
     for run in runs:
         needs_plugins(run.plugins(), plugins, str(run.path))
         try:
             check_unfinished(run, run.config())
-        except RunError as error:
+        except FinishedError as error:
             refusals.append(error)
         else:
             unfinished.append(run)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -119,8 +120,15 @@ def test_seeds_make_sibling_runs_and_one_curve(workplace: Path, call: Any) -> No
     code, _, err = call("evaluate", "small")
     assert (code, "holds several runs" in err) == (2, True)
     # A killed group: one seed is finished, the other has to begin.
-    for leftover in ("checkpoints/160/manifest.json",):
-        (group / "seed-4" / leftover).unlink()
+    kept = {file: file.read_bytes() for seed in (3, 4) for file in [group / f"seed-{seed}" / "metrics.csv"]}
+    finished = (group / "seed-3" / "evaluation.json").stat().st_mtime_ns
+    shutil.rmtree(group / "seed-4" / "checkpoints")
+    (group / "seed-4" / "evaluation.json").unlink()
+    code, out, err = call("resume", "small")
+    assert code == 0, err
+    assert "split test: score (normalised) by seed" in out
+    assert (group / "seed-3" / "evaluation.json").stat().st_mtime_ns == finished
+    assert all(file.read_bytes() == before for file, before in kept.items())
     code, out, err = call("plot", "small", "--output", "together.png")
     assert code == 0, err
     with Image.open("together.png") as picture:

@@ -203,6 +203,9 @@ def test_recorded_experiments_go_on_where_they_stopped(
     assert (folder / "seed-0" / "metrics.csv").read_bytes() == finished
     (tmp_path / "configs" / "broken.yaml").write_text("environment: 3\n")
     assert run_recorded(["configs"]) == 1
+    (tmp_path / "configs" / "broken.yaml").rename(tmp_path / "configs" / "no name.yaml")
+    (tmp_path / "configs" / "no name.yaml").write_text(config.to_yaml())
+    assert run_recorded(["configs"]) == 1  # refused for another reason than being finished
 
 
 def test_plain_progress_says_how_far_how_well_how_fast() -> None:
