@@ -9,10 +9,11 @@ from typing import Any, NamedTuple
 
 import gymnasium
 import numpy as np
-from gymnasium.envs.registration import EnvSpec, load_env_creator
+from gymnasium.envs.registration import EnvSpec
 from gymnasium.utils.env_checker import check_env
 
 from plastic_rl.envs import TaskVectorEnv, make_vector
+from plastic_rl.envs.make import load_creator
 from plastic_rl.errors import PlasticRLError
 from plastic_rl.feedback import FeedbackLayout
 from plastic_rl.tasks import DISTRIBUTIONS, distribution_for
@@ -36,7 +37,7 @@ def listing(*, everything: bool) -> str:
 def _entry_point(spec: EnvSpec) -> Any:
     """The class or function that documents the environment: the vectorised one, where it is written so."""
     entries = [entry for entry in (spec.vector_entry_point, spec.entry_point) if entry is not None]
-    creators = [load_env_creator(entry) if isinstance(entry, str) else entry for entry in entries]
+    creators = [load_creator(spec.id, entry) for entry in entries]
     families = [creator for creator in creators if isinstance(creator, type) and issubclass(creator, TaskVectorEnv)]
     return [*families, *reversed(creators)][0]
 

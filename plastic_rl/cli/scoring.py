@@ -173,7 +173,9 @@ def list_agents(agents_folder: AgentsFolder = AGENTS, runs_folder: RunsFolder = 
     width = max(map(len, names))
     for name in names:
         folder = agents_folder / name
-        environment = read_mapping(folder / "config.yaml").get("environment", {}).get("id", "?")
+        # Not validated: an agent of a plugin is listed without its plugin.
+        stored = read_mapping(folder / "config.yaml").get("environment")
+        environment = str(stored.get("id", "?")) if isinstance(stored, dict) else "?"
         scores = ""
         if (folder / "evaluation.json").exists():
             splits = Evaluation.load(folder / "evaluation.json").splits

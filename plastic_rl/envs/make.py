@@ -66,7 +66,7 @@ def make_vector(
             f"{env_id} has a vector_entry_point that is no TaskVectorEnv, and no entry_point; subclass "
             "plastic_rl.envs.TaskVectorEnv, or register a scalar environment too"
         )
-    creator = native or (spec.entry_point if callable(spec.entry_point) else load_env_creator(str(spec.entry_point)))
+    creator = native or load_creator(env_id, spec.entry_point)
     check_keywords(env_id, _keywords(env_id, creator, kwargs), kwargs)
     _check_render_mode(env_id, creator, render_mode)
     options: RowOptions = {
@@ -96,8 +96,20 @@ def _native_class(spec: gymnasium.envs.registration.EnvSpec) -> Any:
     entry = spec.vector_entry_point
     if entry is None:
         return None
-    creator = entry if callable(entry) else load_env_creator(entry)
+    creator = load_creator(spec.id, entry)
     return creator if isinstance(creator, type) and issubclass(creator, TaskVectorEnv) else None
+
+
+def load_creator(env_id: str, entry: Any) -> Any:
+    """Return the class or function behind an entry point of `env_id`.
+
+    Raises:
+        ConfigError: If it needs a package that is not installed.
+    """
+    try:
+        return entry if callable(entry) else load_env_creator(str(entry))
+    except (ImportError, gymnasium.error.DependencyNotInstalled) as missing:
+        raise ConfigError(f"{env_id} needs a package that is not installed: {missing}") from missing
 
 
 def _keywords(env_id: str, creator: Any, kwargs: Mapping[str, Any]) -> list[str] | None:
@@ -127,3 +139,7 @@ def _make_scalar(env_id: str, env_kwargs: Mapping[str, Any] | None, render_mode:
         raise ConfigError(f"{env_id} needs a package that is not installed: {missing}") from missing
     except AttributeError as broken:
         raise SpaceError(f"{env_id} is no complete Gymnasium environment: {broken}") from broken
+    except (TypeError, ValueError, LookupError, ArithmeticError, gymnasium.error.Error) as refused:
+        raise ConfigError(
+            f"{env_id} cannot be made with {dict(env_kwargs or {})}: {type(refused).__name__}: {refused}"
+        ) from refused

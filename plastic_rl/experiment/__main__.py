@@ -10,10 +10,10 @@ import argparse
 import sys
 from pathlib import Path
 
-from plastic_rl.config import read_mapping
 from plastic_rl.envs import load_plugin
 from plastic_rl.errors import FinishedError, PlasticRLError
 from plastic_rl.experiment import TrainingInterrupted, resume, start
+from plastic_rl.experiment.folder import plugins_in
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -45,7 +45,7 @@ def _run(file: Path, seed: int, runs_folder: Path, plugins: list[str]) -> bool:
     name = f"{file.stem}/seed-{seed}"
     folder = runs_folder / name
     try:
-        needed = set(read_mapping(file).get("plugins") or [])
+        needed = plugins_in(file)
         given = [plugin for plugin in plugins if plugin in needed]
         if folder.exists():
             _say(f"--- {folder}: going on")

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 from plastic_rl.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from plastic_rl.checkpoint.files import sync_folder, temporary_beside, write_synced
 from plastic_rl.config import read_mapping
-from plastic_rl.errors import ConfigError, PluginError, RunError, nearest
+from plastic_rl.errors import PluginError, RunError, nearest
 from plastic_rl.experiment.config import ExperimentConfig, parse_experiment
-from plastic_rl.experiment.folder import CONFIG, RunFolder, find_run, run_names
+from plastic_rl.experiment.folder import CONFIG, RunFolder, find_run, plugins_in, run_names
 
 if TYPE_CHECKING:
     from plastic_rl.algorithms import PlasticA2C
@@ -99,14 +99,6 @@ def find_agent(
 def load_agent(spec: str | Path, *, plugins: Sequence[str] = (), device: str | None = None) -> PlasticA2C:
     """Load the agent of a run or of an agent folder; see `find_agent`."""
     return find_agent(spec, plugins=plugins).load(device)
-
-
-def plugins_in(path: Path) -> list[str]:
-    """Return the plugins that a config file names."""
-    named = read_mapping(path).get("plugins") or []
-    if not isinstance(named, list):
-        raise ConfigError(f"{path}: plugins must be a list, got {named!r}.")
-    return [str(plugin) for plugin in named]
 
 
 def needs_plugins(needed: Sequence[str], given: Sequence[str], who: str) -> None:

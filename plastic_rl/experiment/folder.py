@@ -19,7 +19,7 @@ from pathlib import Path
 from plastic_rl.checkpoint import latest, read_checkpoint, remove_unfinished, saved_steps
 from plastic_rl.checkpoint.files import sync_folder, temporary_beside, write_synced
 from plastic_rl.config import read_mapping
-from plastic_rl.errors import CheckpointError, RunError, nearest
+from plastic_rl.errors import CheckpointError, ConfigError, RunError, nearest
 from plastic_rl.experiment.config import ExperimentConfig, parse_experiment
 
 if os.name == "posix":
@@ -57,7 +57,7 @@ class RunFolder:
 
     def plugins(self) -> list[str]:
         """Return the plugins that the run needs, without validating the rest (which may need them)."""
-        return [str(plugin) for plugin in read_mapping(self.path / CONFIG).get("plugins") or []]
+        return plugins_in(self.path / CONFIG)
 
     def latest(self) -> Path | None:
         """Return the newest checkpoint."""
@@ -95,6 +95,18 @@ class RunFolder:
             if self.checkpoints.is_dir():
                 remove_unfinished(self.checkpoints)
             yield
+
+
+def plugins_in(path: Path) -> list[str]:
+    """Return the plugins that a config file names.
+
+    Raises:
+        ConfigError: If they are no list.
+    """
+    named = read_mapping(path).get("plugins") or []
+    if not isinstance(named, list):
+        raise ConfigError(f"{path}: plugins must be a list, got {named!r}.")
+    return [str(plugin) for plugin in named]
 
 
 def create_runs(parent: Path, name: str, configs: Mapping[str, ExperimentConfig]) -> list[RunFolder]:

@@ -37,6 +37,7 @@ class Pictures(Constant):
 
 gymnasium.register("cli_tests/Constant-v0", Constant)
 gymnasium.register("cli_tests/Pictures-v0", Pictures)
+gymnasium.register("cli_tests/Missing-v0", "no_such_package_anywhere:Env")
 """
 
 
@@ -85,6 +86,14 @@ def snapshot(folder: Path) -> dict[str, str]:
         (
             ["train", "small.yaml", "environment={id: plastic_rl/GridMaze-v0, kwargs: {side: 9.5}}"],
             ["plastic_rl/GridMaze-v0", "'side': 9.5"],
+        ),
+        (
+            ["train", "small.yaml", "environment={id: FrozenLake-v1, kwargs: {map_name: 9x9}}"],
+            ["FrozenLake-v1 cannot be made with {'map_name': '9x9'}"],
+        ),
+        (
+            ["train", "small.yaml", "--plugin", "plugin.py", "environment={id: cli_tests/Missing-v0}"],
+            ["cli_tests/Missing-v0 needs a package that is not installed"],
         ),
         (["train", "small.yaml", "environment.trials=3"], ["trials"]),
         (["train", "small.yaml", "evaluation.splits=[tst]"], ["unknown split of ReversalBandit 'tst'", "'test'"]),
@@ -192,6 +201,20 @@ def test_environments_that_do_not_fit_the_agent(copied: Path, call: Any) -> None
     assert (code, out) == (2, "")
     assert "CartPole-v1" in err
     assert "does not fit" in err
+
+
+@pytest.mark.parametrize("verb", ["resume", "evaluate"])
+def test_plugins_that_are_no_list_are_named(copied: Path, call: Any, verb: str) -> None:
+    config = copied / "config.yaml"
+    config.write_text(config.read_text().replace("plugins: []", "plugins: 3"))
+    code, _, err = call(verb, copied)
+    assert (code, "plugins must be a list, got 3" in err) == (2, True)
+
+
+def test_an_agent_with_a_strange_config_is_listed(tmp_path: Path, call: Any) -> None:
+    (tmp_path / "odd" / "checkpoint").mkdir(parents=True)
+    (tmp_path / "odd" / "config.yaml").write_text("environment: null\n")
+    assert call("agents", "list", "--agents-folder", tmp_path)[:2] == (0, f"odd  {'?':<32}  \n")
 
 
 def test_exports_overwrite_nothing(copied: Path, tmp_path: Path, call: Any) -> None:

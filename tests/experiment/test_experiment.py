@@ -14,6 +14,7 @@ from pydantic import BaseModel
 
 from plastic_rl.checkpoint import read_checkpoint, saved_steps
 from plastic_rl.config import parse
+from plastic_rl.envs import load_plugin
 from plastic_rl.errors import CheckpointError, ConfigError, RunError
 from plastic_rl.experiment import (
     ExperimentConfig,
@@ -59,6 +60,8 @@ def test_the_resolved_config_resolves_to_itself() -> None:
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.name)
 def test_every_config_of_the_repository_is_valid_and_fits_its_environment(path: Path) -> None:
     config = load_experiment(path)
+    for plugin in config.plugins:
+        load_plugin(str(ROOT / plugin))
     assert config.description
     check_experiment(config)
 
