@@ -311,6 +311,9 @@ class Keeper(BaseCallback):
             "best": None if best is None else {"step": best.step, "valid_score": best.valid_score},
         }
         checkpoint = replace(checkpoint, documents={**checkpoint.documents, RUN_DOCUMENT: document})
+        # Scores taken in mid-training are not those of the run that ends here. Gone before the checkpoint appears, so
+        # that a run which is killed before its final evaluation never counts as evaluated.
+        self.run.evaluation.unlink(missing_ok=True)
         write_checkpoint(self.run.checkpoints / str(step), checkpoint)
         self.saved_at = step
         prune(self.run.checkpoints, self.config.checkpoint.keep, [] if best is None else [best.step])

@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from plastic_rl.checkpoint import read_checkpoint, saved_steps
 from plastic_rl.config import parse
 from plastic_rl.envs import load_plugin
-from plastic_rl.errors import CheckpointError, ConfigError, RunError
+from plastic_rl.errors import CheckpointError, ConfigError, FinishedError, RunError
 from plastic_rl.experiment import (
     ExperimentConfig,
     RunFolder,
@@ -29,7 +29,7 @@ from plastic_rl.experiment import (
 )
 from plastic_rl.experiment.__main__ import main as run_recorded
 from plastic_rl.experiment.progress import PlainProgress
-from plastic_rl.experiment.training import valid_score
+from plastic_rl.experiment.training import check_unfinished, valid_score
 
 ROOT = Path(__file__).parents[2]
 SMALL: dict[str, Any] = {
@@ -209,6 +209,22 @@ def test_recorded_experiments_go_on_where_they_stopped(
     (tmp_path / "configs" / "broken.yaml").rename(tmp_path / "configs" / "no name.yaml")
     (tmp_path / "configs" / "no name.yaml").write_text(config.to_yaml())
     assert run_recorded(["configs"]) == 1  # refused for another reason than being finished
+
+
+def test_scores_of_mid_training_do_not_count_for_the_finished_run(tmp_path: Path) -> None:
+    run = small_run(tmp_path)
+    train(run, progress=quiet())
+    shutil.rmtree(run.checkpoints / "400")
+    run.evaluation.write_text("scores of step 320")
+    train(run, progress=quiet())  # to the end, and killed before the final evaluation
+    assert run.latest() == run.checkpoints / "400"
+    assert not run.evaluation.exists()
+    check_unfinished(run, run.config())
+    run.evaluation.write_text("scores of step 400")
+    with pytest.raises(FinishedError):
+        check_unfinished(run, run.config())
+    train(run, progress=quiet())  # nothing is left to do, so the scores stay
+    assert run.evaluation.exists()
 
 
 def test_plain_progress_says_how_far_how_well_how_fast() -> None:
