@@ -67,6 +67,8 @@ class PlasticA2C(OnPolicyAlgorithm):
         plasticity_lr_scale: The learning rate of alpha, eta and the like is `learning_rate` times this.
         normalize_advantage: Scale advantages to mean 0 and deviation 1 (off: it lets policies collapse here).
         center_rewards: Subtract the running mean of rewards. Only sound where lifetimes have a fixed length.
+        reward_scale: Learning multiplies rewards by this (above 0), so that values are of the order of 1; scores and
+            what the agent sees stay as they are.
         policy_kwargs: Arguments of the policy, e.g. `{"network": {"rule": "oja", "hidden_size": 40}}`.
         stats_window_size: Lifetimes that `rollout/score` and `rollout/ep_rew_mean` average over.
         tensorboard_log: Folder for TensorBoard, or None.
@@ -110,6 +112,7 @@ class PlasticA2C(OnPolicyAlgorithm):
         plasticity_lr_scale: float = 1.0,
         normalize_advantage: bool = False,
         center_rewards: bool = False,
+        reward_scale: float = 1.0,
         policy_kwargs: Mapping[str, Any] | None = None,
         stats_window_size: int = 100,
         tensorboard_log: str | None = None,
@@ -125,6 +128,7 @@ class PlasticA2C(OnPolicyAlgorithm):
         self.optimizer_name, self.optimizer_eps = optimizer, optimizer_eps
         self.plasticity_lr_scale = plasticity_lr_scale
         self.normalize_advantage, self.center_rewards = normalize_advantage, center_rewards
+        self.reward_scale = reward_scale
         self._check_arguments()
         if isinstance(policy, str):
             policy = POLICIES[policy]
@@ -153,6 +157,8 @@ class PlasticA2C(OnPolicyAlgorithm):
     def _check_arguments(self) -> None:
         if self.optimizer_name not in _OPTIMIZERS:
             raise ConfigError(f"optimizer must be one of {sorted(_OPTIMIZERS)}, got {self.optimizer_name!r}")
+        if not self.reward_scale > 0:
+            raise ConfigError(f"reward_scale must be above 0, got {self.reward_scale}")
         if self.requested_n_steps is not None and self.requested_n_steps < 1:
             raise ConfigError(f"n_steps must be 1 or more, or None for a whole lifetime; got {self.requested_n_steps}")
 
@@ -266,6 +272,7 @@ class PlasticA2C(OnPolicyAlgorithm):
         rollout.check_finite()
         lived = rollout.counted > 0
         rewards = self._centred(rollout.rewards, lived) if self.center_rewards else rollout.rewards
+        rewards = rewards * self.reward_scale
         result = policy.evaluate(
             policy.parameters_by_name(),
             rollout.observations,

@@ -43,6 +43,7 @@ _ARGUMENTS = (
     "plasticity_lr_scale",
     "normalize_advantage",
     "center_rewards",
+    "reward_scale",
     "trials",
     "env_kwargs",
 )
@@ -123,9 +124,9 @@ def restore(algorithm: PlasticA2C, checkpoint: Checkpoint) -> None:
     An environment that cannot restore its state restarts its lifetimes, with a warning.
 
     Raises:
-        CheckpointError: If the checkpoint belongs to another network or lacks a part.
+        CheckpointError: If the checkpoint belongs to another network, or lacks a part, or a part does not fit.
     """
-    try:
+    with damage_is_refused(f"the checkpoint does not fit this {type(algorithm).__name__}"):
         counters, streams = checkpoint.documents["algorithm"], checkpoint.documents["rng"]
         policy = algorithm.policy
         load_parameters(policy, checkpoint.tensors["params"])
@@ -133,51 +134,73 @@ def restore(algorithm: PlasticA2C, checkpoint: Checkpoint) -> None:
         set_torch_rng_state(algorithm._sampling, streams["sampling"])
         set_torch_rng_state(policy.sampling, streams["predict"])
         set_torch_rng_state(algorithm._initial, streams["initial"])
-        algorithm.num_timesteps = counters["num_timesteps"]
-        algorithm._total_timesteps = counters["total_timesteps"]
-        algorithm._current_progress_remaining = counters["progress_remaining"]
-        algorithm._n_updates, algorithm.iterations = counters["n_updates"], counters["iterations"]
-        algorithm._reward_mean, algorithm._reward_count = counters["reward_mean"], counters["reward_count"]
+        algorithm.num_timesteps = _count(counters, "num_timesteps")
+        algorithm._total_timesteps = _count(counters, "total_timesteps")
+        algorithm._current_progress_remaining = float(counters["progress_remaining"])
+        algorithm._n_updates, algorithm.iterations = _count(counters, "n_updates"), _count(counters, "iterations")
+        algorithm._reward_mean = float(counters["reward_mean"])
+        algorithm._reward_count = _count(counters, "reward_count")
         window = algorithm._stats_window_size
-        algorithm.score_buffer = deque(counters["score_buffer"], maxlen=window)
-        algorithm.ep_info_buffer = deque(counters["ep_info_buffer"], maxlen=window)
-        algorithm.ep_success_buffer = deque(counters["ep_success_buffer"], maxlen=window)
+        algorithm.score_buffer = deque(map(float, counters["score_buffer"]), maxlen=window)
+        ended = [{**info, "r": float(info["r"]), "l": int(info["l"])} for info in counters["ep_info_buffer"]]
+        algorithm.ep_info_buffer = deque(ended, maxlen=window)
+        algorithm.ep_success_buffer = deque(map(float, counters["ep_success_buffer"]), maxlen=window)
         normalised = algorithm.get_vec_normalize_env()
         if normalised is not None and counters["vec_normalize"] is not None:
             load_vec_normalize(normalised, counters["vec_normalize"])
-        _restore_lifetimes(algorithm, checkpoint)
-    except KeyError as error:
-        raise CheckpointError(
-            f"the checkpoint lacks {error.args[0]!r}; it is not one of {type(algorithm).__name__}"
-        ) from error
+        goes_on = _restore_lifetimes(algorithm, checkpoint)
+    env = algorithm.env
+    if env is None or goes_on is not None:
+        return
+    warnings.warn(
+        "this environment cannot restore its state: its lifetimes start anew, so training goes on, but not with "
+        "the bytes of an undisturbed run",
+        stacklevel=2,
+    )
+    if checkpoint.documents["env"] is not None:
+        # The environment went on to its next lifetimes; the seed kept for a first reset would turn it back.
+        env._reset_seeds()
+    algorithm._last_obs = cast("Any", env.reset())
+    algorithm._last_episode_starts = np.ones(algorithm.n_envs, dtype=bool)
 
 
-def _restore_lifetimes(algorithm: PlasticA2C, checkpoint: Checkpoint) -> None:
+def _count(counters: Mapping[str, Any], name: str) -> int:
+    value = counters[name]
+    if type(value) is not int or value < 0:
+        raise CheckpointError(f"the stored {name!r} must be a whole number of 0 or more, got {value!r}")
+    return value
+
+
+def _restore_lifetimes(algorithm: PlasticA2C, checkpoint: Checkpoint) -> bool | None:
+    """Put the lifetimes under way back.
+
+    Returns:
+        True where they go on, false where newborn ones begin with the next `learn`, None where the environment has to
+        be reset first.
+    """
     counters = checkpoint.documents["algorithm"]
     starts, env_state = counters["last_episode_starts"], checkpoint.documents["env"]
     algorithm._last_obs = algorithm._last_episode_starts = None
+    algorithm._plastic_state = algorithm.newborn_state()
     algorithm.collector.reset()
     env = algorithm.env
     if env is None or starts is None or len(starts) != algorithm.n_envs:
-        algorithm._plastic_state = algorithm.newborn_state()
-    elif env_state is None or not load_vec_env_state(env, env_state):
-        warnings.warn(
-            "this environment cannot restore its state: its lifetimes start anew, so training goes on, but not with "
-            "the bytes of an undisturbed run",
-            stacklevel=2,
-        )
-        algorithm._plastic_state = algorithm.newborn_state()
-        if env_state is not None:
-            # The environment went on to its next lifetimes; the seed kept for a first reset would turn it back.
-            env._reset_seeds()
-        algorithm._last_obs = cast("Any", env.reset())
-        algorithm._last_episode_starts = np.ones(algorithm.n_envs, dtype=bool)
-    else:
-        algorithm._last_obs, algorithm._last_episode_starts = np.array(counters["last_obs"]), np.array(starts)
-        algorithm.collector.lifetime_scores = np.array(counters["lifetime_scores"])
-        algorithm.collector.awaiting_reset = np.array(counters["awaiting_reset"])
-        state = checkpoint.tensors["state"]
-        algorithm._plastic_state = {name: entry.to(algorithm.device) for name, entry in state.items()}
+        return False
+    if env_state is None or not load_vec_env_state(env, env_state):
+        return None
+    collector = algorithm.collector
+    shown = np.array(counters["last_obs"])
+    if shown.shape != (algorithm.n_envs, *(algorithm.observation_space.shape or ())) or shown.dtype.kind not in "fiub":
+        raise CheckpointError(f"the stored 'last_obs' is no observation of these environments, but {shown!r:.80}")
+    algorithm._last_episode_starts = stored_array("last_episode_starts", starts, collector.awaiting_reset)
+    collector.lifetime_scores = stored_array("lifetime_scores", counters["lifetime_scores"], collector.lifetime_scores)
+    collector.awaiting_reset = stored_array("awaiting_reset", counters["awaiting_reset"], collector.awaiting_reset)
+    newborn, stored = algorithm._plastic_state, checkpoint.tensors["state"]
+    if {name: entry.shape for name, entry in newborn.items()} != {name: entry.shape for name, entry in stored.items()}:
+        raise CheckpointError(f"the stored plastic state is none of {algorithm.n_envs} lifetimes of this network")
+    algorithm._plastic_state = {name: stored[name].to(entry) for name, entry in newborn.items()}
+    algorithm._last_obs = shown
+    return True
 
 
 def rebuild(cls: type[AlgorithmT], checkpoint: Checkpoint, env: Any, device: Any, **kwargs: Any) -> AlgorithmT:

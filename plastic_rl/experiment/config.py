@@ -61,6 +61,8 @@ class A2CConfig(ConfigModel):
     """Scale the advantages of a rollout to mean 0, deviation 1."""
     center_rewards: bool = False
     """Subtract the running mean from rewards; only where lifetimes have a fixed length."""
+    reward_scale: float = Field(default=1.0, gt=0)
+    """Learning multiplies rewards by this, so that values are of the order of 1; scores stay as they are."""
 
 
 AlgorithmConfig = A2CConfig

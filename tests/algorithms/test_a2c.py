@@ -142,6 +142,22 @@ def test_centred_rewards_are_rewards_less_their_running_mean() -> None:
         make("CartPole-v1", center_rewards=True)
 
 
+def test_reward_scale_is_for_learning_only() -> None:
+    """With values at 0 and plain returns, the value loss scales with the square; scores and feedback do not."""
+    losses, scores = [], []
+    for scale in (1.0, 0.1):
+        agent = make(reward_scale=scale, gae_lambda=1.0)
+        with torch.no_grad():
+            agent.policy.value_head.weight.zero_()
+        agent.learn(80, log_interval=0)
+        losses.append(agent.logger.name_to_value["train/value_loss"])
+        scores.append(list(agent.score_buffer))
+    assert losses[1] == pytest.approx(0.01 * losses[0], rel=1e-5)
+    assert scores[0] == scores[1]
+    with pytest.raises(ConfigError, match="reward_scale must be above 0"):
+        make(reward_scale=0.0)
+
+
 def test_plasticity_has_its_own_learning_rate() -> None:
     agent = make(plasticity_lr_scale=0.0, learning_rate=Schedule(start=1e-2, end=0.0))
     before = params_of(agent)
