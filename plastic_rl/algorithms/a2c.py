@@ -29,6 +29,7 @@ from stable_baselines3.common.type_aliases import MaybeCallback
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
+from plastic_rl.algorithms.arguments import check_ranges
 from plastic_rl.algorithms.collector import Collector
 from plastic_rl.algorithms.rollout import Rollout, advantages_and_returns
 from plastic_rl.algorithms.saving import checkpoint_of, rebuild, restore
@@ -121,15 +122,32 @@ class PlasticA2C(OnPolicyAlgorithm):
         device: torch.device | str = "auto",
         _init_setup_model: bool = True,
     ) -> None:
+        check_ranges(
+            {
+                "gamma": gamma,
+                "gae_lambda": gae_lambda,
+                "vf_coef": vf_coef,
+                "max_grad_norm": max_grad_norm,
+                "optimizer_eps": optimizer_eps,
+                "plasticity_lr_scale": plasticity_lr_scale,
+                "reward_scale": reward_scale,
+                "n_envs": n_envs,
+                "trials": trials,
+                "normalize_advantage": normalize_advantage,
+                "center_rewards": center_rewards,
+                **({} if n_steps is None else {"n_steps": n_steps}),
+            }
+        )
+        if optimizer not in _OPTIMIZERS:
+            raise ConfigError(f"optimizer must be one of {sorted(_OPTIMIZERS)}, got {optimizer!r}")
         self.env_id = env if isinstance(env, str) else None
         self.env_kwargs, self.trials = dict(env_kwargs or {}), trials
         self.requested_n_steps = n_steps
         self.ent_schedule, self.sum_p2_schedule = _schedule(ent_coef), _schedule(sum_p2_coef)
-        self.optimizer_name, self.optimizer_eps = optimizer, optimizer_eps
-        self.plasticity_lr_scale = plasticity_lr_scale
+        self.optimizer_name, self.optimizer_eps = optimizer, float(optimizer_eps)
+        self.plasticity_lr_scale = float(plasticity_lr_scale)
         self.normalize_advantage, self.center_rewards = normalize_advantage, center_rewards
-        self.reward_scale = reward_scale
-        self._check_arguments()
+        self.reward_scale = float(reward_scale)
         if isinstance(policy, str):
             policy = POLICIES[policy]
         seed = int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else seed
@@ -138,11 +156,11 @@ class PlasticA2C(OnPolicyAlgorithm):
             adapt(env, n_envs=n_envs, env_kwargs=self.env_kwargs, trials=trials),  # type: ignore[arg-type]  # None too
             learning_rate=learning_rate,
             n_steps=n_steps or DEFAULT_STEPS,
-            gamma=gamma,
-            gae_lambda=gae_lambda,
+            gamma=float(gamma),
+            gae_lambda=float(gae_lambda),
             ent_coef=self.ent_schedule(1.0),
-            vf_coef=vf_coef,
-            max_grad_norm=max_grad_norm,
+            vf_coef=float(vf_coef),
+            max_grad_norm=float(max_grad_norm),
             use_sde=False,
             sde_sample_freq=-1,
             stats_window_size=stats_window_size,
@@ -153,14 +171,6 @@ class PlasticA2C(OnPolicyAlgorithm):
             device=device,
             _init_setup_model=_init_setup_model and env is not None,
         )
-
-    def _check_arguments(self) -> None:
-        if self.optimizer_name not in _OPTIMIZERS:
-            raise ConfigError(f"optimizer must be one of {sorted(_OPTIMIZERS)}, got {self.optimizer_name!r}")
-        if not self.reward_scale > 0:
-            raise ConfigError(f"reward_scale must be above 0, got {self.reward_scale}")
-        if self.requested_n_steps is not None and self.requested_n_steps < 1:
-            raise ConfigError(f"n_steps must be 1 or more, or None for a whole lifetime; got {self.requested_n_steps}")
 
     # --- set-up ----------------------------------------------------------------------------------------------------
 

@@ -192,10 +192,12 @@ class PlasticPolicy(BasePolicy):
             Actions `(B, ..)` (without `B` for one environment) and the next state.
 
         Raises:
-            SpaceError: If the observation is not of the space that the agent was trained on.
+            SpaceError: If the observation is not of the space that the agent was trained on, or the state or
+                `episode_start` is of another number of environments.
         """
         batched, single = self._check_observation(observation)
         batch = batched.shape[0]
+        _check_batch(batch, state, episode_start)
         device = self.device
         if state is None:
             state = self.network.initial_state(batch, self.sampling)
@@ -291,6 +293,23 @@ class LSTMPolicy(PlasticPolicy):
 def _completed(network: Mapping[str, Any], default: Mapping[str, Any]) -> dict[str, Any]:
     """Fill in what `network` leaves out; a network of another kind than the default's shares none of its keys."""
     return {**default, **network} if network.get("kind", default["kind"]) == default["kind"] else dict(network)
+
+
+def _check_batch(batch: int, state: Any, episode_start: Any) -> None:
+    """Refuse a state or starts of another batch than that of the observations."""
+    if state is not None:
+        if not isinstance(state, Mapping) or not all(isinstance(entry, Tensor) for entry in state.values()):
+            raise SpaceError(f"the state must be None or what the last predict returned, got {state!r:.80}")
+        sizes = {entry.shape[0] if entry.dim() else 0 for entry in state.values()}
+        if sizes - {batch}:
+            raise SpaceError(
+                f"the state is of {max(sizes)} environments, the observations of {batch}; give the state that the "
+                "last predict returned for these environments, or None to begin new lifetimes"
+            )
+    if episode_start is not None and np.size(episode_start) != batch:
+        raise SpaceError(
+            f"episode_start must have {batch} entries, one for each observation, got {episode_start!r:.80}"
+        )
 
 
 def _linear(inputs: int, outputs: int, scale: float, generator: torch.Generator) -> nn.Linear:

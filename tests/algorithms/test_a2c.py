@@ -154,7 +154,7 @@ def test_reward_scale_is_for_learning_only() -> None:
         scores.append(list(agent.score_buffer))
     assert losses[1] == pytest.approx(0.01 * losses[0], rel=1e-5)
     assert scores[0] == scores[1]
-    with pytest.raises(ConfigError, match="reward_scale must be above 0"):
+    with pytest.raises(ConfigError, match="reward_scale must be a number above 0"):
         make(reward_scale=0.0)
 
 
@@ -299,7 +299,30 @@ def test_bad_arguments_say_what_is_valid() -> None:
         make("plastic_rl/ReversalBandi-v0")
     with pytest.raises(SpaceError, match="make_vector"):
         make(gym.make_vec("CartPole-v1", 2))
+    for name, bad, valid in (
+        ("gamma", 1.5, "from 0 to 1"),
+        ("gamma", None, "from 0 to 1"),
+        ("gae_lambda", -0.1, "from 0 to 1"),
+        ("gae_lambda", float("nan"), "from 0 to 1"),
+        ("plasticity_lr_scale", -1.0, "0 or more"),
+        ("vf_coef", "much", "0 or more"),
+        ("max_grad_norm", 0.0, "above 0"),
+        ("optimizer_eps", -1e-8, "above 0"),
+        ("n_envs", 0, "1 or more"),
+        ("trials", 1.5, "1 or more"),
+    ):
+        with pytest.raises(ConfigError, match=f"{name} must be a .*{valid}, got"):
+            make(**{name: bad})
+    with pytest.raises(ConfigError, match=r"gamma must be .*; n_steps must be"):
+        make(gamma=2, n_steps=0)
     agent = make()
+    _, state = agent.predict(np.zeros((4, 5), np.float32))
+    with pytest.raises(SpaceError, match="the state is of 4 environments, the observations of 3"):
+        agent.predict(np.zeros((3, 5), np.float32), state)
+    with pytest.raises(SpaceError, match="episode_start must have 4 entries"):
+        agent.predict(np.zeros((4, 5), np.float32), state, np.ones(3, bool))
+    with pytest.raises(SpaceError, match="the state must be None or what the last predict returned"):
+        agent.predict(np.zeros((4, 5), np.float32), (state,))
     with pytest.raises(SpaceError, match="Lifetime"):
         agent.predict(np.zeros((4, 0), np.float32))
     with pytest.raises(SpaceError, match=r"expected observations \(B, 5\)"):
