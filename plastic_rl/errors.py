@@ -7,7 +7,8 @@ message and exit code 2. A message says what was got, what is valid, and what to
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 
 class PlasticRLError(Exception):
@@ -51,6 +52,28 @@ class PluginError(PlasticRLError):
 
 class NonFiniteError(PlasticRLError, ArithmeticError):
     """A number became NaN or infinite; the message names it and when."""
+
+
+@contextmanager
+def damage_is_refused(what: str) -> Iterator[None]:
+    """Within this context whatever fails on stored data is a `CheckpointError` that begins with `what`.
+
+    Checksums find accidents; data that were altered and given a fresh checksum only show where they do not fit.
+
+    >>> with damage_is_refused("the state does not fit"):
+    ...     {"rows": 3}["seeds"]
+    Traceback (most recent call last):
+        ...
+    plastic_rl.errors.CheckpointError: the state does not fit: it lacks 'seeds'
+    """
+    try:
+        yield
+    except PlasticRLError:
+        raise
+    except KeyError as error:
+        raise CheckpointError(f"{what}: it lacks {error}") from error
+    except (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{what}: {type(error).__name__}: {error}") from error
 
 
 def nearest(name: object, valid: Iterable[str]) -> str | None:

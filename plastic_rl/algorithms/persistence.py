@@ -11,6 +11,7 @@ from gymnasium import spaces
 from stable_baselines3.common.vec_env import VecNormalize
 from torch import Tensor
 
+from plastic_rl.envs.restoring import stored_array
 from plastic_rl.errors import CheckpointError, SpaceError
 
 
@@ -62,6 +63,10 @@ def load_optimizer_tensors(
         if name not in parameters:
             raise CheckpointError(f"the optimizer state holds {name!r}, which the policy does not have")
         parameter = parameters[name]
+        if value.dim() and value.shape != parameter.shape:
+            raise CheckpointError(
+                f"the optimizer state {key!r} has shape {tuple(value.shape)}, its parameter {tuple(parameter.shape)}"
+            )
         # Adam's counters stay on the CPU, where its update reads them without waiting for the device.
         device = "cpu" if value.dim() == 0 else parameter.device
         optimizer.state.setdefault(parameter, {})[entry] = value.detach().clone().to(device)
@@ -97,8 +102,9 @@ def _moments(statistics: Any) -> dict[str, Any]:
 
 
 def _restore_moments(statistics: Any, document: Mapping[str, Any]) -> None:
-    statistics.mean, statistics.var = np.array(document["mean"]), np.array(document["var"])
-    statistics.count = document["count"]
+    for name in ("mean", "var"):
+        setattr(statistics, name, stored_array(name, document[name], np.asarray(getattr(statistics, name))))
+    statistics.count = float(document["count"])
 
 
 def vec_normalize_document(env: VecNormalize | None) -> dict[str, Any] | None:
@@ -117,4 +123,4 @@ def load_vec_normalize(env: VecNormalize, document: Mapping[str, Any]) -> None:
     if document["observations"] is not None and env.norm_obs:
         _restore_moments(env.obs_rms, document["observations"])
     _restore_moments(env.ret_rms, document["returns"])
-    env.returns = np.array(document["discounted_returns"])
+    env.returns = stored_array("discounted_returns", document["discounted_returns"], env.returns)

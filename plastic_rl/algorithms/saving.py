@@ -5,12 +5,14 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from collections import deque
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
+import torch
 from pydantic import BaseModel
 
 from plastic_rl.algorithms.persistence import (
@@ -26,7 +28,8 @@ from plastic_rl.algorithms.vec_env import EnvironmentDescription
 from plastic_rl.algorithms.vec_env_state import load_vec_env_state, vec_env_state
 from plastic_rl.checkpoint import Checkpoint, set_torch_rng_state, torch_rng_state
 from plastic_rl.config import Schedule
-from plastic_rl.errors import CheckpointError
+from plastic_rl.envs.restoring import stored_array
+from plastic_rl.errors import CheckpointError, ConfigError, damage_is_refused, unknown_name_message
 from plastic_rl.policies import POLICIES
 
 if TYPE_CHECKING:
@@ -181,12 +184,13 @@ def _restore_lifetimes(algorithm: PlasticA2C, checkpoint: Checkpoint) -> bool | 
     counters = checkpoint.documents["algorithm"]
     starts, env_state = counters["last_episode_starts"], checkpoint.documents["env"]
     algorithm._last_obs = algorithm._last_episode_starts = None
-    algorithm._plastic_state = algorithm.newborn_state()
     algorithm.collector.reset()
     env = algorithm.env
     if env is None or starts is None or len(starts) != algorithm.n_envs:
+        algorithm._plastic_state = algorithm.newborn_state()
         return False
     if env_state is None or not load_vec_env_state(env, env_state):
+        algorithm._plastic_state = algorithm.newborn_state()
         return None
     collector = algorithm.collector
     shown = np.array(counters["last_obs"])
@@ -195,10 +199,14 @@ def _restore_lifetimes(algorithm: PlasticA2C, checkpoint: Checkpoint) -> bool | 
     algorithm._last_episode_starts = stored_array("last_episode_starts", starts, collector.awaiting_reset)
     collector.lifetime_scores = stored_array("lifetime_scores", counters["lifetime_scores"], collector.lifetime_scores)
     collector.awaiting_reset = stored_array("awaiting_reset", counters["awaiting_reset"], collector.awaiting_reset)
-    newborn, stored = algorithm._plastic_state, checkpoint.tensors["state"]
+    # Only its names and shapes count: the algorithm's own stream must not be drawn from.
+    newborn = algorithm.policy.network.initial_state(algorithm.n_envs, torch.Generator())
+    stored = checkpoint.tensors["state"]
     if {name: entry.shape for name, entry in newborn.items()} != {name: entry.shape for name, entry in stored.items()}:
         raise CheckpointError(f"the stored plastic state is none of {algorithm.n_envs} lifetimes of this network")
-    algorithm._plastic_state = {name: stored[name].to(entry) for name, entry in newborn.items()}
+    algorithm._plastic_state = {
+        name: stored[name].to(device=algorithm.device, dtype=entry.dtype) for name, entry in newborn.items()
+    }
     algorithm._last_obs = shown
     return True
 
@@ -214,23 +222,30 @@ def rebuild(cls: type[AlgorithmT], checkpoint: Checkpoint, env: Any, device: Any
         **kwargs: Constructor arguments that replace the stored ones.
 
     Raises:
-        CheckpointError: If it is a checkpoint of another algorithm.
+        CheckpointError: If it is a checkpoint of another algorithm, or what it describes cannot be made.
+        ConfigError: If there is no such constructor argument.
     """
     config = checkpoint.config
-    if config.get("algorithm") != cls.__name__:
-        raise CheckpointError(f"this is a checkpoint of {config.get('algorithm')!r}, not of {cls.__name__}")
-    arguments = dict(config["arguments"])
-    for name in _SCHEDULES:
-        arguments[name] = Schedule.model_validate(arguments[name])
-    arguments = {"n_envs": config["n_envs"], **arguments, "device": device, **kwargs}
-    algorithm = cls(POLICIES[config["policy"]], env, **arguments, _init_setup_model=False)
-    algorithm.env_id = algorithm.env_id or config["environment_id"]
-    if algorithm.env is None:
-        algorithm.observation_space = space_from_document(config["observation_space"])
-        algorithm.action_space = space_from_document(config["action_space"])
-        algorithm.n_envs = config["n_envs"]
-        algorithm.description = EnvironmentDescription.from_document(config["environment"])
-    algorithm._setup_model()
+    named = config.get("algorithm")
+    if not isinstance(named, str) or named != cls.__name__:
+        raise CheckpointError(f"this is a checkpoint of {named!r}, not of {cls.__name__}")
+    for name in kwargs:
+        known = inspect.signature(cls).parameters
+        if name not in known:
+            raise ConfigError(unknown_name_message(f"argument of {cls.__name__}", name, known))
+    with damage_is_refused(f"the {cls.__name__} that the checkpoint describes cannot be made"):
+        arguments = dict(config["arguments"])
+        for name in _SCHEDULES:
+            arguments[name] = Schedule.model_validate(arguments[name])
+        arguments = {"n_envs": _count(config, "n_envs"), **arguments, "device": device, **kwargs}
+        algorithm = cls(POLICIES[config["policy"]], env, **arguments, _init_setup_model=False)
+        algorithm.env_id = algorithm.env_id or config["environment_id"]
+        if algorithm.env is None:
+            algorithm.observation_space = space_from_document(config["observation_space"])
+            algorithm.action_space = space_from_document(config["action_space"])
+            algorithm.n_envs = config["n_envs"]
+            algorithm.description = EnvironmentDescription.from_document(config["environment"])
+        algorithm._setup_model()
     restore(algorithm, checkpoint)
     return algorithm
 

@@ -20,7 +20,8 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvStepReturn
 
 from plastic_rl.algorithms.vec_lifetime import VecLifetime
 from plastic_rl.envs import Lifetime, make_vector
-from plastic_rl.errors import SpaceError
+from plastic_rl.envs.restoring import stored_array
+from plastic_rl.errors import CheckpointError, SpaceError, damage_is_refused
 from plastic_rl.feedback import FeedbackLayout
 
 
@@ -201,11 +202,23 @@ class VectorEnvAdapter(VecEnv):
         }
 
     def set_state(self, state: Mapping[str, Any]) -> None:
-        """Go on from where `get_state` was called."""
-        cast("Any", self.env).set_state(state["vector_env"])
-        self._returns, self._lengths = np.array(state["returns"]), np.array(state["lengths"])
-        self._over, self._over_truncated = np.array(state["over"]), np.array(state["over_truncated"])
-        self._final = None if state["final"] is None else np.array(state["final"])
+        """Go on from where `get_state` was called.
+
+        Raises:
+            CheckpointError: If it is no state of such environments.
+        """
+        with damage_is_refused("the stored state does not fit these environments"):
+            cast("Any", self.env).set_state(state["vector_env"])
+            if not getattr(self.env, "tasks", True):
+                raise CheckpointError("the stored environments were in no lifetime")
+            self._returns = stored_array("returns", state["returns"], self._returns)
+            self._lengths = stored_array("lengths", state["lengths"], self._lengths)
+            self._over = stored_array("over", state["over"], self._over)
+            self._over_truncated = stored_array("over_truncated", state["over_truncated"], self._over_truncated)
+            shown = np.zeros((self.num_envs, *(self.observation_space.shape or ())), dtype=np.float32)
+            self._final = None if state["final"] is None else stored_array("final", state["final"], shown)
+            if self._over.any() and self._final is None:
+                raise CheckpointError("a lifetime is over, but its last observation is not stored")
 
 
 class FeedbackExemptMeanStd(RunningMeanStd):

@@ -6,6 +6,8 @@ from typing import Any, cast
 
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 
+from plastic_rl.errors import CheckpointError, damage_is_refused
+
 
 def vec_env_state(env: VecEnv) -> dict[str, Any] | None:
     """State of the environments and of every stateful wrapper, or None where they cannot give it."""
@@ -23,17 +25,31 @@ def vec_env_state(env: VecEnv) -> dict[str, Any] | None:
 
 
 def load_vec_env_state(env: VecEnv, state: dict[str, Any]) -> bool:
-    """Put back what `vec_env_state` took; false where the environments can only go on with their next lifetimes."""
-    wrappers = list(state["wrappers"])
-    layer: Any = env
-    while isinstance(layer, VecEnvWrapper):
-        if hasattr(type(layer), "set_state"):
-            cast("Any", layer).set_state(wrappers.pop(0))
-        layer = layer.venv
-    if not hasattr(type(layer), "set_state"):
-        return False
-    layer.set_state(state["vector"])
-    return not _restarts(state["vector"])
+    """Put back what `vec_env_state` took; false where the environments can only go on with their next lifetimes.
+
+    Raises:
+        CheckpointError: If the state is of another stack of wrappers, or of other environments.
+    """
+    with damage_is_refused("the stored environments do not fit these"):
+        stored, vector = list(state["wrappers"]), state["vector"]
+        stateful: list[Any] = []
+        layer: Any = env
+        while isinstance(layer, VecEnvWrapper):
+            if hasattr(type(layer), "set_state"):
+                stateful.append(layer)
+            layer = layer.venv
+        if not hasattr(type(layer), "set_state"):
+            return False
+        if len(stored) != len(stateful):
+            names = ", ".join(type(wrapper).__name__ for wrapper in stateful) or "none"
+            raise CheckpointError(
+                f"the checkpoint holds the state of {len(stored)} wrappers around the environments, and these have "
+                f"{len(stateful)} that keep state ({names}). Put the same wrappers around them"
+            )
+        for wrapper, own in zip(stateful, stored, strict=True):
+            wrapper.set_state(own)
+        layer.set_state(vector)
+        return not _restarts(vector)
 
 
 def _restarts(state: Any) -> bool:

@@ -13,6 +13,8 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvStepReturn
 
 from plastic_rl.envs.actions import ActionCodec
 from plastic_rl.envs.lifetime import flat_bounds, lifetime_space
+from plastic_rl.envs.restoring import stored_array
+from plastic_rl.errors import damage_is_refused
 from plastic_rl.feedback import FeedbackLayout
 
 
@@ -96,9 +98,14 @@ class VecLifetime(VecEnvWrapper):
         return {"buffer": self._buffer.copy(), "time": self._time.copy()}
 
     def set_state(self, state: Mapping[str, Any]) -> None:
-        """Put back what `get_state` took."""
-        self._buffer = np.array(state["buffer"], dtype=np.float32)
-        self._time = np.array(state["time"], dtype=np.int64)
+        """Put back what `get_state` took.
+
+        Raises:
+            CheckpointError: If it is no such state.
+        """
+        with damage_is_refused("the stored feedback does not fit these environments"):
+            self._buffer = stored_array("buffer", state["buffer"], self._buffer)
+            self._time = stored_array("time", state["time"], self._time)
 
 
 def _horizon(venv: VecEnv) -> int | None:

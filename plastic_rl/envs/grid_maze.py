@@ -10,9 +10,11 @@ import numpy.typing as npt
 from gymnasium import spaces
 
 from plastic_rl.envs import drawing
+from plastic_rl.envs.restoring import stored_array
 from plastic_rl.envs.row_vector_env import Array, FloatArray, IntArray, Observations, RowOptions
 from plastic_rl.envs.task_env import TaskEnv
 from plastic_rl.envs.task_vector_env import Outcome, TaskVectorEnv
+from plastic_rl.errors import CheckpointError
 from plastic_rl.tasks.base import Task, number_of
 from plastic_rl.tasks.grid_maze import GOAL_REWARD, MOVES, GridMazeTasks, maze_of
 
@@ -154,7 +156,11 @@ class GridMazeVectorEnv(TaskVectorEnv):
     def set_family_state(self, state: Mapping[str, Any]) -> None:
         """See `TaskVectorEnv`; sides and goals follow from the tasks."""
         arrays = dict(state)
-        self._position = self._first_cell + np.asarray(arrays.pop("position"), dtype=np.int64)
+        position = stored_array("position", arrays.pop("position"), self._position)
+        for row, cell in enumerate(position.tolist()):
+            if cell not in maze_of(int(self._side[row])).free:
+                raise CheckpointError(f"the stored position {cell} is no free cell of a maze of side {self._side[row]}")
+        self._position = self._first_cell + position
         super().set_family_state(arrays)
 
     def text(self, row: int) -> str:

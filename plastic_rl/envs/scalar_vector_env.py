@@ -12,6 +12,7 @@ from gymnasium import spaces
 
 from plastic_rl.envs.actions import ActionCodec
 from plastic_rl.envs.lifetime import Lifetime
+from plastic_rl.envs.restoring import stored_array
 from plastic_rl.envs.row_vector_env import (
     Array,
     BoolArray,
@@ -21,7 +22,7 @@ from plastic_rl.envs.row_vector_env import (
     RowVectorEnv,
     StepResult,
 )
-from plastic_rl.errors import CheckpointError, ConfigError, SpaceError
+from plastic_rl.errors import CheckpointError, ConfigError, SpaceError, damage_is_refused
 from plastic_rl.feedback import FeedbackLayout
 from plastic_rl.tasks.base import Task
 from plastic_rl.tasks.catalog import distribution_for
@@ -147,15 +148,16 @@ class ScalarVectorEnv(RowVectorEnv):
         `observe()` then gives their first observations.
 
         Raises:
-            CheckpointError: If the state is of another number of rows.
+            CheckpointError: If the state is of another number of rows, or is no such state.
         """
-        if len(state["lifetimes"]) != self.num_envs:
-            raise CheckpointError(f"the environment state has {len(state['lifetimes'])} rows, not {self.num_envs}")
-        for row, seed in enumerate(state["seeds"]):
-            self._key_row(row, int(seed))
-        self._lifetimes[:] = state["lifetimes"]
-        self._lifetimes += 1
-        self._tasks = [self._source.task(row, int(k)) for row, k in enumerate(self._lifetimes)]
+        with damage_is_refused("the stored state does not fit these environments"):
+            if len(state["lifetimes"]) != self.num_envs:
+                raise CheckpointError(f"the environment state has {len(state['lifetimes'])} rows, not {self.num_envs}")
+            for row, seed in zip(self._all_rows.tolist(), state["seeds"], strict=True):
+                self._key_row(row, int(seed))
+            self._lifetimes[:] = stored_array("lifetimes", state["lifetimes"], self._lifetimes)
+            self._lifetimes += 1
+            self._tasks = [self._source.task(row, int(k)) for row, k in enumerate(self._lifetimes)]
         self._start(self._all_rows, None)
         warnings.warn(
             "a foreign environment cannot be continued in mid-lifetime: all rows start their next lifetime",

@@ -17,6 +17,7 @@ from gymnasium.error import ResetNeeded
 
 from plastic_rl.envs import drawing
 from plastic_rl.envs.actions import ActionCodec
+from plastic_rl.envs.restoring import stored_array
 from plastic_rl.envs.row_vector_env import (
     Array,
     BoolArray,
@@ -27,7 +28,7 @@ from plastic_rl.envs.row_vector_env import (
     RowVectorEnv,
     StepResult,
 )
-from plastic_rl.errors import CheckpointError
+from plastic_rl.errors import CheckpointError, damage_is_refused
 from plastic_rl.feedback import FeedbackLayout
 from plastic_rl.tasks.base import Task, TaskDistribution
 
@@ -213,23 +214,32 @@ class TaskVectorEnv(RowVectorEnv):
         """See `RowVectorEnv`.
 
         Raises:
-            CheckpointError: If the state is of another number of rows or another family.
+            CheckpointError: If the state is of another number of rows or another family, or is no such state.
         """
-        if len(state["lifetimes"]) != self.num_envs:
-            raise CheckpointError(f"the environment state has {len(state['lifetimes'])} rows, not {self.num_envs}")
-        self._tasks = [_task_from_dict(task) for task in state["tasks"]]
-        if self._tasks:
-            self._begin_rows(self._all_rows, self._tasks, self._generators)
-        self._seeds = [int(seed) for seed in state["seeds"]]
-        for generator, saved in zip(self._generators, state["generators"], strict=True):
-            generator.bit_generator.state = saved
-        self._lifetimes[:] = state["lifetimes"]
-        self._over[:] = state["over"]
-        self._any_over = bool(self._over.any())
-        self.time[:] = state["time"]
-        self.returns[:] = state["returns"]
-        self._buffer[:, self.feedback.start :] = state["feedback"]
-        self.set_family_state(state["family"])
+        with damage_is_refused(f"the stored state does not fit {type(self).__name__}"):
+            if len(state["lifetimes"]) != self.num_envs:
+                raise CheckpointError(f"the environment state has {len(state['lifetimes'])} rows, not {self.num_envs}")
+            self._tasks = [_task_from_dict(task) for task in state["tasks"]]
+            if self._tasks:
+                self._begin_rows(self._all_rows, self._tasks, self._generators)
+            self._seeds = [int(seed) for _, seed in zip(self._all_rows, state["seeds"], strict=True)]
+            for generator, saved in zip(self._generators, state["generators"], strict=True):
+                generator.bit_generator.state = saved
+            feedback = self._buffer[:, self.feedback.start :]
+            for name, own in (
+                ("lifetimes", self._lifetimes),
+                ("over", self._over),
+                ("time", self.time),
+                ("returns", self.returns),
+                ("feedback", feedback),
+            ):
+                own[...] = stored_array(name, state[name], own)
+            self._any_over = bool(self._over.any())
+            # A row may stand at its horizon only while it waits for its reset.
+            beyond = (self.time < 0) | (self.time > self.steps - ~self._over)
+            if beyond.any() or self._lifetimes.min() < 0:
+                raise CheckpointError(f"the stored time or lifetime is none of lifetimes of {self.steps} steps")
+            self.set_family_state(state["family"])
 
     def family_state(self) -> dict[str, Any]:
         """Copies of all `state_arrays`, by name."""
@@ -243,7 +253,8 @@ class TaskVectorEnv(RowVectorEnv):
                 f"{sorted(self.state_arrays)}: it is of another environment or version"
             )
         for name, values in state.items():
-            getattr(self, name)[...] = values
+            own = getattr(self, name)
+            own[...] = stored_array(name, values, own)
 
 
 def _task_to_dict(task: Task) -> dict[str, Any]:
