@@ -181,14 +181,16 @@ class PlasticA2C(OnPolicyAlgorithm):
         return wrap(OnPolicyAlgorithm._wrap_env(env, verbose, monitor_wrapper))
 
     def set_random_seed(self, seed: int | None = None) -> None:
-        """Start this algorithm's own random streams from `seed`, and key the environments' by it."""
+        """Start this algorithm's own random streams, and the environments' seeds, from `seed`."""
         self.seed = self.seed if seed is None else seed
         sequence = np.random.SeedSequence(self.seed)
-        initial, sampling = (int(word) for word in sequence.generate_state(2, np.uint64) >> np.uint64(1))
+        initial, sampling, environments = (int(word) for word in sequence.generate_state(3, np.uint64) >> np.uint64(1))
         self._initial = torch.Generator().manual_seed(initial)
         self._sampling = torch.Generator().manual_seed(sampling)
-        if self.env is not None and self.seed is not None:
-            self.env.seed(self.seed)
+        if self.env is not None:
+            # Row i is keyed by this plus i: runs of neighbouring seeds must not share their rows' noise. 31 bits leave
+            # room for the rows below 2**32, where seeds end for some environments.
+            self.env.seed(environments >> 32)
 
     def _setup_model(self) -> None:
         self._setup_lr_schedule()

@@ -14,6 +14,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 
 from plastic_rl.algorithms import PlasticA2C
 from plastic_rl.algorithms.rollout import advantages_and_returns
+from plastic_rl.algorithms.vec_env import VectorEnvAdapter
 from plastic_rl.config import Schedule
 from plastic_rl.envs import Lifetime
 from plastic_rl.errors import ConfigError, NonFiniteError, SpaceError, UnknownNameError
@@ -57,6 +58,20 @@ def test_same_seed_same_bytes_and_global_streams_untouched() -> None:
     assert torch.equal(before[2], after[2])
     assert equal(params_of(one), params_of(two))
     assert not equal(params_of(one), params_of(other))
+
+
+def test_neighbouring_seeds_share_no_noise() -> None:
+    """Row i of the environments is keyed by their seed plus i, so their seed must not be the run's."""
+    keys = []
+    for seed in (0, 1, 2):
+        agent = make(seed=seed, n_envs=8)
+        agent.learn(8)
+        assert isinstance(agent.env, VectorEnvAdapter)
+        keys.append(agent.env.get_state()["vector_env"]["seeds"])
+    first = [rows[0] for rows in keys]
+    assert all(rows == list(range(rows[0], rows[0] + 8)) for rows in keys)
+    assert all(0 <= seed < 2**31 for seed in first)
+    assert len({key for rows in keys for key in rows}) == 24
 
 
 @pytest.mark.parametrize("policy", ["BackpropaminePolicy", "PlasticPolicy", "RNNPolicy", "GRUPolicy", "LSTMPolicy"])
