@@ -178,6 +178,9 @@ def train(run: RunFolder, *, progress: Progress | None = None) -> PlasticA2C:
                 )
         except KeyboardInterrupt:
             raise TrainingInterrupted(run, run.latest()) from None
+        if stop.made:
+            # Asked to stop in the last update: everything is saved, and the evaluation is left for later.
+            raise TrainingInterrupted(run, run.latest())
         return algorithm
 
 

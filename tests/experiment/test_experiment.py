@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import multiprocessing
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from plastic_rl.errors import CheckpointError, ConfigError, FinishedError, RunEr
 from plastic_rl.experiment import (
     ExperimentConfig,
     RunFolder,
+    TrainingInterrupted,
     check_experiment,
     create_runs,
     find_run,
@@ -225,6 +227,28 @@ def test_scores_of_mid_training_do_not_count_for_the_finished_run(tmp_path: Path
         check_unfinished(run, run.config())
     train(run, progress=quiet())  # nothing is left to do, so the scores stay
     assert run.evaluation.exists()
+
+
+class Pressing(PlainProgress):
+    """Presses Ctrl-C when training is `at` steps."""
+
+    def __init__(self, at: int) -> None:
+        super().__init__(io.StringIO())
+        self.at = at
+
+    def update(self, done: int, score: float | None, note: str = "") -> None:
+        if done == self.at:
+            self.at = -1
+            signal.raise_signal(signal.SIGINT)
+
+
+@pytest.mark.parametrize("at", [240, 400])
+def test_ctrl_c_saves_and_stops_in_the_last_update_too(tmp_path: Path, at: int) -> None:
+    run = small_run(tmp_path)
+    with pytest.raises(TrainingInterrupted, match=f"saved in .*checkpoints/{at}. Go on with: plastic-rl resume"):
+        train(run, progress=Pressing(at))
+    assert run.latest() == run.checkpoints / str(at)
+    assert train(run, progress=quiet()).num_timesteps == 400
 
 
 def test_plain_progress_says_how_far_how_well_how_fast() -> None:
