@@ -134,9 +134,9 @@ class TensorBoardWriter(TensorBoardOutputFormat):
 
     Args:
         folder: Where the event files go.
-        purge_step: First step whose records are void; None to begin.
+        purge_step: First step whose earlier records are void; 0 to begin.
     """
 
-    def __init__(self, folder: Path, purge_step: int | None) -> None:
+    def __init__(self, folder: Path, purge_step: int) -> None:
         self.writer = SummaryWriter(log_dir=str(folder), purge_step=purge_step)
         self._is_closed = False

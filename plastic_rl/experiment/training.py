@@ -232,7 +232,8 @@ class Recorder:
         self.best = None if best is None else Best(int(best["step"]), float(best["valid_score"]))
         writers: list[KVWriter] = [self.tables]
         if config.logging.tensorboard:
-            purge = None if not document else int(document["step"]) + 1
+            # From step 0 where there is no checkpoint: an attempt that died before its first one may have left records.
+            purge = 0 if not document else int(document["step"]) + 1
             writers.append(TensorBoardWriter(run.tensorboard, purge))
         self.logger = Logger(str(run.path), writers)
 

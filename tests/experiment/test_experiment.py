@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from pydantic import BaseModel
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from plastic_rl.checkpoint import read_checkpoint, saved_steps
 from plastic_rl.config import parse
@@ -30,6 +31,7 @@ from plastic_rl.experiment import (
     train,
 )
 from plastic_rl.experiment.__main__ import main as run_recorded
+from plastic_rl.experiment.metrics import TensorBoardWriter
 from plastic_rl.experiment.progress import PlainProgress
 from plastic_rl.experiment.training import check_unfinished, valid_score
 
@@ -227,6 +229,20 @@ def test_scores_of_mid_training_do_not_count_for_the_finished_run(tmp_path: Path
         check_unfinished(run, run.config())
     train(run, progress=quiet())  # nothing is left to do, so the scores stay
     assert run.evaluation.exists()
+
+
+def test_tensorboard_forgets_an_attempt_that_died_before_its_first_checkpoint(tmp_path: Path) -> None:
+    run = small_run(tmp_path, logging={"tensorboard": True}, evaluation={"valid_tasks": 0})
+    dead = TensorBoardWriter(run.tensorboard, 0)
+    dead.write({"rollout/score": 99.0}, {"rollout/score": ("",)}, 80)
+    dead.write({"rollout/score": 99.0}, {"rollout/score": ("",)}, 9999)
+    dead.close()
+    train(run, progress=quiet())
+    events = EventAccumulator(str(run.tensorboard))
+    events.Reload()
+    scores = events.Scalars("rollout/score")
+    assert [event.step for event in scores] == list(range(40, 440, 40))
+    assert all(event.value <= 10 for event in scores)
 
 
 class Pressing(PlainProgress):

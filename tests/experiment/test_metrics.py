@@ -85,13 +85,13 @@ def test_a_table_that_lost_rows_is_refused(tmp_path: Path) -> None:
 
 
 def test_tensorboard_hides_what_came_after_the_checkpoint(tmp_path: Path) -> None:
-    def write(purge: int | None, points: dict[int, float]) -> None:
+    def write(purge: int, points: dict[int, float]) -> None:
         writer = TensorBoardWriter(tmp_path, purge)
         for step, value in points.items():
             writer.write({"score": value}, {"score": ("",)}, step)
         writer.close()
 
-    write(None, {10: 1.0, 20: 2.0, 30: 99.0})
+    write(0, {10: 1.0, 20: 2.0, 30: 99.0})
     write(21, {30: 3.0, 40: 4.0})
     events = EventAccumulator(str(tmp_path))
     events.Reload()
