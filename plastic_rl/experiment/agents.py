@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from plastic_rl.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from plastic_rl.checkpoint.files import sync_folder, temporary_beside, write_synced
 from plastic_rl.config import read_mapping
-from plastic_rl.errors import PluginError, RunError, nearest
+from plastic_rl.errors import PluginError, RunError, damage_is_refused, nearest
 from plastic_rl.experiment.config import ExperimentConfig, parse_experiment
 from plastic_rl.experiment.folder import CONFIG, RunFolder, find_run, plugins_in, run_names
 
@@ -164,6 +164,11 @@ def export_agent(run: RunFolder, target: str | Path, *, plugins: Sequence[str] =
 
 def acting_part(checkpoint: Checkpoint) -> Checkpoint:
     """Leave out what only training needs: the optimizer, the lifetimes under way, the run's own part."""
+    with damage_is_refused("the checkpoint is not that of an agent"):
+        return _acting_part(checkpoint)
+
+
+def _acting_part(checkpoint: Checkpoint) -> Checkpoint:
     counters: dict[str, Any] = dict(checkpoint.documents["algorithm"])
     counters |= {"last_obs": None, "last_episode_starts": None, "lifetime_scores": None, "awaiting_reset": None}
     counters |= {"score_buffer": [], "ep_info_buffer": [], "ep_success_buffer": []}

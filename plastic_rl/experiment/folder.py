@@ -21,6 +21,7 @@ from plastic_rl.checkpoint.files import sync_folder, temporary_beside, write_syn
 from plastic_rl.config import read_mapping
 from plastic_rl.errors import CheckpointError, ConfigError, RunError, nearest
 from plastic_rl.experiment.config import ExperimentConfig, parse_experiment
+from plastic_rl.experiment.document import RUN_DOCUMENT, RunDocument
 
 if os.name == "posix":
     import fcntl
@@ -72,10 +73,10 @@ class RunFolder:
         newest = self.latest()
         if newest is None:
             raise CheckpointError(f"{self.path} has no checkpoint yet. Train on with: plastic-rl resume {self.path}")
-        best = read_checkpoint(newest, only=["run"]).documents.get("run", {}).get("best")
-        if best is None or int(best["step"]) not in saved_steps(self.checkpoints):
+        best = RunDocument.of(read_checkpoint(newest, only=[RUN_DOCUMENT]), newest).best
+        if best is None or best.step not in saved_steps(self.checkpoints):
             return newest
-        return self.checkpoints / str(best["step"])
+        return self.checkpoints / str(best.step)
 
     @contextmanager
     def owned(self) -> Iterator[None]:

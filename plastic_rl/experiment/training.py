@@ -9,9 +9,9 @@ from __future__ import annotations
 import signal
 import threading
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -25,13 +25,11 @@ from plastic_rl.algorithms import PlasticA2C
 from plastic_rl.checkpoint import Checkpoint, prune, read_checkpoint, write_checkpoint
 from plastic_rl.errors import CheckpointError, ConfigError, FinishedError, PlasticRLError
 from plastic_rl.experiment.config import ExperimentConfig
+from plastic_rl.experiment.document import RUN_DOCUMENT, Best, RunDocument
 from plastic_rl.experiment.folder import RunFolder
 from plastic_rl.experiment.metrics import MetricsWriter, TensorBoardWriter
 from plastic_rl.experiment.progress import Progress, make_progress
 from plastic_rl.tasks import distribution_for
-
-RUN_DOCUMENT = "run"
-"""Name of the part of a checkpoint that belongs to the run, not to the algorithm."""
 
 
 class TrainingInterrupted(Exception):  # noqa: N818 - an event, not an error
@@ -72,14 +70,6 @@ class StopRequest:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
-
-
-@dataclass(frozen=True)
-class Best:
-    """The best checkpoint so far."""
-
-    step: int
-    valid_score: float
 
 
 def make_algorithm(config: ExperimentConfig, *, n_envs: int | None = None) -> PlasticA2C:
@@ -150,7 +140,7 @@ def train(run: RunFolder, *, progress: Progress | None = None) -> PlasticA2C:
         algorithm = make_algorithm(config)
         if algorithm.env is not None:
             stack.callback(algorithm.env.close)
-        document: Mapping[str, Any] = {} if stored is None else stored.documents[RUN_DOCUMENT]
+        document = None if stored is None else RunDocument.of(stored, newest)
         if stored is not None:
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always")
@@ -191,10 +181,7 @@ def _read_own(run: RunFolder, newest: Path, config: ExperimentConfig) -> Checkpo
         raise CheckpointError(
             f"{error} To go on from the checkpoint before it, move {newest} away and resume again."
         ) from None
-    document = checkpoint.documents.get(RUN_DOCUMENT)
-    if not isinstance(document, dict) or not {"config", "metrics", "best"} <= document.keys():
-        raise CheckpointError(f"{newest} is not a checkpoint of a run.")
-    changed = _differences(document["config"], _own_config(config))
+    changed = _differences(RunDocument.of(checkpoint, newest).config, _own_config(config))
     if changed:
         raise CheckpointError(
             f"{run.path}/config.yaml was changed since {newest} was written ({', '.join(changed)}), so the run cannot "
@@ -223,17 +210,16 @@ class Recorder:
     Args:
         run: The folder.
         config: The experiment.
-        document: The run's part of the checkpoint to go on from; empty to begin.
+        document: The run's part of the checkpoint to go on from; None to begin.
     """
 
-    def __init__(self, run: RunFolder, config: ExperimentConfig, document: Mapping[str, Any]) -> None:
-        self.tables = MetricsWriter(run.path, document.get("metrics"))
-        best = document.get("best")
-        self.best = None if best is None else Best(int(best["step"]), float(best["valid_score"]))
+    def __init__(self, run: RunFolder, config: ExperimentConfig, document: RunDocument | None) -> None:
+        self.tables = MetricsWriter(run.path, None if document is None else document.metrics.model_dump())
+        self.best = None if document is None else document.best
         writers: list[KVWriter] = [self.tables]
         if config.logging.tensorboard:
             # From step 0 where there is no checkpoint: an attempt that died before its first one may have left records.
-            purge = 0 if not document else int(document["step"]) + 1
+            purge = 0 if document is None else document.step + 1
             writers.append(TensorBoardWriter(run.tensorboard, purge))
         self.logger = Logger(str(run.path), writers)
 
@@ -300,7 +286,7 @@ class Keeper(BaseCallback):
             score = valid_score(self.algorithm, self.config)
             # A tie goes to the later checkpoint, which has seen more.
             if self.recorder.best is None or score >= self.recorder.best.valid_score:
-                self.recorder.best = Best(self.algorithm.num_timesteps, score)
+                self.recorder.best = Best(step=self.algorithm.num_timesteps, valid_score=score)
             self.logger.record("valid/score", score)
             self.logger.dump(self.algorithm.num_timesteps)
         self._save()

@@ -14,7 +14,7 @@ import torch
 from pydantic import BaseModel
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from plastic_rl.checkpoint import read_checkpoint, saved_steps
+from plastic_rl.checkpoint import read_checkpoint, saved_steps, write_checkpoint
 from plastic_rl.config import parse
 from plastic_rl.envs import load_plugin
 from plastic_rl.errors import CheckpointError, ConfigError, FinishedError, RunError
@@ -31,6 +31,7 @@ from plastic_rl.experiment import (
     train,
 )
 from plastic_rl.experiment.__main__ import main as run_recorded
+from plastic_rl.experiment.agents import acting_part
 from plastic_rl.experiment.metrics import TensorBoardWriter
 from plastic_rl.experiment.progress import PlainProgress
 from plastic_rl.experiment.training import check_unfinished, valid_score
@@ -243,6 +244,25 @@ def test_tensorboard_forgets_an_attempt_that_died_before_its_first_checkpoint(tm
     scores = events.Scalars("rollout/score")
     assert [event.step for event in scores] == list(range(40, 440, 40))
     assert all(event.value <= 10 for event in scores)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("best", {"step": "last"}), ("best", 3), ("metrics", {"metrics": 1}), ("step", None), ("config", [])],
+)
+def test_an_altered_part_of_the_run_is_refused(tmp_path: Path, name: str, value: Any) -> None:
+    run = small_run(tmp_path, evaluation={"valid_tasks": 0})
+    with pytest.raises(TrainingInterrupted):
+        train(run, progress=Pressing(240))
+    checkpoint = read_checkpoint(run.checkpoints / "240")
+    checkpoint.documents["run"][name] = value
+    write_checkpoint(run.checkpoints / "240", checkpoint)
+    for use in (lambda: train(run, progress=quiet()), run.chosen):
+        with pytest.raises(CheckpointError, match=rf"240 is not a checkpoint of a run \({name}"):
+            use()
+    del checkpoint.documents["algorithm"]
+    with pytest.raises(CheckpointError, match="it lacks 'algorithm'"):
+        acting_part(checkpoint)
 
 
 class Pressing(PlainProgress):
