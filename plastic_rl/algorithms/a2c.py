@@ -33,7 +33,7 @@ from plastic_rl.algorithms.arguments import check_ranges
 from plastic_rl.algorithms.collector import Collector
 from plastic_rl.algorithms.rollout import Rollout, advantages_and_returns
 from plastic_rl.algorithms.saving import checkpoint_of, rebuild, restore
-from plastic_rl.algorithms.vec_env import EnvironmentDescription, adapt, wrap
+from plastic_rl.algorithms.vec_env import EnvironmentDescription, adapt, environments_of, exempt_feedback, wrap
 from plastic_rl.checkpoint import Checkpoint, read_checkpoint, write_zip
 from plastic_rl.config import Schedule
 from plastic_rl.errors import CheckpointError, ConfigError, NonFiniteError
@@ -238,6 +238,12 @@ class PlasticA2C(OnPolicyAlgorithm):
         return {name: entry.to(self.device) for name, entry in state.items()}
 
     # --- the iteration ---------------------------------------------------------------------------------------------
+
+    def _init_callback(self, callback: MaybeCallback, progress_bar: bool = False) -> BaseCallback:
+        hooks = super()._init_callback(callback, progress_bar)
+        for env in environments_of(hooks):
+            exempt_feedback(env)
+        return hooks
 
     def learn(
         self,

@@ -6,7 +6,7 @@ and keeps them out of VecNormalize.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, cast
 
@@ -14,6 +14,7 @@ import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
 from gymnasium.vector import AutoresetMode, VectorEnv
+from stable_baselines3.common.callbacks import BaseCallback, CallbackList, EvalCallback
 from stable_baselines3.common.running_mean_std import RunningMeanStd
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecNormalize
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvStepReturn
@@ -259,19 +260,43 @@ def wrap(env: VecEnv) -> VecEnv:
     metadata = metadata_of(env)
     if "feedback" not in metadata:
         return VecLifetime(env)
-    layout = FeedbackLayout.from_dict(metadata["feedback"])
-    layer: Any = env
-    while isinstance(layer, VecEnvWrapper) and not isinstance(layer, VecLifetime):
-        if isinstance(layer, VecNormalize):
-            _exempt_feedback(layer, layout)
-        layer = layer.venv
+    exempt_feedback(env)
     return env
 
 
-def _exempt_feedback(env: VecNormalize, layout: FeedbackLayout) -> None:
-    statistics: Any = env.obs_rms if env.norm_obs else None
-    if isinstance(statistics, RunningMeanStd) and not isinstance(statistics, FeedbackExemptMeanStd):
-        env.obs_rms = cast("Any", FeedbackExemptMeanStd(statistics, layout))
+def exempt_feedback(env: VecEnv) -> None:
+    """Keep the feedback columns of `env`, if it has any, out of every VecNormalize around it: not scaled, not clipped.
+
+    Training does so with its own environment and with those of EvalCallback; do so with any other one that the agent is
+    evaluated in.
+    """
+    metadata = metadata_of(env)
+    layer: Any = env
+    while "feedback" in metadata and isinstance(layer, VecEnvWrapper) and not isinstance(layer, VecLifetime):
+        if isinstance(layer, VecNormalize) and layer.norm_obs:
+            _exempt_in(layer, FeedbackLayout.from_dict(metadata["feedback"]))
+        layer = layer.venv
+
+
+def _exempt_in(env: VecNormalize, layout: FeedbackLayout) -> None:
+    statistics: Any = env.obs_rms
+    if isinstance(statistics, RunningMeanStd):
+        if not isinstance(statistics, FeedbackExemptMeanStd):
+            env.obs_rms = cast("Any", FeedbackExemptMeanStd(statistics, layout))
+        # One limit for each column: NumPy clips by arrays as it does by numbers.
+        limits = np.broadcast_to(np.asarray(env.clip_obs, dtype=np.float64), statistics.mean.shape).copy()
+        limits[layout.start : layout.stop] = np.inf
+        env.clip_obs = cast("Any", limits)
+
+
+def environments_of(callback: BaseCallback) -> Iterator[VecEnv]:
+    """Yield the environments that the callbacks evaluate in, however they are nested."""
+    if isinstance(callback, EvalCallback):
+        yield callback.eval_env
+    children = callback.callbacks if isinstance(callback, CallbackList) else [getattr(callback, "callback", None)]
+    for child in children:
+        if isinstance(child, BaseCallback):
+            yield from environments_of(child)
 
 
 def adapt(

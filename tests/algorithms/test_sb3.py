@@ -8,7 +8,12 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
-from stable_baselines3.common.callbacks import CheckpointCallback, EvalCallback, StopTrainingOnRewardThreshold
+from stable_baselines3.common.callbacks import (
+    CheckpointCallback,
+    EvalCallback,
+    EveryNTimesteps,
+    StopTrainingOnRewardThreshold,
+)
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecNormalize
@@ -135,6 +140,32 @@ def test_vec_normalize_leaves_the_feedback_alone() -> None:
     test = VecNormalize(DummyVecEnv([make_cartpole]), training=False)
     agent.learn(96, callback=EvalCallback(test, eval_freq=32, n_eval_episodes=1, verbose=0), reset_num_timesteps=False)
     assert np.array_equal(test.obs_rms.mean[columns], np.zeros(5))
+
+
+class Generous(gym.RewardWrapper[Any, Any]):
+    """Pays 100 a step."""
+
+    def reward(self, reward: Any) -> float:
+        return 100.0
+
+
+def test_vec_normalize_does_not_clip_the_feedback() -> None:
+    def make_generous() -> gym.Env[Any, Any]:
+        return Lifetime(Generous(gym.make("CartPole-v1")))
+
+    env = VecNormalize(DummyVecEnv([make_generous, make_generous]), clip_obs=0.5)
+    test = VecNormalize(DummyVecEnv([make_generous]), clip_obs=0.5, training=False)
+    callback = EvalCallback(test, eval_freq=16, n_eval_episodes=1, verbose=0)
+    agent = make(env, n_steps=32).learn(64, callback=[EveryNTimesteps(10_000, callback), callback])
+    layout = agent.description.feedback
+    seen = agent.rollout.observations.numpy()
+    assert set(np.unique(seen[:, :, layout.reward[0]]).round(3)) == {0.0, 100.0}
+    assert abs(seen[:, :, : layout.start]).max() == 0.5
+    test.reset()
+    shown = test.step(np.zeros(1, np.int64))[0][0]
+    assert shown[layout.reward[0]] == pytest.approx(100.0)
+    assert shown[layout.action[0]] == pytest.approx(1.0)
+    assert abs(shown[: layout.start]).max() <= 0.5
 
 
 def test_vec_normalize_around_an_environment_without_feedback() -> None:
