@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -45,6 +45,24 @@ def load_plugins(plugins: Sequence[str] | None) -> list[str]:
 def note(line: str) -> None:
     """Print what is going on to standard error, where it does not mix with results."""
     typer.echo(line, err=True)
+
+
+def key_values(texts: Sequence[str], option: str) -> dict[str, Any]:
+    """Read `KEY=VALUE` words, the values as YAML; later ones win.
+
+    Raises:
+        typer.BadParameter: If one is not of that form.
+        ConfigError: If a value is no YAML.
+
+    >>> key_values(["side=11", "wall_penalty=1e-1"], "--env-kwargs")
+    {'side': 11, 'wall_penalty': 0.1}
+    """
+    from plastic_rl.config import apply_overrides
+
+    for text in texts:
+        if not text.partition("=")[0].strip().isidentifier() or "=" not in text:
+            raise typer.BadParameter(f"{option} takes KEY=VALUE, e.g. side=11; got {text!r}")
+    return apply_overrides({}, texts)
 
 
 def comma_separated(text: str, what: str) -> list[int]:

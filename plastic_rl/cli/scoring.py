@@ -15,6 +15,7 @@ from plastic_rl.cli.options import (
     RunName,
     RunOrAgent,
     RunsFolder,
+    key_values,
     load_plugins,
     note,
 )
@@ -45,6 +46,23 @@ def evaluate(
     env: Annotated[
         str | None, typer.Option(metavar="ID", help="Another environment than that of training.", show_default=False)
     ] = None,
+    env_kwargs: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--env-kwargs",
+            metavar="KEY=VALUE",
+            help="An argument of the environment, e.g. side=11, instead of training's. Can be given several times.",
+            show_default=False,
+        ),
+    ] = None,
+    trials: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Inner episodes in a lifetime; default as in training, or 1 with another --env.",
+            show_default=False,
+        ),
+    ] = None,
     plugin: Plugins = None,
     output: Annotated[
         Path | None, typer.Option(metavar="FILE.json", help="Also write the numbers here.", show_default=False)
@@ -62,18 +80,29 @@ def evaluate(
     Examples:
       plastic-rl evaluate runs/default
       plastic-rl evaluate agents/reversal_bandit --split test --split shift --tasks 2000
+      plastic-rl evaluate agents/grid_maze --env-kwargs side=13 --env-kwargs steps=400
     """  # noqa: D301 - click's \b keeps the lines of a paragraph
     from plastic_rl.evaluation import plot_adaptation
     from plastic_rl.experiment import find_agent, find_run, score_agent, score_run
 
+    kwargs = key_values(env_kwargs or [], "--env-kwargs")
     plugins = load_plugins(plugin)
     trained = find_agent(agent, runs_folder=runs_folder, agents_folder=agents_folder, plugins=plugins)
-    if trained.is_run and not any((split, tasks, env, device)):
+    if trained.is_run and not any((split, tasks, env, kwargs, trials, device)):
         evaluation = score_run(find_run(trained.folder), plugins=plugins, progress=note)
         typer.echo(evaluation.table())
         typer.echo(f"written: {trained.folder / 'evaluation.json'}, adaptation.png, curves.png", err=True)
     else:
-        evaluation = score_agent(trained, splits=split, tasks=tasks, env_id=env, device=device, progress=note)
+        evaluation = score_agent(
+            trained,
+            splits=split,
+            tasks=tasks,
+            env_id=env,
+            env_kwargs=kwargs,
+            trials=trials,
+            device=device,
+            progress=note,
+        )
         typer.echo(evaluation.table())
     if output is not None:
         output.parent.mkdir(parents=True, exist_ok=True)

@@ -21,6 +21,7 @@ def score_agent(
     tasks: int | None = None,
     env_id: str | None = None,
     env_kwargs: Mapping[str, Any] | None = None,
+    trials: int | None = None,
     device: str | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> Evaluation:
@@ -31,7 +32,9 @@ def score_agent(
         splits: Splits to open.
         tasks: Tasks of each.
         env_id: Another environment than the one it was trained in.
-        env_kwargs: Arguments of that environment; by default those of training where the id is the same, else none.
+        env_kwargs: Arguments of the environment, in place of those of training of the same names. Those of training
+            hold where the id is the same; another environment has its own defaults.
+        trials: Inner episodes in a lifetime; by default as in training where the id is the same, else 1.
         device: Where to run the network.
         progress: Called with a line before each part.
 
@@ -43,15 +46,14 @@ def score_agent(
     # As in training: with another number of threads the last bits, and with them sampled actions, may differ.
     torch.set_num_threads(config.torch_threads)
     same = env_id in {None, config.environment.id}
-    if env_kwargs is None:
-        env_kwargs = config.environment.kwargs if same else {}
+    kwargs = {**(config.environment.kwargs if same else {}), **(env_kwargs or {})}
     return evaluate(
         trained.load(device),
         env_id or config.environment.id,
         splits=tuple(splits or config.evaluation.splits),
         tasks=tasks or config.evaluation.tasks,
-        env_kwargs=env_kwargs,
-        trials=config.environment.trials,
+        env_kwargs=kwargs,
+        trials=trials or (config.environment.trials if same else 1),
         seed=config.evaluation.seed,
         batch_size=config.evaluation.batch_size,
         name=trained.name,

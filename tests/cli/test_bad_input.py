@@ -203,6 +203,25 @@ def test_environments_that_do_not_fit_the_agent(copied: Path, call: Any) -> None
     assert "does not fit" in err
 
 
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        ("steps", "--env-kwargs takes KEY=VALUE, e.g. side=11; got 'steps'"),
+        ("=3", "--env-kwargs takes KEY=VALUE"),
+        ("a.b=3", "--env-kwargs takes KEY=VALUE"),
+        ("steps=[3", "not valid YAML"),
+        ("stepz=3", "'stepz' (did you mean 'steps'?)"),
+        ("steps=many", "'steps': 'many'"),
+        ("steps=-3", "steps"),
+    ],
+)
+def test_environment_arguments_that_are_no_good(copied: Path, call: Any, words: str, part: str) -> None:
+    code, out, err = call("evaluate", copied, "--env-kwargs", words, "--tasks", "5")
+    assert (code, out) == (2, "")
+    assert part in " ".join(err.replace("\u2502", " ").split())
+    assert "Traceback" not in err
+
+
 @pytest.mark.parametrize("verb", ["resume", "evaluate"])
 def test_plugins_that_are_no_list_are_named(copied: Path, call: Any, verb: str) -> None:
     config = copied / "config.yaml"

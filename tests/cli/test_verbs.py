@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import numpy as np
 import pytest
 from PIL import Image
@@ -70,6 +71,39 @@ def test_evaluate_shows_a_table_and_writes_where_told(trained: Path, tmp_path: P
     assert json.loads(output.read_text())["splits"]["shift"]["tasks"] == 12
     assert output.with_suffix(".png").stat().st_size > 1000
     assert (run / "evaluation.json").read_bytes() == before
+
+
+def test_evaluate_with_other_arguments_of_the_environment(trained: Path, tmp_path: Path, call: Any) -> None:
+    run = trained / "runs" / "small"
+    before = (run / "evaluation.json").read_bytes()
+    output = tmp_path / "longer.json"
+    words = ["--env-kwargs", "steps=30", "--env-kwargs", "p_good=0.9", "--tasks", "5", "--output", output]
+    code, _, err = call("evaluate", run, *words)
+    assert code == 0, err
+    document = json.loads(output.read_text())
+    assert (document["env_kwargs"], document["lifetime_steps"]) == ({"steps": 30, "p_good": 0.9}, 30)
+    # Another environment has its own defaults.
+    code, _, err = call("evaluate", run, "--env", "plastic_rl/BernoulliBandit-v0", "--env-kwargs", "arms=2", *words[4:])
+    assert code == 0, err
+    document = json.loads(output.read_text())
+    assert (document["env_kwargs"], document["lifetime_steps"]) == ({"arms": 2}, 100)
+    assert (run / "evaluation.json").read_bytes() == before
+
+
+def test_another_environment_is_not_given_the_trials_of_training(tmp_path: Path, call: Any) -> None:
+    (tmp_path / "small.yaml").write_text(
+        "environment: {id: FrozenLake-v1, trials: 2}\nnetwork: {kind: gru, hidden_size: 3}\n"
+        "algorithm: {name: a2c, total_timesteps: 8, n_envs: 2, n_steps: 4}\n"
+        "evaluation: {tasks: 3, valid_tasks: 0}\nlogging: {tensorboard: false}\n"
+    )
+    assert call("train", tmp_path / "small.yaml", "--runs-folder", tmp_path)[0] == 0
+    output = tmp_path / "scores.json"
+    # An environment of the same spaces under another id.
+    gymnasium.register("verb_tests/Lake-v0", lambda: gymnasium.make("FrozenLake-v1").unwrapped)
+    for words, trials in (([], 2), (["--env", "verb_tests/Lake-v0"], 1), (["--trials", "3"], 3)):
+        code, _, err = call("evaluate", tmp_path / "small", "--tasks", "3", "--output", output, *words)
+        assert code == 0, err
+        assert json.loads(output.read_text())["trials"] == trials
 
 
 def test_evaluating_again_gives_the_same_numbers(trained: Path, call: Any) -> None:
