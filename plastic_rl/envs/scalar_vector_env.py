@@ -74,7 +74,6 @@ class ScalarVectorEnv(RowVectorEnv):
                     f"{observation_space} and {first.action_space}"
                 )
         single = trials == 1
-        self.metadata = {**first.metadata}
         known = SeedTasks(_WITHOUT_SPEC) if spec is None else distribution_for(spec.id, _own_keywords(spec.kwargs))
         super().__init__(
             len(envs),
@@ -112,11 +111,10 @@ class ScalarVectorEnv(RowVectorEnv):
         trial_end = np.zeros(self.num_envs, dtype=np.bool_)
         expected = np.zeros(self.num_envs)
         known = np.zeros(self.num_envs, dtype=np.bool_)
-        single = isinstance(self.single_action_space, spaces.Discrete)
         for row, env in enumerate(self.envs):
             if idle is not None and idle[row]:
                 continue
-            action = int(actions[row]) if single else actions[row]
+            action = self._codec.inner(actions[row])
             self._observations[row], reward[row], terminated[row], truncated[row], info = env.step(action)
             trial_end[row] = info.get("trial_end", False)
             if "expected_reward" in info:

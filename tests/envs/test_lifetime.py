@@ -218,6 +218,34 @@ def test_rows_of_a_foreign_environment_equal_the_environment_itself(env_id, tria
     assert env.metadata["autoreset_mode"] is SAME_STEP
 
 
+class OwnFeedback(Counter):
+    """An environment that shows feedback itself; its actions begin at 5."""
+
+    metadata = {"feedback": FeedbackLayout.after(1, 3).to_dict()}  # noqa: RUF012 - as Gymnasium has it
+
+    def __init__(self):
+        super().__init__(spaces.Box(-2000.0, 2000.0, (7,), np.float32), spaces.Discrete(3, start=5))
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed, options=options)
+        return np.zeros(7, np.float32), {}
+
+    def step(self, action):
+        _, reward, terminated, truncated, info = super().step(action)
+        return np.zeros(7, np.float32), reward, terminated, truncated, info
+
+
+def test_environments_with_feedback_of_their_own_receive_their_own_actions():
+    own = OwnFeedback()
+    env = ScalarVectorEnv([own])
+    assert env.single_action_space == spaces.Discrete(3)
+    env.reset(seed=0)
+    env.step(np.array([0]))
+    env.step(np.array([2]))
+    assert own.actions == [5, 7]
+    assert all(action in own.action_space for action in own.actions)
+
+
 def test_idle_rows_of_next_step_are_not_stepped():
     counters = [Counter(length=2), Counter(length=3)]
     env = ScalarVectorEnv(counters, autoreset_mode=NEXT_STEP)
