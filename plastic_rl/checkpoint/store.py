@@ -56,15 +56,18 @@ class Checkpoint:
     libraries: dict[str, str] = field(default_factory=dict)
 
 
+def library_version(name: str) -> str | None:
+    """Return the version of an installed library, None where it is not installed."""
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
 def library_versions() -> dict[str, str]:
     """Return the versions of Python and of the libraries that results depend on."""
-    versions = {"python": platform.python_version()}
-    for name in _LIBRARIES:
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            versions[name] = "not installed"
-    return versions
+    versions = {name: library_version(name) or "not installed" for name in _LIBRARIES}
+    return {"python": platform.python_version(), **versions}
 
 
 def _files_of(checkpoint: Checkpoint) -> dict[str, bytes]:

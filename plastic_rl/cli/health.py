@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import platform
 import sys
-from importlib import metadata
 
 import plastic_rl
 from plastic_rl.errors import PlasticRLError
@@ -37,6 +36,8 @@ def report() -> tuple[list[str], bool]:
     """Return the lines of the report, and whether all is well."""
     import torch
 
+    from plastic_rl.checkpoint import library_version
+
     healthy = True
     lines = [
         f"python     {platform.python_version()} ({sys.executable})",
@@ -47,24 +48,16 @@ def report() -> tuple[list[str], bool]:
         "packages",
     ]
     for name in REQUIRED:
-        version = _version(name)
+        # A checkout that was never installed has no metadata, and still knows its version.
+        version = plastic_rl.__version__ if name == "plastic-rl" else library_version(name)
         healthy = healthy and version is not None
         lines.append(f"  {name:<18} {version or 'MISSING: install plastic-rl again, e.g. make venv'}")
     lines += ["", "optional packages"]
     for name, use in OPTIONAL.items():
-        lines.append(f"  {name:<18} {_version(name) or 'not installed'}  ({use})")
+        lines.append(f"  {name:<18} {library_version(name) or 'not installed'}  ({use})")
     problem = _try_training()
     lines += ["", f"training   {'one update of a small agent works' if problem is None else f'FAILED: {problem}'}"]
     return lines, healthy and problem is None
-
-
-def _version(name: str) -> str | None:
-    if name == "plastic-rl":
-        return plastic_rl.__version__
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 def _accelerators() -> str:

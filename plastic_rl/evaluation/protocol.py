@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import platform
 import time
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -12,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from plastic_rl.checkpoint import library_versions
 from plastic_rl.errors import UnknownNameError
 from plastic_rl.evaluation.lifetimes import FloatArray, Lifetimes, run_lifetimes
 from plastic_rl.evaluation.report import Curve, Evaluation, Pair, Score, SplitEvaluation
@@ -148,7 +147,7 @@ def evaluate(
         steps_per_trial=steps_per_trial,
         splits=results,
         seconds=seconds,
-        versions=versions(),
+        versions=library_versions(),
     )
 
 
@@ -313,14 +312,3 @@ def _curve(
             "tasks": tuple((~np.isnan(table)).sum(0).tolist()),
         }
     )
-
-
-def versions() -> dict[str, str]:
-    """Versions of Python and of the libraries that the numbers depend on."""
-    found = {"python": platform.python_version()}
-    for package in ("plastic-rl", "numpy", "gymnasium", "torch", "stable-baselines3"):
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            found[package] = "not installed"
-    return found

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
+from plastic_rl.checkpoint import write_atomically
 from plastic_rl.config import ConfigModel
 from plastic_rl.errors import RunError
 
@@ -145,9 +146,7 @@ class Evaluation(ConfigModel):
     def save(self, path: str | Path) -> Path:
         """Write `to_json()` to `path`, whose folder must exist, replacing what is there in one move."""
         path = Path(path)
-        temporary = path.with_name(path.name + ".part")
-        temporary.write_text(self.to_json(), encoding="utf-8")
-        temporary.replace(path)
+        write_atomically(path, self.to_json().encode("utf-8"))
         return path
 
     @classmethod

@@ -130,7 +130,7 @@ class _FusedUnroll(torch.autograd.Function):
         sequences = Sequences(
             activity=activity,
             post=post,
-            signal=rule.signal(params, post) if rule.modulated else None,
+            signal=rule.signal(params, post),
             d_post=d_post,
             resets=ctx.plan.resets,
             d_total=torch.empty_like(post),
@@ -200,7 +200,7 @@ def _forward(
             plastic = torch.bmm(row, torch.mul(trace, alpha, out=scratch).mT).squeeze(1)
         total = torch.addmm(drive[step], pre, weight).add_(plastic)
         post = torch.tanh(total, out=posts[step])
-        gate = rule.gate(params, post, rule.signal(params, post) if rule.modulated else None)
+        gate = rule.gate(params, post, rule.signal(params, post))
         following, following_eligibility = traces[step % 2], eligibilities[step % 2]
         rule.advance(
             trace,

@@ -17,7 +17,7 @@ from torch import Tensor
 from plastic_rl.plasticity import Synapse
 from plastic_rl.plasticity.bounds import hard_clip, keep_scale, soft_clip, unbounded
 from plastic_rl.plasticity.eligibility import DecayingTrace, Eligibility
-from plastic_rl.plasticity.modulators import Constant, FanOut, Simple
+from plastic_rl.plasticity.modulators import Constant, FanOut, Simple, signal
 from plastic_rl.plasticity.terms import Hebb, Oja
 
 
@@ -71,9 +71,9 @@ class FusedRule:
             soft=soft,
         )
 
-    def signal(self, params: Mapping[str, Tensor], post: Tensor) -> Tensor:
-        """The modulator's `M`, `(.., B, 1)`, of `post` `(.., B, O)`."""
-        return torch.tanh(post @ params["modulator_weight"].mT + params["modulator_bias"].unsqueeze(-2))
+    def signal(self, params: Mapping[str, Tensor], post: Tensor) -> Tensor | None:
+        """The modulator's `M`, `(.., B, 1)`, of `post` `(.., B, O)`; None where the rule has none."""
+        return signal(params, post) if self.modulated else None
 
     def gate(self, params: Mapping[str, Tensor], post: Tensor, signal: Tensor | None) -> Tensor:
         """The gain `G` of each synapse.
@@ -176,7 +176,7 @@ class FusedRule:
     ) -> dict[str, Tensor]:
         """`Synapse.update` without a graph: the same arguments and results, in fewer passes over memory."""
         trace, eligibility = state["trace"], state.get("eligibility")
-        gate = self.gate(params, post, self.signal(params, post) if self.modulated else None)
+        gate = self.gate(params, post, self.signal(params, post))
         keep, rate = self.factors(params)
         following = torch.empty_like(trace)
         following_eligibility = None if eligibility is None else torch.empty_like(eligibility)

@@ -69,6 +69,11 @@ class Constant(Modulator):
         return params["eta"].unsqueeze(-3)
 
 
+def signal(params: Mapping[str, Tensor], post: Tensor) -> Tensor:
+    """The modulator's `M`, `(.., B, 1)`, of `post` `(.., B, O)`."""
+    return torch.tanh(post @ params["modulator_weight"].mT + params["modulator_bias"].unsqueeze(-2))
+
+
 class Simple(Modulator):
     """`G = M_t = tanh(w_m . y_t + b_m)`, one number per lifetime (openreview r1lrAiA5Ym eq. 3)."""
 
@@ -78,15 +83,11 @@ class Simple(Modulator):
         weight = torch.empty(1, post_size).uniform_(-bound, bound, generator=generator)
         return {"modulator_weight": Parameter(weight), "modulator_bias": Parameter(torch.zeros(1))}
 
-    def signal(self, params: Mapping[str, Tensor], post: Tensor) -> Tensor:
-        """Return `M`, `(.., B, 1)`."""
-        return torch.tanh(post @ params["modulator_weight"].mT + params["modulator_bias"].unsqueeze(-2))
-
     def gate(
         self, params: Mapping[str, Tensor], post: Tensor, reward: Tensor | None, state: Mapping[str, Tensor]
     ) -> Tensor:
         """Return M for every synapse."""
-        return self.signal(params, post).unsqueeze(-1)
+        return signal(params, post).unsqueeze(-1)
 
 
 FAN_OUT_START = 0.05
@@ -112,7 +113,7 @@ class FanOut(Simple):
     ) -> Tensor:
         """Return f M + g, one per post neuron."""
         fan_out = params["modulator_fan_out"].unsqueeze(-2)
-        return (fan_out * self.signal(params, post) + params["modulator_offset"].unsqueeze(-2)).unsqueeze(-1)
+        return (fan_out * signal(params, post) + params["modulator_offset"].unsqueeze(-2)).unsqueeze(-1)
 
 
 class Reward(Modulator):

@@ -21,6 +21,7 @@ from plastic_rl.errors import PlasticRLError, SpaceError
 from plastic_rl.feedback import FeedbackLayout
 from plastic_rl.networks import Recording, make_network
 from plastic_rl.networks.base import Feedback, Params, State
+from plastic_rl.networks.recurrent import affine
 from plastic_rl.policies.distributions import make_distribution
 
 
@@ -322,10 +323,7 @@ def _linear(inputs: int, outputs: int, scale: float, generator: torch.Generator)
 
 
 def _apply(params: Params, name: str, features: Tensor) -> Tensor:
-    weight, bias = params[f"{name}.weight"], params[f"{name}.bias"]
-    if weight.dim() == 2:
-        return nn.functional.linear(features, weight, bias)
-    return features @ weight.mT + bias.unsqueeze(-2)
+    return affine(features, params[f"{name}.weight"], params[f"{name}.bias"])
 
 
 def _of(params: Params, prefix: str) -> dict[str, Tensor]:
