@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import numpy as np
 import torch
 from pydantic import BaseModel
+from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 
 from plastic_rl.algorithms.persistence import (
     load_optimizer_tensors,
@@ -162,7 +163,11 @@ def restore(algorithm: PlasticA2C, checkpoint: Checkpoint) -> None:
     )
     if checkpoint.documents["env"] is not None:
         # The environment went on to its next lifetimes; the seed kept for a first reset would turn it back.
-        env._reset_seeds()
+        layer: VecEnv = env
+        layer._reset_seeds()
+        while isinstance(layer, VecEnvWrapper):
+            layer = layer.venv
+            layer._reset_seeds()
     algorithm._last_obs = cast("Any", env.reset())
     algorithm._last_episode_starts = np.ones(algorithm.n_envs, dtype=bool)
 

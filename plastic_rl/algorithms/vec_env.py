@@ -81,6 +81,9 @@ class VectorEnvAdapter(VecEnv):
         self._over = np.zeros(env.num_envs, dtype=bool)
         self._over_truncated = np.zeros(env.num_envs, dtype=bool)
         self._final: npt.NDArray[Any] | None = None
+        # After `set_state` of environments that can only start their next lifetimes, these have begun already: a
+        # reset would skip them.
+        self._begun = False
         super().__init__(env.num_envs, env.single_observation_space, env.single_action_space)
         # The base class sets metadata of its own.
         self.metadata = dict(env.metadata)
@@ -88,8 +91,13 @@ class VectorEnvAdapter(VecEnv):
     def reset(self) -> npt.NDArray[Any]:
         """Start all rows anew; a seed given to `seed` is used once."""
         seeds = self._seeds[0] if self._seeds and self._seeds[0] is not None else None
-        observations, infos = self.env.reset(seed=seeds)
-        self.reset_infos = [_row(infos, row) for row in range(self.num_envs)]
+        if self._begun and seeds is None:
+            observations = cast("Any", self.env).observe()
+            self.reset_infos = [{} for _ in range(self.num_envs)]
+        else:
+            observations, infos = self.env.reset(seed=seeds)
+            self.reset_infos = [_row(infos, row) for row in range(self.num_envs)]
+        self._begun = False
         self._reset_seeds()
         self._reset_options()
         self._returns[:] = 0.0
@@ -100,6 +108,7 @@ class VectorEnvAdapter(VecEnv):
     def step_async(self, actions: npt.NDArray[Any]) -> None:
         """Keep the actions for `step_wait`."""
         self._actions = actions
+        self._begun = False
 
     def step_wait(self) -> VecEnvStepReturn:
         """Step all rows."""
@@ -210,6 +219,7 @@ class VectorEnvAdapter(VecEnv):
         """
         with damage_is_refused("the stored state does not fit these environments"):
             cast("Any", self.env).set_state(state["vector_env"])
+            self._begun = state["vector_env"].get("restarts") is True and hasattr(self.env, "observe")
             if not getattr(self.env, "tasks", True):
                 raise CheckpointError("the stored environments were in no lifetime")
             self._returns = stored_array("returns", state["returns"], self._returns)

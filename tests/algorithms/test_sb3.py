@@ -255,6 +255,28 @@ def test_environments_in_stable_baselines3s_vec_envs_start_anew_with_a_warning(
     rows.close()
 
 
+@pytest.mark.parametrize("normalised", [False, True])
+def test_foreign_environments_go_on_with_their_very_next_lifetimes(tmp_path: Path, normalised: bool) -> None:
+    def rows() -> Any:
+        env = VectorEnvAdapter(make_vector("CartPole-v1", 2))
+        return VecNormalize(env) if normalised else env
+
+    agent = make(rows(), n_steps=7).learn(14)
+    before = [task.index for task in agent.env.get_attr("tasks")[0]]
+    agent.save(tmp_path / "agent")
+    with pytest.warns(UserWarning, match="its lifetimes start anew"):
+        loaded = PlasticA2C.load(tmp_path / "agent", env=rows(), force_reset=False)
+    tasks = loaded.env.get_attr("tasks")[0]
+    assert [task.index for task in tasks] == [index + 2 for index in before]
+    own = loaded.env.venv if normalised else loaded.env
+    shown = own.env.observe()
+    expected = loaded.env.normalize_obs(shown) if normalised else shown
+    np.testing.assert_allclose(loaded._last_obs, expected)
+    loaded.learn(14, reset_num_timesteps=False)
+    loaded.env.reset()
+    assert [task.index for task in loaded.env.get_attr("tasks")[0]] != [task.index for task in tasks]
+
+
 @pytest.mark.parametrize("n_steps", [None, 7])
 def test_going_on_from_a_file_gives_the_bytes_of_not_having_stopped(tmp_path: Path, n_steps: int | None) -> None:
     whole = make(BANDIT, env_kwargs={"steps": 20}, n_steps=n_steps)
