@@ -309,8 +309,8 @@ class PlasticA2C(OnPolicyAlgorithm):
                 self.gamma,
                 self.gae_lambda,
             )
-            if self.normalize_advantage:
-                own = advantages[lived]
+            own = advantages[lived]
+            if self.normalize_advantage and own.numel() > 1:  # one alone has no deviation
                 advantages = (advantages - own.mean()) / (own.std() + 1e-8)
         weight = rollout.counted / rollout.counted.sum()
         policy_loss = -(weight * advantages * result.log_probability).sum()
@@ -333,8 +333,9 @@ class PlasticA2C(OnPolicyAlgorithm):
         optimizer.step()
         self._n_updates += 1
 
-        spread = returns[lived].var()
-        unexplained = (returns - result.values.detach())[lived].var()
+        # Both without the correction for small samples, which cancels in their ratio: one step alone has variance 0.
+        spread = returns[lived].var(correction=0)
+        unexplained = (returns - result.values.detach())[lived].var(correction=0)
         explained = 1.0 - float(unexplained / spread) if spread > 0 else 0.0
         for name, value in (
             ("loss", loss),

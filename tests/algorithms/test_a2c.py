@@ -282,6 +282,14 @@ def test_dummy_steps_count_for_no_mean() -> None:
     assert agent._reward_mean == pytest.approx(agent.rollout.rewards[lived].mean().item(), abs=1e-6)
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("normalise", [False, True])
+def test_rollouts_of_a_single_step_warn_of_nothing(normalise: bool) -> None:
+    agent = make(n_envs=1, n_steps=1, normalize_advantage=normalise).learn(3)
+    assert agent.logger.name_to_value["train/explained_variance"] == 0.0
+    assert np.isfinite(agent.logger.name_to_value["train/loss"])
+
+
 def test_nan_is_named_and_parameters_are_left_alone() -> None:
     agent = make(n_steps=None)
     agent.learn(80)
