@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 import uuid
 from pathlib import Path
 
@@ -15,12 +16,15 @@ def temporary_beside(path: Path) -> Path:
     return path.parent / f"{_MARK}{path.name}-{uuid.uuid4().hex[:12]}"
 
 
-def remove_unfinished(folder: Path) -> list[Path]:
+def remove_unfinished(folder: Path, older_than: float = 0.0) -> list[Path]:
     """Remove what killed processes left behind in `folder`, and return what was removed.
 
-    Call it only while no other process writes there.
+    Args:
+        folder: Where to look.
+        older_than: Seconds that it must have been there. With 0, call it only while no other process writes there.
     """
-    leftovers = sorted(folder.glob(f"{_MARK}*"))
+    latest = time.time() - older_than
+    leftovers = [path for path in sorted(folder.glob(f"{_MARK}*")) if not older_than or path.stat().st_mtime < latest]
     for leftover in leftovers:
         if leftover.is_dir() and not leftover.is_symlink():
             shutil.rmtree(leftover)

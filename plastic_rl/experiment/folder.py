@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,6 +28,8 @@ if os.name == "posix":
     import fcntl
 
 CONFIG = "config.yaml"
+_STALE = 3600.0
+"""Seconds after which a folder of runs that is still unfinished belongs to a killed process."""
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._+-]*$")
 _SEED = re.compile(r"^seed-(\d+)$")
 
@@ -130,6 +133,7 @@ def create_runs(parent: Path, name: str, configs: Mapping[str, ExperimentConfig]
             "or start another run with --name NAME."
         )
     path.parent.mkdir(parents=True, exist_ok=True)
+    remove_unfinished(path.parent, older_than=_STALE)
     temporary = temporary_beside(path)
     for folder, config in configs.items():
         (temporary / folder).mkdir(parents=True)
@@ -137,6 +141,8 @@ def create_runs(parent: Path, name: str, configs: Mapping[str, ExperimentConfig]
     try:
         temporary.rename(path)
     except OSError as error:
+        # Another process made it in the meantime.
+        shutil.rmtree(temporary)
         raise RunError(f"cannot make the run folder {path}: {error.strerror}.") from None
     sync_folder(path.parent)
     return [RunFolder(path / folder) for folder in configs]

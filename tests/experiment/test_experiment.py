@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import multiprocessing
+import os
 import shutil
 import signal
 from pathlib import Path
@@ -99,6 +100,24 @@ def test_folders_are_made_whole_and_never_overwritten(tmp_path: Path) -> None:
     for name in ("", "..", "a/../b", ".hidden", "a b"):
         with pytest.raises(RunError, match="is no good as the name of a run"):
             create_runs(tmp_path, name, {"": parse_experiment(SMALL)})
+
+
+def test_a_lost_race_and_killed_processes_leave_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stale, fresh = tmp_path / ".unfinished-old-1", tmp_path / ".unfinished-new-1"
+    for folder in (stale, fresh):
+        folder.mkdir()
+    os.utime(stale, (0, 0))
+
+    def lose(self: Path, target: Path) -> Path:
+        (target / "theirs").mkdir(parents=True)
+        os.rename(self, target)
+        return target
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "rename", lose)
+        with pytest.raises(RunError, match="cannot make the run folder"):
+            small_run(tmp_path)
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == [".unfinished-new-1", "small"]
 
 
 def test_runs_are_found_by_path_by_name_and_by_group(tmp_path: Path) -> None:
