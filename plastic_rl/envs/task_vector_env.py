@@ -28,9 +28,27 @@ from plastic_rl.envs.row_vector_env import (
     RowVectorEnv,
     StepResult,
 )
-from plastic_rl.errors import CheckpointError, damage_is_refused
+from plastic_rl.errors import CheckpointError, ConfigError, damage_is_refused
 from plastic_rl.feedback import FeedbackLayout
 from plastic_rl.tasks.base import Task, TaskDistribution
+
+MAX_STEPS = 100_000
+"""Longest lifetime: several times what any published task has, and a moment's work to draw ahead."""
+MAX_NUMBERS = 2**28
+"""Most steps of all rows: 2 GiB for each array that has an entry for every one of them."""
+
+
+def check_size(num_envs: int, steps: int) -> None:
+    """Refuse more noise than can be drawn ahead.
+
+    Raises:
+        ConfigError: If lifetimes of `steps` steps are too long, or too long for `num_envs` rows.
+    """
+    if steps > MAX_STEPS or steps * num_envs > MAX_NUMBERS:
+        raise ConfigError(
+            f"steps = {steps:,} in each of {num_envs:,} rows is too much: the noise of whole lifetimes is drawn "
+            f"ahead. Valid are up to {MAX_STEPS:,} steps, and {MAX_NUMBERS:,} steps in all rows together"
+        )
 
 
 class Outcome(NamedTuple):
@@ -69,6 +87,9 @@ class TaskVectorEnv(RowVectorEnv):
         reward_range: Bounds of the reward column (the observed reward is clipped to them, the real one is not).
         steps_per_trial: Length of every trial, None where it varies.
         options: See `RowOptions`.
+
+    Raises:
+        ConfigError: If lifetimes are too long, or too many, for their noise to be drawn ahead.
     """
 
     metadata: dict[str, Any] = drawing.render_metadata(frames_per_second=4)
@@ -90,6 +111,7 @@ class TaskVectorEnv(RowVectorEnv):
     ) -> None:
         if steps < 1:
             raise ValueError(f"steps must be 1 or more, got {steps}")
+        check_size(num_envs, steps)
         codec = ActionCodec(action_space)
         lows, highs = (np.asarray(bound, dtype=np.float32) for bound in (feature_low, feature_high))
         feedback = FeedbackLayout.after(lows.size, codec.size)

@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from plastic_rl.algorithms.vec_env import VectorEnvAdapter
+from plastic_rl.envs.task_vector_env import TaskVectorEnv, check_size
 from plastic_rl.errors import FinishedError, RunError, UnknownNameError
 from plastic_rl.experiment.agents import needs_plugins
 from plastic_rl.experiment.config import ExperimentConfig, load_experiment
@@ -31,8 +33,11 @@ def check_experiment(config: ExperimentConfig) -> None:
         if split not in distribution.splits:
             raise UnknownNameError(f"split of {distribution.family}", split, distribution.splits)
     algorithm = make_algorithm(config, n_envs=1)
-    if algorithm.env is not None:
-        algorithm.env.close()
+    env = algorithm.env
+    if isinstance(env, VectorEnvAdapter) and isinstance(env.env, TaskVectorEnv):
+        check_size(config.algorithm.n_envs, env.env.steps)
+    if env is not None:
+        env.close()
 
 
 def start(

@@ -82,6 +82,15 @@ def snapshot(folder: Path) -> dict[str, str]:
         ),
         (["train", "small.yaml", "environment.kwargs.stepz=3"], ["'stepz' (did you mean 'steps'?)"]),
         (["train", "small.yaml", "environment.kwargs.steps=-3"], ["steps"]),
+        (["train", "small.yaml", "environment.kwargs.steps=1000000000"], ["steps = 1,000,000,000", "up to 100,000"]),
+        (
+            ["train", "small.yaml", "environment.kwargs.steps=100000", "algorithm.n_envs=10000"],
+            ["in each of 10,000 rows"],
+        ),
+        (
+            ["train", "small.yaml", "environment={id: plastic_rl/GridMaze-v0, kwargs: {steps: 1000000000}}"],
+            ["steps = 1,000,000,000", "up to 100,000"],
+        ),
         (["train", "small.yaml", "environment.kwargs.steps=many"], ["plastic_rl/ReversalBandit-v0", "'steps': 'many'"]),
         (
             ["train", "small.yaml", "environment={id: plastic_rl/GridMaze-v0, kwargs: {side: 9.5}}"],
