@@ -91,8 +91,10 @@ def test_the_report_says_whether_the_promise_holds() -> None:
     text = table(result)
     assert "simple: 2.50 times the loop version on bare environments; 2: reached" in text
     assert "10.0x" in text
+    assert text.splitlines()[-1] == "Target of 2 times the loop version: met (lowest 2.50)"
     result["training"] = {"simple": {"plastic_rl": numbers(0.4)}}
     assert "1.25 times the loop version on bare environments; 2: NOT reached" in table(result)
+    assert table(result).splitlines()[-1] == "Target of 2 times the loop version: NOT met (simple 1.25)"
 
 
 def test_ratios_are_taken_within_rounds() -> None:
