@@ -11,12 +11,8 @@ the gradient runs through whole lifetimes; with fewer it is truncated, while the
 
 from __future__ import annotations
 
-import io
-import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Literal, Self
 
 import gymnasium as gym
@@ -30,13 +26,14 @@ from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
 from plastic_rl.algorithms.arguments import check_ranges
+from plastic_rl.algorithms.base import PlasticAlgorithm
 from plastic_rl.algorithms.collector import Collector
 from plastic_rl.algorithms.rollout import Rollout, advantages_and_returns
 from plastic_rl.algorithms.saving import checkpoint_of, rebuild, restore
 from plastic_rl.algorithms.vec_env import EnvironmentDescription, adapt, environments_of, exempt_feedback, wrap
-from plastic_rl.checkpoint import Checkpoint, read_checkpoint, write_zip
+from plastic_rl.checkpoint import Checkpoint
 from plastic_rl.config import Schedule
-from plastic_rl.errors import CheckpointError, ConfigError, NonFiniteError
+from plastic_rl.errors import ConfigError, NonFiniteError
 from plastic_rl.policies import POLICIES, PlasticPolicy
 
 DEFAULT_STEPS = 128
@@ -45,7 +42,7 @@ DEFAULT_STEPS = 128
 Scheduled = float | Schedule | Callable[[float], float]
 
 
-class PlasticA2C(OnPolicyAlgorithm):
+class PlasticA2C(PlasticAlgorithm):
     """A2C for policies whose synapses change while they act; a stable-baselines3 algorithm.
 
     Args:
@@ -89,7 +86,6 @@ class PlasticA2C(OnPolicyAlgorithm):
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {name: POLICIES[name] for name in POLICIES}
-    policy: PlasticPolicy  # type: ignore[assignment]  # OnPolicyAlgorithm is typed for ActorCriticPolicy alone
     rollout: Rollout
 
     def __init__(
@@ -395,93 +391,16 @@ class PlasticA2C(OnPolicyAlgorithm):
         """Go on from `checkpoint`; see `plastic_rl.algorithms.saving.restore`."""
         restore(self, checkpoint)
 
-    def save(
-        self,
-        path: str | Path | io.BufferedIOBase,
-        exclude: Iterable[str] | None = None,
-        include: Iterable[str] | None = None,
-    ) -> None:
-        """Write one zip of a checkpoint folder (`.zip` is appended where the name has no suffix).
-
-        `exclude` and `include` are here for stable-baselines3's sake and must be empty: what a checkpoint holds is
-        fixed, so that it can be verified.
-        """
-        if exclude or include:
-            raise CheckpointError("save takes no exclude or include: what a checkpoint holds is fixed")
-        write_zip(_with_suffix(_path(path)), self.get_checkpoint())
-
     @classmethod
-    def load(
-        cls,
-        path: str | Path | io.BufferedIOBase,
-        env: Any = None,
-        device: torch.device | str = "auto",
-        custom_objects: dict[str, Any] | None = None,
-        print_system_info: bool = False,
-        force_reset: bool = True,
-        **kwargs: Any,
-    ) -> Self:
-        """Load a zip or a checkpoint folder; no code in it is ever run.
-
-        Args:
-            path: File of `save`, or a folder `checkpoints/STEP` of a run.
-            env: Environment to go on in, as in the constructor; None gives an agent that only predicts.
-            device: Where to put the agent.
-            custom_objects: For stable-baselines3's sake; nothing in a checkpoint is pickled, so it must be empty.
-            print_system_info: Print the library versions that wrote the file.
-            force_reset: Start new lifetimes in `env`; false goes on in the middle of the stored ones.
-            **kwargs: Constructor arguments that replace the stored ones.
-
-        Raises:
-            CheckpointError: If the file is missing, damaged, of another format or algorithm.
-        """
-        if custom_objects:
-            raise CheckpointError("load takes no custom_objects: nothing in a checkpoint is pickled")
-        own = _path(path)
-        checkpoint = read_checkpoint(own if own.exists() else _with_suffix(own))
-        if print_system_info:
-            sys.stdout.write("".join(f"{name} {version}\n" for name, version in checkpoint.libraries.items()))
-        algorithm = rebuild(cls, checkpoint, env, device, **kwargs)
-        if force_reset:
-            algorithm._last_obs = None
-        return algorithm
-
-    def get_parameters(self) -> dict[str, dict[str, Any]]:
-        """Return parameters and optimizer state by name, as stable-baselines3 gives them."""
-        return {"policy": self.policy.state_dict(), "policy.optimizer": self.policy.optimizer.state_dict()}
-
-    # --- acting ----------------------------------------------------------------------------------------------------
-
-    def begin(self, tasks: Sequence[object], seed: int) -> None:
-        """Start the sampling stream of `predict` anew from `seed` (see `plastic_rl.tasks.ReferenceAgent`)."""
-        self.policy.begin(tasks, seed)
-
-    @property
-    def is_plastic(self) -> bool:
-        """False where there is nothing that `freeze_plasticity` could hold (an LSTM, alpha = 0)."""
-        return self.policy.is_plastic
-
-    @contextmanager
-    def freeze_plasticity(self) -> Iterator[None]:
-        """Within this context the agent's synapses keep the state they have."""
-        with self.policy.freeze_plasticity():
-            yield
+    def from_checkpoint(cls, checkpoint: Checkpoint, env: Any, device: torch.device | str, **kwargs: Any) -> Self:
+        """Make the algorithm that `checkpoint` describes; see `plastic_rl.algorithms.saving.rebuild`."""
+        return rebuild(cls, checkpoint, env, device, **kwargs)
 
 
 _OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "adam": torch.optim.Adam,
     "rmsprop": torch.optim.RMSprop,
 }
-
-
-def _path(path: str | Path | io.BufferedIOBase) -> Path:
-    if isinstance(path, io.BufferedIOBase):
-        raise CheckpointError("checkpoints need a path, not an open file: they are verified, and replaced by renaming")
-    return Path(path)
-
-
-def _with_suffix(path: Path) -> Path:
-    return path if path.suffix else path.with_suffix(".zip")
 
 
 def _schedule(value: Scheduled) -> Callable[[float], float]:

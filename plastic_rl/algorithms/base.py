@@ -1,0 +1,121 @@
+"""What all algorithms of plastic policies share: acting through `predict`, and saving without pickle."""
+
+from __future__ import annotations
+
+import io
+import sys
+from abc import abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+
+from plastic_rl.checkpoint import Checkpoint, read_checkpoint, write_zip
+from plastic_rl.errors import CheckpointError
+from plastic_rl.policies import PlasticPolicy
+
+
+class PlasticAlgorithm(OnPolicyAlgorithm):
+    """A stable-baselines3 algorithm around a `PlasticPolicy`; a subclass says what its checkpoint holds."""
+
+    policy: PlasticPolicy  # type: ignore[assignment]  # OnPolicyAlgorithm is typed for ActorCriticPolicy alone
+
+    # --- saving ----------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def get_checkpoint(self) -> Checkpoint:
+        """Return everything needed to go on from here."""
+
+    @abstractmethod
+    def set_checkpoint(self, checkpoint: Checkpoint) -> None:
+        """Go on from `checkpoint`."""
+
+    @classmethod
+    @abstractmethod
+    def from_checkpoint(cls, checkpoint: Checkpoint, env: Any, device: torch.device | str, **kwargs: Any) -> Self:
+        """Make the algorithm that `checkpoint` describes, in `env` (None: it only predicts)."""
+
+    def save(
+        self,
+        path: str | Path | io.BufferedIOBase,
+        exclude: Iterable[str] | None = None,
+        include: Iterable[str] | None = None,
+    ) -> None:
+        """Write one zip of a checkpoint folder (`.zip` is appended where the name has no suffix).
+
+        `exclude` and `include` are here for stable-baselines3's sake and must be empty: what a checkpoint holds is
+        fixed, so that it can be verified.
+        """
+        if exclude or include:
+            raise CheckpointError("save takes no exclude or include: what a checkpoint holds is fixed")
+        write_zip(_with_suffix(_path(path)), self.get_checkpoint())
+
+    @classmethod
+    def load(
+        cls,
+        path: str | Path | io.BufferedIOBase,
+        env: Any = None,
+        device: torch.device | str = "auto",
+        custom_objects: dict[str, Any] | None = None,
+        print_system_info: bool = False,
+        force_reset: bool = True,
+        **kwargs: Any,
+    ) -> Self:
+        """Load a zip or a checkpoint folder; no code in it is ever run.
+
+        Args:
+            path: File of `save`, or a folder `checkpoints/STEP` of a run.
+            env: Environment to go on in, as in the constructor; None gives an agent that only predicts.
+            device: Where to put the agent.
+            custom_objects: For stable-baselines3's sake; nothing in a checkpoint is pickled, so it must be empty.
+            print_system_info: Print the library versions that wrote the file.
+            force_reset: Start new lifetimes in `env`; false goes on in the middle of the stored ones.
+            **kwargs: Constructor arguments that replace the stored ones.
+
+        Raises:
+            CheckpointError: If the file is missing, damaged, of another format or algorithm.
+        """
+        if custom_objects:
+            raise CheckpointError("load takes no custom_objects: nothing in a checkpoint is pickled")
+        own = _path(path)
+        checkpoint = read_checkpoint(own if own.exists() else _with_suffix(own))
+        if print_system_info:
+            sys.stdout.write("".join(f"{name} {version}\n" for name, version in checkpoint.libraries.items()))
+        algorithm = cls.from_checkpoint(checkpoint, env, device, **kwargs)
+        if force_reset:
+            algorithm._last_obs = None
+        return algorithm
+
+    def get_parameters(self) -> dict[str, dict[str, Any]]:
+        """Return parameters and optimizer state by name, as stable-baselines3 gives them."""
+        return {"policy": self.policy.state_dict(), "policy.optimizer": self.policy.optimizer.state_dict()}
+
+    # --- acting ----------------------------------------------------------------------------------------------------
+
+    def begin(self, tasks: Sequence[object], seed: int) -> None:
+        """Start the sampling stream of `predict` anew from `seed` (see `plastic_rl.tasks.ReferenceAgent`)."""
+        self.policy.begin(tasks, seed)
+
+    @property
+    def is_plastic(self) -> bool:
+        """False where there is nothing that `freeze_plasticity` could hold (an LSTM, alpha = 0)."""
+        return self.policy.is_plastic
+
+    @contextmanager
+    def freeze_plasticity(self) -> Iterator[None]:
+        """Within this context the agent's synapses keep the state they have."""
+        with self.policy.freeze_plasticity():
+            yield
+
+
+def _path(path: str | Path | io.BufferedIOBase) -> Path:
+    if isinstance(path, io.BufferedIOBase):
+        raise CheckpointError("checkpoints need a path, not an open file: they are verified, and replaced by renaming")
+    return Path(path)
+
+
+def _with_suffix(path: Path) -> Path:
+    return path if path.suffix else path.with_suffix(".zip")
