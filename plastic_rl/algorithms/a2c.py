@@ -54,7 +54,7 @@ class PlasticA2C(PlasticAlgorithm):
         n_envs: Number of environments where `env` is an id.
         env_kwargs: Arguments of the environment where `env` is an id.
         trials: Inner episodes of a lifetime where `env` is the id of a foreign environment.
-        gamma: Discount, 0 to 1.
+        gamma: Discount, 0 to 1, or a schedule: from near to far sight learns sooner than far sight from the start.
         gae_lambda: 0 to 1; 1 is plain returns.
         ent_coef: Weight of the entropy bonus.
         sum_p2_coef: Weight of the penalty on the sum of squared probabilities (the originals' regulariser).
@@ -98,7 +98,7 @@ class PlasticA2C(PlasticAlgorithm):
         n_envs: int = 32,
         env_kwargs: Mapping[str, Any] | None = None,
         trials: int = 1,
-        gamma: float = 0.9,
+        gamma: Scheduled = 0.9,
         gae_lambda: float = 0.95,
         ent_coef: Scheduled = 0.01,
         sum_p2_coef: Scheduled = 0.0,
@@ -120,7 +120,8 @@ class PlasticA2C(PlasticAlgorithm):
     ) -> None:
         check_ranges(
             {
-                "gamma": gamma,
+                # Of a schedule's ends the one farther from the middle is the one that can lie outside.
+                "gamma": max(gamma(1.0), gamma(0.0), key=lambda end: abs(end - 0.5)) if callable(gamma) else gamma,
                 "gae_lambda": gae_lambda,
                 "vf_coef": vf_coef,
                 "max_grad_norm": max_grad_norm,
@@ -139,6 +140,7 @@ class PlasticA2C(PlasticAlgorithm):
         self.env_id = env if isinstance(env, str) else None
         self.env_kwargs, self.trials = dict(env_kwargs or {}), trials
         self.requested_n_steps = n_steps
+        self.gamma_schedule = _schedule(gamma)
         self.ent_schedule, self.sum_p2_schedule = _schedule(ent_coef), _schedule(sum_p2_coef)
         self.optimizer_name, self.optimizer_eps = optimizer, float(optimizer_eps)
         self.plasticity_lr_scale = float(plasticity_lr_scale)
@@ -152,7 +154,7 @@ class PlasticA2C(PlasticAlgorithm):
             adapt(env, n_envs=n_envs, env_kwargs=self.env_kwargs, trials=trials),  # type: ignore[arg-type]  # None too
             learning_rate=learning_rate,
             n_steps=n_steps or DEFAULT_STEPS,
-            gamma=float(gamma),
+            gamma=self.gamma_schedule(1.0),
             gae_lambda=float(gae_lambda),
             ent_coef=self.ent_schedule(1.0),
             vf_coef=float(vf_coef),
@@ -287,6 +289,8 @@ class PlasticA2C(PlasticAlgorithm):
         lived = rollout.counted > 0
         rewards = self._centred(rollout.rewards, lived) if self.center_rewards else rollout.rewards
         rewards = rewards * self.reward_scale
+        remaining = self._current_progress_remaining
+        self.gamma = self.gamma_schedule(remaining)
         result = policy.evaluate(
             policy.parameters_by_name(),
             rollout.observations,
@@ -313,7 +317,6 @@ class PlasticA2C(PlasticAlgorithm):
         value_loss = (weight * (returns - result.values).square()).sum()
         entropy = (weight * result.entropy).sum()
         sum_p2 = (weight * result.sum_p2).sum()
-        remaining = self._current_progress_remaining
         self.ent_coef = self.ent_schedule(remaining)
         loss = policy_loss + self.vf_coef * value_loss - self.ent_coef * entropy
         loss = loss + self.sum_p2_schedule(remaining) * sum_p2

@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     AlgorithmT = TypeVar("AlgorithmT", bound=PlasticA2C)
 
 _ARGUMENTS = (
-    "gamma",
     "gae_lambda",
     "vf_coef",
     "max_grad_norm",
@@ -51,7 +50,7 @@ _ARGUMENTS = (
     "trials",
     "env_kwargs",
 )
-_SCHEDULES = ("learning_rate", "ent_coef", "sum_p2_coef")
+_SCHEDULES = ("learning_rate", "gamma", "ent_coef", "sum_p2_coef")
 
 
 def describe(algorithm: PlasticA2C) -> dict[str, Any]:
@@ -68,6 +67,7 @@ def describe(algorithm: PlasticA2C) -> dict[str, Any]:
             **{name: getattr(algorithm, name) for name in _ARGUMENTS},
             "optimizer": algorithm.optimizer_name,
             "learning_rate": _plain(algorithm.learning_rate, "learning_rate"),
+            "gamma": _plain(algorithm.gamma_schedule, "gamma"),
             "ent_coef": _plain(algorithm.ent_schedule, "ent_coef"),
             "sum_p2_coef": _plain(algorithm.sum_p2_schedule, "sum_p2_coef"),
             "n_steps": algorithm.requested_n_steps,

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import AfterValidator, BaseModel, Field
 
 from plastic_rl.config import ConfigModel, Schedule, apply_overrides, check, describe, dump, read_mapping
 from plastic_rl.errors import ConfigError, UnknownNameError
@@ -26,6 +26,13 @@ class EnvironmentConfig(ConfigModel):
     """Inner episodes in one lifetime, for environments that are not made of lifetimes themselves."""
 
 
+def _share(schedule: Schedule) -> Schedule:
+    for end in (schedule.start, schedule.end):
+        if not 0 <= end <= 1:
+            raise ValueError(f"must be from 0 to 1, got {end:g}")
+    return schedule
+
+
 class A2CConfig(ConfigModel):
     """Advantage actor-critic that backpropagates through lifetimes."""
 
@@ -39,8 +46,8 @@ class A2CConfig(ConfigModel):
     """Steps of each environment between updates; null: one whole lifetime (128 where its length varies)."""
     learning_rate: Schedule = Schedule(start=1e-3, end=1e-3)
     """Step size: a number, or `{start: 5e-3, end: 0}` for a linear schedule."""
-    gamma: float = Field(default=0.9, ge=0, le=1)
-    """Discount of later rewards."""
+    gamma: Annotated[Schedule, AfterValidator(_share)] = Schedule(start=0.9, end=0.9)
+    """Discount of later rewards, 0 to 1: a number or a linear schedule (from near to far sight)."""
     gae_lambda: float = Field(default=0.95, ge=0, le=1)
     """Trace decay of the generalised advantage estimate; 1: plain returns."""
     ent_coef: Schedule = Schedule(start=0.01, end=0.01)

@@ -82,7 +82,9 @@ def make_algorithm(config: ExperimentConfig, *, n_envs: int | None = None) -> Pl
     """
     check_device(config.device)
     settings = config.algorithm.model_dump(exclude={"name", "total_timesteps", "n_envs"})
-    settings |= {name: getattr(config.algorithm, name) for name in ("learning_rate", "ent_coef", "sum_p2_coef")}
+    settings |= {
+        name: getattr(config.algorithm, name) for name in ("learning_rate", "gamma", "ent_coef", "sum_p2_coef")
+    }
     try:
         return PlasticA2C(
             config.policy,

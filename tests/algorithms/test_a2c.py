@@ -157,6 +157,20 @@ def test_centred_rewards_are_rewards_less_their_running_mean() -> None:
         make("CartPole-v1", center_rewards=True)
 
 
+def test_discount_follows_its_schedule() -> None:
+    """The last of four updates uses gamma = .99, as if it had been that from the start of the rollout."""
+    agent = make(gamma=Schedule(start=0.59, end=0.99), learning_rate=0.0, gae_lambda=1.0)
+    agent.learn(80 * 4, log_interval=0)
+    assert agent.gamma == pytest.approx(0.99)
+    constant = make(gamma=0.99, learning_rate=0.0, gae_lambda=1.0)
+    constant.learn(80 * 4, log_interval=0)
+    losses = [one.logger.name_to_value["train/value_loss"] for one in (agent, constant)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6)
+    agent = make(gamma=Schedule(start=0.59, end=0.99), learning_rate=0.0, gae_lambda=1.0)
+    agent.learn(80 * 2, log_interval=0)
+    assert agent.gamma == pytest.approx(0.99)  # progress counts within each call of learn
+
+
 def test_reward_scale_is_for_learning_only() -> None:
     """With values at 0 and plain returns, the value loss scales with the square; scores and feedback do not."""
     losses, scores = [], []
