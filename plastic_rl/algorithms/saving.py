@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import numpy as np
 import torch
 from pydantic import BaseModel
-from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
+from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecNormalize
 
 from plastic_rl.algorithms.persistence import (
     load_optimizer_tensors,
@@ -152,6 +152,7 @@ def restore(algorithm: PlasticA2C, checkpoint: Checkpoint) -> None:
         normalised = algorithm.get_vec_normalize_env()
         if normalised is not None and counters["vec_normalize"] is not None:
             load_vec_normalize(normalised, counters["vec_normalize"])
+        _warn_of_normalised_training(counters["vec_normalize"], normalised)
         goes_on = _restore_lifetimes(algorithm, checkpoint)
     env = algorithm.env
     if env is None or goes_on is not None:
@@ -170,6 +171,17 @@ def restore(algorithm: PlasticA2C, checkpoint: Checkpoint) -> None:
             layer._reset_seeds()
     algorithm._last_obs = cast("Any", env.reset())
     algorithm._last_episode_starts = np.ones(algorithm.n_envs, dtype=bool)
+
+
+def _warn_of_normalised_training(stored: Mapping[str, Any] | None, at_hand: VecNormalize | None) -> None:
+    if stored is None or stored["observations"] is None or (at_hand is not None and at_hand.norm_obs):
+        return
+    warnings.warn(
+        "this agent was trained on observations that VecNormalize had normalised, and is loaded without one: it would "
+        "act on observations as they are, which it has never seen. Load it with env=VecNormalize(...) around its "
+        "environment: the checkpoint holds the statistics, which it then takes over",
+        stacklevel=3,
+    )
 
 
 def _count(counters: Mapping[str, Any], name: str) -> int:

@@ -18,7 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from plastic_rl.envs import make_vector
-from plastic_rl.errors import RunError, SpaceError
+from plastic_rl.errors import RunError
+from plastic_rl.evaluation.seeing import View, view_of
 from plastic_rl.tasks.base import Agent, ReferenceAgent, Task
 
 FloatArray = npt.NDArray[np.float64]
@@ -111,8 +112,12 @@ def run_lifetimes(
     (any stock stable-baselines3 model) finds it seeded while it acts here, and left as it was afterwards; one that
     samples from elsewhere is deterministic only if it sees to that itself.
 
+    An agent trained behind stable-baselines3's VecNormalize (known by its `get_vec_normalize_env()`) sees observations
+    normalised by the statistics of its training, which do not change here. An agent whose `observation_space` is that
+    of the plain environment, such as a stock model trained on the id itself, sees the features without the feedback.
+
     Args:
-        agent: Anything with stable-baselines3's `predict`; observations `(B, I)`.
+        agent: Anything with stable-baselines3's `predict`; observations `(B, I)`, or `(B, F)` without feedback.
         env_id: Id of any environment that `plastic_rl.envs.make_vector` can make.
         tasks: `N` tasks, 1 or more.
         env_kwargs: Arguments of the environment.
@@ -128,7 +133,7 @@ def run_lifetimes(
 
     Raises:
         ValueError: If there are no tasks, or `batch_size` is below 1.
-        SpaceError: If the agent declares spaces that are not the environment's.
+        SpaceError: If the agent declares spaces that are not the environment's, with or without feedback.
         RunError: If a lifetime lasts longer than `max_steps`.
 
     >>> from plastic_rl.tasks import distribution_for
@@ -154,38 +159,14 @@ def run_lifetimes(
             trials=trials,
         )
         try:
-            check_agent_fits(agent, env_id, env)
+            view = view_of(agent, env_id, env)
             if isinstance(agent, ReferenceAgent):
                 agent.attach(env)
             with _seeded_agent(agent, batch, _agent_seed(seed if agent_seed is None else agent_seed, start)):
-                batches.append(_run_batch(agent, env, batch, seed + start, deterministic, max_steps))
+                batches.append(_run_batch(agent, view, env, batch, seed + start, deterministic, max_steps))
         finally:
             env.close()
     return _concatenate(batches)
-
-
-def check_agent_fits(agent: object, env_id: str, env: gymnasium.vector.VectorEnv[Any, Any, Any]) -> None:
-    """Compare the spaces an agent declares, if it does, with the environment's.
-
-    Raises:
-        SpaceError: If the observation's shape or the action space differs.
-    """
-    for name, wanted in (("observation", env.single_observation_space), ("action", env.single_action_space)):
-        declared = getattr(agent, f"{name}_space", None)
-        if declared is None:
-            continue
-        same = declared.shape == wanted.shape if name == "observation" else _same_actions(declared, wanted)
-        if not same:
-            raise SpaceError(
-                f"the agent's {name} space {declared} does not fit {env_id}, which has {wanted}. "
-                "Evaluate it on an environment of the kind (and arguments) that it was trained on."
-            )
-
-
-def _same_actions(declared: gymnasium.Space[Any], wanted: gymnasium.Space[Any]) -> bool:
-    if isinstance(declared, gymnasium.spaces.Box) and isinstance(wanted, gymnasium.spaces.Box):
-        return declared.shape == wanted.shape
-    return declared == wanted
 
 
 def _agent_seed(seed: int, start: int) -> int:
@@ -212,6 +193,7 @@ def _seeded_agent(agent: object, tasks: Sequence[Task], seed: int) -> Iterator[N
 
 def _run_batch(
     agent: Agent,
+    view: View,
     env: gymnasium.vector.VectorEnv[Any, Any, Any],
     tasks: Sequence[Task],
     seed: int,
@@ -235,7 +217,7 @@ def _run_batch(
                 "give the environment a time limit, or pass a larger max_steps"
             )
         # A copy: stock recurrent models of stable-baselines3's kind change the array that they are given.
-        actions, state = agent.predict(observation, state, episode_start.copy(), deterministic)
+        actions, state = agent.predict(view(observation), state, episode_start.copy(), deterministic)
         observation, reward, terminated, truncated, info = env.step(actions)
         ended = np.asarray(terminated | truncated, np.bool_)
         known, value = _of_this_step(info, "expected_reward", ended, rows)

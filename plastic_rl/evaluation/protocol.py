@@ -61,7 +61,8 @@ def evaluate(
     serves all of them.
 
     Args:
-        agent: Anything with stable-baselines3's `predict`.
+        agent: Anything with stable-baselines3's `predict`; see `run_lifetimes` for agents that were trained on
+            normalised observations or without the feedback columns.
         env_id: Environment.
         splits: Any of the distribution's: `train`, `valid`, `test`, `shift`, `holdout`.
         tasks: Tasks of each split; by default 1,000, or 10,000 where every trial has one step (bandits).
