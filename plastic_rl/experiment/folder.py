@@ -10,6 +10,7 @@ Several seeds of one experiment are sibling folders: runs/NAME/seed-0, runs/NAME
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import shutil
@@ -54,6 +55,8 @@ class RunFolder:
         self.curves = self.path / "curves.png"
         self.adaptation = self.path / "adaptation.png"
         self.tensorboard = self.path / "tb"
+        self.saved = self.path / ".saved"
+        """Made with the first checkpoint: tells a run that lost its checkpoints from one that never had any."""
 
     def config(self) -> ExperimentConfig:
         """Read and validate the config of the run."""
@@ -66,6 +69,35 @@ class RunFolder:
     def latest(self) -> Path | None:
         """Return the newest checkpoint."""
         return latest(self.checkpoints)
+
+    def check_record(self) -> None:
+        """Refuse to begin anew where the checkpoints are gone but what the run computed is still there.
+
+        Raises:
+            RunError: If the run has rows of metrics, had a checkpoint, and has none any more.
+        """
+        had_checkpoint = self.saved.exists() or self.evaluation.exists()
+        if self.latest() is None and had_checkpoint and self._has_rows():
+            raise RunError(
+                f"{self.path} has no checkpoint left in {self.checkpoints}, so it cannot go on, and beginning anew "
+                "would destroy its metrics. Put the checkpoints back, or start another run with: "
+                "plastic-rl train CONFIG --name NAME"
+            )
+
+    def set_metrics_aside(self) -> Path | None:
+        """Keep the rows of an attempt that ended before its first checkpoint, as `metrics.csv.old-N`.
+
+        Returns:
+            Where they are now; None if there are none.
+        """
+        if not self._has_rows():
+            return None
+        numbers = itertools.count(1)
+        target = next(path for number in numbers if not (path := self.path / f"metrics.csv.old-{number}").exists())
+        return self.metrics.rename(target)
+
+    def _has_rows(self) -> bool:
+        return self.metrics.is_file() and self.metrics.read_bytes().count(b"\n") > 1
 
     def chosen(self) -> Path:
         """Return the checkpoint to evaluate and export: the best on `valid`, as the newest one recorded it.

@@ -22,7 +22,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import KVWriter, Logger
 
 from plastic_rl.algorithms import PlasticA2C
-from plastic_rl.checkpoint import Checkpoint, prune, read_checkpoint, write_checkpoint
+from plastic_rl.checkpoint import Checkpoint, prune, read_checkpoint, saved_steps, write_checkpoint
 from plastic_rl.errors import CheckpointError, ConfigError, FinishedError, PlasticRLError
 from plastic_rl.experiment.config import ExperimentConfig
 from plastic_rl.experiment.document import RUN_DOCUMENT, Best, RunDocument
@@ -131,13 +131,14 @@ def train(run: RunFolder, *, progress: Progress | None = None) -> PlasticA2C:
     Raises:
         TrainingInterrupted: If SIGINT or SIGTERM asked to stop.
         CheckpointError: If the newest checkpoint is damaged or belongs to another config.
-        RunError: If another process is training the run.
+        RunError: If another process is training the run, or it has lost its checkpoints.
     """
     config = run.config()
     torch.set_num_threads(config.torch_threads)
     with ExitStack() as stack:
         stack.enter_context(run.owned())
         newest = run.latest()
+        run.check_record()
         stored = None if newest is None else _read_own(run, newest, config)
         algorithm = make_algorithm(config)
         if algorithm.env is not None:
@@ -149,10 +150,13 @@ def train(run: RunFolder, *, progress: Progress | None = None) -> PlasticA2C:
                 algorithm.set_checkpoint(stored)
         else:
             caught = []
+        old_metrics = run.set_metrics_aside() if stored is None else None
         recorder = Recorder(run, config, document)
         stack.callback(recorder.logger.close)
         algorithm.set_logger(recorder.logger)
         shown = stack.enter_context(progress or make_progress())
+        if old_metrics is not None:
+            shown.say(f"starting anew from step 0: there is no checkpoint yet; earlier metrics are in {old_metrics}")
         for warning in caught:
             shown.say(f"warning: {warning.message}")
         stop = StopRequest()
@@ -180,9 +184,13 @@ def _read_own(run: RunFolder, newest: Path, config: ExperimentConfig) -> Checkpo
     try:
         checkpoint = read_checkpoint(newest)
     except CheckpointError as error:
-        raise CheckpointError(
-            f"{error} To go on from the checkpoint before it, move {newest} away and resume again."
-        ) from None
+        advice = (
+            f"To go on from the checkpoint before it, move {newest} away and resume again."
+            if len(saved_steps(run.checkpoints)) > 1
+            else "There is no other checkpoint to go on from: start another run with: "
+            "plastic-rl train CONFIG --name NAME"
+        )
+        raise CheckpointError(f"{error} {advice}") from None
     changed = _differences(RunDocument.of(checkpoint, newest).config, _own_config(config))
     if changed:
         raise CheckpointError(
@@ -307,6 +315,7 @@ class Keeper(BaseCallback):
         # that a run which is killed before its final evaluation never counts as evaluated.
         self.run.evaluation.unlink(missing_ok=True)
         write_checkpoint(self.run.checkpoints / str(step), checkpoint)
+        self.run.saved.touch()
         self.saved_at = step
         prune(self.run.checkpoints, self.config.checkpoint.keep, [] if best is None else [best.step])
 
@@ -342,11 +351,13 @@ def is_trained(run: RunFolder, config: ExperimentConfig) -> bool:
 
 
 def check_unfinished(run: RunFolder, config: ExperimentConfig) -> None:
-    """Refuse to resume a run that has nothing left to do.
+    """Refuse to resume a run that has nothing left to do, or nothing left to go on from.
 
     Raises:
+        RunError: If it has lost its checkpoints.
         FinishedError: If it is trained, and evaluated where its config asks for that.
     """
+    run.check_record()
     if is_trained(run, config) and (run.evaluation.exists() or not config.evaluation.final):
         raise FinishedError(
             f"{run.path} is finished ({config.algorithm.total_timesteps:,} steps): there is nothing to resume. "

@@ -195,6 +195,42 @@ def test_damaged_checkpoints_are_refused(copied: Path, call: Any, verb: str, dam
     assert {name: after[name] for name in before} == before
 
 
+def test_a_run_that_lost_its_checkpoints_keeps_its_record(copied: Path, call: Any) -> None:
+    (copied / "evaluation.json").unlink()
+    shutil.rmtree(copied / "checkpoints")
+    before = snapshot(copied)
+    code, out, err = call("resume", copied)
+    assert (code, out) == (2, "")
+    assert "has no checkpoint left" in err
+    assert "start another run" in err
+    assert snapshot(copied) == before
+
+
+def test_a_run_without_a_first_checkpoint_begins_anew_and_keeps_what_it_had(copied: Path, call: Any) -> None:
+    rows = (copied / "metrics.csv").read_bytes()
+    shutil.rmtree(copied / "checkpoints")
+    for name in ("evaluation.json", ".saved"):
+        (copied / name).unlink()
+    code, _, err = call("resume", copied)
+    assert code == 0, err
+    assert "starting anew from step 0" in err
+    assert (copied / "metrics.csv.old-1").read_bytes() == rows
+    assert (copied / "metrics.csv").read_bytes() == rows
+
+
+def test_a_damaged_checkpoint_names_the_one_before_only_where_there_is_one(copied: Path, call: Any) -> None:
+    (copied / "evaluation.json").unlink()
+    (newest(copied) / "params.safetensors").write_bytes(b"")
+    assert "To go on from the checkpoint before it" in call("resume", copied)[2]
+    for checkpoint in (copied / "checkpoints").iterdir():
+        if checkpoint != newest(copied):
+            shutil.rmtree(checkpoint)
+    code, _, err = call("resume", copied)
+    assert code == 2
+    assert "before it" not in err
+    assert "no other checkpoint to go on from" in err
+
+
 def test_an_edited_config_is_noticed(copied: Path, call: Any) -> None:
     (copied / "evaluation.json").unlink()
     config = copied / "config.yaml"

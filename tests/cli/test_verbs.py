@@ -157,7 +157,8 @@ def test_seeds_make_sibling_runs_and_one_curve(workplace: Path, call: Any) -> No
     kept = {file: file.read_bytes() for seed in (3, 4) for file in [group / f"seed-{seed}" / "metrics.csv"]}
     finished = (group / "seed-3" / "evaluation.json").stat().st_mtime_ns
     shutil.rmtree(group / "seed-4" / "checkpoints")
-    (group / "seed-4" / "evaluation.json").unlink()
+    for name in ("evaluation.json", "metrics.csv", "timing.csv", ".saved"):
+        (group / "seed-4" / name).unlink()
     code, out, err = call("resume", "small")
     assert code == 0, err
     assert "split test: score (normalised) by seed" in out
