@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import gymnasium
 import numpy as np
+import numpy.typing as npt
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.utils.env_checker import check_env
 
@@ -17,11 +18,21 @@ from plastic_rl.envs.make import load_creator
 from plastic_rl.errors import PlasticRLError
 from plastic_rl.feedback import FeedbackLayout
 from plastic_rl.tasks import DISTRIBUTIONS, distribution_for
+from plastic_rl.tasks.base import Task, TaskDistribution
 from plastic_rl.tasks.catalog import spec_of
+
+FloatArray = npt.NDArray[np.float64]
 
 _NOT_ITS_OWN = {"self", "num_envs", "render_mode"}
 ROWS = 3
 STEPS = 50
+TASKS = 20
+"""Tasks looked at for parameters that differ."""
+TRIED_TASKS = 6
+"""Tasks lived for an effect of those parameters."""
+TRIED_STEPS = 300
+TRIES = 4
+"""Sequences of actions that each of these tasks is lived with, until one shows a difference."""
 
 
 def listing(*, everything: bool) -> str:
@@ -107,7 +118,11 @@ def checks(env_id: str) -> Iterator[Check]:
         ("Gymnasium's own check of the scalar environment", True, _check_scalar),
         ("vector environment with feedback in a finite, flat observation", True, _check_vector),
         ("equal seeds give equal lifetimes", True, _check_seeds),
-        ("tasks are the same in any order, and differ between train and test", True, _check_tasks),
+        (
+            "tasks are the same in any order, differ between train and test, and reach the environment",
+            True,
+            _check_tasks,
+        ),
         ("state can be stored and restored, so that a resumed run goes on in mid-lifetime", False, _check_state),
     ):
         yield Check(name, required, _problem(check, env_id))
@@ -179,6 +194,46 @@ def _check_tasks(env_id: str) -> None:
         train = {task.seed for task in distribution.tasks("train", 0, 20)}
         test = {task.seed for task in distribution.tasks("test", 0, 20)}
         assert not train & test, "train and test share tasks"
+    for split in distribution.splits:
+        problem = distribution.limit_problem(split)
+        assert problem is None, problem
+    if env_id in DISTRIBUTIONS and not distribution.single_task:
+        _check_effect(env_id, distribution)
+
+
+def _check_effect(env_id: str, distribution: TaskDistribution) -> None:
+    """Live several tasks with the same seed and actions: something that the agent can find out has to differ."""
+    different: dict[tuple[Any, ...], Task] = {}
+    for task in distribution.tasks("train", 0, TASKS):
+        different.setdefault(tuple(sorted(task.params.items())), task)
+    tasks = list(different.values())[:TRIED_TASKS]
+    if len(tasks) < 2:
+        return
+    for attempt in range(TRIES):
+        first, *others = (_lived(env_id, task, attempt) for task in tasks)
+        if any(not np.array_equal(first, other, equal_nan=True) for other in others):
+            return
+    raise AssertionError(
+        f"the task changes nothing: {len(tasks)} tasks whose parameters differ ({', '.join(tasks[0].params)}) gave the "
+        'same observations and rewards. Does reset read options["task"]?'
+    )
+
+
+def _lived(env_id: str, task: Task, attempt: int) -> FloatArray:
+    """Observations, rewards and expected rewards of one lifetime, up to a number of steps, as one vector."""
+    env = make_vector(env_id, 1)
+    try:
+        env.action_space.seed(attempt)
+        seen = [env.reset(seed=attempt, options={"tasks": [task]})[0].ravel()]
+        for _ in range(TRIED_STEPS):
+            observation, reward, terminated, truncated, info = env.step(env.action_space.sample())
+            seen.append(np.asarray(reward, np.float64))
+            if terminated[0] or truncated[0]:  # what is observed now is the next lifetime, of another task
+                break
+            seen += [observation.ravel(), np.ravel(info.get("expected_reward", 0.0))]
+        return np.concatenate(seen).astype(np.float64)
+    finally:
+        env.close()
 
 
 def _check_state(env_id: str) -> None:

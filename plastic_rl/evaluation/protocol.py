@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -85,6 +86,9 @@ def evaluate(
         UnknownNameError: If the distribution has no such split.
         SpaceError: If the agent does not fit the environment.
 
+    Warns:
+        UserWarning: If the distribution's limit is none of its reference agents, so that nothing can be normalised.
+
     >>> agent = distribution_for("plastic_rl/ReversalBandit-v0").reference_agents("test")["oracle"]
     >>> evaluation = evaluate(agent, "plastic_rl/ReversalBandit-v0", tasks=10, resamples=100)
     >>> round(evaluation.splits["test"].raw_score, 6), evaluation.splits["test"].limit_kind
@@ -96,6 +100,9 @@ def evaluate(
     for split in splits:
         if split not in distribution.splits:
             raise UnknownNameError(f"split of {distribution.family}", split, distribution.splits)
+        problem = distribution.limit_problem(split) if references else None
+        if problem is not None:
+            warnings.warn(problem, stacklevel=2)
     lifetime_steps, steps_per_trial = _lengths(env_id, kwargs, trials)
     count = tasks or (DEFAULT_BANDIT_TASKS if steps_per_trial == 1 else DEFAULT_TASKS)
     results: dict[str, SplitEvaluation] = {}

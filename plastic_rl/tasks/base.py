@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-from plastic_rl.errors import TaskError, UnknownNameError
+from plastic_rl.errors import TaskError, UnknownNameError, nearest
 
 Scalar = bool | int | float | str
 Params = Mapping[str, Scalar | tuple[Scalar, ...]]
@@ -164,3 +164,18 @@ class TaskDistribution(ABC):
     def limit_of(self, split: str) -> str:
         """Return the name of the reference agent that is the limit on `split`, or `"none"`."""
         return self.limit_kind
+
+    def limit_problem(self, split: str) -> str | None:
+        """What is wrong with the limit that is named for `split`, or None where it is a reference agent or "none"."""
+        limit = self.limit_of(split)
+        if limit == "none":
+            return None
+        valid = [*self.reference_agents(split), "none"]
+        if limit in valid:
+            return None
+        close = nearest(limit, valid)
+        hint = f" (did you mean {close!r}?)" if close else ""
+        return (
+            f"the limit {limit!r} is no reference agent of {self.family} on the split {split}{hint}, so that there is "
+            f"no normalised score. Valid: {', '.join(valid)}. Set limit_kind to one of them"
+        )
