@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from plastic_rl.errors import RunError, UnknownNameError
-from plastic_rl.evaluation.report import Curve, Evaluation, SplitEvaluation
+from plastic_rl.evaluation.report import Evaluation, Score, SplitEvaluation
 from plastic_rl.evaluation.statistics import FloatArray, student_t_interval
 
 if TYPE_CHECKING:
@@ -49,7 +49,8 @@ _OTHERS = (
 def plot_adaptation(evaluation: Evaluation, path: str | Path, *, splits: Sequence[str] | None = None) -> Path:
     """Draw how the score develops along the lifetime, one panel per split, and save it.
 
-    The agent (sampled actions), its twin with frozen plasticity and every reference agent, with interval bands.
+    The agent (sampled actions), its twin with frozen plasticity and every reference agent, with interval bands. Where
+    a lifetime is a single trial (an episode of CartPole) nothing develops: their scores are drawn as bars.
 
     Args:
         evaluation: What to draw.
@@ -67,26 +68,58 @@ def plot_adaptation(evaluation: Evaluation, path: str | Path, *, splits: Sequenc
         if split not in evaluation.splits:
             raise UnknownNameError("split of the evaluation", split, evaluation.splits)
     panels = len(chosen)
+    arguments = ", ".join(f"{key}={value}" for key, value in evaluation.env_kwargs.items())
+    where = f"{evaluation.env_id}{f' ({arguments})' if arguments else ''}"
+    if all(_is_single(evaluation.splits[split]) for split in chosen):
+        figure = _figure(7.2 * panels, 1.7 + 0.5 * max(len(_ranked(evaluation, evaluation.splits[s])) for s in chosen))
+        for axis, split in zip(figure.subplots(1, panels, squeeze=False)[0], chosen, strict=True):
+            _score_panel(axis, evaluation, split)
+        figure.suptitle(f"Scores of lifetimes of a single trial: {where}", fontsize=13)
+        return _save(figure, path)
     figure = _figure(5.6 * panels + 2.6, 4.2)
     axes = figure.subplots(1, panels, squeeze=False, sharey=True)[0]
     handles: dict[str, Any] = {}
     for axis, split in zip(axes, chosen, strict=True):
         handles |= _adaptation_panel(axis, evaluation, split)
-    arguments = ", ".join(f"{key}={value}" for key, value in evaluation.env_kwargs.items())
-    figure.suptitle(
-        f"Learning within a lifetime: {evaluation.env_id}{f' ({arguments})' if arguments else ''}", fontsize=13
-    )
+    figure.suptitle(f"Learning within a lifetime: {where}", fontsize=13)
     figure.legend(handles.values(), handles.keys(), loc="outside right center", frameon=False, fontsize=10.5)
     return _save(figure, path)
+
+
+def _is_single(result: SplitEvaluation) -> bool:
+    return all(len(score.curve.mean) <= 1 for score in result.entries().values())
+
+
+def _score_panel(axis: Axes, evaluation: Evaluation, split: str) -> None:
+    """Horizontal bars of the scores with their intervals, best on top."""
+    result = evaluation.splits[split]
+    ranked = _ranked(evaluation, result)
+    for place, (score, style) in enumerate(ranked.values()):
+        low, high = score.raw_score_interval
+        errors = np.abs(np.array([[low], [high]]) - score.raw_score)
+        axis.barh(place, score.raw_score, height=0.62, color=style.color, zorder=2)
+        axis.errorbar(score.raw_score, place, xerr=errors, color="#444444", capsize=4, elinewidth=1.4, zorder=3)
+    axis.set_yticks(range(len(ranked)), list(ranked))
+    axis.invert_yaxis()
+    axis.set_xlabel(f"{result.score_of.replace('_', ' ')} per lifetime", fontsize=11)
+    axis.set_title(_panel_title(split, result), fontsize=11)
+    _plain_axes(axis)
+    axis.grid(axis="y", visible=False)
+    axis.grid(axis="x", color="#DDDDDD", linewidth=0.8)
+
+
+def _panel_title(split: str, result: SplitEvaluation) -> str:
+    normalised = "" if result.normalised_score is None else f", normalised score {result.normalised_score:.3f}"
+    return f"{split} split, {result.tasks:,} tasks{normalised}"
 
 
 def _adaptation_panel(axis: Axes, evaluation: Evaluation, split: str) -> dict[str, Any]:
     from matplotlib.ticker import MaxNLocator
 
     result = evaluation.splits[split]
-    curves = _ranked_curves(evaluation, result)
     handles: dict[str, Any] = {}
-    for name, (curve, style) in curves.items():
+    for name, (score, style) in _ranked(evaluation, result).items():
+        curve = score.curve
         x = np.asarray(curve.position)
         marker = "o" if len(x) <= 30 else None
         (handles[name],) = axis.plot(
@@ -113,18 +146,17 @@ def _adaptation_panel(axis: Axes, evaluation: Evaluation, split: str) -> dict[st
         axis.set_ylabel(f"{reward} per step", fontsize=11)
         binned = f" (bins of {result.curve.width})" if result.curve.width > 1 else ""
         axis.set_xlabel(f"step of the lifetime{binned}", fontsize=11)
-    normalised = "" if result.normalised_score is None else f", normalised score {result.normalised_score:.3f}"
-    axis.set_title(f"{split} split, {result.tasks:,} tasks{normalised}", fontsize=11)
+    axis.set_title(_panel_title(split, result), fontsize=11)
     _plain_axes(axis)
     return handles
 
 
-def _ranked_curves(evaluation: Evaluation, result: SplitEvaluation) -> dict[str, tuple[Curve, _Style]]:
-    """Curves by label in the order of their scores, so that the legend reads like the plot."""
-    drawn: list[tuple[float, str, Curve, _Style]] = [(result.raw_score, evaluation.agent, result.curve, _AGENT)]
+def _ranked(evaluation: Evaluation, result: SplitEvaluation) -> dict[str, tuple[Score, _Style]]:
+    """Scores by label in the order of their size, so that the legend reads like the plot."""
+    drawn: list[tuple[str, Score, _Style]] = [(evaluation.agent, result, _AGENT)]
     if result.frozen is not None:
         label = f"{evaluation.agent},\nplasticity frozen"
-        drawn.append((result.frozen.raw_score, label, result.frozen.curve, _FROZEN))
+        drawn.append((label, result.frozen, _FROZEN))
     spare = iter(_OTHERS * (1 + len(result.reference_agents)))
     for name, score in result.reference_agents.items():
         if name == result.limit_kind:
@@ -136,9 +168,9 @@ def _ranked_curves(evaluation: Evaluation, result: SplitEvaluation) -> dict[str,
             style, label = _RANDOM, "random"
         else:
             style, label = next(spare), name
-        drawn.append((score.raw_score, label, score.curve, style))
-    drawn.sort(key=lambda entry: -entry[0])
-    return {label: (curve, style) for _, label, curve, style in drawn}
+        drawn.append((label, score, style))
+    drawn.sort(key=lambda entry: -entry[1].raw_score)
+    return {label: (score, style) for label, score, style in drawn}
 
 
 def plot_learning_curves(

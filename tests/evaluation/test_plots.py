@@ -41,6 +41,17 @@ def test_the_adaptation_plot_shows_agent_limit_and_references(evaluation: Evalua
     assert colour_share(path, "#ffffff") > 0.6
 
 
+def test_lifetimes_of_a_single_trial_are_drawn_as_bars(tmp_path: Path) -> None:
+    agent = distribution_for("CartPole-v1").reference_agents("test")["random"]
+    evaluation = evaluate(agent, "CartPole-v1", tasks=5, resamples=10)
+    path = plot_adaptation(evaluation, tmp_path / "bars.png")
+    assert matplotlib.image.imread(path).shape[:2] == (405, 1080)  # two bars: the agent and random
+    assert colour_share(path, PALETTE[0]) > 0.1
+    assert colour_share(path, "#999999") > 0.1
+    longer = evaluate(agent, "CartPole-v1", tasks=5, resamples=10, trials=3)
+    assert matplotlib.image.imread(plot_adaptation(longer, tmp_path / "curve.png")).shape[:2] == (630, 1230)
+
+
 def test_one_panel_for_each_split(evaluation: Evaluation, tmp_path: Path) -> None:
     path = plot_adaptation(evaluation, tmp_path / "both.png")
     assert matplotlib.image.imread(path).shape[1] == 2070
