@@ -47,17 +47,23 @@ class Rollout:
         self.actions[step] = actions
 
     def check_finite(self) -> None:
-        """Raise `NonFiniteError` that names the first observation or reward that is NaN or infinite."""
+        """Raise `NonFiniteError` that names the first observation or reward that is NaN or infinite.
+
+        The earliest is the cause: a reward comes back as feedback in the observation of the next step.
+        """
+        found: list[tuple[int, str]] = []
         for name in ("observations", "rewards", "bootstrap"):
             values: Tensor = getattr(self, name)
             bad = ~torch.isfinite(values)
             if bad.any():
                 step, row, *column = (int(index) for index in bad.nonzero()[0])
                 where = f", column {column[0]}" if column else ""
-                raise NonFiniteError(
-                    f"{name.rstrip('s')} of environment {row} at step {step} of the rollout{where} is "
-                    f"{values[bad][0].item()}; look at the environment (or at VecNormalize), not at the agent"
-                )
+                what = f"{name.rstrip('s')} of environment {row} at step {step} of the rollout{where}"
+                found.append((step, f"{what} is {values[bad][0].item()}"))
+        if found:
+            # Of one step the observation comes first; `min` keeps that order.
+            _, message = min(found, key=lambda entry: entry[0])
+            raise NonFiniteError(f"{message}; look at the environment (or at VecNormalize), not at the agent")
 
 
 def advantages_and_returns(
