@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -79,8 +81,38 @@ def start(
     configs = {folder: load_experiment(path, overrides, plugins=recorded, **own) for folder, own in changes.items()}
     check_experiment(config)
     runs = create_runs(Path(runs_folder), name or Path(path).stem, configs)
-    finish(runs, plugins=plugins, say=say, note=note)
+    try:
+        finish(runs, plugins=plugins, say=say, note=note)
+    except TrainingInterrupted:
+        raise
+    except Exception:
+        folder = Path(runs_folder) / (name or Path(path).stem)
+        if discard_unsaved(folder, runs) and note is not None:
+            note(f"removed {folder}: nothing was saved in it")
+        raise
     return runs
+
+
+def discard_unsaved(folder: Path, runs: Sequence[RunFolder]) -> bool:
+    """Remove the folder of new runs that failed before any checkpoint, so that it does not block their name.
+
+    Args:
+        folder: That of the run, or of the sibling runs.
+        runs: All the runs in it.
+
+    Returns:
+        Whether it was removed: not where a run has a checkpoint, or is being trained by another process.
+    """
+    with ExitStack() as stack:
+        try:
+            for run in runs:
+                stack.enter_context(run.owned())
+        except (RunError, OSError):
+            return False
+        if any(run.latest() is not None or run.saved.exists() for run in runs):
+            return False
+        shutil.rmtree(folder, ignore_errors=True)
+    return not folder.exists()
 
 
 def resume(

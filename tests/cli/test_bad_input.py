@@ -41,6 +41,22 @@ gymnasium.register("cli_tests/Missing-v0", "no_such_package_anywhere:Env")
 """
 
 
+NAN_REWARD = """
+import gymnasium
+
+class NaNReward(gymnasium.Env):
+    observation_space = gymnasium.spaces.Box(-1, 1, (2,))
+    action_space = gymnasium.spaces.Discrete(2)
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return self.observation_space.low, {}
+    def step(self, action):
+        return self.observation_space.low, float("nan"), False, False, {}
+
+gymnasium.register("cli_tests/NaNReward-v0", NaNReward, max_episode_steps=10)
+"""
+
+
 def snapshot(folder: Path) -> dict[str, str]:
     return {
         str(file.relative_to(folder)): hashlib.sha256(file.read_bytes()).hexdigest()
@@ -308,3 +324,16 @@ def test_a_plugin_is_named_but_never_imported_by_itself(workplace: Path, call: A
         assert "If you trust them, add: --plugin marking.py" in err
     assert marker.read_text() == "x"
     assert call("evaluate", "small", "--plugin", "./marking.py", "--tasks", "5")[0] == 0
+
+
+@pytest.mark.parametrize("words", [[], ["--seeds", "0,1"]])
+def test_a_training_that_fails_before_its_first_checkpoint_leaves_its_name_free(
+    workplace: Path, call: Any, words: list[str]
+) -> None:
+    (workplace / "nan_reward.py").write_text(NAN_REWARD)
+    changes = ["environment={id: cli_tests/NaNReward-v0}", "algorithm.n_steps=10", "--plugin", "nan_reward.py"]
+    code, out, err = call("train", "small.yaml", *changes, *words)
+    assert (code, out) == (2, "")
+    assert "error: reward of environment 0 at step 0 of the rollout is nan" in err
+    assert "removed runs/small: nothing was saved in it" in err
+    assert not (workplace / "runs" / "small").exists()
