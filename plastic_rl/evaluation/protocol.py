@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import time
 import warnings
 import zlib
@@ -22,8 +23,9 @@ from plastic_rl.evaluation.statistics import (
     normalised_interval,
     percentile_interval,
 )
-from plastic_rl.tasks import distribution_for
-from plastic_rl.tasks.base import Agent, ReferenceAgent, TaskDistribution
+from plastic_rl.tasks import DISTRIBUTIONS, distribution_for
+from plastic_rl.tasks.base import Agent, ReferenceAgent, Task, TaskDistribution
+from plastic_rl.tasks.catalog import spec_of
 
 DEFAULT_TASKS = 1000
 DEFAULT_BANDIT_TASKS = 10_000
@@ -131,7 +133,7 @@ def evaluate(
                     batch_size=batch_size,
                 )
             seconds[split][key] = round(time.perf_counter() - before, 3)
-        results[split] = score_lifetimes(
+        result = score_lifetimes(
             lived,
             knows={key: _knowledge(contestant.agent) for key, contestant in contestants.items()},
             limit_kind=distribution.limit_of(split) if references else "none",
@@ -140,6 +142,7 @@ def evaluate(
             confidence=confidence,
             resamples=resamples,
         )
+        results[split] = result.model_copy(update={"departures": _departures(env_id, kwargs, split_tasks)})
     return Evaluation(
         agent=name,
         env_id=env_id,
@@ -198,6 +201,20 @@ def _lengths(env_id: str, env_kwargs: Mapping[str, Any], trials: int) -> tuple[i
         return env.metadata.get("lifetime_steps"), env.metadata.get("steps_per_trial")
     finally:
         env.close()
+
+
+def _departures(env_id: str, env_kwargs: Mapping[str, Any], tasks: Sequence[Task]) -> dict[str, Pair]:
+    """Range of each number that is an argument of the environment, and that some task has another value of."""
+    if env_id not in DISTRIBUTIONS:
+        return {}
+    defaults = {name: each.default for name, each in inspect.signature(DISTRIBUTIONS[env_id]).parameters.items()}
+    made_with = {**defaults, **spec_of(env_id).kwargs, **env_kwargs}
+    found: dict[str, Pair] = {}
+    for name in [name for name in tasks[0].params if name in made_with]:
+        values = [value for task in tasks if isinstance(value := task.params.get(name), int | float)]
+        if any(value != made_with[name] for value in values):
+            found[name] = (float(min(values)), float(max(values)))
+    return found
 
 
 def _split_seed(seed: int, split: str) -> int:

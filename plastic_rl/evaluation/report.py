@@ -86,6 +86,8 @@ class SplitEvaluation(Score):
     """What the scores sum up."""
     environment_seed: int
     """The noise of task `n` was seeded with this plus `n`; the agents' own streams follow from it too."""
+    departures: dict[str, Pair] = Field(default_factory=dict)
+    """Environment arguments that the tasks replace by other values (a maze's side on `shift`): least and greatest."""
     greedy: Score | None = None
     """The agent with greedy actions."""
     frozen: Score | None = None

@@ -35,9 +35,14 @@ def evaluation_table(evaluation: Evaluation, *, rich: bool | None = None) -> str
 def _title(evaluation: Evaluation, split: str, result: SplitEvaluation) -> str:
     arguments = ", ".join(f"{key}={value}" for key, value in evaluation.env_kwargs.items())
     steps = f"{evaluation.lifetime_steps} steps each" if evaluation.lifetime_steps else "of varying length"
+    replaced = ", ".join(
+        f"{name} {low:g}" if low == high else f"{name} {low:g} to {high:g}"
+        for name, (low, high) in result.departures.items()
+    )
     return (
-        f"{evaluation.env_id}{f' ({arguments})' if arguments else ''}, split {split}: "
-        f"{result.tasks:,} lifetimes, {steps}, one on each task; {result.score_of.replace('_', ' ')} per lifetime"
+        f"{evaluation.env_id}{f' ({arguments})' if arguments else ''}, split {split}: {result.tasks:,} lifetimes, "
+        f"{steps}, one on each task{f' with {replaced}' if replaced else ''}; "
+        f"{result.score_of.replace('_', ' ')} per lifetime"
     )
 
 

@@ -288,3 +288,20 @@ def test_the_rich_table_holds_the_same_numbers(reversal: Evaluation) -> None:
     table = reversal.table(rich=True)
     assert "\x1b[" in table
     assert f"{reversal.splits['test'].raw_score:.2f}" in table
+
+
+def test_the_header_says_where_tasks_depart_from_the_arguments() -> None:
+    agent = distribution_for("plastic_rl/GridMaze-v0").reference_agents("test")["random"]
+    evaluation = evaluate(
+        agent, "plastic_rl/GridMaze-v0", splits=["test", "shift"], tasks=12, resamples=5,
+        env_kwargs={"side": 9, "steps": 20}, references=False,
+    )  # fmt: skip
+    assert evaluation.splits["test"].departures == {}
+    assert evaluation.splits["shift"].departures == {"side": (7.0, 11.0)}
+    shift = next(line for line in evaluation.table(rich=False).splitlines() if "split shift" in line)
+    assert "12 lifetimes, 20 steps each, one on each task with side 7 to 11; reward per lifetime" in shift
+
+
+def test_the_header_names_a_single_other_value(reversal: Evaluation) -> None:
+    assert reversal.splits["shift"].departures == {"hazard": (0.05, 0.05)}
+    assert "one on each task with hazard 0.05;" in reversal.table(rich=False)
