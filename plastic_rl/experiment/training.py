@@ -163,7 +163,9 @@ def train(run: RunFolder, *, progress: Progress | None = None) -> PlasticA2C:
         stack.enter_context(stop.listening(shown))
         keeper = Keeper(run, config, recorder, shown, stop, None if stored is None else algorithm.num_timesteps)
         remaining = config.algorithm.total_timesteps - algorithm.num_timesteps
-        shown.start(algorithm.num_timesteps, config.algorithm.total_timesteps)
+        rollout = algorithm.n_steps * algorithm.n_envs
+        # Whole rollouts: the last one may go beyond the steps asked for.
+        shown.start(algorithm.num_timesteps, -(-config.algorithm.total_timesteps // rollout) * rollout)
         try:
             if remaining > 0:
                 algorithm.learn(
