@@ -47,6 +47,19 @@ def note(line: str) -> None:
     typer.echo(line, err=True)
 
 
+def refuse_existing(*files: Path) -> None:
+    """Refuse to write onto files that the user named and that are there already.
+
+    Raises:
+        RunError: Naming the first.
+    """
+    from plastic_rl.errors import RunError
+
+    for file in files:
+        if file.exists():
+            raise RunError(f"{file} exists already, and nothing is overwritten. Give --output another name.")
+
+
 def key_values(texts: Sequence[str], option: str) -> dict[str, Any]:
     """Read `KEY=VALUE` words, the values as YAML; later ones win.
 

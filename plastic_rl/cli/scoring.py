@@ -18,6 +18,7 @@ from plastic_rl.cli.options import (
     key_values,
     load_plugins,
     note,
+    refuse_existing,
 )
 
 agents_app = typer.Typer(help="Trained agents in agents/.", no_args_is_help=True, rich_markup_mode=None)
@@ -84,12 +85,19 @@ def evaluate(
     """  # noqa: D301 - click's \b keeps the lines of a paragraph
     from plastic_rl.evaluation import plot_adaptation
     from plastic_rl.experiment import find_agent, find_run, score_agent, score_run
+    from plastic_rl.experiment.agents import checkpoint_line, newest_damage
 
     kwargs = key_values(env_kwargs or [], "--env-kwargs")
+    if output is not None:
+        refuse_existing(output, output.with_suffix(".png"))
     plugins = load_plugins(plugin)
     trained = find_agent(agent, runs_folder=runs_folder, agents_folder=agents_folder, plugins=plugins)
+    damage = newest_damage(trained)
+    if damage is not None:
+        note(f"warning: the newest checkpoint is damaged: {damage}")
     if trained.is_run and not any((split, tasks, env, kwargs, trials, device)):
         evaluation = score_run(find_run(trained.folder), plugins=plugins, progress=note)
+        typer.echo(checkpoint_line(trained))
         typer.echo(evaluation.table())
         typer.echo(f"written: {trained.folder / 'evaluation.json'}, adaptation.png, curves.png", err=True)
     else:
@@ -103,6 +111,7 @@ def evaluate(
             device=device,
             progress=note,
         )
+        typer.echo(checkpoint_line(trained))
         typer.echo(evaluation.table())
     if output is not None:
         output.parent.mkdir(parents=True, exist_ok=True)
@@ -132,7 +141,14 @@ def export(
 
 def plot(
     runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Runs, or folders of several seeds.")],
-    output: Annotated[Path, typer.Option(metavar="FILE", help="The picture: .png, .svg or .pdf.")] = Path("curves.png"),
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="The picture: .png, .svg or .pdf. Default: curves.png in the run, or here for several runs.",
+            show_default=False,
+        ),
+    ] = None,
     column: Annotated[str, typer.Option(help="Column of metrics.csv.")] = "rollout/score",
     runs_folder: RunsFolder = RUNS,
 ) -> None:
@@ -145,10 +161,19 @@ def plot(
     from plastic_rl.errors import RunError
     from plastic_rl.experiment import draw_curves, find_runs
 
-    if output.suffix not in {".png", ".svg", ".pdf"}:
+    if output is not None and output.suffix not in {".png", ".svg", ".pdf"}:
         raise RunError(f"a picture ends in .png, .svg or .pdf; got {output}")
-    output.parent.mkdir(parents=True, exist_ok=True)
+    if output is not None:
+        refuse_existing(output)
     found = [run for spec in runs for run in find_runs(spec, runs_folder)]
+    if output is None:
+        # A run's curves.png is its score; other columns have a picture of their own.
+        name = "curves.png" if column == "rollout/score" else f"curves-{column.replace('/', '-')}.png"
+        folder = found[0].path if len(found) == 1 else found[0].path.parent
+        output = (folder if len(runs) == 1 else Path()) / name
+        if len(runs) > 1:
+            refuse_existing(output)
+    output.parent.mkdir(parents=True, exist_ok=True)
     typer.echo(f"written: {draw_curves(found, output, column=column)}")
 
 
@@ -175,6 +200,8 @@ def video(
     from plastic_rl.cli.filming import film
     from plastic_rl.experiment import find_agent
 
+    if output is not None:
+        refuse_existing(output)
     plugins = load_plugins(plugin)
     trained = find_agent(agent, runs_folder=runs_folder, agents_folder=agents_folder, plugins=plugins)
     if output is None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from plastic_rl.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from plastic_rl.checkpoint.files import sync_folder, temporary_beside, write_synced
 from plastic_rl.config import read_mapping
-from plastic_rl.errors import PluginError, RunError, damage_is_refused, nearest
+from plastic_rl.errors import CheckpointError, PluginError, RunError, damage_is_refused, nearest
 from plastic_rl.experiment.config import ExperimentConfig, parse_experiment
 from plastic_rl.experiment.folder import CONFIG, RunFolder, find_run, plugins_in, run_names
 
@@ -94,6 +94,38 @@ def find_agent(
     name = run.path.resolve()
     label = f"{name.parent.name}-{name.name}" if name.name.startswith("seed-") else name.name
     return TrainedAgent(label, run.path, run.config(), run.chosen(), is_run=True)
+
+
+def checkpoint_line(trained: TrainedAgent) -> str:
+    """Tell which checkpoint acts: how far it was trained, why it was chosen, and whether training has ended.
+
+    Raises:
+        CheckpointError: If it is damaged.
+    """
+    total = trained.config.algorithm.total_timesteps
+    counters = read_checkpoint(trained.checkpoint, only=["algorithm"]).documents["algorithm"]
+    step = int(counters["num_timesteps"])
+    if not trained.is_run:
+        return f"checkpoint {step:,} of {max(total, step):,} steps (exported)"
+    run = RunFolder(trained.folder)
+    newest = run.latest()
+    done = step if newest is None else int(newest.name)
+    chosen = "best on valid" if run.best() == step else "the newest"
+    unfinished = "; the run is unfinished" if done < total else ""
+    # Whole rollouts: training ends at or beyond the steps asked for.
+    return f"checkpoint {step:,} of {max(total, done):,} steps ({chosen}{unfinished})"
+
+
+def newest_damage(trained: TrainedAgent) -> str | None:
+    """Return what is wrong with the newest checkpoint of a run; None where nothing is, or for an exported agent."""
+    newest = RunFolder(trained.folder).latest() if trained.is_run else None
+    if newest is None or newest == trained.checkpoint:
+        return None
+    try:
+        read_checkpoint(newest)
+    except CheckpointError as error:
+        return str(error)
+    return None
 
 
 def load_agent(spec: str | Path, *, plugins: Sequence[str] = (), device: str | None = None) -> PlasticA2C:

@@ -108,10 +108,20 @@ class RunFolder:
         newest = self.latest()
         if newest is None:
             raise CheckpointError(f"{self.path} has no checkpoint yet. Train on with: plastic-rl resume {self.path}")
+        best = self.best()
+        return newest if best is None else self.checkpoints / str(best)
+
+    def best(self) -> int | None:
+        """Return the steps of the checkpoint that is the best on `valid`; None where none was scored or is kept.
+
+        Raises:
+            CheckpointError: If the newest checkpoint, which recorded it, is damaged.
+        """
+        newest = self.latest()
+        if newest is None:
+            return None
         best = RunDocument.of(read_checkpoint(newest, only=[RUN_DOCUMENT]), newest).best
-        if best is None or best.step not in saved_steps(self.checkpoints):
-            return newest
-        return self.checkpoints / str(best.step)
+        return best.step if best is not None and best.step in saved_steps(self.checkpoints) else None
 
     @contextmanager
     def owned(self) -> Iterator[None]:

@@ -18,7 +18,7 @@ from PIL import Image
 from plastic_rl.checkpoint import read_checkpoint
 from plastic_rl.cli.app import app, main
 from plastic_rl.config import read_mapping
-from plastic_rl.experiment import load_agent
+from plastic_rl.experiment import RunFolder, load_agent
 
 ROOT = Path(__file__).parents[2]
 VERBS = ["train", "resume", "evaluate", "export", "plot", "video", "config", "doctor"]
@@ -67,6 +67,7 @@ def test_evaluate_shows_a_table_and_writes_where_told(trained: Path, tmp_path: P
     code, out, err = call("evaluate", run, "--split", "shift", "--tasks", "12", "--output", output)
     assert code == 0, err
     assert "split shift: 12 lifetimes" in out
+    assert re.match(r"checkpoint (160|320|480) of 480 steps \(best on valid\)\n", out)
     assert "bayes (limit)" in out
     assert json.loads(output.read_text())["splits"]["shift"]["tasks"] == 12
     assert output.with_suffix(".png").stat().st_size > 1000
@@ -83,7 +84,9 @@ def test_evaluate_with_other_arguments_of_the_environment(trained: Path, tmp_pat
     document = json.loads(output.read_text())
     assert (document["env_kwargs"], document["lifetime_steps"]) == ({"steps": 30, "p_good": 0.9}, 30)
     # Another environment has its own defaults.
-    code, _, err = call("evaluate", run, "--env", "plastic_rl/BernoulliBandit-v0", "--env-kwargs", "arms=2", *words[4:])
+    output = tmp_path / "other.json"
+    words = ["--env-kwargs", "arms=2", "--tasks", "5", "--output", output]
+    code, _, err = call("evaluate", run, "--env", "plastic_rl/BernoulliBandit-v0", *words)
     assert code == 0, err
     document = json.loads(output.read_text())
     assert (document["env_kwargs"], document["lifetime_steps"]) == ({"arms": 2}, 100)
@@ -97,10 +100,10 @@ def test_another_environment_is_not_given_the_trials_of_training(tmp_path: Path,
         "evaluation: {tasks: 3, valid_tasks: 0}\nlogging: {tensorboard: false}\n"
     )
     assert call("train", tmp_path / "small.yaml", "--runs-folder", tmp_path)[0] == 0
-    output = tmp_path / "scores.json"
     # An environment of the same spaces under another id.
     gymnasium.register("verb_tests/Lake-v0", lambda: gymnasium.make("FrozenLake-v1").unwrapped)
     for words, trials in (([], 2), (["--env", "verb_tests/Lake-v0"], 1), (["--trials", "3"], 3)):
+        output = tmp_path / f"scores-{trials}-{len(words)}.json"
         code, _, err = call("evaluate", tmp_path / "small", "--tasks", "3", "--output", output, *words)
         assert code == 0, err
         assert json.loads(output.read_text())["trials"] == trials
@@ -178,6 +181,51 @@ def test_video_draws_whole_lifetimes(trained: Path, tmp_path: Path, call: Any) -
     with Image.open(output) as picture:
         assert picture.n_frames > 20  # equal frames are merged
         assert picture.size[0] >= 16
+
+
+def test_files_that_the_user_names_are_not_overwritten(trained: Path, tmp_path: Path, call: Any) -> None:
+    run = trained / "runs" / "small"
+    scores = (run / "evaluation.json").read_bytes()
+    (tmp_path / "there.gif").write_text("mine")
+    (tmp_path / "there.png").write_text("mine")
+    for verb, output in (
+        ("evaluate", run / "evaluation.json"),
+        ("evaluate", tmp_path / "there.json"),
+        ("plot", tmp_path / "there.png"),
+        ("video", tmp_path / "there.gif"),
+    ):
+        code, out, err = call(verb, run, "--output", output)
+        assert (code, out) == (2, "")
+        assert "exists already, and nothing is overwritten" in err
+    assert (run / "evaluation.json").read_bytes() == scores
+    assert (tmp_path / "there.png").read_text() == "mine"
+
+
+def test_plot_draws_into_the_run(trained: Path, tmp_path: Path, call: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = shutil.copytree(trained / "runs" / "small", tmp_path / "small")
+    (run / "curves.png").write_bytes(b"")
+    assert call("plot", run)[0] == 0
+    assert (run / "curves.png").stat().st_size > 1000
+    assert call("plot", run, "--column", "train/loss")[0] == 0
+    assert (run / "curves-train-loss.png").exists()
+    assert [entry.name for entry in tmp_path.iterdir()] == ["small"]
+
+
+def test_evaluate_says_which_checkpoint_of_an_unfinished_run_and_what_is_damaged(
+    trained: Path, tmp_path: Path, call: Any
+) -> None:
+    run = shutil.copytree(trained / "runs" / "small", tmp_path / "small")
+    config = run / "config.yaml"
+    config.write_text(config.read_text().replace("total_timesteps: 480", "total_timesteps: 960"))
+    code, out, _ = call("evaluate", run, "--tasks", "5")
+    assert (code, "of 960 steps (best on valid; the run is unfinished)" in out) == (0, True)
+    best = RunFolder(run).best()
+    newest = max(int(entry.name) for entry in (run / "checkpoints").iterdir())
+    (run / "checkpoints" / str(newest) / "params.safetensors").write_bytes(b"")
+    code, _, err = call("evaluate", run, "--tasks", "5")
+    assert code == (2 if best == newest else 0)
+    assert f"{newest}/params.safetensors was altered" in err
 
 
 def test_config_reference_names_every_key(call: Any) -> None:
