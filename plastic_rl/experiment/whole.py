@@ -11,7 +11,7 @@ from typing import Any
 from plastic_rl.algorithms.vec_env import VectorEnvAdapter
 from plastic_rl.envs.task_vector_env import TaskVectorEnv, check_size
 from plastic_rl.errors import FinishedError, RunError, UnknownNameError
-from plastic_rl.experiment.agents import needs_plugins
+from plastic_rl.experiment.agents import checkpoint_line, find_agent, needs_plugins
 from plastic_rl.experiment.config import ExperimentConfig, load_experiment
 from plastic_rl.experiment.folder import RunFolder, create_runs, find_runs
 from plastic_rl.experiment.scoring import draw_own_curves, score_run, seeds_table
@@ -174,6 +174,7 @@ def finish(
                 evaluation = score_run(run, plugins=plugins, progress=note)
             except KeyboardInterrupt:
                 raise TrainingInterrupted(run, run.latest()) from None
+            say(checkpoint_line(find_agent(run.path, plugins=plugins)))
             say(evaluation.table())
         else:
             draw_own_curves([run], run.curves)
