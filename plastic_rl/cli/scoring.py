@@ -83,6 +83,7 @@ def evaluate(
       plastic-rl evaluate agents/reversal_bandit --split test --split shift --tasks 2000
       plastic-rl evaluate agents/grid_maze --env-kwargs side=13 --env-kwargs steps=400
     """  # noqa: D301 - click's \b keeps the lines of a paragraph
+    from plastic_rl.errors import RunError
     from plastic_rl.evaluation import plot_adaptation
     from plastic_rl.experiment import find_agent, find_run, score_agent, score_run
     from plastic_rl.experiment.agents import checkpoint_line, newest_damage
@@ -92,6 +93,8 @@ def evaluate(
         refuse_existing(output, output.with_suffix(".png"))
     plugins = load_plugins(plugin)
     trained = find_agent(agent, runs_folder=runs_folder, agents_folder=agents_folder, plugins=plugins)
+    if output is not None and output.resolve() == (trained.folder / "evaluation.json").resolve():
+        raise RunError(f"{output} is the run's own. It is written without options; give --output another name.")
     damage = newest_damage(trained)
     if damage is not None:
         note(f"warning: the newest checkpoint is damaged: {damage}")

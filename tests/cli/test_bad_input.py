@@ -247,6 +247,14 @@ def test_a_damaged_checkpoint_names_the_one_before_only_where_there_is_one(copie
     assert "no other checkpoint to go on from" in err
 
 
+def test_scores_of_other_tasks_do_not_become_those_of_a_run(copied: Path, call: Any) -> None:
+    for name in ("evaluation.json", "adaptation.png"):
+        (copied / name).unlink()
+    code, out, err = call("evaluate", copied, "--split", "shift", "--output", copied / "evaluation.json")
+    assert (code, out, "is the run's own" in err) == (2, "", True)
+    assert not (copied / "evaluation.json").exists()
+
+
 def test_an_edited_config_is_noticed(copied: Path, call: Any) -> None:
     (copied / "evaluation.json").unlink()
     config = copied / "config.yaml"
