@@ -54,7 +54,7 @@ class PlasticA2C(PlasticAlgorithm):
         n_envs: Number of environments where `env` is an id.
         env_kwargs: Arguments of the environment where `env` is an id.
         trials: Inner episodes of a lifetime where `env` is the id of a foreign environment.
-        gamma: Discount, 0 to 1, or a schedule: from near to far sight learns sooner than far sight from the start.
+        gamma: Discount, 0 to 1, or a schedule.
         gae_lambda: 0 to 1; 1 is plain returns.
         ent_coef: Weight of the entropy bonus.
         sum_p2_coef: Weight of the penalty on the sum of squared probabilities (the originals' regulariser).
