@@ -76,8 +76,8 @@ class PlasticRNN(PlasticNetwork):
         check_reset_scopes(config.reset, entries, steps_per_trial)
         self._entries = {name: StateEntry(shape, config.reset.get(name, "lifetime")) for name, shape in entries.items()}
 
-        # Unit variance of the drive (LeCun et al. 1998). On the reversal bandit (one seed, bias 0) bounds of .18, .9 and
-        # 1.8 scored 66, 72 and 72 after 350 updates: with small weights the products of pre and post start out tiny.
+        # Unit variance of the drive (LeCun et al. 1998). On the reversal bandit (one seed, bias 0) bounds of .18, .9
+        # and 1.8 scored 66, 72 and 72 after 350 updates: small weights start with tiny products of pre and post.
         fan_in = math.sqrt(3 / input_size) if config.input_bound is None else config.input_bound
         fan_recurrent = 1 / math.sqrt(units) if config.weight_bound is None else config.weight_bound
         self.input_weight = nn.Parameter(torch.empty(units, input_size).uniform_(-fan_in, fan_in, generator=generator))

@@ -92,8 +92,8 @@ class Simple(Modulator):
 
 FAN_OUT_START = 0.05
 """Start of f: slow, so that a trace takes tens of steps to its bound. With simple modulation mean |F| stood at .7 to .9
-of the bound from the first updates on, where clipping stops gradients. Chosen on single-seed bandit trials in which other
-settings changed too: the effect of this number alone was not isolated."""
+of the bound from the first updates on, where clipping stops gradients. Chosen on single-seed bandit trials in which
+other settings changed too: the effect of this number alone was not isolated."""
 
 
 class FanOut(Simple):
