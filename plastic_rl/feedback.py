@@ -23,31 +23,34 @@ class FeedbackLayout:
         reward: Previous reward (one column).
         trial_start: 1 where this step starts a trial (one column).
         time: Share of the lifetime that has passed, t/T (one column).
+        label: One-hot label of the previous sample, in environments that teach instead of reward; else None.
     """
 
     action: Columns
     reward: Columns
     trial_start: Columns
     time: Columns
+    label: Columns | None = None
 
     @classmethod
-    def after(cls, features: int, action_size: int) -> FeedbackLayout:
-        """The layout behind `features` leading columns.
+    def after(cls, features: int, action_size: int, label_size: int = 0) -> FeedbackLayout:
+        """The layout behind `features` leading columns; the label, where there is one, comes last.
 
         >>> FeedbackLayout.after(9, 4).reward
         (13, 14)
         """
         end = features + action_size
-        return cls((features, end), (end, end + 1), (end + 1, end + 2), (end + 2, end + 3))
+        label = (end + 3, end + 3 + label_size) if label_size else None
+        return cls((features, end), (end, end + 1), (end + 1, end + 2), (end + 2, end + 3), label)
 
     @classmethod
     def from_dict(cls, mapping: Mapping[str, Any]) -> FeedbackLayout:
         """Read what `to_dict` wrote (lists, as JSON gives them, are fine)."""
-        return cls(**{name: (int(start), int(stop)) for name, (start, stop) in mapping.items()})
+        return cls(**{name: (int(columns[0]), int(columns[1])) for name, columns in mapping.items() if columns})
 
     def to_dict(self) -> dict[str, Columns]:
         """Return a plain mapping, as it stands in `metadata["feedback"]`."""
-        return asdict(self)
+        return {name: columns for name, columns in asdict(self).items() if columns is not None}
 
     @property
     def start(self) -> int:
@@ -57,4 +60,4 @@ class FeedbackLayout:
     @property
     def stop(self) -> int:
         """One past the last feedback column."""
-        return self.time[1]
+        return (self.label or self.time)[1]

@@ -30,12 +30,19 @@ class Feedback(NamedTuple):
         reward: Previous reward, `(.., B)`; zero where not `valid`.
         trial_start: True where this step starts a trial, `(.., B)` bool.
         valid: True where there was a step before in this lifetime, `(.., B)` bool (false at `episode_start`).
+        label: The previous sample's label, one-hot `(.., B, A)`, from environments that teach; None from all others.
     """
 
     action: Tensor
     reward: Tensor
     trial_start: Tensor
     valid: Tensor
+    label: Tensor | None = None
+
+    def at(self, step: int) -> Feedback:
+        """Return the feedback of one step of `T`."""
+        label = None if self.label is None else self.label[step]
+        return Feedback(self.action[step], self.reward[step], self.trial_start[step], self.valid[step], label)
 
 
 @dataclass(frozen=True)
@@ -95,11 +102,14 @@ class PlasticNetwork(nn.Module, ABC):
         output_size: `O`, the features that action and value heads read.
         plasticity_frozen: While true, nothing plastic changes (activity still does); set by `freeze_plasticity`.
         is_plastic: False where there is nothing that `freeze_plasticity` could hold.
+        has_readout: True where the features are the network's own preferences among actions, turned into the
+            distribution's parameters by `readout`; the policy then has no action head.
     """
 
     input_size: int
     output_size: int
     is_plastic: bool = True
+    has_readout: bool = False
 
     def __init__(self) -> None:
         super().__init__()
@@ -108,6 +118,13 @@ class PlasticNetwork(nn.Module, ABC):
     @abstractmethod
     def state_entries(self) -> dict[str, StateEntry]:
         """Name, shape and reset scope of everything that changes within a lifetime."""
+
+    def readout(self, params: Params, features: Tensor) -> Tensor:
+        """Turn features `(.., B, O)` into what the action distribution takes, where `has_readout`; else as they are.
+
+        For discrete actions that is the logits: `log p` of the probabilities wanted, up to a constant.
+        """
+        return features
 
     def plasticity_parameters(self) -> list[str]:
         """Names of the parameters that say how plastic synapses are (alpha, eta), for a learning rate of their own."""
@@ -178,8 +195,7 @@ class PlasticNetwork(nn.Module, ABC):
         """`unroll` as a loop over `step`: what every faster version is held to."""
         features = []
         for step in range(xs.shape[0]):
-            feedback = Feedback(*(entry[step] for entry in feedbacks))
-            feature, state = self.step(params, xs[step], feedback, state, episode_starts[step])
+            feature, state = self.step(params, xs[step], feedbacks.at(step), state, episode_starts[step])
             features.append(feature)
         return torch.stack(features), state
 

@@ -89,7 +89,13 @@ class PlasticPolicy(BasePolicy):
             steps_per_trial=steps_per_trial,
         )
         features = self.network.output_size
-        self.action_head = _linear(features, self.distribution.head_size, action_head_scale, generator)
+        if not self.network.has_readout:
+            self.action_head = _linear(features, self.distribution.head_size, action_head_scale, generator)
+        elif features != self.distribution.head_size:
+            raise SpaceError(
+                f"a {self.network_config['kind']} network chooses among {features} outputs of its own, but the actions "
+                f"{action_space} need {self.distribution.head_size}"
+            )
         self.value_head = _linear(features, 1, 1.0, generator)
         if self.distribution.has_scale:
             self.log_std = nn.Parameter(torch.full((self.distribution.head_size,), float(initial_log_std)))
@@ -113,7 +119,22 @@ class PlasticPolicy(BasePolicy):
             reward=observations[..., layout.reward[0]],
             trial_start=observations[..., layout.trial_start[0]] > 0.5,
             valid=~episode_starts,
+            label=None if layout.label is None else observations[..., layout.label[0] : layout.label[1]],
         )
+
+    def head(self, params: Params, features: Tensor) -> Tensor:
+        """Parameters `(.., B, H)` of the action distribution, from features `(.., B, O)`."""
+        if self.network.has_readout:
+            return self.network.readout(_of(params, "network."), features)
+        return _apply(params, "action_head", features)
+
+    def acting_parameters(self) -> list[str]:
+        """Dotted names of the trainable parameters that actions depend on: all but those of the value head."""
+        return [
+            name
+            for name, parameter in self.named_parameters()
+            if parameter.requires_grad and not name.startswith("value_head.")
+        ]
 
     def features(
         self, params: Params, observation: Tensor, state: State, episode_start: Tensor
@@ -135,7 +156,7 @@ class PlasticPolicy(BasePolicy):
             noise: `(.., B, noise_size)`, from `distribution.draw_noise`.
         """
         features, state = self.features(params, observation, state, episode_start)
-        head = _apply(params, "action_head", features)
+        head = self.head(params, features)
         if noise is None:
             return self.distribution.mode(head), state
         return self.distribution.sample(head, params.get("log_std"), noise), state
@@ -169,7 +190,7 @@ class PlasticPolicy(BasePolicy):
         feedbacks = self.feedback(observations, episode_starts)
         features, _ = self.network.unroll(network, observations, feedbacks, state, episode_starts, recorded=recorded)
         values = _apply(params, "value_head", features).squeeze(-1)
-        head = _apply(params, "action_head", features)
+        head = self.head(params, features)
         return Evaluation(values, *self.distribution.evaluate(head, params.get("log_std"), actions))
 
     # --- stable-baselines3's interface -----------------------------------------------------------------------------

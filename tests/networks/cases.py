@@ -76,7 +76,7 @@ def make_case(
 
 
 def at(feedbacks: Feedback, step: int) -> Feedback:
-    return Feedback(*(entry[step] for entry in feedbacks))
+    return feedbacks.at(step)
 
 
 def run_steps(case: Case, recorded: Any = None) -> tuple[Tensor, State]:

@@ -30,7 +30,7 @@ def iteration(steps, recorded):
         acting = state
         with torch.no_grad():
             for step in range(steps):
-                feedback = Feedback(*(entry[step] for entry in feedbacks))
+                feedback = feedbacks.at(step)
                 _, acting = network.step(params, xs[step], feedback, acting, no[step])
                 recording.append(acting)
     features, _ = network.unroll(params, xs, feedbacks, state, no, recording)

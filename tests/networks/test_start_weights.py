@@ -1,0 +1,67 @@
+"""Start weights drawn from keys: their distribution, their independence, and what they depend on."""
+
+from __future__ import annotations
+
+import torch
+
+from plastic_rl.networks.start_weights import draw_keys, next_keys, normal_weights, uniform_numbers, uniform_weights
+
+
+def reference(state: int, count: int) -> list[int]:
+    """SplitMix64 in Python's whole numbers: the outputs after `state`."""
+    outputs, mask = [], 2**64 - 1
+    for index in range(1, count + 1):
+        bits = (state + index * 0x9E3779B97F4A7C15) & mask
+        bits = ((bits ^ (bits >> 30)) * 0xBF58476D1CE4E5B9) & mask
+        bits = ((bits ^ (bits >> 27)) * 0x94D049BB133111EB) & mask
+        outputs.append(bits ^ (bits >> 31))
+    return outputs
+
+
+def test_the_successor_of_a_key_is_that_of_splitmix64() -> None:
+    # The published first output for the seed 0.
+    assert reference(0, 1) == [0xE220A8397B1DCDAF]
+    for key in (0, 1, 2**61 + 12345):
+        expected = reference(key, 1)[0]
+        found = int(next_keys(torch.tensor([key]), torch.tensor([True])))
+        assert found % 2**64 == expected
+
+
+def test_numbers_have_the_moments_of_their_distribution_and_no_correlations() -> None:
+    keys = draw_keys(200, torch.Generator().manual_seed(0))
+    weights = normal_weights(keys, 0, (100, 50)).double()
+    count = weights.numel()
+    assert abs(weights.mean()) < 4 / count**0.5
+    assert abs(weights.square().mean() - 1) < 4 * 2**0.5 / count**0.5
+    assert abs(weights.pow(4).mean() - 3) < 4 * 96**0.5 / count**0.5
+    flat = weights.reshape(200, -1)
+    neighbours = (flat[:, 1:] * flat[:, :-1]).mean()
+    lifetimes = (flat[1:] * flat[:-1]).mean()
+    streams = (normal_weights(keys, 1, (100, 50)).double() * weights).mean()
+    successors = (normal_weights(next_keys(keys, keys > 0), 0, (100, 50)).double() * weights).mean()
+    for correlation in (neighbours, lifetimes, streams, successors):
+        assert abs(correlation) < 4 / count**0.5
+    uniform = uniform_weights(keys, 2, (100, 50)).double()
+    assert uniform.abs().max() < 1
+    assert abs(uniform.square().mean() - 1 / 3) < 4 * (4 / 45) ** 0.5 / count**0.5
+
+
+def test_neighbouring_keys_give_independent_numbers() -> None:
+    flat = uniform_numbers(torch.arange(1000), 0, 1000) - 0.5
+    assert abs((flat[1:] * flat[:-1]).mean()) < 4 / 12 / 1e6**0.5
+
+
+def test_numbers_depend_on_the_key_alone_not_on_its_company() -> None:
+    keys = torch.tensor([[5, 9], [9, 5]])
+    weights = normal_weights(keys, 3, (4,))
+    assert weights.shape == (2, 2, 4)
+    assert torch.equal(weights[0, 0], weights[1, 1])
+    assert torch.equal(weights[0, 1], normal_weights(torch.tensor([9]), 3, (4,))[0])
+
+
+def test_only_lifetimes_that_start_get_new_keys() -> None:
+    keys = torch.tensor([5, 5, 6])
+    later = next_keys(keys, torch.tensor([True, False, True]))
+    assert later[1] == 5
+    assert later[0] != 5
+    assert later[2] not in {6, int(later[0])}
