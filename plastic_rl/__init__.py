@@ -45,6 +45,8 @@ for _name, _module in (
     ("BernoulliBandit", "bernoulli_bandit"),
     ("ReversalBandit", "reversal_bandit"),
     ("GridMaze", "grid_maze"),
+    ("Classification", "classification"),
+    ("SupervisedClassification", "classification"),
 ):
     gymnasium.register(
         id=f"plastic_rl/{_name}-v0",

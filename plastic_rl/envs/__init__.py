@@ -8,6 +8,12 @@ Data flow: task source -> environment -> observation with feedback -> agent -> a
 from __future__ import annotations
 
 from plastic_rl.envs.bernoulli_bandit import BernoulliBanditEnv, BernoulliBanditVectorEnv
+from plastic_rl.envs.classification import (
+    ClassificationEnv,
+    ClassificationVectorEnv,
+    SupervisedClassificationEnv,
+    SupervisedClassificationVectorEnv,
+)
 from plastic_rl.envs.grid_maze import GridMazeEnv, GridMazeVectorEnv
 from plastic_rl.envs.lifetime import Lifetime
 from plastic_rl.envs.make import make_vector
@@ -21,6 +27,8 @@ from plastic_rl.envs.task_vector_env import Outcome, TaskVectorEnv
 __all__ = [
     "BernoulliBanditEnv",
     "BernoulliBanditVectorEnv",
+    "ClassificationEnv",
+    "ClassificationVectorEnv",
     "GridMazeEnv",
     "GridMazeVectorEnv",
     "Lifetime",
@@ -30,6 +38,8 @@ __all__ = [
     "RowOptions",
     "RowVectorEnv",
     "ScalarVectorEnv",
+    "SupervisedClassificationEnv",
+    "SupervisedClassificationVectorEnv",
     "TaskEnv",
     "TaskVectorEnv",
     "load_entry_point_plugins",

@@ -86,6 +86,7 @@ class TaskVectorEnv(RowVectorEnv):
         feature_high: Highest value of each family feature, `(F,)`.
         reward_range: Bounds of the reward column (the observed reward is clipped to them, the real one is not).
         steps_per_trial: Length of every trial, None where it varies.
+        label_size: Classes K of the label column, in environments that teach; the family writes `_label_columns`.
         options: See `RowOptions`.
 
     Raises:
@@ -107,6 +108,7 @@ class TaskVectorEnv(RowVectorEnv):
         feature_high: npt.ArrayLike = (),
         reward_range: tuple[float, float] = (0.0, 1.0),
         steps_per_trial: int | None = None,
+        label_size: int = 0,
         options: RowOptions,
     ) -> None:
         if steps < 1:
@@ -114,11 +116,11 @@ class TaskVectorEnv(RowVectorEnv):
         check_size(num_envs, steps)
         codec = ActionCodec(action_space)
         lows, highs = (np.asarray(bound, dtype=np.float32) for bound in (feature_low, feature_high))
-        feedback = FeedbackLayout.after(lows.size, codec.size)
+        feedback = FeedbackLayout.after(lows.size, codec.size, label_size)
         low, high = reward_range
         space = spaces.Box(
-            np.concatenate([lows, codec.low, [low, 0.0, 0.0]]).astype(np.float32),
-            np.concatenate([highs, codec.high, [high, 1.0, 1.0]]).astype(np.float32),
+            np.concatenate([lows, codec.low, [low, 0.0, 0.0], np.zeros(label_size)]).astype(np.float32),
+            np.concatenate([highs, codec.high, [high, 1.0, 1.0], np.ones(label_size)]).astype(np.float32),
             dtype=np.float32,
         )
         super().__init__(
@@ -135,12 +137,13 @@ class TaskVectorEnv(RowVectorEnv):
         self.time: IntArray = np.zeros(num_envs, dtype=np.int64)
         self.returns: FloatArray = np.zeros(num_envs)
         self._reward_range = reward_range
-        self._buffer: Observations = np.zeros((num_envs, lows.size + codec.size + 3), dtype=np.float32)
+        self._buffer: Observations = np.zeros((num_envs, feedback.stop), dtype=np.float32)
         self._features = self._buffer[:, : feedback.start]
         self._action_columns = self._buffer[:, slice(*feedback.action)]
         self._reward_column = self._buffer[:, feedback.reward[0]]
         self._trial_column = self._buffer[:, feedback.trial_start[0]]
         self._time_column = self._buffer[:, feedback.time[0]]
+        self._label_columns = self._buffer[:, slice(*feedback.label)] if feedback.label else None
 
     # The hooks of a family ----------------------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ from plastic_rl.tasks.agents import RandomAgent, SeededAgent, as_rows
 from plastic_rl.tasks.base import STANDARD_SPLITS, Agent, Params, ReferenceAgent, Task, TaskDistribution, number_of
 from plastic_rl.tasks.bernoulli_bandit import BernoulliBanditTasks
 from plastic_rl.tasks.catalog import DISTRIBUTIONS, distribution_for, register_distribution
+from plastic_rl.tasks.classification import ClassificationTasks, SupervisedClassificationTasks
 from plastic_rl.tasks.grid_maze import GridMazeTasks
 from plastic_rl.tasks.reversal_bandit import ReversalBanditTasks
 from plastic_rl.tasks.seeds import SeedTasks
@@ -19,6 +20,8 @@ for _env_id, _factory in (
     ("plastic_rl/BernoulliBandit-v0", BernoulliBanditTasks),
     ("plastic_rl/ReversalBandit-v0", ReversalBanditTasks),
     ("plastic_rl/GridMaze-v0", GridMazeTasks),
+    ("plastic_rl/Classification-v0", ClassificationTasks),
+    ("plastic_rl/SupervisedClassification-v0", SupervisedClassificationTasks),
 ):
     register_distribution(_env_id, _factory)
 
@@ -27,6 +30,7 @@ __all__ = [
     "STANDARD_SPLITS",
     "Agent",
     "BernoulliBanditTasks",
+    "ClassificationTasks",
     "GridMazeTasks",
     "Params",
     "RandomAgent",
@@ -34,6 +38,7 @@ __all__ = [
     "ReversalBanditTasks",
     "SeedTasks",
     "SeededAgent",
+    "SupervisedClassificationTasks",
     "Task",
     "TaskDistribution",
     "TaskSource",

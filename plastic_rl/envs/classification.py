@@ -1,0 +1,281 @@
+"""Classification as a bandit, and its supervised twin."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Unpack
+
+import numpy as np
+import numpy.typing as npt
+from gymnasium import spaces
+
+from plastic_rl.envs import drawing
+from plastic_rl.envs.row_vector_env import Array, FloatArray, IntArray, Observations, RowOptions
+from plastic_rl.envs.task_env import TaskEnv
+from plastic_rl.envs.task_vector_env import Outcome, TaskVectorEnv
+from plastic_rl.errors import ConfigError
+from plastic_rl.tasks.base import Task
+from plastic_rl.tasks.classification import REWARDS, ClassificationTasks, SupervisedClassificationTasks
+from plastic_rl.tasks.data import FEATURE_LIMIT, DataSet, stream_order
+
+PROBES: tuple[int, ...] = (500, 1000, 4000)
+"""After how many samples "accuracy after n" is taken, as far as a lifetime has them."""
+
+
+class ClassificationVectorEnv(TaskVectorEnv):
+    """Samples of an unknown data set one by one: choose a class, and learn only whether it was the right one.
+
+    The agent must find out within the lifetime what every data set calls its classes and where they lie: a task is a
+    data set that it has never met. No label is ever shown, a wrong answer does not say what would have been right.
+
+    **Observation** (Box, F + K + 3 columns): the F features of the present sample, standardised by the mean and
+    deviation of the samples that this lifetime may stream and cut at +-5; previous class chosen, one-hot (K); previous
+    reward; trial_start (always 1); t/T.
+
+    **Actions** (Discrete K): the class.
+
+    **Reward**: 1 if it is the sample's, else 0 (`reward="pm1"`: else -1). With `delay=d` a reward comes d steps late
+    (nothing at the first d steps; the last d never come). `info["expected_reward"]` is what this action earns, whenever
+    it comes.
+
+    **Trial**: one sample. **End**: terminated after `steps` samples.
+
+    **Tasks**: see `ClassificationTasks`. The data follow from the task, the order of the samples from the row's noise.
+
+    **Limits**: random 1/K; accuracy .9925 on D, D1, D2 and D8c, where 1% of the labels are drawn anew.
+
+    **Source**: data D of Joosten 2021, section 5.1.
+
+    Args:
+        num_envs: Number of rows, `B`. Rows that live the same task share its data.
+        data: What to classify: `"D"`, `"D1"`, `"D2"`, `"D8c"`, `"digits"`, `"iris"`, `"wine"`, `"breast_cancer"`,
+            `"gaussian_mixture"`, `"digits_few_shot"`, or a mapping, see `plastic_rl.tasks.data_sources.data_source`.
+        steps: Samples in a lifetime, n. Data with fewer samples are gone through again, in another order.
+        epochs: How often a lifetime shows each sample.
+        reward: `"01"` or `"pm1"`.
+        delay: Steps by which rewards come late, d.
+        samples: `"stream"`; or `"held_out"`: the same tasks show samples that their streams do not hold, always in one
+            order, and the feedback columns stay 0, so that there is nothing to learn from.
+        options: See `RowOptions`.
+    """
+
+    state_arrays: ClassVar[tuple[str, ...]] = ("_order_keys", "_due", "_seen", "_right", "_last")
+    tasks_class: ClassVar[type[ClassificationTasks]] = ClassificationTasks
+
+    def __init__(
+        self,
+        num_envs: int = 1,
+        *,
+        data: str | Mapping[str, Any] = "D",
+        steps: int = 1000,
+        epochs: int = 1,
+        reward: str = "01",
+        delay: int = 0,
+        samples: str = "stream",
+        **options: Unpack[RowOptions],
+    ) -> None:
+        given = options.get("distribution")
+        distribution = given or self.tasks_class(data, steps, epochs, reward, delay, samples)
+        if not isinstance(distribution, ClassificationTasks):
+            raise ConfigError(f"{type(self).__name__} needs ClassificationTasks, got {type(distribution).__name__}")
+        source = distribution.source
+        limits = np.full(source.features, FEATURE_LIMIT)
+        super().__init__(
+            num_envs,
+            distribution=distribution,
+            action_space=spaces.Discrete(source.classes),
+            steps=steps,
+            feature_low=-limits,
+            feature_high=limits,
+            reward_range=REWARDS[reward],
+            steps_per_trial=1,
+            label_size=source.classes if self.tasks_class.teaches else 0,
+            options=options,
+        )
+        self.metadata["accuracy_after"] = tuple(sorted({*(n for n in PROBES if n < steps), steps}))
+        self.metadata["held_out"] = source.held_out
+        self.source = source
+        self.epochs = epochs
+        self.delay = delay
+        self.streams = samples == "stream"
+        self._wrong, self._right_pays = REWARDS[reward]
+        self._one_hot = np.eye(source.classes, dtype=np.float32)
+        rows = num_envs
+        self._pool: Array = np.zeros((0, source.features))
+        self._slots: dict[tuple[Any, ...], int] = {}
+        self._slot_of_row: IntArray = np.full(rows, -1, dtype=np.int64)
+        self._places: IntArray = np.zeros((rows, steps + 1), dtype=np.int64)
+        self._labels: IntArray = np.zeros((rows, steps + 1), dtype=np.int64)
+        self._mean: FloatArray = np.zeros((rows, source.features))
+        self._scale: FloatArray = np.ones((rows, source.features))
+        self._order_keys: IntArray = np.zeros(rows, dtype=np.int64)
+        self._due: FloatArray = np.zeros((rows, delay))
+        self._seen: IntArray = np.zeros((rows, source.classes), dtype=np.int64)
+        self._right: IntArray = np.zeros((rows, source.classes), dtype=np.int64)
+        self._last: IntArray = np.full(rows, -1, dtype=np.int64)
+
+    # Data -----------------------------------------------------------------------------------------------------------
+
+    def begin_rows(self, rows: IntArray, tasks: Sequence[Task], generators: Sequence[np.random.Generator]) -> None:
+        """See `TaskVectorEnv`; one number of the noise is the key of the order of the samples."""
+        self._order_keys[rows] = [int(generator.integers(2**62)) for generator in generators]
+        self._due[rows] = 0.0
+        self._seen[rows] = 0
+        self._right[rows] = 0
+        self._last[rows] = -1
+        self._lay_out(rows, tasks)
+
+    def _lay_out(self, rows: IntArray, tasks: Sequence[Task]) -> None:
+        """Fetch the data of `tasks` (each task once) and lay the samples of each lifetime out in its order."""
+        known: dict[tuple[Any, ...], DataSet] = {}
+        orders: dict[tuple[Any, ...], tuple[IntArray, IntArray]] = {}
+        named = [(task.family, task.split, task.index, task.seed, tuple(task.params.items())) for task in tasks]
+        for name, task in zip(named, tasks, strict=True):
+            if name not in known:
+                known[name] = self._tasks_of().data_set(task)
+        offsets = self._stored(rows, known)
+        for row, name in zip(rows.tolist(), named, strict=True):
+            data, key = known[name], int(self._order_keys[row])
+            if (name, key) not in orders:
+                orders[name, key] = self._sequence(data, key)
+            places, labels = orders[name, key]
+            np.add(places, offsets[name], out=self._places[row])
+            self._labels[row] = labels
+            self._mean[row] = data.mean
+            self._scale[row] = data.scale
+            self._slot_of_row[row] = self._slots.get(name, -1)
+
+    def _tasks_of(self) -> ClassificationTasks:
+        assert isinstance(self.distribution, ClassificationTasks)
+        return self.distribution
+
+    def _stored(self, rows: IntArray, known: Mapping[tuple[Any, ...], DataSet]) -> dict[tuple[Any, ...], int]:
+        """Put the features of data sets into the pool; return where each begins."""
+        if self.source.shared:
+            self._pool = next(iter(known.values())).features
+            return dict.fromkeys(known, 0)
+        others = np.ones(self.num_envs, dtype=np.bool_)
+        others[rows] = False
+        in_use = set(self._slot_of_row[others].tolist())
+        self._slots = {name: slot for name, slot in self._slots.items() if slot in in_use or name in known}
+        fresh = [name for name in known if name not in self._slots]
+        size = len(next(iter(known.values())).features)
+        taken = set(self._slots.values())
+        capacity = len(self._pool) // size
+        free = [slot for slot in range(len(taken) + len(fresh)) if slot not in taken][: len(fresh)]
+        needed = max(free, default=-1) + 1
+        if needed > capacity:
+            grown = np.zeros((needed * size, self.source.features), dtype=np.float32)
+            grown[: len(self._pool)] = self._pool
+            self._pool = grown
+        for name, slot in zip(fresh, free, strict=True):
+            self._slots[name] = slot
+            self._pool[slot * size : (slot + 1) * size] = known[name].features
+        return {name: self._slots[name] * size for name in known}
+
+    def _sequence(self, data: DataSet, key: int) -> tuple[IntArray, IntArray]:
+        """Samples that a lifetime shows, by their place in `data.features`, and their labels, `(steps + 1,)` each."""
+        if self.streams:
+            generator = np.random.Generator(np.random.PCG64(key))
+            order = stream_order(data, self.steps, self.epochs, generator)
+            members, labels = data.stream, data.stream_labels
+        else:
+            order = np.arange(self.steps) % len(data.held_out)
+            members, labels = data.held_out, data.held_out_labels
+        # The observation after the last step shows a sample too, which nobody answers.
+        order = np.append(order, order[0])
+        return members[order], labels[order]
+
+    # Hooks ----------------------------------------------------------------------------------------------------------
+
+    def write_features(self, features: Observations) -> None:
+        """See `TaskVectorEnv`: the present sample, standardised."""
+        shown = self._pool[self._places[self._all_rows, self.time]] - self._mean
+        shown *= self._scale
+        np.maximum(shown, -FEATURE_LIMIT, out=shown)
+        np.minimum(shown, FEATURE_LIMIT, out=features, casting="same_kind")
+
+    def transition(self, actions: Array) -> Outcome:
+        """See `TaskVectorEnv`."""
+        label = self._labels[self._all_rows, self.time]
+        right = actions == label
+        earned = np.where(right, self._right_pays, self._wrong)
+        self._seen[self._all_rows, label] += 1
+        self._right[self._all_rows, label] += right
+        self._last[:] = actions
+        reward = earned.copy()
+        if self.delay:
+            place = self.time % self.delay
+            reward = self._due[self._all_rows, place]
+            self._due[self._all_rows, place] = earned
+        if self._label_columns is not None:
+            self._label_columns[:] = self._one_hot[label]
+        return Outcome(reward, np.ones(self.num_envs, dtype=np.bool_), earned)
+
+    def _observe(self) -> Observations:
+        observations = super()._observe()
+        if not self.streams:
+            observations[:, self.feedback.start :] = 0.0
+        return observations
+
+    def privileged(self) -> dict[str, Array]:
+        """The label of the present sample, `(B,)`, and the classes that exist."""
+        return {"label": self._labels[self._all_rows, self.time]}
+
+    def set_family_state(self, state: Mapping[str, Any]) -> None:
+        """See `TaskVectorEnv`; the order of the samples follows from its key."""
+        super().set_family_state(state)
+        if self._tasks:
+            self._lay_out(self._all_rows, self._tasks)
+
+    # Pictures -------------------------------------------------------------------------------------------------------
+
+    def _shares(self, row: int) -> FloatArray:
+        """Share of each class's samples that were answered rightly, `(K,)`."""
+        return np.asarray(self._right[row] / np.maximum(self._seen[row], 1), dtype=np.float64)
+
+    def text(self, row: int) -> str:
+        """See `TaskVectorEnv`: for each class the share of right answers so far, and a mark at the one chosen last."""
+        lines = [drawing.headline(self.time[row], self.steps, self.returns[row])]
+        for label, share in enumerate(self._shares(row)):
+            mark = ">" if label == self._last[row] else " "
+            seen = self._seen[row, label]
+            lines.append(f"{mark} class {label:<3d} right {share:.2f} {drawing.text_bar(share)} {seen} seen")
+        return "\n".join(lines)
+
+    def frame(self, row: int) -> npt.NDArray[np.uint8]:
+        """See `TaskVectorEnv`: a bar for each class's share of right answers, how often it came below."""
+        return drawing.bars(
+            self._shares(row),
+            labels=[str(seen) for seen in self._seen[row]],
+            chosen=int(self._last[row]),
+            paid=bool(self._reward_column[row] > 0),
+            head=f"{self.time[row]}/{self.steps} R {self.returns[row]:.0f}",
+        )
+
+
+class SupervisedClassificationVectorEnv(ClassificationVectorEnv):
+    """`ClassificationVectorEnv` that teaches: K more columns hold the label of the previous sample, one-hot.
+
+    Only agents that are meant to learn from labels belong here. Everything else is that environment's: the tasks, the
+    order of the samples, the rewards (which may be late; labels never are), the arguments.
+
+    **Observation** (Box, F + 2 K + 3 columns): as there, then the label of the previous sample, one-hot (K); at the
+    first step zeros. `metadata["feedback"]["label"]` says where.
+
+    **Actions, reward, trial, end, tasks, limits, source**: as there.
+    """
+
+    tasks_class = SupervisedClassificationTasks
+
+
+class ClassificationEnv(TaskEnv):
+    """One row of `ClassificationVectorEnv`, which documents it."""
+
+    vector_class = ClassificationVectorEnv
+
+
+class SupervisedClassificationEnv(TaskEnv):
+    """One row of `SupervisedClassificationVectorEnv`, which documents it."""
+
+    vector_class = SupervisedClassificationVectorEnv
