@@ -13,6 +13,8 @@ from plastic_rl.errors import ConfigError
 from plastic_rl.networks.base import PlasticNetwork
 from plastic_rl.networks.plastic_rnn import PlasticRNN, PlasticRNNConfig
 from plastic_rl.networks.recurrent import GRU, LSTM, GRUConfig, LSTMConfig, PlainRNN, RNNConfig
+from plastic_rl.networks.rule_table import RuleTableNetwork
+from plastic_rl.networks.rule_table_config import RuleTableConfig
 from plastic_rl.registry import Registry
 
 
@@ -69,6 +71,19 @@ NETWORKS.register("plastic_rnn", NetworkEntry(PlasticRNNConfig, _plain(PlasticRN
 NETWORKS.register("rnn", NetworkEntry(RNNConfig, _plain(PlainRNN)))
 NETWORKS.register("gru", NetworkEntry(GRUConfig, _plain(GRU)))
 NETWORKS.register("lstm", NetworkEntry(LSTMConfig, _plain(LSTM)))
+
+
+def _rule_table(
+    config: Any,
+    input_size: int,
+    action_size: int,
+    generator: torch.Generator | None,
+    steps_per_trial: int | None,
+) -> PlasticNetwork:
+    return RuleTableNetwork(config, input_size, action_size, generator)
+
+
+NETWORKS.register("rule_table", NetworkEntry(RuleTableConfig, _rule_table))
 
 
 def make_network(
