@@ -7,6 +7,7 @@ Data flows from the policy, which cuts the feedback out of the observation, thro
 from __future__ import annotations
 
 from plastic_rl.networks.base import Feedback, Params, PlasticNetwork, Recording, State, StateEntry
+from plastic_rl.networks.feed_forward import PlasticFeedForward, PlasticFeedForwardConfig
 from plastic_rl.networks.plastic_rnn import PlasticRNN, PlasticRNNConfig
 from plastic_rl.networks.recurrent import GRU, LSTM, GRUConfig, LSTMConfig, PlainRNN, RNNConfig
 from plastic_rl.networks.registry import NETWORKS, BuildNetwork, NetworkEntry, make_network
@@ -22,6 +23,8 @@ __all__ = [
     "NetworkEntry",
     "Params",
     "PlainRNN",
+    "PlasticFeedForward",
+    "PlasticFeedForwardConfig",
     "PlasticNetwork",
     "PlasticRNN",
     "PlasticRNNConfig",

@@ -11,6 +11,7 @@ import torch
 from plastic_rl.config import ConfigModel, validate
 from plastic_rl.errors import ConfigError
 from plastic_rl.networks.base import PlasticNetwork
+from plastic_rl.networks.feed_forward import PlasticFeedForward, PlasticFeedForwardConfig
 from plastic_rl.networks.plastic_rnn import PlasticRNN, PlasticRNNConfig
 from plastic_rl.networks.recurrent import GRU, LSTM, GRUConfig, LSTMConfig, PlainRNN, RNNConfig
 from plastic_rl.networks.rule_table import RuleTableNetwork
@@ -68,6 +69,7 @@ def _plain(network: Any) -> BuildNetwork:
 
 
 NETWORKS.register("plastic_rnn", NetworkEntry(PlasticRNNConfig, _plain(PlasticRNN)))
+NETWORKS.register("plastic_feed_forward", NetworkEntry(PlasticFeedForwardConfig, PlasticFeedForward))
 NETWORKS.register("rnn", NetworkEntry(RNNConfig, _plain(PlainRNN)))
 NETWORKS.register("gru", NetworkEntry(GRUConfig, _plain(GRU)))
 NETWORKS.register("lstm", NetworkEntry(LSTMConfig, _plain(LSTM)))

@@ -8,6 +8,7 @@ a parameter. Shapes end in `(B, O)`, `(B, I)` or `(B, O, I)`: a population axis 
 from __future__ import annotations
 
 from plastic_rl.plasticity.bounds import BOUNDS, NORMALISATIONS, Bound, Normalisation
+from plastic_rl.plasticity.coefficients import ABCD, BCM, Delta, General, PresynapticallyGated
 from plastic_rl.plasticity.eligibility import ELIGIBILITIES, Eligibility
 from plastic_rl.plasticity.gains import GainConfig, GainOverride, Parameter
 from plastic_rl.plasticity.modulators import MODULATORS, Modulator
@@ -16,6 +17,8 @@ from plastic_rl.plasticity.synapse import Synapse
 from plastic_rl.plasticity.terms import TERMS, Term
 
 __all__ = [
+    "ABCD",
+    "BCM",
     "BOUNDS",
     "ELIGIBILITIES",
     "GAINS",
@@ -24,12 +27,15 @@ __all__ = [
     "RULES",
     "TERMS",
     "Bound",
+    "Delta",
     "Eligibility",
     "GainConfig",
     "GainOverride",
+    "General",
     "Modulator",
     "Normalisation",
     "Parameter",
+    "PresynapticallyGated",
     "Synapse",
     "SynapseConfig",
     "SynapseOverrides",

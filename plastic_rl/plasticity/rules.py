@@ -39,7 +39,7 @@ def check_part(field: str | None, value: str | None) -> str | None:
 class SynapseConfig(ConfigModel):
     """One synapse, complete: `F <- normalise(bound(rho F, G S))`, used as `W0 + alpha F`."""
 
-    term: str = Field("hebb", description="What pre- and postsynaptic activity do to a synapse: hebb, oja.")
+    term: str = Field("hebb", description="What pre- and postsynaptic activity do to a synapse: hebb, oja, abcd, ...")
     modulator: str = Field("constant", description="What gates the change: constant (eta), simple, fan_out, reward.")
     eligibility: str = Field("none", description="What the modulator gates: this step's change (none), or a trace.")
     bound: str = Field("none", description="What bounds the trace: none, hard_clip, soft_clip.")
@@ -58,6 +58,10 @@ class SynapseConfig(ConfigModel):
         GainConfig(granularity="scalar", low=0.1, high=0.1, trainable=True),
         description="Rate of the eligibility trace, where there is one.",
     )
+    coefficients: GainConfig = Field(
+        GainConfig(granularity="scalar", low=0.0, high=0.0, trainable=True),
+        description="Granularity and start values of the term's own coefficients, where it has some (abcd, general).",
+    )
 
     @field_validator(*_PARTS, mode="after")
     @classmethod
@@ -69,7 +73,9 @@ class SynapseOverrides(ConfigModel):
     """A rule by name, and changes to its parts; a part left out stays as the rule has it."""
 
     rule: str = Field("backpropamine_simple", description="Name of a rule; the other keys change parts of it.")
-    term: str | None = Field(None, description="What pre- and postsynaptic activity do to a synapse: hebb, oja.")
+    term: str | None = Field(
+        None, description="What pre- and postsynaptic activity do to a synapse: hebb, oja, abcd, ..."
+    )
     modulator: str | None = Field(None, description="What gates the change: constant (eta), simple, fan_out, reward.")
     eligibility: str | None = Field(
         None, description="What the modulator gates: this step's change (none), or a trace."
@@ -83,6 +89,7 @@ class SynapseOverrides(ConfigModel):
     alpha: GainOverride = Field(GainOverride(), description="Changes to the gain alpha: how much of the trace is used.")
     eta: GainOverride = Field(GainOverride(), description="Changes to the plasticity rate eta.")
     eta_eligibility: GainOverride = Field(GainOverride(), description="Changes to the rate of the eligibility trace.")
+    coefficients: GainOverride = Field(GainOverride(), description="Changes to the term's own coefficients.")
 
     @field_validator("rule", mode="after")
     @classmethod
@@ -113,16 +120,18 @@ class SynapseOverrides(ConfigModel):
             for name in SynapseConfig.model_fields
             if (value := getattr(self, name)) is not None and not isinstance(value, GainOverride)
         }
-        gains = {name: getattr(self, name).applied_to(getattr(rule, name)) for name in GAINS}
+        gains = {name: getattr(self, name).applied_to(getattr(rule, name)) for name in _GAIN_FIELDS}
         return rule.model_copy(update=changes | gains)
 
 
 GAINS = ("alpha", "eta", "eta_eligibility")
+_GAIN_FIELDS = (*GAINS, "coefficients")
 
 RULES: Registry[SynapseConfig] = Registry("rule")
 """Papers' rules by name; each row of the docs' table of plastic recurrent rules is one."""
 
 _ONE = GainConfig(granularity="scalar", low=1.0, high=1.0, trainable=True)
+_WHOLE = GainConfig(granularity="scalar", low=1.0, high=1.0, trainable=False)
 _ZERO = GainConfig(granularity="scalar", low=0.0, high=0.0, trainable=False)
 
 RULES.register("differentiable_plasticity", SynapseConfig(decay=True))
@@ -136,4 +145,19 @@ RULES.register("reward_gated", SynapseConfig(modulator="reward", bound="hard_cli
 RULES.register(
     "reward_gated_retroactive", SynapseConfig(modulator="reward", eligibility="trace", bound="hard_clip", eta=_ONE)
 )
+RULES.register(
+    "abcd",
+    SynapseConfig(
+        term="abcd",
+        normalise="layer_maximum",
+        alpha=_WHOLE,
+        eta=GainConfig(granularity="synapse", low=0.1, high=0.1, trainable=True),
+        coefficients=GainConfig(granularity="synapse", low=-0.1, high=0.1, trainable=True),
+    ),
+)
+# The next three would grow without bound where pre, post and weight feed each other; BCM's threshold sees to itself.
+RULES.register("general", SynapseConfig(term="general", bound="hard_clip"))
+RULES.register("presynaptically_gated", SynapseConfig(term="presynaptically_gated", bound="hard_clip"))
+RULES.register("delta", SynapseConfig(term="delta", bound="hard_clip"))
+RULES.register("bcm", SynapseConfig(term="bcm"))
 RULES.register("fixed", SynapseConfig(alpha=_ZERO, eta=_ZERO))

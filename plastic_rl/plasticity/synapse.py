@@ -59,7 +59,8 @@ class Synapse:
         if self.eligibility.has_trace:
             parameters["eta_eligibility"] = self.config.eta_eligibility.draw(self.post_size, self.pre_size, generator)
         parameters |= self.modulator.parameters(self.post_size, generator)
-        return parameters | self.term.parameters(self.post_size, self.pre_size, generator)
+        coefficients = self.config.coefficients
+        return parameters | self.term.parameters(self.post_size, self.pre_size, coefficients, generator)
 
     def state_entries(self) -> dict[str, tuple[int, ...]]:
         """Name and shape (without `B`) of the state: `trace` F, `eligibility` E, and the parts' own."""

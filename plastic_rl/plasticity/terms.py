@@ -1,7 +1,8 @@
 """Terms: what the activity of the two sides of a synapse did in one step, `D_t = term(pre, post, F_t)`.
 
 Outer products are post-by-pre, `(.., B, O, I)`. A new term is a subclass of `Term`, registered in `TERMS`; it may have
-parameters of its own (coefficients) and state of its own (a sliding threshold).
+parameters of its own (coefficients, whose granularity and start values the rule's `coefficients` give) and state of its
+own (a sliding threshold). Those with coefficients are in `plasticity.coefficients`.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from plastic_rl.plasticity.gains import Parameter
+from plastic_rl.plasticity.gains import GainConfig, Parameter
 from plastic_rl.registry import Registry
 
 
@@ -20,9 +21,17 @@ class Term(ABC):
     """What pre- and postsynaptic activity do to a synapse, before any gain."""
 
     def parameters(
-        self, post_size: int, pre_size: int, generator: torch.Generator | None = None
+        self, post_size: int, pre_size: int, coefficients: GainConfig, generator: torch.Generator | None = None
     ) -> dict[str, Parameter]:
-        """Coefficients that the outer loop may change, by name. None unless overridden."""
+        """Coefficients that the outer loop may change, by name. None unless overridden.
+
+        Args:
+            post_size: `O`.
+            pre_size: `I`.
+            coefficients: Granularity and start values that the rule gives the term's coefficients;
+                `coefficients.draw(post_size, pre_size, generator)` makes one of them.
+            generator: Draws the start values.
+        """
         return {}
 
     def state_entries(self, post_size: int, pre_size: int) -> dict[str, tuple[int, ...]]:

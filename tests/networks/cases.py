@@ -12,11 +12,41 @@ from torch import Tensor
 from plastic_rl.networks import Feedback, PlasticNetwork, State, make_network
 from plastic_rl.plasticity import RULES
 
-INPUTS, ACTIONS = 4, 2
+INPUTS, ACTIONS = 8, 2
 
-ALL: dict[str, dict[str, Any]] = {rule: {"kind": "plastic_rnn", "rule": rule} for rule in RULES} | {
-    kind: {"kind": kind} for kind in ("rnn", "gru", "lstm")
+FEED_FORWARD: dict[str, dict[str, Any]] = {
+    f"feed_forward_{rule}_{start}": {"kind": "plastic_feed_forward", "rule": rule, "start": start, "inputs": "all"}
+    for rule in ("abcd", "general", "bcm", "oja", "reward_gated", "reward_gated_retroactive", "fixed")
+    for start in ("random", "trained")
+    if (rule, start) != ("fixed", "random")
 }
+_TABLES: dict[str, Any] = {"kind": "rule_table", "cap": 3, "rounds": 2, "inputs": "all", "tables": "normal"}
+_ALL_LAYERS = {"input": True, "hidden": True, "output": True}
+RULE_TABLES: dict[str, dict[str, Any]] = {
+    "rule_table_label_free": _TABLES | {"plastic": _ALL_LAYERS, "gated": {"input": True, "hidden": True}},
+    "rule_table_cristian": _TABLES
+    | {
+        "recurrence": "cristian",
+        "activation": "tanh",
+        "presynaptic": {"input": False, "hidden": True},
+        "normalise": {"input": "none", "hidden": "outgoing_l2", "output": "incoming_l2"},
+        "plastic": _ALL_LAYERS,
+        "no_outcome": "zero_reward",
+        "update_without_outcome": True,
+        "surprise": True,
+    },
+    "rule_table_multiplicative": _TABLES
+    | {"update": "multiplicative", "when": "errors", "activation": "linear", "start_weights": {"output": "normal"}},
+    "rule_table_supervised": _TABLES | {"output_table": "supervised_chosen", "rounds": 0, "plastic": _ALL_LAYERS},
+    "rule_table_errors": _TABLES
+    | {"output_table": "supervised", "when": "errors", "inputs": "features", "activation": "sigmoid"},
+}
+ALL: dict[str, dict[str, Any]] = (
+    {rule: {"kind": "plastic_rnn", "rule": rule} for rule in RULES}
+    | {kind: {"kind": kind} for kind in ("rnn", "gru", "lstm")}
+    | FEED_FORWARD
+    | RULE_TABLES
+)
 FUSED = [
     "differentiable_plasticity",
     "oja",
@@ -59,19 +89,24 @@ def make_case(
         return torch.randn(*shape, generator=generator, dtype=dtype)
 
     params = {name: value.detach() + scale * normal(*value.shape) for name, value in network.named_parameters()}
-    for name in ("eta_eligibility", "reward_average_rate"):
-        if name in params:
-            params[name] = params[name].abs().clamp_max(0.9)
+    shares = {"eta_eligibility", "reward_average_rate", "bcm_rate"}
+    params |= {name: value.abs().clamp_max(0.9) for name, value in params.items() if name.split(".")[-1] in shares}
     if config.get("rule") == "fixed":
-        params["alpha"] = torch.zeros_like(params["alpha"])
+        params |= {name: torch.zeros_like(params[name]) for name in params if name.split(".")[-1] == "alpha"}
     starts = torch.rand(steps, batch, generator=generator) < start_rate
+    one_hot = torch.eye(ACTIONS, dtype=dtype)
+    supervised = str(config.get("output_table")).startswith("supervised")
     feedbacks = Feedback(
-        action=torch.zeros(steps, batch, ACTIONS, dtype=dtype),
+        action=one_hot[torch.arange(steps * batch).view(steps, batch) * 7 % 5 % ACTIONS],
         reward=normal(steps, batch),
         trial_start=starts | (torch.rand(steps, batch, generator=generator) < 2 * start_rate),
         valid=~starts,
+        label=one_hot[torch.arange(steps * batch).view(steps, batch) % 3 % ACTIONS] if supervised else None,
     )
-    state = {name: 0.5 * normal(*entry.shape) for name, entry in network.initial_state(batch).items()}
+    state = {
+        name: 0.5 * normal(*entry.shape) if entry.is_floating_point() else entry
+        for name, entry in network.initial_state(batch, generator).items()
+    }
     return Case(network, params, normal(steps, batch, INPUTS), feedbacks, starts, state)
 
 
@@ -95,9 +130,10 @@ def run_steps(case: Case, recorded: Any = None) -> tuple[Tensor, State]:
 def tracked(case: Case) -> tuple[Case, dict[str, Tensor]]:
     """The same case with fresh leaves for everything differentiable, and these by name."""
     params = {name: value.clone().requires_grad_() for name, value in case.params.items()}
-    state = {name: value.clone().requires_grad_() for name, value in case.state.items()}
+    state = {name: value.clone().requires_grad_(value.is_floating_point()) for name, value in case.state.items()}
     xs = case.xs.clone().requires_grad_()
-    leaves = {**params, **{f"initial {name}": value for name, value in state.items()}, "xs": xs}
+    initial = {f"initial {name}": value for name, value in state.items() if value.requires_grad}
+    leaves = {**params, **initial, "xs": xs}
     return Case(case.network, params, xs, case.feedbacks, case.starts, state), leaves
 
 
@@ -110,10 +146,10 @@ def gradients(loss: Tensor, leaves: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def weighted_sum(features: Tensor, state: State, seed: int = 1) -> Tensor:
-    """A loss that weighs every feature, and every entry of the final state, differently."""
+    """A loss that weighs every feature, and every number of the final state, differently (keys are no numbers)."""
     generator = torch.Generator().manual_seed(seed)
     total = features.new_zeros(())
-    for tensor in (features, *(state[name] for name in sorted(state))):
+    for tensor in (features, *(state[name] for name in sorted(state) if state[name].is_floating_point())):
         total = total + (tensor * torch.randn(tensor.shape, generator=generator, dtype=tensor.dtype)).sum()
     return total
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from plastic_rl.errors import ConfigError, UnknownNameError
 from plastic_rl.networks import NETWORKS, Feedback, make_network
+from plastic_rl.plasticity import RULES
 from tests.networks.cases import (
     ACTIONS,
     ALL,
@@ -23,6 +24,9 @@ from tests.networks.cases import (
     tracked,
     weighted_sum,
 )
+
+ACTIVITIES = {"activity", "cell", "presynaptic", "code", "preference"}
+"""State entries (before a dot) that change while plasticity is frozen."""
 
 everywhere = pytest.mark.parametrize("config", ALL.values(), ids=ALL.keys())
 
@@ -106,7 +110,7 @@ def test_a_population_is_its_individuals_stacked(config: dict[str, str]) -> None
         for step in range(4):
             feedback = Feedback(
                 *(
-                    torch.stack(entries)
+                    None if entries[0] is None else torch.stack(entries)
                     for entries in zip(*(at(case.feedbacks, step) for case in individuals), strict=True)
                 )
             )
@@ -132,10 +136,15 @@ def test_a_lifetime_that_starts_forgets_everything_and_disturbs_nobody(config: d
     feedback = Feedback(
         torch.zeros(5, ACTIONS), torch.ones(5, dtype=torch.float64), torch.zeros(5, dtype=torch.bool), ~start
     )
+    if case.feedbacks.label is not None:
+        feedback = feedback._replace(label=case.feedbacks.label[0])
     spoilt = {name: value.clone() for name, value in case.state.items()}
     for value in spoilt.values():
-        value[start] = torch.nan
-    newborn = case.network.initial_state(5)
+        if value.is_floating_point():
+            value[start] = torch.nan
+    # What is random in a newborn follows from its key: with the same one, it is the same newborn.
+    keys = {name: value for name, value in case.state.items() if name == "key"}
+    newborn = case.network.initial_state(5) | keys
     for grad in (True, False):
         with torch.set_grad_enabled(grad):
             mixed, mixed_state = case.network.step(case.params, case.xs[0], feedback, spoilt, start)
@@ -156,16 +165,15 @@ def test_a_lifetime_that_starts_forgets_everything_and_disturbs_nobody(config: d
 @everywhere
 def test_frozen_synapses_keep_their_state_while_activity_goes_on(config: dict[str, str]) -> None:
     case = make_case(config, start_rate=0)
-    activities = {"activity", "cell", "presynaptic"}
     with case.network.freeze_plasticity():
         features, state = run_steps(case)
         unrolled, _ = case.network.unroll(case.params, case.xs, case.feedbacks, case.state, case.starts)
     assert not case.network.plasticity_frozen
     torch.testing.assert_close(unrolled, features, atol=1e-9, rtol=0)
     for name, value in state.items():
-        assert torch.equal(value, case.state[name]) == (name not in activities)
+        assert torch.equal(value, case.state[name]) == (name.split(".")[0] not in ACTIVITIES)
     thawed, _ = run_steps(case)
-    assert torch.equal(thawed, features) == (not set(state) - activities)
+    assert torch.equal(thawed, features) == (not case.network.is_plastic)
 
 
 def test_thawing_restores_what_was_before_also_after_an_error() -> None:
@@ -192,8 +200,8 @@ def test_newborn_state(config: dict[str, str]) -> None:
     assert set(state) == set(network.state_entries())
     for name, entry in network.state_entries().items():
         assert state[name].shape == (3, *entry.shape)
-        assert state[name].dtype == torch.float32
-        assert not state[name].any()
+        assert state[name].dtype == (entry.dtype or torch.float32)
+        assert "key" in state or not state[name].any()
 
 
 @everywhere
@@ -212,7 +220,11 @@ def test_plasticity_parameters_are_trained_parameters(config: dict[str, str]) ->
     network = make_network({**config, "hidden_size": 6}, INPUTS, ACTIONS)
     trained = {name for name, parameter in network.named_parameters() if parameter.requires_grad}
     assert set(network.plasticity_parameters()) <= trained
-    assert ("alpha" in network.plasticity_parameters()) == (config.get("rule", "fixed") != "fixed")
+    gains = {name.split(".")[-1] for name in network.plasticity_parameters()}
+    if "rule" in config and config.get("start") != "random":
+        assert ("alpha" in gains) == RULES[config["rule"]].alpha.trainable
+    elif "rule" not in config and config["kind"] != "rule_table":
+        assert not gains
 
 
 @pytest.mark.parametrize("kind", NETWORKS)

@@ -26,7 +26,13 @@ Matrix = list[list[float]]
 # M = tanh(w y_1) with tanh(w) = .6: at y_1 = 1 it is .6; at y_1 = 1/2, tanh(w/2) = (1 - sqrt(1 - .36)) / .6 = 1/3.
 SIGNAL = {"modulator_weight": [[math.atanh(0.6), 0.0]], "modulator_bias": [0.0]}
 
-EXAMPLES: dict[str, tuple[dict[str, list[list[float]] | list[float]], list[float] | None, list[Matrix]]] = {
+# Oja's rule in the general form: theta[0,1,1] = 1, theta[1,2,0] = -1.
+THETA = [
+    [[[[float((i, j) == (1, 1)) if c == 0 else -float((c, i, j) == (1, 2, 0))]] for j in range(3)] for i in range(3)]
+    for c in range(3)
+]
+
+EXAMPLES: dict[str, tuple[Mapping[str, object], list[float] | None, list[Matrix]]] = {
     # eta .5. F1 = .5 a1; F2 = .5 F1 + .5 a2 = [.25+.25 .25; -.25 0]; F3 = .5 F2 + .5 a3 = [.25 .125-.5; -.125 -.5].
     "differentiable_plasticity": (
         {"eta": [[0.5]]},
@@ -86,7 +92,50 @@ EXAMPLES: dict[str, tuple[dict[str, list[list[float]] | list[float]], list[float
         [1.0, 0.0, 1.0],
         [[[0, 0], [0, 0]], [[-0.25, 0], [0.25, 0]], [[0.125, 0.1875], [0.0625, 0]]],
     ),
+    # A, B, C, D = 1, .5, .25, -.25, eta 1: D = (y + .5) x + .25 (y - 1), then division by the largest.
+    # F1: [1.5 0; -1 -.5] / 1.5. F2: [1 + .875 .875; -2/3 + .25 -1/3 + .25] / 1.875.
+    # F3: [1 7/15 - 1.5; -2/9 -2/45 - 1.5] / (139/90).
+    "abcd": (
+        {
+            "eta": [[1.0]],
+            "coefficient_a": [[1.0]],
+            "coefficient_b": [[0.5]],
+            "coefficient_c": [[0.25]],
+            "coefficient_d": [[-0.25]],
+        },
+        None,
+        [
+            [[1, 0], [-2 / 3, -1 / 3]],
+            [[1, 7 / 15], [-2 / 9, -2 / 45]],
+            [[90 / 139, -93 / 139], [-20 / 139, -1]],
+        ],
+    ),
+    # As Oja above; nothing reaches the clip at 1.
+    "general": (
+        {"eta": [[0.5]], "theta": THETA},
+        None,
+        [[[0.5, 0], [-0.5, 0]], [[0.6875, 0.25], [-0.5, 0]], [[0.34375, -0.375], [-0.25, -0.5]]],
+    ),
+    # eta .5, threshold .5: y - .5 = (.5, -1.5), (0, -.5), (.5, .5).
+    "presynaptically_gated": (
+        {"eta": [[0.5]], "threshold": [[0.5]]},
+        None,
+        [[[0.25, 0], [-0.75, 0]], [[0.25, 0], [-1, -0.25]], [[0.25, -0.25], [-1, -0.5]]],
+    ),
+    # eta .5, rate .5: theta before each step (0, 0), (.5, .5), (.375, .25); y (y - theta) = (1, 1), (0, 0), (.625, .75)
+    "bcm": (
+        {"eta": [[0.5]], "bcm_rate": [0.5]},
+        None,
+        [[[0.5, 0], [0.5, 0]], [[0.5, 0], [0.5, 0]], [[0.5, -0.3125], [0.5, -0.375]]],
+    ),
+    # eta .5: y - F x = (1, -1), then (.5, 0) - (.5, -.5) = (0, .5), then (1, 1) - (0, -.25) = (1, 1.25).
+    "delta": (
+        {"eta": [[0.5]]},
+        None,
+        [[[0.5, 0], [-0.5, 0]], [[0.5, 0], [-0.25, 0.25]], [[0.5, -0.5], [-0.25, -0.375]]],
+    ),
 }
+FUSED = [rule for rule in EXAMPLES if FusedRule.of(Synapse(RULES[rule], 2, 2)) is not None]
 
 
 def start(synapse: Synapse, batch: int = 1) -> dict[str, Tensor]:
@@ -114,7 +163,11 @@ def test_synapse_follows_the_example(rule: str) -> None:
         )
 
 
-@pytest.mark.parametrize("rule", [rule for rule in EXAMPLES if not rule.startswith("reward")])
+def test_seven_rules_are_fused() -> None:
+    assert len(FUSED) == 7
+
+
+@pytest.mark.parametrize("rule", FUSED)
 def test_fused_rule_follows_the_example(rule: str) -> None:
     values, _, expected = EXAMPLES[rule]
     synapse = Synapse(RULES[rule], 2, 2)
