@@ -29,7 +29,7 @@ from plastic_rl.networks.fused_rule import FusedRule
 from plastic_rl.networks.fused_sequences import Resets, Sequences
 
 GROUP_BYTES = 400_000
-"""Traces of one group of lifetimes: with the gradients and scratch of the same size, they fit a core's own cache."""
+"""Traces and eligibilities of one group of lifetimes: with gradients and scratch they about fit a core's own cache."""
 
 PARAMETERS = (
     "recurrent_weight",
@@ -67,17 +67,23 @@ class Plan:
     recorded: Recorded | None
 
 
-def group_size(batch: int, matrix_bytes: int) -> int:
-    """Lifetimes in a group, for `batch` of them with traces of `matrix_bytes` each.
+def group_size(trace: Tensor, *, traced: bool) -> int:
+    """Lifetimes in a group.
 
-    >>> group_size(30, 40_000)
-    10
+    Args:
+        trace: `(B, O, I)`.
+        traced: Whether each also has an eligibility.
+
+    >>> group_size(torch.zeros(30, 100, 100), traced=False), group_size(torch.zeros(30, 100, 100), traced=True)
+    (10, 5)
     """
+    batch = trace.shape[0]
+    matrix_bytes = trace[0].numel() * trace.element_size() * (2 if traced else 1)
     groups = math.ceil(batch / max(1, GROUP_BYTES // matrix_bytes))
     return math.ceil(batch / groups)
 
 
-def checkpoint_spacing(steps: int, trace: Tensor) -> int:
+def checkpoint_spacing(steps: int, trace: Tensor, *, traced: bool) -> int:
     """Steps between checkpoints.
 
     Checkpoints of all lifetimes then take about as much memory as the steps between two of them for one group.
@@ -85,13 +91,13 @@ def checkpoint_spacing(steps: int, trace: Tensor) -> int:
     Args:
         steps: `T`.
         trace: `(B, O, I)`.
+        traced: Whether each lifetime also has an eligibility.
 
-    >>> checkpoint_spacing(200, torch.zeros(30, 100, 100))
+    >>> checkpoint_spacing(200, torch.zeros(30, 100, 100), traced=False)
     25
     """
-    batch = trace.shape[0]
-    group = group_size(batch, trace[0].numel() * trace.element_size())
-    return max(1, math.ceil(math.sqrt(steps * batch / group)))
+    group = group_size(trace, traced=traced)
+    return max(1, math.ceil(math.sqrt(steps * trace.shape[0] / group)))
 
 
 class _FusedUnroll(torch.autograd.Function):
@@ -140,7 +146,7 @@ class _FusedUnroll(torch.autograd.Function):
         # By activity, trace and eligibility before the first step; kept only where asked for.
         first: list[list[Tensor]] = [[], [], []]
         batch = post.shape[1]
-        size = group_size(batch, trace[0].numel() * trace.element_size())
+        size = group_size(trace, traced=rule.traced)
         for start in range(0, batch, size):
             rows = slice(start, min(start + size, batch))
             group = GroupBackward(
@@ -245,7 +251,7 @@ def fused_unroll(
     """
     drive = torch.nn.functional.linear(xs, params["input_weight"], params["input_bias"])
     trace = state["trace"]
-    every = checkpoint_spacing(xs.shape[0], trace)
+    every = checkpoint_spacing(xs.shape[0], trace, traced=rule.traced)
     apply: Callable[..., tuple[Tensor, Tensor | None, Tensor | None]] = _FusedUnroll.apply
     post, last_trace, last_eligibility = apply(
         Plan(rule, every, resets, recorded),

@@ -61,7 +61,7 @@ class GroupBackward:
         self.rule = rule
         self.sequences = sequences
         self.params = params
-        self.views = Views(rule, params, sequences)
+        self.gradients: dict[str, Tensor] = {}
         self.steps, group, units = sequences.post.shape
         matrix = (group, units, units)
         like = sequences.post
@@ -84,20 +84,18 @@ class GroupBackward:
         self.d_post = like.new_empty(group, units)
         self._through_row = like.new_empty(group, 1, units)
         self._through = self._through_row.squeeze(1)
-        self.rows_only = self._rows_only()
+        # Else eta is one for each synapse.
+        self.gate_rows = rule.modulated or params["eta"].shape[-1] == 1
+        rate_rows = self.rate is None or self.rate.shape[-1] == 1
+        # The commonest rules, whose gains are one per post neuron: outer products are never written out.
+        self.rows_only = not rule.soft and not rule.oja and self.gate_rows and rate_rows
         self.scratch = [like.new_empty(matrix) for _ in range(2 if self.rows_only else 4)]
 
         self.d_alpha = like.new_zeros(matrix if self.alpha_row is None else (group, units))
         self.d_eta: Tensor | None = None
-        if self.eta is not None and (rule.decay or self.views.gate is None):
+        if self.eta is not None and (rule.decay or not self.gate_rows):
             self.d_eta = like.new_zeros(matrix if self.eta.shape[-1] > 1 else (group, units))
         self.clip_edge = _just_beyond(rule.clip, like.dtype)
-
-    def _rows_only(self) -> bool:
-        """True for the commonest rules, whose gains are one per post neuron: outer products are never written out."""
-        rule = self.rule
-        rate_rows = self.rate is None or self.rate.shape[-1] == 1
-        return not rule.soft and not rule.oja and self.views.gate is not None and rate_rows
 
     def run(self, checkpoints: Mapping[int, Checkpoint], rows: slice) -> None:
         """Go back through all steps.
@@ -115,27 +113,28 @@ class GroupBackward:
             segment.raws[0].copy_(trace[rows])
             if eligibility is not None:
                 segment.eligibilities[0].copy_(eligibility[rows])
-            self._recompute(segment, start, end)
-            for step in range(end - 1, start - 1, -1):
-                self._step(segment, step, step - start)
+            views = Views(self.rule, self.params, self.sequences.between(start, end))
+            # What follows the last step of all is not needed where nobody asks for its gradient.
+            self._recompute(segment, views, end - start, follows=self.live)
+            for step in range(end - start - 1, -1, -1):
+                self._step(segment, views, step)
+            self._add_gradients(views)
             end = start
 
-    def _recompute(self, segment: Segment, start: int, end: int) -> None:
-        """Fill the segment with the traces of the steps from `start` to before `end`."""
-        views, resets = self.views, self.views.resets
-        for step in range(start, end):
-            inner = step - start
-            eligibility = segment.eligibilities[inner] if self.rule.traced else None
+    def _recompute(self, segment: Segment, views: Views, steps: int, *, follows: bool) -> None:
+        """Fill the segment with the traces of its steps; with what follows the last of them where asked for."""
+        resets = views.resets
+        for step in range(steps):
+            eligibility = segment.eligibilities[step] if self.rule.traced else None
             # Zeroing what a reset wipes out also is right for the clip's gradient: none passes the reset.
             if resets.trace_any[step]:
-                segment.raws[inner].masked_fill_(resets.trace[step], 0)
+                segment.raws[step].masked_fill_(resets.trace[step], 0)
             if eligibility is not None and resets.eligibility_any[step]:
                 eligibility.masked_fill_(resets.eligibility[step], 0)
-            # What follows the last step of all is not needed where nobody asks for its gradient.
-            if step == self.steps - 1 and not self.live:
+            if step == steps - 1 and not follows:
                 return
             self.rule.advance(
-                segment.trace(inner),
+                segment.trace(step),
                 eligibility,
                 views.pre_row[step],
                 views.post_column[step],
@@ -143,8 +142,8 @@ class GroupBackward:
                 self.keep,
                 self.rate,
                 None if self.eligibility is None else self.eligibility.kept,
-                segment.raws[inner + 1],
-                segment.eligibilities[inner + 1] if self.rule.traced else None,
+                segment.raws[step + 1],
+                segment.eligibilities[step + 1] if self.rule.traced else None,
                 self.scratch[0],
                 views.gated_post_column[step],
             )
@@ -155,30 +154,35 @@ class GroupBackward:
 
     def parameter_gradients(self) -> dict[str, Tensor]:
         """After `run`: gradients by name, in the parameters' shapes, summed over the group."""
-        views, sequences = self.views, self.sequences
-        gradients = {
-            "recurrent_weight": sequences.d_total.flatten(0, 1).mT @ views.pres.flatten(0, 1),
-            "alpha": _sum_to(self.d_alpha, self.alpha),
-        }
+        self._add("alpha", _sum_to(self.d_alpha, self.alpha))
         if self.eta is not None and self.d_eta is not None:
-            gradients["eta"] = _sum_to(self.d_eta, self.eta)
+            self._add("eta", _sum_to(self.d_eta, self.eta))
         if self.eligibility is not None:
-            gradients["eta_eligibility"] = _sum_to(self.eligibility.d_rate, self.params["eta_eligibility"])
+            self._add("eta_eligibility", _sum_to(self.eligibility.d_rate, self.params["eta_eligibility"]))
+        return self.gradients
+
+    def _add(self, name: str, gradient: Tensor) -> None:
+        if name in self.gradients:
+            self.gradients[name] += gradient
+        else:
+            self.gradients[name] = gradient
+
+    def _add_gradients(self, views: Views) -> None:
+        """Add those that need no trace, for the steps of one segment: single matrix products."""
+        self._add("recurrent_weight", views.d_totals.flatten(0, 1).mT @ views.pres.flatten(0, 1))
         if views.gate is None:
-            return gradients
+            return
         d_gate = views.d_gates.flatten(0, 1)
-        if sequences.signal is None:
+        if views.signal is None:
             assert self.eta is not None, "a gain is computed or is eta"
-            through_gate = _sum_to(d_gate, self.eta)
-            gradients["eta"] = through_gate + gradients["eta"] if "eta" in gradients else through_gate
-            return gradients
+            self._add("eta", _sum_to(d_gate, self.eta))
+            return
         d_signal = views.d_signals.flatten(0, 1)
-        gradients["modulator_weight"] = d_signal.mT @ sequences.post.flatten(0, 1)
-        gradients["modulator_bias"] = d_signal.sum(dim=0)
+        self._add("modulator_weight", d_signal.mT @ views.posts.flatten(0, 1))
+        self._add("modulator_bias", d_signal.sum(dim=0))
         if self.rule.fan_out:
-            gradients["modulator_fan_out"] = (d_gate.mT @ sequences.signal.flatten(0, 1)).squeeze(-1)
-            gradients["modulator_offset"] = d_gate.sum(dim=0)
-        return gradients
+            self._add("modulator_fan_out", (d_gate.mT @ views.signal.flatten(0, 1)).squeeze(-1))
+            self._add("modulator_offset", d_gate.sum(dim=0))
 
     def _gate(self, views: Views, step: int) -> Tensor:
         if views.gate is not None:
@@ -186,10 +190,10 @@ class GroupBackward:
         assert self.eta is not None, "without a gate for each neuron there is an eta for each synapse"
         return self.eta
 
-    def _step(self, segment: Segment, step: int, inner: int) -> None:
-        """Turn the gradients after `step` into those before it."""
-        views, d_post = self.views, self.d_post
-        trace = segment.trace(inner)
+    def _step(self, segment: Segment, views: Views, step: int) -> None:
+        """Turn the gradients after `step` of the segment into those before it."""
+        d_post = self.d_post
+        trace = segment.trace(step)
         if views.d_post is None:
             d_post.copy_(self.d_pre)
         else:
@@ -197,13 +201,13 @@ class GroupBackward:
         if self.live:
             if self.rule.clip is not None:
                 edge = self.clip_edge
-                _HARDTANH_BACKWARD(self.d_trace, segment.raws[inner + 1], -edge, edge, grad_input=self.d_trace)
+                _HARDTANH_BACKWARD(self.d_trace, segment.raws[step + 1], -edge, edge, grad_input=self.d_trace)
             if not self.rows_only:
-                self._general(views, step, trace, segment.eligibilities[inner] if self.rule.traced else None)
+                self._general(views, step, trace, segment.eligibilities[step] if self.rule.traced else None)
             elif self.eligibility is None:
                 self._hebb(views, step, trace)
             else:
-                self._traced(views, step, trace, segment.eligibilities[inner], self.eligibility)
+                self._traced(views, step, trace, segment.eligibilities[step], self.eligibility)
             if self.modulator_weight is not None:
                 self._modulator(views, step, self.modulator_weight)
         d_total = torch.mul(d_post, views.slope[step], out=views.d_total[step])

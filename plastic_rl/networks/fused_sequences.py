@@ -29,6 +29,10 @@ class Resets(NamedTuple):
         """The same for some lifetimes."""
         return Resets(*(entry[:, rows] for entry in self))
 
+    def between(self, start: int, end: int) -> Resets:
+        """The same for the steps from `start` to before `end`."""
+        return Resets(*(entry[start:end] for entry in self))
+
 
 @dataclass(frozen=True)
 class Sequences:
@@ -65,6 +69,21 @@ class Sequences:
             self.d_total[:, rows],
         )
 
+    def between(self, start: int, end: int) -> Sequences:
+        """The same for the steps from `start` to before `end`."""
+
+        def cut(entry: Tensor | None) -> Tensor | None:
+            return None if entry is None else entry[start:end]
+
+        return Sequences(
+            self.activity if start == 0 else self.post[start - 1],
+            self.post[start:end],
+            cut(self.signal),
+            cut(self.d_post),
+            self.resets.between(start, end),
+            self.d_total[start:end],
+        )
+
 
 class Segment:
     """Memory for the steps between two checkpoints, used again for each segment.
@@ -75,9 +94,9 @@ class Segment:
     """
 
     def __init__(self, rule: FusedRule, length: int, like: Tensor) -> None:
-        shape = (length + 1, *like.shape)
-        self.raws = like.new_empty(shape).unbind(0)
-        self.eligibilities: Sequence[Tensor] = like.new_empty(shape).unbind(0) if rule.traced else ()
+        # One tensor for each step, not one for all: those fit into what acting left free between its checkpoints.
+        self.raws = [torch.empty_like(like) for _ in range(length + 1)]
+        self.eligibilities = [torch.empty_like(like) for _ in range(length + 1)] if rule.traced else []
         self._rule = rule
         self._trace = torch.empty_like(like)
 
@@ -99,7 +118,7 @@ class ResetViews:
 
 
 class Views:
-    """The sequences of one group as lists over steps, shaped as the sums need them.
+    """The sequences of one group between two checkpoints as lists over steps, shaped as the sums need them.
 
     Rows are `(g, 1, O)`, columns `(g, O, 1)`. Those that a rule has no use for are missing.
     """
@@ -108,7 +127,7 @@ class Views:
         post = sequences.post
         pre = torch.cat([sequences.activity.unsqueeze(0), post[:-1]])
         pre.masked_fill_(sequences.resets.activity.unsqueeze(-1), 0)
-        self.pres = pre
+        self.pres, self.posts, self.d_totals, self.signal = pre, post, sequences.d_total, sequences.signal
         self.post = post.unbind(0)
         self.post_row = post.unsqueeze(2).unbind(0)
         self.post_column = post.unsqueeze(3).unbind(0)

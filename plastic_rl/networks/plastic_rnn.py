@@ -190,7 +190,8 @@ class PlasticRNN(PlasticNetwork):
         """A recording where `unroll` is fused: its forward pass then need not be made again."""
         if self._fused is None or self.config.unroll == "reference":
             return None
-        return Recording(steps, lambda state: checkpoint_spacing(steps, state["trace"]), "activity")
+        traced = self._fused.traced
+        return Recording(steps, lambda state: checkpoint_spacing(steps, state["trace"], traced=traced), "activity")
 
     def extra_repr(self) -> str:
         """The rule and the sizes."""
