@@ -93,6 +93,7 @@ class ClassificationVectorEnv(TaskVectorEnv):
             options=options,
         )
         self.metadata["accuracy_after"] = tuple(sorted({*(n for n in PROBES if n < steps), steps}))
+        self.metadata["pays"] = REWARDS[reward]
         self.metadata["held_out"] = source.held_out
         self.source = source
         self.epochs = epochs

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import sys
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import gymnasium
 import numpy as np
@@ -24,6 +24,32 @@ from plastic_rl.tasks.base import Agent, ReferenceAgent, Task
 
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
+
+
+class Moment(NamedTuple):
+    """Where a batch of lifetimes stands after a step, for a watch that asks the agent something on the side.
+
+    Attributes:
+        agent: Who lives them.
+        view: Turns observations of the environment into those that the agent takes.
+        tasks: The tasks of the batch, B of them.
+        first: Place of the first of them among all tasks.
+        time: Steps lived, 1 or more.
+        observation: What comes next, `(B, I)`, with the outcome of the last step; the last one too, after which nothing
+            comes.
+        state: The agent's, before it has seen `observation`.
+    """
+
+    agent: Agent
+    view: View
+    tasks: Sequence[Task]
+    first: int
+    time: int
+    observation: npt.NDArray[Any]
+    state: Any
+
+
+Watch = Callable[[Moment], None]
 
 
 @dataclass(frozen=True)
@@ -102,6 +128,7 @@ def run_lifetimes(
     agent_seed: int | None = None,
     batch_size: int = 1000,
     max_steps: int = 100_000,
+    watch: Watch | None = None,
 ) -> Lifetimes:
     """Live one lifetime on each task.
 
@@ -127,6 +154,7 @@ def run_lifetimes(
         agent_seed: Of the agent's own stream; by default it follows from `seed`.
         batch_size: Rows that run at a time.
         max_steps: Longest lifetime allowed.
+        watch: Called after every step of a batch, as long as none of its lifetimes is over or all of them are.
 
     Returns:
         One row per task, in the order of `tasks`.
@@ -163,7 +191,8 @@ def run_lifetimes(
             if isinstance(agent, ReferenceAgent):
                 agent.attach(env)
             with _seeded_agent(agent, batch, _agent_seed(seed if agent_seed is None else agent_seed, start)):
-                batches.append(_run_batch(agent, view, env, batch, seed + start, deterministic, max_steps))
+                watched = None if watch is None else _Watched(watch, agent, view, batch, start)
+                batches.append(_run_batch(agent, view, env, batch, seed + start, deterministic, max_steps, watched))
         finally:
             env.close()
     return _concatenate(batches)
@@ -191,6 +220,22 @@ def _seeded_agent(agent: object, tasks: Sequence[Task], seed: int) -> Iterator[N
         yield
 
 
+class _Watched(NamedTuple):
+    watch: Watch
+    agent: Agent
+    view: View
+    tasks: Sequence[Task]
+    first: int
+
+    def after(self, time: int, observation: npt.NDArray[Any], state: Any, info: Mapping[str, Any], ended: int) -> None:
+        """Call the watch, unless some lifetimes are over and others not."""
+        if 0 < ended < len(self.tasks):
+            return
+        if ended:
+            observation = np.stack(list(info["final_obs"]))
+        self.watch(Moment(self.agent, self.view, self.tasks, self.first, time, observation, state))
+
+
 def _run_batch(
     agent: Agent,
     view: View,
@@ -199,6 +244,7 @@ def _run_batch(
     seed: int,
     deterministic: bool,
     max_steps: int,
+    watched: _Watched | None,
 ) -> Lifetimes:
     rows = len(tasks)
     observation, _ = env.reset(seed=seed, options={"tasks": list(tasks)})
@@ -230,6 +276,8 @@ def _run_batch(
         lengths += alive
         alive &= ~ended
         episode_start = ended
+        if watched is not None:
+            watched.after(len(scores), observation, state, info, rows - int(alive.sum()))
     metadata = env.metadata
     return Lifetimes(
         scores=np.stack(scores, 1),

@@ -16,6 +16,7 @@ import numpy as np
 from plastic_rl.errors import RunError, UnknownNameError
 from plastic_rl.evaluation.report import Evaluation, Score, SplitEvaluation
 from plastic_rl.evaluation.statistics import FloatArray, student_t_interval
+from plastic_rl.tasks.classification import REWARDS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -50,7 +51,8 @@ def plot_adaptation(evaluation: Evaluation, path: str | Path, *, splits: Sequenc
     """Draw how the score develops along the lifetime, one panel per split, and save it.
 
     The agent (sampled actions), its twin with frozen plasticity and every reference agent, with interval bands. Where
-    a lifetime is a single trial (an episode of CartPole) nothing develops: their scores are drawn as bars.
+    a lifetime is a single trial (an episode of CartPole) nothing develops: their scores are drawn as bars. Diamonds are
+    accuracies on held-out samples, where a lifetime is a data set.
 
     Args:
         evaluation: What to draw.
@@ -136,6 +138,7 @@ def _adaptation_panel(axis: Axes, evaluation: Evaluation, split: str) -> dict[st
             errors = np.abs(np.array([curve.low, curve.high]) - np.asarray(curve.mean))
             axis.errorbar(x, curve.mean, errors, color=style.color, capsize=4, zorder=style.order)
         axis.fill_between(x, curve.low, curve.high, color=style.color, alpha=0.18, linewidth=0, zorder=1)
+        _accuracy_marks(axis, score, style, pays=REWARDS[str(evaluation.env_kwargs.get("reward", "01"))])
     reward = result.score_of.replace("_", " ")
     unit = result.curve.unit
     if unit == "trial":
@@ -149,6 +152,26 @@ def _adaptation_panel(axis: Axes, evaluation: Evaluation, split: str) -> dict[st
     axis.set_title(_panel_title(split, result), fontsize=11)
     _plain_axes(axis)
     return handles
+
+
+def _accuracy_marks(axis: Axes, score: Score, style: _Style, pays: tuple[float, float]) -> None:
+    """Diamonds with intervals: the accuracy on held-out samples, as what it would earn per step."""
+    if not score.accuracy_after:
+        return
+    wrong, right = pays
+    x = [point.samples for point in score.accuracy_after]
+    mean, low, high = (
+        wrong + (right - wrong) * np.array(values)
+        for values in (
+            [point.accuracy for point in score.accuracy_after],
+            [point.accuracy_interval[0] for point in score.accuracy_after],
+            [point.accuracy_interval[1] for point in score.accuracy_after],
+        )
+    )
+    errors = np.abs(np.stack([low, high]) - mean)
+    axis.errorbar(
+        x, mean, errors, fmt="D", markersize=5, color=style.color, capsize=4, zorder=style.order, clip_on=False
+    )
 
 
 def _ranked(evaluation: Evaluation, result: SplitEvaluation) -> dict[str, tuple[Score, _Style]]:

@@ -14,8 +14,9 @@ import numpy as np
 
 from plastic_rl.checkpoint import library_versions
 from plastic_rl.errors import UnknownNameError
+from plastic_rl.evaluation.classification import AccuracyAfter, AccuracyWatch
 from plastic_rl.evaluation.lifetimes import FloatArray, Lifetimes, run_lifetimes
-from plastic_rl.evaluation.report import Curve, Evaluation, Pair, Score, SplitEvaluation
+from plastic_rl.evaluation.report import AccuracyPoint, Curve, Evaluation, Pair, Score, SplitEvaluation
 from plastic_rl.evaluation.statistics import (
     bootstrap_means,
     column_means,
@@ -30,6 +31,8 @@ from plastic_rl.tasks.catalog import spec_of
 DEFAULT_TASKS = 1000
 DEFAULT_BANDIT_TASKS = 10_000
 """Lifetimes whose trials have one step are cheap and noisy."""
+DEFAULT_DATA_SETS = 100
+"""Where a lifetime is a data set, 1,000 held-out samples tell an accuracy to .01, and lifetimes are long."""
 STEP_BINS = 100
 """Most points of a curve of trials with one step."""
 TIME_BINS = 20
@@ -52,6 +55,7 @@ def evaluate(
     greedy: bool = True,
     frozen: bool = True,
     references: bool = True,
+    extra_agents: Mapping[str, Agent] | None = None,
     confidence: float = 0.95,
     resamples: int = 2000,
     progress: Progress | None = None,
@@ -61,14 +65,16 @@ def evaluate(
     For each split: the agent with sampled actions (the score), with greedy actions, with its plasticity frozen (if it
     has `freeze_plasticity()`, a context manager, and does not say `is_plastic = False`), and every reference agent of
     the distribution. All live tasks `0 .. tasks - 1` under the same environment seeds, and one bootstrap over tasks
-    serves all of them.
+    serves all of them. Where the environment has held-out samples (classification), all are also asked about those:
+    `Score.accuracy_after`.
 
     Args:
         agent: Anything with stable-baselines3's `predict`; see `run_lifetimes` for agents that were trained on
             normalised observations or without the feedback columns.
         env_id: Environment.
         splits: Any of the distribution's: `train`, `valid`, `test`, `shift`, `holdout`.
-        tasks: Tasks of each split; by default 1,000, or 10,000 where every trial has one step (bandits).
+        tasks: Tasks of each split; by default 1,000, or 10,000 where every trial has one step (bandits), or 100 where a
+            lifetime is a data set (classification).
         env_kwargs: Arguments of the environment.
         trials: Trials in a lifetime of an environment that has no lifetimes of its own.
         seed: 0 or more; environment and agent seeds of each split follow from it.
@@ -77,6 +83,8 @@ def evaluate(
         greedy: Also with greedy actions.
         frozen: Also with plasticity frozen.
         references: Also the reference agents; without them there is no normalised score and no regret.
+        extra_agents: More agents to lay beside them, by name, on the same tasks: any that tasks alone cannot name, such
+            as a network with hand-written rules. A name of a reference agent replaces that one.
         confidence: Share of the intervals.
         resamples: Bootstrap resamples.
         progress: Called with a line of text before each agent starts.
@@ -105,8 +113,11 @@ def evaluate(
         problem = distribution.limit_problem(split) if references else None
         if problem is not None:
             warnings.warn(problem, stacklevel=2)
-    lifetime_steps, steps_per_trial = _lengths(env_id, kwargs, trials)
-    count = tasks or (DEFAULT_BANDIT_TASKS if steps_per_trial == 1 else DEFAULT_TASKS)
+    metadata = _metadata(env_id, kwargs, trials)
+    lifetime_steps, steps_per_trial = metadata.get("lifetime_steps"), metadata.get("steps_per_trial")
+    questions: Sequence[int] = metadata.get("accuracy_after", ())
+    bandit = DEFAULT_BANDIT_TASKS if steps_per_trial == 1 else DEFAULT_TASKS
+    count = tasks or (DEFAULT_DATA_SETS if questions else bandit)
     results: dict[str, SplitEvaluation] = {}
     seconds: dict[str, dict[str, float]] = {}
     for split in splits:
@@ -114,12 +125,15 @@ def evaluate(
         environment_seed = _split_seed(seed, split)
         split_tasks = distribution.tasks(split, 0, count)
         contestants = _contestants(agent, distribution, split, greedy, frozen, references)
+        contestants |= {f"reference:{key}": _plain_contestant(each) for key, each in (extra_agents or {}).items()}
         lived: dict[str, Lifetimes] = {}
+        accuracies: dict[str, AccuracyAfter] = {}
         seconds[split] = {}
         for key, contestant in contestants.items():
             if progress is not None:
                 progress(f"{env_id}, {split}: {key.replace('_', ' ')} on {count:,} tasks")
             before = time.perf_counter()
+            watch = AccuracyWatch(distribution, questions, count, metadata["pays"]) if questions else None
             with contestant.context():
                 lived[key] = run_lifetimes(
                     contestant.agent,
@@ -131,10 +145,14 @@ def evaluate(
                     seed=environment_seed,
                     agent_seed=environment_seed + zlib.crc32(key.encode()),
                     batch_size=batch_size,
+                    watch=watch,
                 )
+            if watch is not None:
+                accuracies[key] = watch.result(lived[key])
             seconds[split][key] = round(time.perf_counter() - before, 3)
         result = score_lifetimes(
             lived,
+            accuracies=accuracies,
             knows={key: _knowledge(contestant.agent) for key, contestant in contestants.items()},
             limit_kind=distribution.limit_of(split) if references else "none",
             environment_seed=environment_seed,
@@ -184,7 +202,11 @@ def _contestants(
     if frozen and freeze is not None and getattr(agent, "is_plastic", True):
         chosen[FROZEN] = _Contestant(agent, False, freeze)
     agents: dict[str, ReferenceAgent] = distribution.reference_agents(split) if references else {}
-    return chosen | {f"reference:{key}": _Contestant(value, False, nullcontext) for key, value in agents.items()}
+    return chosen | {f"reference:{key}": _plain_contestant(value) for key, value in agents.items()}
+
+
+def _plain_contestant(agent: Agent) -> _Contestant:
+    return _Contestant(agent, False, nullcontext)
 
 
 def _knowledge(agent: object) -> str:
@@ -193,12 +215,12 @@ def _knowledge(agent: object) -> str:
     return "environment" if getattr(agent, "needs_env", False) else "observations"
 
 
-def _lengths(env_id: str, env_kwargs: Mapping[str, Any], trials: int) -> tuple[int | None, int | None]:
+def _metadata(env_id: str, env_kwargs: Mapping[str, Any], trials: int) -> Mapping[str, Any]:
     from plastic_rl.envs import make_vector
 
     env = make_vector(env_id, 1, env_kwargs=dict(env_kwargs), trials=trials)
     try:
-        return env.metadata.get("lifetime_steps"), env.metadata.get("steps_per_trial")
+        return env.metadata
     finally:
         env.close()
 
@@ -230,6 +252,7 @@ def score_lifetimes(
     environment_seed: int,
     generator: np.random.Generator,
     knows: Mapping[str, str] | None = None,
+    accuracies: Mapping[str, AccuracyAfter] | None = None,
     confidence: float = 0.95,
     resamples: int = 2000,
 ) -> SplitEvaluation:
@@ -241,12 +264,17 @@ def score_lifetimes(
         environment_seed: Recorded.
         generator: Draws the resamples.
         knows: What each of them knows (see `Score.knows`); by default no more than the observations.
+        accuracies: Their accuracies on held-out samples, where the tasks have any.
         confidence: Share of the intervals.
         resamples: Number of resamples.
     """
     shapes = {key: _curve_shape(lifetimes) for key, lifetimes in lived.items()}
     curves = {key: _curve_table(lifetimes, *shapes[key]) for key, lifetimes in lived.items()}
-    columns = {key: np.concatenate([lived[key].totals[:, None], curves[key]], 1) for key in lived}
+    asked = {key: result.columns() for key, result in (accuracies or {}).items()}
+    columns = {
+        key: np.concatenate([lived[key].totals[:, None], *([asked[key]] if key in asked else []), curves[key]], 1)
+        for key in lived
+    }
     stops = np.cumsum([table.shape[1] for table in columns.values()])
     resampled = bootstrap_means(np.concatenate(list(columns.values()), 1), resamples, generator)
     samples = dict(zip(columns, np.split(resampled, stops[:-1], axis=1), strict=True))
@@ -270,10 +298,14 @@ def score_lifetimes(
             "difference_interval": (0.0 - shortfall_interval[1], 0.0 - shortfall_interval[0]),
             "reward": float(lived[key].reward_totals.mean()),
             "steps": float(lived[key].lengths.mean()),
-            "curve": _curve(
-                curves[key], means[key][1:], samples[key][:, 1:], shapes[key], lived[key].scores.shape[1], confidence
-            ),
+            "curve": _curve(curves[key], means[key], samples[key], shapes[key], lived[key].scores.shape[1], confidence),
         }
+        if accuracies and key in accuracies:
+            block = slice(1, 1 + asked[key].shape[1])
+            both = samples[key][:, block], samples[SAMPLED][:, block]
+            fields["accuracy_after"] = _points(
+                accuracies[key].samples, means[key][block], means[SAMPLED][block], *both, confidence
+            )
         if limit in lived:
             fields["regret"], fields["regret_interval"] = paired(limit)
         if oracle in lived:
@@ -322,6 +354,7 @@ def _curve(
     table: FloatArray, mean: FloatArray, samples: FloatArray, shape: tuple[str, int], steps: int, confidence: float
 ) -> Curve:
     unit, width = shape
+    mean, samples = mean[-table.shape[1] :], samples[:, -table.shape[1] :]  # the columns of the curve come last
     low, high = percentile_interval(samples, confidence)
     points = np.arange(len(mean))
     middle = (points * width + 1 + np.minimum((points + 1) * width, steps)) / 2
@@ -336,4 +369,24 @@ def _curve(
             "high": tuple(high.tolist()),
             "tasks": tuple((~np.isnan(table)).sum(0).tolist()),
         }
+    )
+
+
+def _points(
+    counts: Sequence[int], mean: FloatArray, agent: FloatArray, samples: FloatArray, own: FloatArray, confidence: float
+) -> tuple[AccuracyPoint, ...]:
+    """What the columns of `AccuracyAfter` say, beside those of the evaluated agent."""
+    accuracy, online, commonest = mean.reshape(3, -1)
+    return tuple(
+        AccuracyPoint(
+            samples=count,
+            accuracy=float(accuracy[place]),
+            accuracy_interval=_pair(samples[:, place], confidence),
+            difference=float(accuracy[place] - agent[place]),
+            difference_interval=_pair(samples[:, place] - own[:, place], confidence),
+            online=float(online[place]),
+            online_interval=_pair(samples[:, len(counts) + place], confidence),
+            commonest=float(commonest[place]),
+        )
+        for place, count in enumerate(counts)
     )

@@ -42,6 +42,27 @@ class Curve(ConfigModel):
         return self.mean[0], sum(self.mean[-count:]) / count
 
 
+class AccuracyPoint(ConfigModel):
+    """How well an agent knows a data set after a number of samples."""
+
+    samples: int = Field(ge=1)
+    """Samples streamed so far."""
+    accuracy: float
+    """Mean over tasks of the share of held-out samples answered rightly, greedily, learning nothing from them."""
+    accuracy_interval: Pair
+    """Interval of `accuracy`."""
+    difference: float
+    """This agent's accuracy minus that of the evaluated agent, streaming with sampled actions."""
+    difference_interval: Pair
+    """Interval of `difference`, paired on tasks."""
+    online: float
+    """Mean share of the samples streamed so far that were answered rightly, as the agent acted."""
+    online_interval: Pair
+    """Interval of `online`."""
+    commonest: float
+    """Mean share of the commonest answer to held-out samples: 1 where everything is called the same."""
+
+
 class Score(ConfigModel):
     """How well one agent did on the tasks of a split."""
 
@@ -73,6 +94,8 @@ class Score(ConfigModel):
     """Mean length of a lifetime."""
     curve: Curve
     """The adaptation curve."""
+    accuracy_after: tuple[AccuracyPoint, ...] = ()
+    """Accuracy on held-out samples, where a lifetime is a data set."""
 
 
 class SplitEvaluation(Score):

@@ -50,7 +50,8 @@ def _header(evaluation: Evaluation, result: SplitEvaluation) -> tuple[str, ...]:
     interval = f"{evaluation.confidence:.0%} interval"
     curve = result.curve
     per = "per trial" if curve.unit == "trial" else "per step"
-    development = (f"{per}: first -> last 10%",) if len(curve.mean) > 1 else ()
+    development: tuple[str, ...] = (f"{per}: first -> last 10%",) if len(curve.mean) > 1 else ()
+    development += tuple(f"accuracy after {point.samples:,}" for point in result.accuracy_after)
     if result.limit_kind == "none":
         return ("agent", "score", interval, *development)
     return ("agent", "score", interval, "normalised", interval, "regret", *development)
@@ -75,6 +76,7 @@ def _row(name: str, score: Score, result: SplitEvaluation, decimals: int) -> _Ro
         first, last = score.curve.ends()
         places = _decimals(max(abs(first), abs(last)))
         cells.append(f"{first:.{places}f} -> {last:.{places}f}")
+    cells += [f"{point.accuracy:.3f} {_interval(point.accuracy_interval, 3)}" for point in score.accuracy_after]
     return _Row(tuple(cells), own)
 
 
@@ -93,6 +95,10 @@ def _notes(evaluation: Evaluation) -> list[str]:
         notes.append("normalised = (score - random) / (limit - random); regret = limit - score, on the same tasks.")
     else:
         notes.append("This environment has no known limit, so there is no normalised score.")
+    if any(split.accuracy_after for split in evaluation.splits.values()):
+        notes.append(
+            "accuracy after n: share of held-out samples answered rightly, greedily, after n streamed samples."
+        )
     told = {
         name: score.knows
         for split in evaluation.splits.values()

@@ -153,7 +153,14 @@ class ClassificationRecipe:
     held_out: int = 1000
 
     def __post_init__(self) -> None:
-        whole = (self.features, self.informative, self.classes, self.clusters, self.train, self.held_out)
+        whole: tuple[object, ...] = (
+            self.features,
+            self.informative,
+            self.classes,
+            self.clusters,
+            self.train,
+            self.held_out,
+        )
         if not all(isinstance(number, int) and not isinstance(number, bool) and number >= 1 for number in whole):
             raise ConfigError(f"generated data need whole numbers from 1 of everything but class_sep and flip: {self}")
         if self.classes < 2 or self.informative > self.features or self.train < 2:
@@ -231,7 +238,8 @@ class GaussianMixtureData(DataSource):
     """Few-shot classification of Gaussian blobs: class means N(0, I), samples N(mean, sigma^2 I).
 
     The spread of a feature is known, sqrt(1 + sigma^2), and features are divided by it. Streams go in blocks that hold
-    each class once, so that after `k ways` samples every class was seen k times. On `shift` sigma is 1.5 times as large.
+    each class once, so that after `k ways` samples every class was seen k times. On `shift` sigma is half as large
+    again.
 
     Args:
         name: Of the source.

@@ -55,7 +55,7 @@ class PoolPlan:
     def __post_init__(self) -> None:
         if self.split_by not in get_args(SplitBy):
             raise ConfigError(f"split_by must be 'images' or 'classes', got {self.split_by!r}")
-        if self.ways is not None and (not isinstance(self.ways, int) or self.ways < 2):
+        if self.ways is not None and self.ways < 2:
             raise ConfigError(f"ways must be 2 or more, got {self.ways!r}")
         shares = np.asarray(self.shares, dtype=np.float64)
         if shares.shape != (3,) or not (shares > 0.0).all() or not np.isclose(shares.sum(), 1.0):

@@ -35,7 +35,7 @@ def data_source(data: str | Mapping[str, Any]) -> DataSource:
     """
     if isinstance(data, str):
         data = {"name": data}
-    if not isinstance(data, Mapping) or not isinstance(data.get("name"), str):
+    if not isinstance(data.get("name"), str):
         raise ConfigError(f"data must be a name or a mapping with `name`, got {data!r}. Names: {', '.join(DATA_NAMES)}")
     name = str(data["name"])
     rest = {key: value for key, value in data.items() if key != "name"}

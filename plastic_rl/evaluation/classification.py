@@ -1,0 +1,180 @@
+"""Accuracy after n samples: what an agent has learned of a data set, asked on samples that it was not shown.
+
+Data flow: `run_lifetimes` streams samples and calls `AccuracyWatch` at every step; after n samples that asks the agent
+about the task's held-out samples, from the state that it has then, and throws the states that come out away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from plastic_rl.envs import make_vector
+from plastic_rl.errors import ConfigError
+from plastic_rl.evaluation.lifetimes import Lifetimes, Moment, run_lifetimes
+from plastic_rl.tasks import distribution_for
+from plastic_rl.tasks.base import Agent, Task, TaskDistribution
+from plastic_rl.tasks.classification import ClassificationTasks
+
+FloatArray = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class AccuracyAfter:
+    """Accuracies on `N` tasks after each of `n` numbers of samples.
+
+    Attributes:
+        samples: The numbers of samples, n of them, ascending.
+        accuracy: Share of the held-out samples that were answered rightly, greedily, `(N, n)`.
+        online: Share of the samples streamed so far that were answered rightly, as the agent acted, `(N, n)`.
+        commonest: Share of the commonest answer among those to the held-out samples, `(N, n)`: 1 where an agent calls
+            everything the same.
+    """
+
+    samples: tuple[int, ...]
+    accuracy: FloatArray
+    online: FloatArray
+    commonest: FloatArray
+
+    def columns(self) -> FloatArray:
+        """Accuracy, online accuracy and share of the commonest answer beside each other, `(N, 3 n)`."""
+        return np.concatenate([self.accuracy, self.online, self.commonest], axis=1)
+
+
+def accuracy_after(
+    agent: Agent,
+    env_id: str,
+    tasks: Sequence[Task],
+    *,
+    samples: Sequence[int] = (500, 1000, 4000),
+    env_kwargs: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    deterministic: bool = False,
+    batch_size: int = 1000,
+) -> AccuracyAfter:
+    """Let an agent live on each task, and ask it after n samples about samples that it was not shown.
+
+    The questions are the held-out samples of the task, at most 1,000, answered greedily. An agent with
+    `freeze_plasticity` (and not `is_plastic = False`) takes in the outcome of its n-th sample, is frozen, and answers
+    every question from the state that it then has. Any other agent (an LSTM) is asked each question in place of sample
+    n + 1, with that outcome before it. In both cases no outcome of a question is ever shown and no question changes
+    the state that the next is answered from, nor the lifetime, which goes on as if nothing had been asked.
+
+    Args:
+        agent: Anything with stable-baselines3's `predict`.
+        env_id: A classification environment.
+        tasks: `N` tasks, 1 or more.
+        samples: After how many samples to ask.
+        env_kwargs: Arguments of the environment. Its `steps` are raised to the largest of `samples`; an agent that
+            looks at t/T then sees another T.
+        seed: Of the environment's noise; see `run_lifetimes`.
+        deterministic: Whether the agent also streams greedily (the questions are always answered so).
+        batch_size: Rows that run at a time.
+
+    Raises:
+        ConfigError: If the environment has no held-out samples, or `samples` are none.
+
+    >>> distribution = distribution_for("plastic_rl/Classification-v0")
+    >>> agent = distribution.reference_agents("test")["random"]
+    >>> result = accuracy_after(agent, "plastic_rl/Classification-v0", distribution.tasks("test", 0, 4), samples=[20])
+    >>> result.accuracy.shape, bool(abs(result.accuracy.mean() - 0.25) < 0.04)
+    ((4, 1), True)
+    """
+    kwargs = dict(env_kwargs or {})
+    if not samples or min(samples) < 1:
+        raise ConfigError(f"samples must be numbers from 1, got {list(samples)}")
+    declared = make_vector(env_id, 1, env_kwargs=kwargs)
+    if "accuracy_after" not in declared.metadata:
+        raise ConfigError(f"{env_id} has no held-out samples to ask about; use a classification environment")
+    kwargs["steps"] = max(*samples, declared.metadata["lifetime_steps"] if "steps" in kwargs else 1)
+    watch = AccuracyWatch(distribution_for(env_id, kwargs), samples, len(tasks), declared.metadata["pays"])
+    lived = run_lifetimes(
+        agent,
+        env_id,
+        tasks,
+        env_kwargs=kwargs,
+        deterministic=deterministic,
+        seed=seed,
+        batch_size=batch_size,
+        watch=watch,
+    )
+    return watch.result(lived)
+
+
+class AccuracyWatch:
+    """A watch for `run_lifetimes`: asks about held-out samples whenever the lifetimes have seen n samples.
+
+    Args:
+        distribution: Where the tasks come from; it must have `data_set`.
+        samples: After how many samples to ask.
+        tasks: Number of tasks, N.
+        pays: What a wrong and a right answer earn in the environment.
+
+    Raises:
+        ConfigError: If the distribution has no data sets.
+    """
+
+    def __init__(
+        self, distribution: TaskDistribution, samples: Sequence[int], tasks: int, pays: tuple[float, float]
+    ) -> None:
+        if not isinstance(distribution, ClassificationTasks):
+            raise ConfigError(f"the tasks of {distribution.family} are no data sets, so that none has held-out samples")
+        self.samples = tuple(sorted(set(samples)))
+        self._distribution = distribution
+        self._pays = pays
+        self._accuracy = np.full((tasks, len(self.samples)), np.nan)
+        self._commonest = np.full((tasks, len(self.samples)), np.nan)
+        self._batch: tuple[int, FloatArray | npt.NDArray[np.float32], npt.NDArray[np.int64]] | None = None
+
+    def __call__(self, moment: Moment) -> None:
+        """Ask, if this is one of the moments to ask at."""
+        if moment.time not in self.samples:
+            return
+        place = self.samples.index(moment.time)
+        questions, labels = self._questions(moment)
+        rows = slice(moment.first, moment.first + len(moment.tasks))
+        answers = ask(moment, questions)
+        classes = self._distribution.source.classes
+        counts = (answers[:, :, None] == np.arange(classes)).sum(axis=0)
+        self._accuracy[rows, place] = (answers == labels).mean(axis=0)
+        self._commonest[rows, place] = counts.max(axis=1) / len(answers)
+
+    def _questions(self, moment: Moment) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
+        """Held-out features `(h, B, F)` and labels `(h, B)` of the tasks that are lived at this moment."""
+        if self._batch is None or self._batch[0] != moment.first:
+            data = [self._distribution.data_set(task) for task in moment.tasks]
+            count = min(len(each.held_out) for each in data)
+            features = np.stack([each.standardised(each.held_out[:count]) for each in data], axis=1)
+            labels = np.stack([each.held_out_labels[:count] for each in data], axis=1)
+            self._batch = (moment.first, features, labels)
+        return self._batch[1], self._batch[2]
+
+    def result(self, lived: Lifetimes) -> AccuracyAfter:
+        """What was found, with the online accuracy of the same lifetimes."""
+        wrong, right = self._pays
+        sums = np.cumsum((lived.scores - wrong) / (right - wrong), axis=1)
+        counts = np.asarray(self.samples)
+        return AccuracyAfter(self.samples, self._accuracy, sums[:, counts - 1] / counts, self._commonest)
+
+
+def ask(moment: Moment, questions: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+    """Greedy answers `(h, B)` to `questions (h, B, F)`, all from the state of this moment; see `accuracy_after`."""
+    agent, state = moment.agent, moment.state
+    no_start = np.zeros(len(moment.tasks), dtype=np.bool_)
+    seen = moment.observation.copy()
+    freeze = getattr(agent, "freeze_plasticity", None)
+    frozen: AbstractContextManager[Any] = nullcontext()
+    if freeze is not None and getattr(agent, "is_plastic", True):
+        state = agent.predict(moment.view(seen), state, no_start.copy(), True)[1]
+        frozen = freeze()
+    answers = []
+    with frozen:
+        for question in questions:
+            seen[:, : question.shape[1]] = question
+            answers.append(agent.predict(moment.view(seen), state, no_start.copy(), True)[0])
+    return np.asarray(answers, dtype=np.int64)
