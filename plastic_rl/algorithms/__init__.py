@@ -1,5 +1,6 @@
 """The outer loops, as stable-baselines3 algorithms."""
 
 from plastic_rl.algorithms.a2c import PlasticA2C
+from plastic_rl.algorithms.cma_es import CMAES
 
-__all__ = ["PlasticA2C"]
+__all__ = ["CMAES", "PlasticA2C"]

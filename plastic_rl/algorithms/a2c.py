@@ -30,7 +30,7 @@ from plastic_rl.algorithms.base import PlasticAlgorithm
 from plastic_rl.algorithms.collector import Collector
 from plastic_rl.algorithms.rollout import Rollout, advantages_and_returns
 from plastic_rl.algorithms.saving import checkpoint_of, rebuild, restore
-from plastic_rl.algorithms.vec_env import EnvironmentDescription, adapt, environments_of, exempt_feedback, wrap
+from plastic_rl.algorithms.vec_env import adapt
 from plastic_rl.checkpoint import Checkpoint
 from plastic_rl.config import Schedule
 from plastic_rl.errors import ConfigError, NonFiniteError
@@ -42,7 +42,7 @@ DEFAULT_STEPS = 128
 Scheduled = float | Schedule | Callable[[float], float]
 
 
-class PlasticA2C(PlasticAlgorithm):
+class PlasticA2C(PlasticAlgorithm, OnPolicyAlgorithm):  # type: ignore[misc]  # OnPolicyAlgorithm types `policy`
     """A2C for policies whose synapses change while they act; a stable-baselines3 algorithm.
 
     Args:
@@ -172,29 +172,10 @@ class PlasticA2C(PlasticAlgorithm):
 
     # --- set-up ----------------------------------------------------------------------------------------------------
 
-    @staticmethod
-    def _wrap_env(env: Any, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
-        if isinstance(env, gym.Env):
-            env = adapt(env)
-        return wrap(OnPolicyAlgorithm._wrap_env(env, verbose, monitor_wrapper))
-
-    def set_random_seed(self, seed: int | None = None) -> None:
-        """Start this algorithm's own random streams, and the environments' seeds, from `seed`."""
-        self.seed = self.seed if seed is None else seed
-        sequence = np.random.SeedSequence(self.seed)
-        initial, sampling, environments = (int(word) for word in sequence.generate_state(3, np.uint64) >> np.uint64(1))
-        self._initial = torch.Generator().manual_seed(initial)
-        self._sampling = torch.Generator().manual_seed(sampling)
-        if self.env is not None:
-            # Row i is keyed by this plus i: runs of neighbouring seeds must not share their rows' noise. 31 bits leave
-            # room for the rows below 2**32, where seeds end for some environments.
-            self.env.seed(environments >> 32)
-
     def _setup_model(self) -> None:
         self._setup_lr_schedule()
         self.set_random_seed(self.seed)
-        if self.env is not None:
-            self.description = EnvironmentDescription.of(self.env)
+        self._make_policy()
         description = self.description
         self.n_steps = self.requested_n_steps or description.lifetime_steps or DEFAULT_STEPS
         if self.center_rewards and description.lifetime_steps is None:
@@ -202,15 +183,6 @@ class PlasticA2C(PlasticAlgorithm):
                 "center_rewards needs lifetimes of a fixed length: where the agent decides how long it lives, "
                 "subtracting a constant from each reward changes what is best. Set center_rewards to false"
             )
-        policy_class: type[PlasticPolicy] = self.policy_class  # type: ignore[assignment]
-        self.policy = policy_class(
-            self.observation_space,
-            self.action_space,
-            feedback=description.feedback,
-            steps_per_trial=description.steps_per_trial,
-            generator=self._initial,
-            **self.policy_kwargs,
-        ).to(self.device)
         self._setup_optimizer()
         self._plastic_state = self.newborn_state()
         self.collector = Collector(self)
@@ -236,12 +208,6 @@ class PlasticA2C(PlasticAlgorithm):
         return {name: entry.to(self.device) for name, entry in state.items()}
 
     # --- the iteration ---------------------------------------------------------------------------------------------
-
-    def _init_callback(self, callback: MaybeCallback, progress_bar: bool = False) -> BaseCallback:
-        hooks = super()._init_callback(callback, progress_bar)
-        for env in environments_of(hooks):
-            exempt_feedback(env)
-        return hooks
 
     def learn(
         self,
@@ -381,6 +347,10 @@ class PlasticA2C(PlasticAlgorithm):
         super().dump_logs(iteration)
 
     # --- saving ----------------------------------------------------------------------------------------------------
+
+    def get_parameters(self) -> dict[str, dict[str, Any]]:
+        """Return parameters and optimizer state by name, as stable-baselines3 gives them."""
+        return {**super().get_parameters(), "policy.optimizer": self.policy.optimizer.state_dict()}
 
     def get_checkpoint(self) -> Checkpoint:
         """Return everything needed to go on from here.

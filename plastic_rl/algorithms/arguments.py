@@ -17,6 +17,10 @@ _COUNT: tuple[Callable[[Any], bool], str] = (
     lambda value: isinstance(value, int | np.integer) and bool(value >= 1),
     "a whole number of 1 or more",
 )
+_SEVERAL: tuple[Callable[[Any], bool], str] = (
+    lambda value: isinstance(value, int | np.integer) and bool(value >= 4),
+    "a whole number of 4 or more",
+)
 _SWITCH: tuple[Callable[[Any], bool], str] = (lambda value: isinstance(value, bool), "true or false")
 
 RANGES = {
@@ -30,6 +34,11 @@ RANGES = {
     "n_envs": _COUNT,
     "n_steps": _COUNT,
     "trials": _COUNT,
+    "population_size": _SEVERAL,
+    "lifetimes": _COUNT,
+    "individuals_per_chunk": _COUNT,
+    "sigma": _SIZE,
+    "deterministic": _SWITCH,
     "normalize_advantage": _SWITCH,
     "center_rewards": _SWITCH,
 }

@@ -5,23 +5,88 @@ from __future__ import annotations
 import io
 import sys
 from abc import abstractmethod
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
+import gymnasium as gym
+import numpy as np
 import torch
-from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.type_aliases import MaybeCallback
+from stable_baselines3.common.vec_env import VecEnv
 
+from plastic_rl.algorithms.vec_env import EnvironmentDescription, adapt, environments_of, exempt_feedback, wrap
 from plastic_rl.checkpoint import Checkpoint, read_checkpoint, write_zip
 from plastic_rl.errors import CheckpointError
 from plastic_rl.policies import PlasticPolicy
 
 
-class PlasticAlgorithm(OnPolicyAlgorithm):
-    """A stable-baselines3 algorithm around a `PlasticPolicy`; a subclass says what its checkpoint holds."""
+class PlasticAlgorithm(BaseAlgorithm):
+    """A stable-baselines3 algorithm around a `PlasticPolicy`; a subclass says what its checkpoint holds.
 
-    policy: PlasticPolicy  # type: ignore[assignment]  # OnPolicyAlgorithm is typed for ActorCriticPolicy alone
+    Attributes:
+        iterations: Updates of the policy since the run began.
+        score_buffer: Scores of the last lifetimes: sums of expected reward where the environment knows it, else of
+            reward.
+        description: What the policy knows of the environment besides its spaces.
+    """
+
+    policy: PlasticPolicy
+    iterations: int
+    score_buffer: deque[float]
+    description: EnvironmentDescription
+    env_id: str | None
+    env_kwargs: dict[str, Any]
+    trials: int
+
+    # --- set-up ----------------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def _wrap_env(env: Any, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
+        if isinstance(env, gym.Env):
+            env = adapt(env)
+        return wrap(BaseAlgorithm._wrap_env(env, verbose, monitor_wrapper))
+
+    def set_random_seed(self, seed: int | None = None) -> None:
+        """Start this algorithm's own random streams, and the environments' seeds, from `seed`."""
+        self.seed = self.seed if seed is None else seed
+        sequence = np.random.SeedSequence(self.seed)
+        initial, sampling, environments = (int(word) for word in sequence.generate_state(3, np.uint64) >> np.uint64(1))
+        self._initial = torch.Generator().manual_seed(initial)
+        self._sampling = torch.Generator().manual_seed(sampling)
+        if self.env is not None:
+            # Row i is keyed by this plus i: runs of neighbouring seeds must not share their rows' noise. 31 bits leave
+            # room for the rows below 2**32, where seeds end for some environments.
+            self.env.seed(environments >> 32)
+
+    def _make_policy(self) -> None:
+        """Describe the environment, and draw the policy that acts in it."""
+        if self.env is not None:
+            self.description = EnvironmentDescription.of(self.env)
+        policy_class: type[PlasticPolicy] = self.policy_class  # type: ignore[assignment]
+        self.policy = policy_class(
+            self.observation_space,
+            self.action_space,
+            feedback=self.description.feedback,
+            steps_per_trial=self.description.steps_per_trial,
+            generator=self._initial,
+            **self.policy_kwargs,
+        ).to(self.device)
+
+    def _init_callback(self, callback: MaybeCallback, progress_bar: bool = False) -> BaseCallback:
+        hooks = super()._init_callback(callback, progress_bar)
+        for env in environments_of(hooks):
+            exempt_feedback(env)
+        return hooks
+
+    def close(self) -> None:
+        """Close the environments and free what else was made for training."""
+        if self.env is not None:
+            self.env.close()
 
     # --- saving ----------------------------------------------------------------------------------------------------
 
@@ -91,7 +156,7 @@ class PlasticAlgorithm(OnPolicyAlgorithm):
 
     def get_parameters(self) -> dict[str, dict[str, Any]]:
         """Return parameters and optimizer state by name, as stable-baselines3 gives them."""
-        return {"policy": self.policy.state_dict(), "policy.optimizer": self.policy.optimizer.state_dict()}
+        return {"policy": self.policy.state_dict()}
 
     # --- acting ----------------------------------------------------------------------------------------------------
 

@@ -66,14 +66,14 @@ def describe(algorithm: PlasticA2C) -> dict[str, Any]:
         "arguments": {
             **{name: getattr(algorithm, name) for name in _ARGUMENTS},
             "optimizer": algorithm.optimizer_name,
-            "learning_rate": _plain(algorithm.learning_rate, "learning_rate"),
-            "gamma": _plain(algorithm.gamma_schedule, "gamma"),
-            "ent_coef": _plain(algorithm.ent_schedule, "ent_coef"),
-            "sum_p2_coef": _plain(algorithm.sum_p2_schedule, "sum_p2_coef"),
+            "learning_rate": plain(algorithm.learning_rate, "learning_rate"),
+            "gamma": plain(algorithm.gamma_schedule, "gamma"),
+            "ent_coef": plain(algorithm.ent_schedule, "ent_coef"),
+            "sum_p2_coef": plain(algorithm.sum_p2_schedule, "sum_p2_coef"),
             "n_steps": algorithm.requested_n_steps,
             "stats_window_size": algorithm._stats_window_size,
             "seed": algorithm.seed,
-            "policy_kwargs": _plain(algorithm.policy_kwargs, "policy_kwargs"),
+            "policy_kwargs": plain(algorithm.policy_kwargs, "policy_kwargs"),
         },
         "n_envs": algorithm.n_envs,
         "observation_space": space_to_document(algorithm.observation_space),
@@ -138,12 +138,12 @@ def restore(algorithm: PlasticA2C, checkpoint: Checkpoint) -> None:
         set_torch_rng_state(algorithm._sampling, streams["sampling"])
         set_torch_rng_state(policy.sampling, streams["predict"])
         set_torch_rng_state(algorithm._initial, streams["initial"])
-        algorithm.num_timesteps = _count(counters, "num_timesteps")
-        algorithm._total_timesteps = _count(counters, "total_timesteps")
+        algorithm.num_timesteps = count_in(counters, "num_timesteps")
+        algorithm._total_timesteps = count_in(counters, "total_timesteps")
         algorithm._current_progress_remaining = float(counters["progress_remaining"])
-        algorithm._n_updates, algorithm.iterations = _count(counters, "n_updates"), _count(counters, "iterations")
+        algorithm._n_updates, algorithm.iterations = count_in(counters, "n_updates"), count_in(counters, "iterations")
         algorithm._reward_mean = float(counters["reward_mean"])
-        algorithm._reward_count = _count(counters, "reward_count")
+        algorithm._reward_count = count_in(counters, "reward_count")
         window = algorithm._stats_window_size
         algorithm.score_buffer = deque(map(float, counters["score_buffer"]), maxlen=window)
         ended = [{**info, "r": float(info["r"]), "l": int(info["l"])} for info in counters["ep_info_buffer"]]
@@ -184,7 +184,12 @@ def _warn_of_normalised_training(stored: Mapping[str, Any] | None, at_hand: VecN
     )
 
 
-def _count(counters: Mapping[str, Any], name: str) -> int:
+def count_in(counters: Mapping[str, Any], name: str) -> int:
+    """Read a whole number of 0 or more.
+
+    Raises:
+        CheckpointError: If it is something else.
+    """
     value = counters[name]
     if type(value) is not int or value < 0:
         raise CheckpointError(f"the stored {name!r} must be a whole number of 0 or more, got {value!r}")
@@ -243,18 +248,13 @@ def rebuild(cls: type[AlgorithmT], checkpoint: Checkpoint, env: Any, device: Any
         ConfigError: If there is no such constructor argument.
     """
     config = checkpoint.config
-    named = config.get("algorithm")
-    if not isinstance(named, str) or named != cls.__name__:
-        raise CheckpointError(f"this is a checkpoint of {named!r}, not of {cls.__name__}")
-    for name in kwargs:
-        known = inspect.signature(cls).parameters
-        if name not in known:
-            raise ConfigError(unknown_name_message(f"argument of {cls.__name__}", name, known))
+    check_class(cls, config)
+    check_keywords(cls, kwargs)
     with damage_is_refused(f"the {cls.__name__} that the checkpoint describes cannot be made"):
         arguments = dict(config["arguments"])
         for name in _SCHEDULES:
             arguments[name] = Schedule.model_validate(arguments[name])
-        arguments = {"n_envs": _count(config, "n_envs"), **arguments, "device": device, **kwargs}
+        arguments = {"n_envs": count_in(config, "n_envs"), **arguments, "device": device, **kwargs}
         algorithm = cls(POLICIES[config["policy"]], env, **arguments, _init_setup_model=False)
         algorithm.env_id = algorithm.env_id or config["environment_id"]
         if algorithm.env is None:
@@ -267,12 +267,39 @@ def rebuild(cls: type[AlgorithmT], checkpoint: Checkpoint, env: Any, device: Any
     return algorithm
 
 
-def _plain(value: Any, name: str) -> Any:
-    """Turn an argument into plain data, or say why it cannot be saved."""
+def check_class(cls: type[Any], config: Mapping[str, Any]) -> None:
+    """Refuse the checkpoint of another algorithm.
+
+    Raises:
+        CheckpointError: Naming both.
+    """
+    named = config.get("algorithm")
+    if not isinstance(named, str) or named != cls.__name__:
+        raise CheckpointError(f"this is a checkpoint of {named!r}, not of {cls.__name__}")
+
+
+def check_keywords(cls: type[Any], kwargs: Mapping[str, Any]) -> None:
+    """Refuse what is no argument of the algorithm's constructor.
+
+    Raises:
+        ConfigError: With the nearest name.
+    """
+    known = inspect.signature(cls).parameters
+    for name in kwargs:
+        if name not in known:
+            raise ConfigError(unknown_name_message(f"argument of {cls.__name__}", name, known))
+
+
+def plain(value: Any, name: str) -> Any:
+    """Turn an argument into plain data, or say why it cannot be saved.
+
+    Raises:
+        CheckpointError: If it is not plain data.
+    """
     if isinstance(value, BaseModel):
         return value.model_dump(mode="json")
     if isinstance(value, Mapping):
-        return {key: _plain(entry, f"{name}.{key}") for key, entry in value.items()}
+        return {key: plain(entry, f"{name}.{key}") for key, entry in value.items()}
     if value is None or isinstance(value, bool | int | float | str | list | tuple):
         return value
     raise CheckpointError(

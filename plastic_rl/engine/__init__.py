@@ -9,6 +9,6 @@ item carries its own seed, and items are cut so that their shapes are the same i
 
 from __future__ import annotations
 
-from plastic_rl.engine.base import ENGINES, Engine, SerialEngine
+from plastic_rl.engine.base import ENGINES, Engine, SerialEngine, make_engine
 
-__all__ = ["ENGINES", "Engine", "SerialEngine"]
+__all__ = ["ENGINES", "Engine", "SerialEngine", "make_engine"]

@@ -119,6 +119,7 @@ class RowVectorEnv(VectorEnv[Observations, Array, Array], ABC):
         self._tasks: list[Task] = []
         self._over = np.zeros(num_envs, dtype=np.bool_)
         self._any_over = False
+        self._resting = False
 
     @property
     def tasks(self) -> Sequence[Task]:
@@ -149,26 +150,35 @@ class RowVectorEnv(VectorEnv[Observations, Array, Array], ABC):
         Args:
             seed: Keys row i by `seed + i` and takes the task source from its beginning; None goes on.
             options: `"reset_mask"`, `(B,)` bool: which rows; `"tasks"`: a task for each of the B rows (None: from the
-                source).
+                source); `"row_seeds"`: a key for each of the B rows instead of `seed + i` (rows of equal keys and
+                tasks live with equal noise, as a population does on common tasks); `"rest"`, bool: rows whose lifetime
+                is over rest until the next `reset`, whatever the autoreset mode: their steps count for nothing, and
+                what they show means nothing.
 
         Returns:
             Observations `(B, I)`; `info["task"] (B,)` with the mask `info["_task"]`.
 
         Raises:
-            TaskError: If `tasks` has another length than B.
+            TaskError: If `tasks` or `row_seeds` has another length than B.
         """
         super().reset(seed=seed)
         options = options or {}
         rows = self._rows_to_reset(options.get("reset_mask"))
         first = not self._tasks
-        if seed is None and first:
+        keys = options.get("row_seeds")
+        if keys is not None and len(keys) != self.num_envs:
+            raise TaskError(f"options['row_seeds'] must hold {self.num_envs} seeds, one for each row, got {len(keys)}")
+        if seed is None and first and keys is None:
             seed = int(self.np_random.integers(2**62))
-        if seed is None:
+        if keys is None and seed is not None:
+            keys = range(seed, seed + self.num_envs)
+        if keys is None:
             self._lifetimes[rows] += 1
         else:
             self._lifetimes[rows] = 0
             for row in rows.tolist():
-                self._key_row(row, seed + row)
+                self._key_row(row, int(keys[row]))
+        self._resting = bool(options.get("rest", False))
         if first:
             self._tasks = [self._source.task(row, 0) for row in range(self.num_envs)]
         info = self._start(rows, options.get("tasks"))
@@ -192,7 +202,7 @@ class RowVectorEnv(VectorEnv[Observations, Array, Array], ABC):
             raise ResetNeeded("call reset() before the first step()")
         checked = self._codec.check(actions, self.num_envs)
         idle = self._over if self._any_over else None
-        if idle is not None and self.autoreset_mode is AutoresetMode.DISABLED:
+        if idle is not None and self.autoreset_mode is AutoresetMode.DISABLED and not self._resting:
             raise ResetNeeded(
                 f"the lifetimes of rows {np.flatnonzero(idle).tolist()} are over; "
                 'call reset(options={"reset_mask": ...}) for them first (autoreset is disabled)'
@@ -205,13 +215,14 @@ class RowVectorEnv(VectorEnv[Observations, Array, Array], ABC):
         if idle is not None:
             for values in (reward, terminated, truncated, *(info[name] for name in info if name[0] != "_")):
                 values[idle] = 0
-            rows = np.flatnonzero(idle)
-            self._lifetimes[rows] += 1
-            info.update(self._start(rows, None))
-        self._over = terminated | truncated
+            if not self._resting:
+                rows = np.flatnonzero(idle)
+                self._lifetimes[rows] += 1
+                info.update(self._start(rows, None))
+        self._over = terminated | truncated | idle if idle is not None and self._resting else terminated | truncated
         self._any_over = bool(self._over.any())
         observations = self._observe()
-        if self._any_over and self.autoreset_mode is AutoresetMode.SAME_STEP:
+        if self._any_over and self.autoreset_mode is AutoresetMode.SAME_STEP and not self._resting:
             info.update(self._start_in_same_step(observations, info))
             observations = self._observe()
         return observations.copy(), reward, terminated, truncated, info

@@ -20,7 +20,7 @@ from plastic_rl.experiment.config import ExperimentConfig, parse_experiment
 from plastic_rl.experiment.folder import CONFIG, RunFolder, find_run, plugins_in, run_names
 
 if TYPE_CHECKING:
-    from plastic_rl.algorithms import PlasticA2C
+    from plastic_rl.algorithms.base import PlasticAlgorithm
     from plastic_rl.evaluation import Evaluation
 
 AGENT_CHECKPOINT = "checkpoint"
@@ -44,18 +44,18 @@ class TrainedAgent:
     checkpoint: Path
     is_run: bool
 
-    def load(self, device: str | None = None) -> PlasticA2C:
+    def load(self, device: str | None = None) -> PlasticAlgorithm:
         """Load it to act.
 
         Raises:
             CheckpointError: If its weights are damaged or missing.
         """
-        from plastic_rl.algorithms import PlasticA2C
+        from plastic_rl.experiment.outer_loops import outer_loop
         from plastic_rl.experiment.training import check_device
 
         if device is not None:
             check_device(device)
-        return PlasticA2C.load(self.checkpoint, device=device or self.config.device)
+        return outer_loop(self.config).algorithm.load(self.checkpoint, device=device or self.config.device)
 
 
 def find_agent(
@@ -102,18 +102,22 @@ def checkpoint_line(trained: TrainedAgent) -> str:
     Raises:
         CheckpointError: If it is damaged.
     """
-    total = trained.config.algorithm.total_timesteps
+    from plastic_rl.experiment.outer_loops import outer_loop
+
+    loop = outer_loop(trained.config)
     counters = read_checkpoint(trained.checkpoint, only=["algorithm"]).documents["algorithm"]
-    step = int(counters["num_timesteps"])
+    reached = loop.done(counters)
     if not trained.is_run:
-        return f"checkpoint {step:,} of {max(total, step):,} steps (exported)"
+        return f"checkpoint {reached:,} of {max(loop.total, reached):,} {loop.unit} (exported)"
     run = RunFolder(trained.folder)
     newest = run.latest()
-    done = step if newest is None else int(newest.name)
-    chosen = "best on valid" if run.best() == step else "the newest"
-    unfinished = "; the run is unfinished" if done < total else ""
+    done = reached
+    if newest is not None and newest != trained.checkpoint:
+        done = loop.done(read_checkpoint(newest, only=["algorithm"]).documents["algorithm"])
+    chosen = "best on valid" if run.best() == int(counters["num_timesteps"]) else "the newest"
+    unfinished = "; the run is unfinished" if done < loop.total else ""
     # Whole rollouts: training ends at or beyond the steps asked for.
-    return f"checkpoint {step:,} of {max(total, done):,} steps ({chosen}{unfinished})"
+    return f"checkpoint {reached:,} of {max(loop.total, done):,} {loop.unit} ({chosen}{unfinished})"
 
 
 def newest_damage(trained: TrainedAgent) -> str | None:
@@ -128,7 +132,7 @@ def newest_damage(trained: TrainedAgent) -> str | None:
     return None
 
 
-def load_agent(spec: str | Path, *, plugins: Sequence[str] = (), device: str | None = None) -> PlasticA2C:
+def load_agent(spec: str | Path, *, plugins: Sequence[str] = (), device: str | None = None) -> PlasticAlgorithm:
     """Load the agent of a run or of an agent folder; see `find_agent`."""
     return find_agent(spec, plugins=plugins).load(device)
 
@@ -202,8 +206,10 @@ def acting_part(checkpoint: Checkpoint) -> Checkpoint:
 
 def _acting_part(checkpoint: Checkpoint) -> Checkpoint:
     counters: dict[str, Any] = dict(checkpoint.documents["algorithm"])
-    counters |= {"last_obs": None, "last_episode_starts": None, "lifetime_scores": None, "awaiting_reset": None}
-    counters |= {"score_buffer": [], "ep_info_buffer": [], "ep_success_buffer": []}
+    left_out: dict[str, Any] = {"last_obs": None, "last_episode_starts": None, "lifetime_scores": None}
+    left_out |= {"awaiting_reset": None, "search": None}
+    left_out |= {"score_buffer": [], "ep_info_buffer": [], "ep_success_buffer": []}
+    counters |= {name: value for name, value in left_out.items() if name in counters}
     return replace(
         checkpoint,
         tensors={"params": checkpoint.tensors["params"], "optimizer": {}, "state": {}},
@@ -213,7 +219,10 @@ def _acting_part(checkpoint: Checkpoint) -> Checkpoint:
 
 def card(target: Path, trained: TrainedAgent, evaluation: Evaluation, pictures: Sequence[str]) -> str:
     """Write the card of an agent: what it is, how good it is and on what, how to use it."""
+    from plastic_rl.experiment.outer_loops import outer_loop
+
     config = trained.config
+    loop = outer_loop(config)
     plugins = "".join(f" --plugin {plugin}" for plugin in config.plugins)
     parameters = sum(tensor.numel() for tensor in read_checkpoint(trained.checkpoint).tensors["params"].values())
     rule = config.network.get("rule")
@@ -226,7 +235,7 @@ def card(target: Path, trained: TrainedAgent, evaluation: Evaluation, pictures: 
         "",
         f"- Environment: `{config.environment.id}` {_inline(config.environment.kwargs)}",
         f"- Network: `{config.network.get('kind')}`{f', rule `{rule}`' if rule else ''}, {size}",
-        f"- Training: `{config.algorithm.name}`, {config.algorithm.total_timesteps:,} steps, {one_seed}",
+        f"- Training: `{config.algorithm.name}`, {loop.total:,} {loop.unit}, {one_seed}",
         f"- Checkpoint: {trained.checkpoint.name} steps"
         + (", the best on the split `valid`" if config.evaluation.valid_tasks else ""),
         "",

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, model_validator
 
 from plastic_rl.config import ConfigModel, Schedule, apply_overrides, check, describe, dump, read_mapping
 from plastic_rl.errors import ConfigError, UnknownNameError
@@ -72,8 +72,72 @@ class A2CConfig(ConfigModel):
     """Learning multiplies rewards by this, so that values are of the order of 1; scores stay as they are."""
 
 
-AlgorithmConfig = A2CConfig
-"""The algorithms by their `name`; becomes a discriminated union when there is a second one."""
+class GeneGroupConfig(ConfigModel):
+    """How parameters whose names match a pattern are searched."""
+
+    scale: float = Field(default=1.0, gt=0)
+    """Their initial standard deviation, as a multiple of `sigma`."""
+    low: float | None = None
+    """Lower bound of their values; null: none."""
+    high: float | None = None
+    """Upper bound of their values; null: none."""
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.low is not None and self.high is not None and self.low >= self.high:
+            raise ValueError(f"low must be below high, got low {self.low:g} and high {self.high:g}")
+        return self
+
+
+class EngineConfig(ConfigModel):
+    """Where individuals are evaluated; results do not depend on it."""
+
+    name: str = "serial"
+    """serial (in this process), process (a pool of processes) or ray (a cluster; needs the extra `ray`)."""
+    workers: int | None = Field(default=None, ge=1)
+    """Processes of the pool; null: one for each processor. ray: chunks under way at a time."""
+    address: str | None = None
+    """ray: address of the cluster; null: Ray on this machine."""
+
+
+class CMAESConfig(ConfigModel):
+    """CMA-ES over whole lifetimes, without gradients."""
+
+    name: Literal["cma_es"]
+    """Which algorithm."""
+    generations: int = Field(ge=1)
+    """Generations to evolve for."""
+    population_size: int = Field(default=20, ge=4)
+    """Individuals of a generation."""
+    lifetimes: int = Field(default=4, ge=1)
+    """Lifetimes of each individual in a generation, on fresh tasks that the whole population shares."""
+    sigma: float = Field(default=0.5, gt=0)
+    """Initial step size, in units of the scales of `groups`."""
+    statistic: Literal["mean", "late_half", "worst_quartile"] = "mean"
+    """Fitness: the reward of a lifetime, that of its second half (late_half), or that of the worst quarter of them."""
+    evolve: tuple[str, ...] | None = None
+    """Patterns of the names of the parameters that evolve, e.g. `["network.*"]`; null: all that actions depend on."""
+    groups: dict[str, GeneGroupConfig] = Field(default_factory=dict)
+    """Scale and bounds of parameters by pattern of their names, e.g. `{network.eta: {scale: 0.1, low: 0, high: 1}}`."""
+    covariance: Literal["auto", "full", "separable"] = "auto"
+    """Correlations between genes; auto: full up to 1,000 genes, separable (none) beyond."""
+    restarts: Literal["none", "ipop", "bipop"] = "none"
+    """What follows when the search has converged or stagnates: ipop doubles the population, bipop alternates."""
+    deterministic: bool = False
+    """Individuals take their most probable actions instead of sampling."""
+    individuals_per_chunk: int = Field(default=64, ge=1)
+    """Individuals that live side by side; smaller chunks spread over more workers. The last bits depend on it."""
+    engine: EngineConfig = EngineConfig()
+    """Where individuals are evaluated."""
+
+
+def _named(mapping: Any) -> Any:
+    # Configs of the time when there was one algorithm may leave its name out.
+    return {"name": "a2c", **mapping} if isinstance(mapping, Mapping) else mapping
+
+
+AlgorithmConfig = Annotated[A2CConfig | CMAESConfig, Field(discriminator="name"), BeforeValidator(_named)]
+"""The algorithms by their `name`."""
 
 
 class EvaluationConfig(ConfigModel):

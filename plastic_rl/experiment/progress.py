@@ -22,11 +22,11 @@ class Progress(Protocol):
     ) -> None:
         """Stop showing."""
 
-    def start(self, done: int, total: int) -> None:
-        """Training goes on from `done` of `total` steps."""
+    def start(self, done: int, total: int, unit: str = "steps") -> None:
+        """Training goes on from `done` of `total` units."""
 
     def update(self, done: int, score: float | None, note: str = "") -> None:
-        """Training has done `done` steps."""
+        """Training has done `done` units."""
 
     def say(self, line: str) -> None:
         """Show a line that stays."""
@@ -44,6 +44,7 @@ class PlainProgress:
         self.stream = sys.stderr if stream is None else stream
         self.interval = interval
         self._total = self._first = 0
+        self._unit = "steps"
         self._began = self._shown = time.monotonic()
 
     def __enter__(self) -> Self:
@@ -54,9 +55,9 @@ class PlainProgress:
     ) -> None:
         self.stream.flush()
 
-    def start(self, done: int, total: int) -> None:
+    def start(self, done: int, total: int, unit: str = "steps") -> None:
         """See `Progress`."""
-        self._first, self._total = done, total
+        self._first, self._total, self._unit = done, total, unit
         self._began = self._shown = time.monotonic()
 
     def update(self, done: int, score: float | None, note: str = "") -> None:
@@ -66,7 +67,11 @@ class PlainProgress:
             return
         self._shown = now
         rate = (done - self._first) / max(now - self._began, 1e-9)
-        parts = [f"{done:>{len(f'{self._total:,}')},}/{self._total:,} steps", score_text(score), f"{rate:,.0f} steps/s"]
+        parts = [
+            f"{done:>{len(f'{self._total:,}')},}/{self._total:,} {self._unit}",
+            score_text(score),
+            rate_text(rate, self._unit),
+        ]
         parts.append(f"{duration_text((self._total - done) / rate if rate else None)} left")
         self.say("  ".join([*parts, *([note] if note else [])]))
 
@@ -84,7 +89,7 @@ class RichProgress:
 
         self._progress = Progress(
             BarColumn(bar_width=12),
-            TextColumn("{task.completed:,.0f}/{task.total:,.0f} steps"),
+            TextColumn("{task.completed:,.0f}/{task.total:,.0f} {task.fields[unit]}"),
             TextColumn("[bold cyan]{task.fields[score]}"),
             TextColumn("{task.fields[rate]}"),
             TextColumn("{task.fields[left]} left"),
@@ -104,11 +109,11 @@ class RichProgress:
     ) -> None:
         self._progress.stop()
 
-    def start(self, done: int, total: int) -> None:
+    def start(self, done: int, total: int, unit: str = "steps") -> None:
         """See `Progress`."""
         self._first, self._began = done, time.monotonic()
         self._task = self._progress.add_task(
-            "", total=total, completed=done, score=score_text(None), rate="", left="?", note=""
+            "", total=total, completed=done, score=score_text(None), rate="", left="?", note="", unit=unit
         )
 
     def update(self, done: int, score: float | None, note: str = "") -> None:
@@ -120,7 +125,7 @@ class RichProgress:
             self._task,
             completed=done,
             score=score_text(score),
-            rate=f"{rate:,.0f} steps/s",
+            rate=rate_text(rate, task.fields["unit"]),
             left=duration_text(remaining / rate if rate else None),
             note=note,
         )
@@ -142,6 +147,15 @@ def score_text(score: float | None) -> str:
     ('score 72.35', 'score -')
     """
     return "score -" if score is None else f"score {score:.4g}"
+
+
+def rate_text(rate: float, unit: str) -> str:
+    """Format how many units are done in a second.
+
+    >>> rate_text(12345.6, "steps"), rate_text(2.345, "generations")
+    ('12,346 steps/s', '2.35 generations/s')
+    """
+    return f"{rate:,.0f} {unit}/s" if rate >= 100 else f"{rate:.3g} {unit}/s"
 
 
 def duration_text(seconds: float | None) -> str:

@@ -21,13 +21,14 @@ import torch
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import KVWriter, Logger
 
-from plastic_rl.algorithms import PlasticA2C
+from plastic_rl.algorithms.base import PlasticAlgorithm
 from plastic_rl.checkpoint import Checkpoint, prune, read_checkpoint, saved_steps, write_checkpoint
-from plastic_rl.errors import CheckpointError, ConfigError, FinishedError, PlasticRLError
+from plastic_rl.errors import CheckpointError, ConfigError, FinishedError, PlasticRLError, damage_is_refused
 from plastic_rl.experiment.config import ExperimentConfig
 from plastic_rl.experiment.document import RUN_DOCUMENT, Best, RunDocument
 from plastic_rl.experiment.folder import RunFolder
 from plastic_rl.experiment.metrics import MetricsWriter, TensorBoardWriter
+from plastic_rl.experiment.outer_loops import OuterLoop, outer_loop
 from plastic_rl.experiment.progress import Progress, make_progress
 from plastic_rl.tasks import distribution_for
 
@@ -72,7 +73,7 @@ class StopRequest:
                 signal.signal(number, handler)
 
 
-def make_algorithm(config: ExperimentConfig, *, n_envs: int | None = None) -> PlasticA2C:
+def make_algorithm(config: ExperimentConfig, *, n_envs: int | None = None) -> PlasticAlgorithm:
     """Build the algorithm of an experiment, in its environment, at its start.
 
     Raises:
@@ -81,22 +82,8 @@ def make_algorithm(config: ExperimentConfig, *, n_envs: int | None = None) -> Pl
         UnknownNameError: If there is no such environment.
     """
     check_device(config.device)
-    settings = config.algorithm.model_dump(exclude={"name", "total_timesteps", "n_envs"})
-    settings |= {
-        name: getattr(config.algorithm, name) for name in ("learning_rate", "gamma", "ent_coef", "sum_p2_coef")
-    }
     try:
-        return PlasticA2C(
-            config.policy,
-            config.environment.id,
-            n_envs=n_envs or config.algorithm.n_envs,
-            env_kwargs=config.environment.kwargs,
-            trials=config.environment.trials,
-            policy_kwargs={"network": config.network},
-            seed=config.seed,
-            device=config.device,
-            **settings,
-        )
+        return outer_loop(config).make(n_envs=n_envs)
     except PlasticRLError:
         raise
     except (TypeError, ValueError, AssertionError, RuntimeError) as error:
@@ -118,7 +105,7 @@ def check_device(device: str) -> None:
         raise ConfigError(f"this machine has no device {device!r}. Valid: {', '.join(valid)}.")
 
 
-def train(run: RunFolder, *, progress: Progress | None = None) -> PlasticA2C:
+def train(run: RunFolder, *, progress: Progress | None = None) -> PlasticAlgorithm:
     """Train a new run, or go on with one that was stopped, to its end.
 
     Args:
@@ -141,8 +128,7 @@ def train(run: RunFolder, *, progress: Progress | None = None) -> PlasticA2C:
         run.check_record()
         stored = None if newest is None else _read_own(run, newest, config)
         algorithm = make_algorithm(config)
-        if algorithm.env is not None:
-            stack.callback(algorithm.env.close)
+        stack.callback(algorithm.close)
         document = None if stored is None else RunDocument.of(stored, newest)
         if stored is not None:
             with warnings.catch_warnings(record=True) as caught:
@@ -162,18 +148,10 @@ def train(run: RunFolder, *, progress: Progress | None = None) -> PlasticA2C:
         stop = StopRequest()
         stack.enter_context(stop.listening(shown))
         keeper = Keeper(run, config, recorder, shown, stop, None if stored is None else algorithm.num_timesteps)
-        remaining = config.algorithm.total_timesteps - algorithm.num_timesteps
-        rollout = algorithm.n_steps * algorithm.n_envs
-        # Whole rollouts: the last one may go beyond the steps asked for.
-        shown.start(algorithm.num_timesteps, -(-config.algorithm.total_timesteps // rollout) * rollout)
+        loop = keeper.loop
+        shown.start(*loop.progress(algorithm), loop.unit)
         try:
-            if remaining > 0:
-                algorithm.learn(
-                    remaining,
-                    callback=keeper,
-                    log_interval=config.logging.interval,
-                    reset_num_timesteps=stored is None,
-                )
+            loop.learn(algorithm, keeper, resumed=stored is not None)
         except KeyboardInterrupt:
             raise TrainingInterrupted(run, run.latest()) from None
         if stop.made:
@@ -204,7 +182,9 @@ def _read_own(run: RunFolder, newest: Path, config: ExperimentConfig) -> Checkpo
 
 def _own_config(config: ExperimentConfig) -> dict[str, Any]:
     """The part of the config that the bytes of a run depend on."""
-    return {name: value for name, value in config.to_mapping().items() if name not in {"description", "plugins"}}
+    own = {name: value for name, value in config.to_mapping().items() if name not in {"description", "plugins"}}
+    # Results do not depend on where the work is done.
+    return own | {"algorithm": {name: value for name, value in own["algorithm"].items() if name != "engine"}}
 
 
 def _differences(old: Any, new: Any, path: str = "") -> list[str]:
@@ -261,12 +241,13 @@ class Keeper(BaseCallback):
         self.run, self.config, self.recorder = run, config, recorder
         self.progress, self.stop = progress, stop
         self.saved_at = resumed_at
+        self.loop: OuterLoop = outer_loop(config)
         self.scores_valid = config.evaluation.valid_tasks > 0 and _has_split(config, "valid")
 
     @property
-    def algorithm(self) -> PlasticA2C:
+    def algorithm(self) -> PlasticAlgorithm:
         """The algorithm that this callback watches."""
-        assert isinstance(self.model, PlasticA2C)
+        assert isinstance(self.model, PlasticAlgorithm)
         return self.model
 
     def _on_rollout_start(self) -> None:
@@ -291,7 +272,8 @@ class Keeper(BaseCallback):
         scores = self.algorithm.score_buffer
         best = self.recorder.best
         note = "" if best is None else f"best on valid {best.valid_score:.4g}"
-        self.progress.update(self.algorithm.num_timesteps, float(np.mean(scores)) if scores else None, note)
+        done, _ = self.loop.progress(self.algorithm)
+        self.progress.update(done, float(np.mean(scores)) if scores else None, note)
 
     def _score_and_save(self) -> None:
         if self.scores_valid:
@@ -326,7 +308,7 @@ def _has_split(config: ExperimentConfig, split: str) -> bool:
     return split in distribution_for(config.environment.id, config.environment.kwargs).splits
 
 
-def valid_score(algorithm: PlasticA2C, config: ExperimentConfig) -> float:
+def valid_score(algorithm: PlasticAlgorithm, config: ExperimentConfig) -> float:
     """Return the mean score on the first tasks of `valid`; training's own random streams are not touched."""
     from plastic_rl.evaluation import run_lifetimes
 
@@ -347,9 +329,14 @@ def valid_score(algorithm: PlasticA2C, config: ExperimentConfig) -> float:
 
 
 def is_trained(run: RunFolder, config: ExperimentConfig) -> bool:
-    """Return whether the run has done all its steps."""
+    """Return whether the run is trained to its end."""
     newest = run.latest()
-    return newest is not None and int(newest.name) >= config.algorithm.total_timesteps
+    if newest is None:
+        return False
+    loop = outer_loop(config)
+    counters = read_checkpoint(newest, only=["algorithm"]).documents["algorithm"]
+    with damage_is_refused(f"{newest} is damaged"):
+        return loop.done(counters) >= loop.total
 
 
 def check_unfinished(run: RunFolder, config: ExperimentConfig) -> None:
@@ -360,8 +347,9 @@ def check_unfinished(run: RunFolder, config: ExperimentConfig) -> None:
         FinishedError: If it is trained, and evaluated where its config asks for that.
     """
     run.check_record()
+    loop = outer_loop(config)
     if is_trained(run, config) and (run.evaluation.exists() or not config.evaluation.final):
         raise FinishedError(
-            f"{run.path} is finished ({config.algorithm.total_timesteps:,} steps): there is nothing to resume. "
+            f"{run.path} is finished ({loop.total:,} {loop.unit}): there is nothing to resume. "
             f"Score it with: plastic-rl evaluate {run.path}"
         )

@@ -14,6 +14,7 @@ from plastic_rl.errors import FinishedError, RunError, UnknownNameError
 from plastic_rl.experiment.agents import checkpoint_line, find_agent, needs_plugins
 from plastic_rl.experiment.config import ExperimentConfig, load_experiment
 from plastic_rl.experiment.folder import RunFolder, create_runs, find_runs
+from plastic_rl.experiment.outer_loops import outer_loop
 from plastic_rl.experiment.scoring import draw_own_curves, score_run, seeds_table
 from plastic_rl.experiment.training import TrainingInterrupted, check_unfinished, make_algorithm, train
 from plastic_rl.tasks import distribution_for
@@ -37,9 +38,8 @@ def check_experiment(config: ExperimentConfig) -> None:
     algorithm = make_algorithm(config, n_envs=1)
     env = algorithm.env
     if isinstance(env, VectorEnvAdapter) and isinstance(env.env, TaskVectorEnv):
-        check_size(config.algorithm.n_envs, env.env.steps)
-    if env is not None:
-        env.close()
+        check_size(outer_loop(config).rows(), env.env.steps)
+    algorithm.close()
 
 
 def start(

@@ -159,7 +159,10 @@ class PlasticPolicy(BasePolicy):
         head = self.head(params, features)
         if noise is None:
             return self.distribution.mode(head), state
-        return self.distribution.sample(head, params.get("log_std"), noise), state
+        log_std = params.get("log_std")
+        if log_std is not None and log_std.dim() > 1:
+            log_std = log_std.unsqueeze(-2)  # (P, 1, K): one for all environments of an individual
+        return self.distribution.sample(head, log_std, noise), state
 
     def value(self, params: Params, observation: Tensor, state: State, episode_start: Tensor) -> Tensor:
         """Value `(.., B)` of an observation, given the plastic state before it (the state is not advanced)."""

@@ -1,0 +1,347 @@
+"""`CMAES`: evolution of a policy's parameters over whole lifetimes, without gradients.
+
+References:
+    Hansen & Ostermeier 2001, doi 10.1162/106365601750190398 (CMA-ES); Salimans et al. 2017, arXiv 1703.03864 (common
+    random numbers and fresh tasks in evolving policies).
+
+One generation: draw a population around the mean; every individual lives the same few fresh tasks, with the same noise;
+the distribution moves towards the fitter ones. The agent is always the distribution's mean, never an individual that
+was lucky: the policy's parameters hold the mean whenever a callback or a caller looks.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+import zlib
+from collections import deque
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Self, get_args
+
+import gymnasium as gym
+import numpy as np
+import torch
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.type_aliases import MaybeCallback
+from stable_baselines3.common.vec_env import VecEnv
+
+from plastic_rl.algorithms.arguments import check_ranges
+from plastic_rl.algorithms.base import PlasticAlgorithm
+from plastic_rl.algorithms.cma_es_saving import checkpoint_of, rebuild, restore
+from plastic_rl.algorithms.fitness import Exam, Examiner, Marks, Setting, Statistic, examine
+from plastic_rl.algorithms.genome import FloatArray, GeneGroup, Genome
+from plastic_rl.algorithms.search import Covariance, Restarts, Search
+from plastic_rl.algorithms.vec_env import adapt
+from plastic_rl.checkpoint import Checkpoint
+from plastic_rl.engine import ENGINES, Engine
+from plastic_rl.errors import ConfigError, SpaceError
+from plastic_rl.policies import POLICIES, PlasticPolicy
+
+
+class CMAES(PlasticAlgorithm):
+    """CMA-ES for policies whose synapses change while they act; a stable-baselines3 algorithm.
+
+    Fitness is what individuals were rewarded with in their lifetimes. It is never the expected reward, which some
+    environments tell for scoring: that knows the hidden task, and no agent may learn from it.
+
+    Args:
+        policy: Name in `plastic_rl.policies.POLICIES`, or a subclass of `PlasticPolicy`.
+        env: Environment id. An environment made by `gymnasium.make` will do where its id and arguments say all of it:
+            individuals live in environments that this class makes, many side by side.
+        population_size: Individuals of a generation, 4 or more.
+        lifetimes: Lifetimes of each individual in a generation, on tasks of the split `train` that no generation
+            before has met; tasks, noise and random start weights are common to the population.
+        sigma: Initial step size, in units of the genes' scales.
+        statistic: What counts in a generation's lifetimes: `"mean"`, the sum of reward; `"late_half"`, that of the
+            second half of each lifetime; `"worst_quartile"`, that of the worst quarter of the lifetimes.
+        evolve: Patterns of the names of the parameters that evolve, e.g. `["network.*table*"]`; None: all trainable
+            ones that actions depend on. The others stay as they were drawn.
+        groups: Scale and bounds of parameters by pattern, e.g. `{"network.eta": {"scale": 0.1, "low": 0, "high": 1}}`.
+        covariance: `"full"`, `"separable"`, or `"auto"`: full up to 1,000 genes.
+        restarts: `"none"`, `"ipop"` or `"bipop"`: what follows when the search has converged or stagnates.
+        deterministic: Individuals take their most probable actions instead of sampling.
+        individuals_per_chunk: Individuals that live side by side in one process. Results depend on it in their last
+            bits, and on nothing else about how the work is divided.
+        engine: Where chunks are evaluated: an `Engine`, or the name of one (see `plastic_rl.engine`). Results do not
+            depend on it.
+        env_kwargs: Arguments of the environment where `env` is an id.
+        trials: Inner episodes of a lifetime where `env` is the id of a foreign environment.
+        policy_kwargs: Arguments of the policy, e.g. `{"network": {"rule": "oja", "hidden_size": 20}}`.
+        stats_window_size: As in stable-baselines3.
+        tensorboard_log: Folder for TensorBoard, or None.
+        verbose: 0 silent, 1 a table per logging interval.
+        seed: Of parameters, search, tasks and environments; global random state is not touched. None: from the
+            operating system.
+        device: `"auto"`, `"cpu"`, `"cuda"`, ...
+
+    Raises:
+        SpaceError: If the environment's spaces are not supported.
+        ConfigError: If arguments contradict each other, or a pattern matches no parameter.
+
+    >>> from plastic_rl.algorithms import CMAES
+    >>> agent = CMAES("PlasticPolicy", "plastic_rl/ReversalBandit-v0", population_size=4, lifetimes=2, seed=1)
+    >>> agent.learn(generations=2).num_timesteps  # 2 generations of 4 individuals with 2 lifetimes of 100 steps
+    1600
+    """
+
+    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {name: POLICIES[name] for name in POLICIES}
+
+    def __init__(
+        self,
+        policy: str | type[PlasticPolicy],
+        env: str | gym.Env[Any, Any] | VecEnv | None,
+        *,
+        population_size: int = 20,
+        lifetimes: int = 4,
+        sigma: float = 0.5,
+        statistic: Statistic = "mean",
+        evolve: Sequence[str] | None = None,
+        groups: Mapping[str, GeneGroup | Mapping[str, Any]] | None = None,
+        covariance: Covariance = "auto",
+        restarts: Restarts = "none",
+        deterministic: bool = False,
+        individuals_per_chunk: int = 64,
+        engine: str | Engine = "serial",
+        env_kwargs: Mapping[str, Any] | None = None,
+        trials: int = 1,
+        policy_kwargs: Mapping[str, Any] | None = None,
+        stats_window_size: int = 100,
+        tensorboard_log: str | None = None,
+        verbose: int = 0,
+        seed: int | None = None,
+        device: torch.device | str = "auto",
+        _init_setup_model: bool = True,
+    ) -> None:
+        check_ranges(
+            {
+                "population_size": population_size,
+                "lifetimes": lifetimes,
+                "sigma": sigma,
+                "individuals_per_chunk": individuals_per_chunk,
+                "trials": trials,
+                "deterministic": deterministic,
+            }
+        )
+        for name, value, valid in (
+            ("statistic", statistic, Statistic),
+            ("covariance", covariance, Covariance),
+            ("restarts", restarts, Restarts),
+        ):
+            if value not in get_args(valid):
+                raise ConfigError(f"{name} must be one of {', '.join(get_args(valid))}, got {value!r}")
+        self.population_size, self.lifetimes, self.sigma = population_size, lifetimes, float(sigma)
+        self.statistic, self.covariance, self.restarts = statistic, covariance, restarts
+        self.evolve = None if evolve is None else list(evolve)
+        self.groups = {
+            pattern: group if isinstance(group, GeneGroup) else GeneGroup(**group)
+            for pattern, group in (groups or {}).items()
+        }
+        self.deterministic, self.individuals_per_chunk = deterministic, individuals_per_chunk
+        self.engine = ENGINES[engine]() if isinstance(engine, str) else engine
+        self.env_id, self.env_kwargs = _identity(env, env_kwargs)
+        self.trials = trials
+        if isinstance(policy, str):
+            policy = POLICIES[policy]
+        seed = int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else seed
+        super().__init__(
+            policy,
+            adapt(self.env_id, n_envs=lifetimes, env_kwargs=self.env_kwargs, trials=trials),
+            learning_rate=0.0,
+            policy_kwargs=dict(policy_kwargs or {}),
+            stats_window_size=stats_window_size,
+            tensorboard_log=tensorboard_log,
+            verbose=verbose,
+            seed=seed,
+            device=device,
+            support_multi_env=True,
+        )
+        if _init_setup_model and env is not None:
+            self._setup_model()
+
+    # --- set-up ----------------------------------------------------------------------------------------------------
+
+    def _setup_model(self) -> None:
+        self.set_random_seed(self.seed)
+        self._make_policy()
+        self.begin_search()
+        self.examiner = self.make_examiner()
+        self.iterations = self.exams = 0
+        self.score_buffer = deque(maxlen=1)
+
+    def begin_search(self) -> None:
+        """Begin a new search around the policy's present parameters."""
+        self.genome = Genome.of(self.policy, self.evolve, self.groups)
+        assert self.seed is not None
+        sequence = np.random.SeedSequence(self.seed, spawn_key=(zlib.crc32(b"search"),))
+        self.search = Search(
+            self.genome,
+            sigma=self.sigma,
+            population_size=self.population_size,
+            covariance=self.covariance,
+            restarts=self.restarts,
+            seed=int(sequence.generate_state(1, np.uint64)[0]),
+        )
+        self.genome.write(self.search.mean, self.policy)
+
+    def make_examiner(self) -> Examiner | None:
+        """What evaluates individuals around the policy's present parameters; None without an environment."""
+        if self.env_id is None:
+            return None
+        policy_class: type[PlasticPolicy] = self.policy_class  # type: ignore[assignment]
+        setting = Setting(
+            self.env_id,
+            self.env_kwargs,
+            self.trials,
+            policy_class,
+            self.policy_kwargs,
+            self.deterministic,
+            str(self.device),
+        )
+        fixed = {
+            name: parameter.detach().cpu().numpy().copy()
+            for name, parameter in self.policy.named_parameters()
+            if name not in self.genome.names
+        }
+        return Examiner(setting, self.genome, fixed)
+
+    def close(self) -> None:
+        """Close the environments, and free the engine's workers."""
+        super().close()
+        self.engine.close()
+        if self.examiner is not None:
+            self.examiner.close()
+
+    # --- the generation --------------------------------------------------------------------------------------------
+
+    def learn(
+        self,
+        total_timesteps: int | None = None,
+        callback: MaybeCallback = None,
+        log_interval: int = 1,
+        tb_log_name: str = "CMAES",
+        reset_num_timesteps: bool = True,
+        progress_bar: bool = False,
+        *,
+        generations: int | None = None,
+    ) -> Self:
+        """Evolve for `generations` more generations, or until `total_timesteps` more steps are done, in whole ones.
+
+        As in stable-baselines3, except that a callback's `on_step` is called once a generation: its frequencies count
+        generations. `num_timesteps` counts the steps of all lifetimes of all individuals.
+
+        Args:
+            total_timesteps: Steps to evolve for; None: no limit, and `generations` must be given.
+            callback: As in stable-baselines3.
+            log_interval: Generations between rows of the log.
+            tb_log_name: Name of the run in TensorBoard.
+            reset_num_timesteps: Count steps and generations from 0; the search itself goes on where it is.
+            progress_bar: Show stable-baselines3's progress bar.
+            generations: Generations to evolve for; None: no limit.
+
+        Raises:
+            ConfigError: If neither limit is given.
+            NonFiniteError: If a reward is NaN or infinite; the message names individual, generation and seed.
+        """
+        if total_timesteps is None and generations is None:
+            raise ConfigError("learn needs total_timesteps or generations")
+        limit = sys.maxsize if total_timesteps is None else total_timesteps
+        steps_before = 0 if reset_num_timesteps else self.num_timesteps
+        _, hooks = self._setup_learn(
+            min(limit, sys.maxsize - steps_before), callback, reset_num_timesteps, tb_log_name, progress_bar
+        )
+        if reset_num_timesteps:
+            self.iterations = 0
+        last = sys.maxsize if generations is None else self.iterations + generations
+        hooks.on_training_start(locals(), globals())
+        while self.num_timesteps < self._total_timesteps and self.iterations < last:
+            hooks.on_rollout_start()
+            self.evolve_once()
+            if log_interval and self.iterations % log_interval == 0:
+                self.dump_logs()
+            self._update_current_progress_remaining(self.num_timesteps, self._total_timesteps)
+            hooks.update_locals(locals())
+            if not hooks.on_step():
+                break
+            hooks.on_rollout_end()
+        hooks.on_training_end()
+        return self
+
+    def evolve_once(self) -> None:
+        """One generation: draw, evaluate, move the distribution; the policy then holds its new mean."""
+        if self.examiner is None:
+            raise ConfigError("this agent was loaded without an environment, to predict; load it with env=... to learn")
+        assert self.seed is not None
+        exam = Exam(self.seed, self.exams, self.lifetimes)
+        genes = self.search.ask()
+        marks = examine(self.examiner, exam, genes, self.individuals_per_chunk, self.engine)
+        fitness = marks.fitness(self.statistic)
+        self._record(genes, marks, fitness)
+        self.search.tell(fitness)
+        self.genome.write(self.search.mean, self.policy)
+        self.num_timesteps += int(marks.steps.sum())
+        self.exams += 1
+        self.iterations += 1
+        for name, value in self.search.statistics().items():
+            self.logger.record(f"search/{name}", value)
+        self.logger.record("search/restarts", self.search.run)
+
+    def _record(self, genes: FloatArray, marks: Marks, fitness: FloatArray) -> None:
+        self.score_buffer.append(float(marks.score.mean()))
+        apart = (genes - genes.mean(0)) / self.genome.scale
+        for name, value in (
+            ("fitness/mean", fitness.mean()),
+            ("fitness/best", fitness.max()),
+            ("fitness/std", fitness.std()),
+            ("rollout/ep_rew_mean", marks.reward.mean()),
+            ("rollout/ep_len_mean", marks.steps.mean()),
+            # Root mean square distance of a gene from the population's mean, in units of its scale.
+            ("search/diversity", np.sqrt(np.square(apart).mean())),
+            ("search/population_size", len(genes)),
+        ):
+            self.logger.record(name, float(value))
+
+    def dump_logs(self) -> None:
+        """Write the log; clock readings only under `time/`."""
+        self.logger.record("rollout/score", self.score_buffer[-1])
+        elapsed = max((time.time_ns() - self.start_time) / 1e9, sys.float_info.epsilon)
+        done = self.num_timesteps - self._num_timesteps_at_start
+        self.logger.record("time/iterations", self.iterations, exclude="tensorboard")
+        self.logger.record("time/fps", int(done / elapsed))
+        self.logger.record("time/time_elapsed", int(elapsed), exclude="tensorboard")
+        self.logger.record("time/total_timesteps", self.num_timesteps, exclude="tensorboard")
+        self.logger.dump(step=self.num_timesteps)
+
+    # --- saving ----------------------------------------------------------------------------------------------------
+
+    def get_checkpoint(self) -> Checkpoint:
+        """Return everything needed to go on from here; going on gives the same bytes as never having stopped."""
+        return checkpoint_of(self)
+
+    def set_checkpoint(self, checkpoint: Checkpoint) -> None:
+        """Go on from `checkpoint`; see `plastic_rl.algorithms.cma_es_saving.restore`."""
+        restore(self, checkpoint)
+
+    @classmethod
+    def from_checkpoint(cls, checkpoint: Checkpoint, env: Any, device: torch.device | str, **kwargs: Any) -> Self:
+        """Make the algorithm that `checkpoint` describes; see `plastic_rl.algorithms.cma_es_saving.rebuild`."""
+        return rebuild(cls, checkpoint, env, device, **kwargs)
+
+
+def _identity(env: Any, env_kwargs: Mapping[str, Any] | None) -> tuple[str | None, dict[str, Any]]:
+    """Id and arguments from which an environment can be made again.
+
+    Raises:
+        ConfigError: If they do not say all of it.
+    """
+    if env is None or isinstance(env, str):
+        return env, dict(env_kwargs or {})
+    spec = getattr(env, "spec", None)
+    if not isinstance(env, gym.Env) or spec is None or spec.additional_wrappers:
+        raise ConfigError(
+            f"CMAES makes its own environments, many side by side, and {env} cannot be made again from an id and "
+            "arguments. Register it with gymnasium.register, wrappers included, and give its id, with env_kwargs"
+        )
+    if getattr(env, "render_mode", None) is not None:
+        raise SpaceError("CMAES has no use for an environment that renders; give its id")
+    kwargs = {name: value for name, value in spec.kwargs.items() if name != "render_mode"}
+    return spec.id, {**kwargs, **(env_kwargs or {})}

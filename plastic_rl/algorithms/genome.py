@@ -1,0 +1,146 @@
+"""What evolves: some of a policy's parameters as one vector, with a start, a scale and bounds for each gene.
+
+Genes are float64 `(N,)` and stand in the order of the policy's parameters, each flattened row by row.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from plastic_rl.errors import ConfigError, unknown_name_message
+from plastic_rl.policies import PlasticPolicy
+
+FloatArray = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class GeneGroup:
+    """How the genes whose parameter's name matches a pattern are searched.
+
+    Attributes:
+        scale: Their initial standard deviation is this times sigma; above 0.
+        low: Lower bound of the values, or None.
+        high: Upper bound of the values, or None.
+    """
+
+    scale: float = 1.0
+    low: float | None = None
+    high: float | None = None
+
+    def __post_init__(self) -> None:
+        low, high = (-np.inf if self.low is None else self.low, np.inf if self.high is None else self.high)
+        if not (0 < self.scale < np.inf and low < high):
+            raise ConfigError(
+                "a group of genes needs a scale above 0 and a low below its high, "
+                f"got scale {self.scale}, low {self.low}, high {self.high}"
+            )
+
+
+@dataclass(frozen=True)
+class Genome:
+    """The parameters that evolve, and how.
+
+    Attributes:
+        names: Dotted names of the parameters, in the policy's order.
+        shapes: Their shapes.
+        start: Their values at the start, within the bounds, `(N,)`.
+        scale: Initial standard deviation of each gene as a multiple of sigma, `(N,)`.
+        low: Lower bounds, `(N,)`; minus infinity without one.
+        high: Upper bounds, `(N,)`; infinity without one.
+    """
+
+    names: tuple[str, ...]
+    shapes: tuple[tuple[int, ...], ...]
+    start: FloatArray
+    scale: FloatArray
+    low: FloatArray
+    high: FloatArray
+
+    @classmethod
+    def of(
+        cls,
+        policy: PlasticPolicy,
+        evolve: Sequence[str] | None = None,
+        groups: Mapping[str, GeneGroup] | None = None,
+    ) -> Genome:
+        """Read the genome of a policy, at its present parameters.
+
+        Args:
+            policy: Its parameters are not changed.
+            evolve: Patterns (`*` stands for anything) of the names of the parameters that evolve; None: all that are
+                trainable and that actions depend on (`acting_parameters`).
+            groups: Scale and bounds by pattern; a later group goes before an earlier one. Starts beyond the bounds are
+                moved to them.
+
+        Raises:
+            ConfigError: If a pattern matches no such parameter.
+        """
+        names = policy.acting_parameters()
+        if evolve is not None:
+            chosen = {name for pattern in evolve for name in _matching(pattern, names, "algorithm.evolve")}
+            names = [name for name in names if name in chosen]
+        if not names:
+            raise ConfigError("no parameter evolves: `evolve` needs at least one pattern of a name")
+        parameters = policy.parameters_by_name()
+        shapes = tuple(tuple(parameters[name].shape) for name in names)
+        settings = dict.fromkeys(names, GeneGroup())
+        for pattern, group in (groups or {}).items():
+            settings |= dict.fromkeys(_matching(pattern, names, "algorithm.groups"), group)
+        sizes = [int(parameters[name].numel()) for name in names]
+
+        def spread(values: Iterable[float]) -> FloatArray:
+            return np.repeat(np.array(list(values), dtype=np.float64), sizes)
+
+        low = spread(-np.inf if settings[name].low is None else _number(settings[name].low) for name in names)
+        high = spread(np.inf if settings[name].high is None else _number(settings[name].high) for name in names)
+        flat = [parameters[name].detach().reshape(-1).double().cpu().numpy() for name in names]
+        start = np.clip(np.concatenate(flat), low, high)
+        return cls(tuple(names), shapes, start, spread(settings[name].scale for name in names), low, high)
+
+    @property
+    def size(self) -> int:
+        """Number of genes, `N`."""
+        return len(self.start)
+
+    @property
+    def bounded(self) -> bool:
+        """Whether any gene has a bound."""
+        return bool(np.isfinite(self.low).any() or np.isfinite(self.high).any())
+
+    def parameters(self, genes: FloatArray) -> dict[str, Tensor]:
+        """Return the parameters that genes `(.., N)` stand for, each `(.., *shape)` float32."""
+        flat = torch.from_numpy(np.ascontiguousarray(genes)).to(torch.float32)
+        sizes = [int(np.prod(shape, dtype=np.int64)) for shape in self.shapes]
+        pieces = torch.split(flat, sizes, -1)
+        lead = flat.shape[:-1]
+        return {
+            name: piece.reshape(*lead, *shape)
+            for name, shape, piece in zip(self.names, self.shapes, pieces, strict=True)
+        }
+
+    def write(self, genes: FloatArray, policy: PlasticPolicy) -> None:
+        """Give `policy` the parameters that genes `(N,)` stand for."""
+        own: dict[str, Any] = dict(policy.named_parameters())
+        with torch.no_grad():
+            for name, value in self.parameters(genes).items():
+                own[name].copy_(value)
+
+
+def _matching(pattern: str, names: Sequence[str], where: str) -> list[str]:
+    found = [name for name in names if fnmatch.fnmatchcase(name, pattern)]
+    if not found:
+        raise ConfigError(f"{unknown_name_message(f'parameter in {where}', pattern, names)} `*` stands for anything.")
+    return found
+
+
+def _number(value: float | None) -> float:
+    assert value is not None
+    return value
