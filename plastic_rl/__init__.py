@@ -45,6 +45,7 @@ for _name, _module in (
     ("BernoulliBandit", "bernoulli_bandit"),
     ("ReversalBandit", "reversal_bandit"),
     ("GridMaze", "grid_maze"),
+    ("SwappedCartPole", "swapped_cartpole"),
     ("Classification", "classification"),
     ("SupervisedClassification", "classification"),
 ):

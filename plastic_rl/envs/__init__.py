@@ -21,6 +21,7 @@ from plastic_rl.envs.plugins import load_entry_point_plugins, load_plugin
 from plastic_rl.envs.reversal_bandit import ReversalBanditEnv, ReversalBanditVectorEnv
 from plastic_rl.envs.row_vector_env import RowOptions, RowVectorEnv
 from plastic_rl.envs.scalar_vector_env import ScalarVectorEnv
+from plastic_rl.envs.swapped_cartpole import SwappedCartPoleEnv, SwappedCartPoleVectorEnv
 from plastic_rl.envs.task_env import TaskEnv
 from plastic_rl.envs.task_vector_env import Outcome, TaskVectorEnv
 
@@ -40,6 +41,8 @@ __all__ = [
     "ScalarVectorEnv",
     "SupervisedClassificationEnv",
     "SupervisedClassificationVectorEnv",
+    "SwappedCartPoleEnv",
+    "SwappedCartPoleVectorEnv",
     "TaskEnv",
     "TaskVectorEnv",
     "load_entry_point_plugins",

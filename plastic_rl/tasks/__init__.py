@@ -15,11 +15,13 @@ from plastic_rl.tasks.grid_maze import GridMazeTasks
 from plastic_rl.tasks.reversal_bandit import ReversalBanditTasks
 from plastic_rl.tasks.seeds import SeedTasks
 from plastic_rl.tasks.source import TaskSource
+from plastic_rl.tasks.swapped_cartpole import SwappedCartPoleTasks
 
 for _env_id, _factory in (
     ("plastic_rl/BernoulliBandit-v0", BernoulliBanditTasks),
     ("plastic_rl/ReversalBandit-v0", ReversalBanditTasks),
     ("plastic_rl/GridMaze-v0", GridMazeTasks),
+    ("plastic_rl/SwappedCartPole-v0", SwappedCartPoleTasks),
     ("plastic_rl/Classification-v0", ClassificationTasks),
     ("plastic_rl/SupervisedClassification-v0", SupervisedClassificationTasks),
 ):
@@ -39,6 +41,7 @@ __all__ = [
     "SeedTasks",
     "SeededAgent",
     "SupervisedClassificationTasks",
+    "SwappedCartPoleTasks",
     "Task",
     "TaskDistribution",
     "TaskSource",
