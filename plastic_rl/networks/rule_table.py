@@ -13,6 +13,7 @@ start get new weights; the update of the step before is made, now that its outco
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -23,19 +24,34 @@ from plastic_rl.networks.rule_table_config import LAYERS, RuleTableConfig
 from plastic_rl.networks.start_weights import draw_keys, next_keys, normal_weights
 from plastic_rl.plasticity.tables import (
     add_round,
-    additive,
     code_count,
+    hidden_change,
+    input_change,
     k_cap,
-    look_up_rows,
-    multiplicative,
-    one_hot_codes,
-    output_conditions,
-    scaled,
+    output_change,
+    output_columns,
+    scaled_,
 )
 from plastic_rl.plasticity.tables_hand_written import HAND_WRITTEN
 
 FEEDBACK_BESIDES_ACTION = 3
 """Reward, trial_start and t/T."""
+
+
+class Seen(NamedTuple):
+    """What is known at an update.
+
+    Attributes:
+        feedback: Of the step that acted.
+        rewarded: Whether its reward was above the average, `(.., B)` bool, where the network keeps one.
+        outcome: Whether it had an outcome, `(.., B)` bool, where steps without one change weights too; else None.
+        factor: What changes are multiplied by, `(.., B)`; None: nothing.
+    """
+
+    feedback: Feedback
+    rewarded: Tensor | None
+    outcome: Tensor | None
+    factor: Tensor | None
 
 
 class RuleTableNetwork(PlasticNetwork):
@@ -105,7 +121,7 @@ class RuleTableNetwork(PlasticNetwork):
             if name != "hidden" or config.rounds:
                 entries[f"{name}_weight"] = StateEntry(self._shapes[name])
         if layers:
-            entries["code"] = StateEntry((config.hidden_size,), dtype=torch.int64)
+            entries["code"] = StateEntry((config.hidden_size,), dtype=torch.uint8)
         if "input" in layers and config.presynaptic.input:
             entries["presynaptic.input"] = StateEntry((self.feature_size,))
         if "hidden" in layers and config.presynaptic.hidden:
@@ -217,19 +233,24 @@ class RuleTableNetwork(PlasticNetwork):
         """New weights, and nothing remembered, where `episode_start (.., B)`."""
         key = next_keys(state["key"], episode_start)
         born: State = {"key": key}
+        everywhere = bool(episode_start.all())
         for name, entry in self._entries.items():
             if name == "key":
                 continue
             start = episode_start.reshape(episode_start.shape + (1,) * len(entry.shape))
             layer = name.removesuffix("_weight")
             if layer in LAYERS:
-                born[name] = torch.where(start, self._start_weights(layer, key, state[name]), state[name])
+                drawn = self._start_weights(layer, key, state[name])
+                born[name] = drawn if everywhere else torch.where(start, drawn, state[name])
             else:
                 born[name] = state[name].masked_fill(start, 0)
         return born
 
     def _start_weights(self, layer: str, key: Tensor, like: Tensor) -> Tensor:
         """Start weights `(.., B, O, I)` of a layer, as the keys `(.., B)` say."""
+        if key.dim() == 2 and bool((key == key[:1]).all()):
+            # A population that shares its keys shares its start weights, and while they are frozen their memory.
+            return self._start_weights(layer, key[0], like[0]).expand(key.shape[0], *[-1] * (like.dim() - 1))
         kind = getattr(self.config.start_weights, layer)
         scale = getattr(self.config.start_scale, layer)
         shape = self._shapes[layer]
@@ -248,7 +269,7 @@ class RuleTableNetwork(PlasticNetwork):
         normalise = getattr(self.config.normalise, layer)
         if normalise == "none":
             return weights
-        return scaled(weights, -1 if normalise == "incoming_l2" else -2)
+        return scaled_(weights, -1 if normalise == "incoming_l2" else -2)
 
     def _forward(self, inputs: Tensor, state: State) -> tuple[Tensor, State]:
         """Outputs `(.., B, K)`, and what there was to see: codes, presynaptic activity."""
@@ -291,26 +312,23 @@ class RuleTableNetwork(PlasticNetwork):
         config = self.config
         happens = feedback.valid & ~episode_start
         learned: State = {}
-        dtype = state["output_weight"].dtype
-        rewarded = outcome = surprise = None
-        had_outcome = feedback.reward != 0 if config.no_outcome == "zero_reward" else None
+        rewarded = surprise = None
+        outcome = feedback.reward != 0 if config.no_outcome == "zero_reward" else None
         if "reward_average" in self._entries:
             average = state["reward_average"]
             surprise = feedback.reward - average
-            rewarded = (surprise > 0).to(dtype)
-            counts = happens if had_outcome is None else happens & had_outcome
-            learned["reward_average"] = average + torch.where(counts, config.reward_average_rate * surprise, 0)
-        if had_outcome is not None:
-            if config.update_without_outcome:
-                outcome = had_outcome.to(dtype)
-            else:
-                happens = happens & had_outcome
+            rewarded = surprise > 0
+            counts = happens if outcome is None else happens & outcome
+            learned["reward_average"] = torch.where(counts, average + config.reward_average_rate * surprise, average)
+        if outcome is not None and not config.update_without_outcome:
+            happens, outcome = happens & outcome, None
         if config.when == "errors":
             happens = happens & self._erred(feedback, rewarded, state)
         if not bool(happens.any()):
             return learned
-        factor = None if surprise is None or not config.surprise else surprise.abs()
-        changed = self._changed(params, feedback, state, rewarded, outcome, factor)
+        factor = surprise.abs() if config.surprise and surprise is not None else None
+        seen = Seen(feedback, rewarded, outcome, factor)
+        changed = {f"{layer}_weight": self._changed(layer, params, seen, state) for layer in self.plastic_layers}
         if not bool(happens.all()):
             mask = happens.unsqueeze(-1).unsqueeze(-1)
             changed = {name: torch.where(mask, value, state[name]) for name, value in changed.items()}
@@ -320,78 +338,47 @@ class RuleTableNetwork(PlasticNetwork):
         """Where the decision was an error, `(.., B)` bool; ties with the correct output are errors."""
         if not self.config.supervised:
             assert rewarded is not None, "label-free networks keep the average reward"
-            return rewarded == 0
+            return ~rewarded
         assert feedback.label is not None, "checked at the start of the step"
         correct = feedback.label > 0.5
         preference = state["preference"]
         right = preference.masked_fill(~correct, -math.inf).amax(-1)
         return right <= preference.masked_fill(correct, -math.inf).amax(-1)
 
-    def _changed(
-        self,
-        params: Params,
-        feedback: Feedback,
-        state: State,
-        rewarded: Tensor | None,
-        outcome: Tensor | None,
-        factor: Tensor | None,
-    ) -> State:
-        """The plastic layers' weights after the update, in every lifetime."""
-        config, hidden = self.config, self.config.hidden_size
-        lead = state["code"].shape[:-1]
-        dtype = state["output_weight"].dtype
-        apply = additive if config.update == "additive" else multiplicative
-        one_hot = one_hot_codes(state["code"].reshape(-1, hidden), self.codes, dtype)
-        changed: State = {}
-        for place, layer in enumerate(self.plastic_layers):
-            table = params[f"{layer}_table"]
-            step = getattr(config.step, layer) * params["log_step"][..., place].exp()
-            weights = state[f"{layer}_weight"].reshape(-1, *self._shapes[layer])
-            if layer == "output":
-                columns = output_conditions(
-                    config.output_table, feedback.action, _given(rewarded), feedback.label, outcome
-                )
-                columns = columns if factor is None else columns * factor.unsqueeze(-1).unsqueeze(-1)
-                scaled_table = table.mT * _lift(step, table)
-                entries = columns.flatten(-3, -2) @ scaled_table
-                left, right = entries.reshape(-1, self.output_size, self.codes), one_hot
-            else:
-                gates = self._gates(layer, lead, dtype, rewarded, outcome)
-                gates = gates if factor is None else gates * factor.unsqueeze(-1)
-                flat = table.reshape(*table.shape[: step.dim() + 1], -1) * _lift(step, gates)
-                entries = look_up_rows(flat, gates)
-                if layer == "input":
-                    left = (entries.reshape(-1, 1, self.codes) @ one_hot).mT
-                    right = self._presynaptic(layer, state, weights).unsqueeze(-2)
-                else:
-                    right = entries.reshape(-1, self.codes, self.codes).mT @ one_hot
-                    if config.presynaptic.hidden:
-                        right = right * self._presynaptic(layer, state, weights).unsqueeze(-2)
-                    left = one_hot.mT
-            fresh = self._tidied(layer, apply(weights, left, right))
-            changed[f"{layer}_weight"] = fresh.reshape(*lead, *self._shapes[layer])
-        return changed
-
-    def _presynaptic(self, layer: str, state: State, weights: Tensor) -> Tensor:
-        """Presynaptic activity `(R, I)`; ones where the layer's rule has no such factor."""
-        name = f"presynaptic.{layer}"
-        if name not in self._entries:
-            return weights.new_ones(weights.shape[0], weights.shape[-1])
-        return state[name].reshape(weights.shape[0], -1)
-
-    def _gates(
-        self, layer: str, lead: torch.Size, dtype: torch.dtype, rewarded: Tensor | None, outcome: Tensor | None
-    ) -> Tensor:
-        """Which condition of the reward holds, as one-hot `(.., B, G)`."""
-        if getattr(self.config.gated, layer):
-            good = _given(rewarded)
-            gates = torch.stack([1 - good, good], -1)
+    def _changed(self, layer: str, params: Params, seen: Seen, state: State) -> Tensor:
+        """The weights `(.., B, O, I)` of a plastic layer after the update, in every lifetime."""
+        config, codes, weights = self.config, state["code"], state[f"{layer}_weight"]
+        step = getattr(config.step, layer) * params["log_step"][..., self.plastic_layers.index(layer)].exp()
+        table = params[f"{layer}_table"]
+        table = table * _lift(step, table)
+        presynaptic = state.get(f"presynaptic.{layer}")
+        if layer == "output":
+            columns = output_columns(
+                config.output_table, seen.feedback.action, seen.rewarded, seen.feedback.label, seen.outcome
+            )
+            change = output_change(table, columns, codes)
+        elif layer == "hidden":
+            change = hidden_change(table, self._gate(layer, seen), codes, presynaptic).view(weights.shape)
         else:
-            gates = self.log_step.new_ones((*lead, 1), dtype=dtype)
-        if outcome is None:
-            return gates
-        present = outcome.unsqueeze(-1)
-        return torch.cat([gates * present, 1 - present], -1)
+            change = input_change(table, self._gate(layer, seen), codes).unsqueeze(-1)
+            if presynaptic is not None:
+                change = change * presynaptic.unsqueeze(-2)
+        if seen.factor is not None:
+            change = change * seen.factor.unsqueeze(-1).unsqueeze(-1)
+        if config.update == "multiplicative":
+            change = weights * change
+        return self._tidied(layer, weights + change)
+
+    def _gate(self, layer: str, seen: Seen) -> Tensor:
+        """Which condition of the reward holds, int64 `(.., B)`."""
+        if getattr(self.config.gated, layer):
+            assert seen.rewarded is not None, "gated networks keep the average reward"
+            gate = seen.rewarded.long()
+        else:
+            gate = torch.zeros_like(seen.feedback.reward, dtype=torch.int64)
+        if seen.outcome is None:
+            return gate
+        return gate.masked_fill(~seen.outcome, len(self.config.gates(layer)) - 1)
 
     def unroll(
         self,
@@ -413,11 +400,6 @@ class RuleTableNetwork(PlasticNetwork):
         )
 
 
-def _given(value: Tensor | None) -> Tensor:
-    # Supervised output conditions never look at the reward.
-    return torch.zeros(()) if value is None else value
-
-
 def _lift(scalar: Tensor, like: Tensor) -> Tensor:
     """A scalar per individual, `()` or `(P,)`, broadcastable against `like (P?, ..)`."""
     return scalar.reshape(scalar.shape + (1,) * (like.dim() - scalar.dim()))
@@ -425,4 +407,9 @@ def _lift(scalar: Tensor, like: Tensor) -> Tensor:
 
 def _through(weights: Tensor, activity: Tensor) -> Tensor:
     """`weights (.., O, I)` times `activity (.., I)`, `(.., O)`."""
-    return (activity.unsqueeze(-2) @ weights.mT).squeeze(-2)
+    if weights.dim() == 4 and weights.stride(0) == 0:
+        # One set of weights for the whole population: one product for each lifetime.
+        return (activity.transpose(0, 1) @ weights[0].mT).transpose(0, 1)
+    # A row vector from the left is several times faster in a batched product than a column from the right.
+    rows = activity.reshape(-1, 1, activity.shape[-1])
+    return torch.bmm(rows, weights.flatten(0, -3).mT).view(*activity.shape[:-1], -1)

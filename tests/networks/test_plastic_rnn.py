@@ -12,7 +12,7 @@ from plastic_rl.errors import ConfigError
 from plastic_rl.networks import Feedback, PlasticRNN, make_network
 from plastic_rl.plasticity import RULES
 from plastic_rl.plasticity.modulators import FAN_OUT_START
-from tests.networks.cases import ALL, make_case, run_steps
+from tests.networks.cases import ACTIONS, ALL, INPUTS, make_case, run_steps
 
 
 def quiet(batch: int = 1, reward: float = 0.0, valid: bool = True, trial_start: bool = False) -> Feedback:
@@ -147,9 +147,11 @@ def test_the_fixed_twin_is_a_plain_recurrent_network() -> None:
 
 def test_fan_out_at_one_is_simple_modulation() -> None:
     generator = torch.Generator
-    simple = make_network({**ALL["backpropamine_simple"], "hidden_size": 5}, 4, 2, generator().manual_seed(0)).double()
+    simple = make_network(
+        {**ALL["backpropamine_simple"], "hidden_size": 5}, INPUTS, ACTIONS, generator().manual_seed(0)
+    ).double()
     fan_out = make_network(
-        {**ALL["backpropamine_fan_out"], "hidden_size": 5}, 4, 2, generator().manual_seed(0)
+        {**ALL["backpropamine_fan_out"], "hidden_size": 5}, INPUTS, ACTIONS, generator().manual_seed(0)
     ).double()
     start = fan_out.get_parameter("modulator_fan_out")
     assert start.tolist() == pytest.approx([FAN_OUT_START] * 5)
