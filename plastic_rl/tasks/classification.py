@@ -11,7 +11,14 @@ from gymnasium import spaces
 from plastic_rl.errors import TaskError
 from plastic_rl.tasks.agents import RandomAgent
 from plastic_rl.tasks.base import Params, ReferenceAgent, Task, TaskDistribution
-from plastic_rl.tasks.data import DataSet
+from plastic_rl.tasks.classification_agents import (
+    LabelOracle,
+    LogisticLearner,
+    MixtureBayes,
+    MLPLearner,
+    PrototypeLearner,
+)
+from plastic_rl.tasks.data import DataSet, GaussianMixtureData
 from plastic_rl.tasks.data_sources import data_source
 
 REWARDS: dict[str, tuple[float, float]] = {"01": (0.0, 1.0), "pm1": (-1.0, 1.0)}
@@ -43,6 +50,7 @@ class ClassificationTasks(TaskDistribution):
     """
 
     family = "Classification"
+    limit_kind = "oracle"
     teaches = False
     """Whether the environment shows labels."""
 
@@ -87,8 +95,29 @@ class ClassificationTasks(TaskDistribution):
         return self.source.data_set(task)
 
     def reference_agents(self, split: str) -> dict[str, ReferenceAgent]:
-        """`random`."""
-        return {"random": RandomAgent(spaces.Discrete(self.source.classes))}
+        """`random`, `nearest_prototype`, `logistic_bandit`, `mlp_bandit`, and `oracle`, which is told the labels.
+
+        Where labels are shown also their `_labels` twins, and on a Gaussian mixture `bayes`, the limit there.
+        """
+        size = self.source.features, self.source.classes
+        bandit: dict[str, Any] = {"delay": self.delay, "pays": REWARDS[self.reward]}
+        agents: dict[str, ReferenceAgent] = {
+            "random": RandomAgent(spaces.Discrete(self.source.classes)),
+            "nearest_prototype": PrototypeLearner(*size, **bandit),
+            "logistic_bandit": LogisticLearner(*size, **bandit),
+            "mlp_bandit": MLPLearner(*size, **bandit),
+        }
+        if self.teaches:
+            agents["nearest_prototype_labels"] = PrototypeLearner(*size, labels=True)
+            agents["logistic_labels"] = LogisticLearner(*size, labels=True)
+            agents["mlp_labels"] = MLPLearner(*size, labels=True)
+            if isinstance(self.source, GaussianMixtureData):
+                agents["bayes"] = MixtureBayes(*size, sigma=self.source.sigma_of(split))
+        return agents | {"oracle": LabelOracle(self.source)}
+
+    def limit_of(self, split: str) -> str:
+        """See `TaskDistribution`: `oracle`; `bayes` where a Gaussian mixture's labels are shown."""
+        return "bayes" if self.teaches and isinstance(self.source, GaussianMixtureData) else "oracle"
 
 
 class SupervisedClassificationTasks(ClassificationTasks):

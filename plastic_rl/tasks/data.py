@@ -34,7 +34,7 @@ class DataSet:
         held_out: Which samples are held out, `(h,)`; none of them is in `stream`.
         stream_labels: Class of each streamed sample, `(n,)`, 0 to K - 1.
         held_out_labels: Class of each held-out sample, `(h,)`.
-        mean: Of each feature over the streamed samples, `(F,)`.
+        mean: Of each feature over the streamed samples, `(F,)`; float64 where float32 cannot tell `features` apart.
         scale: What a feature is multiplied by after `mean` was taken off: 1 / its standard deviation over the streamed
             samples; 1 where it is constant; 0 where the task hides it, `(F,)`.
         balanced: Whether each pass goes in blocks that hold every class once (few-shot lifetimes).
@@ -45,8 +45,8 @@ class DataSet:
     held_out: IntArray
     stream_labels: IntArray
     held_out_labels: IntArray
-    mean: FloatArray
-    scale: FloatArray
+    mean: Array
+    scale: Array
     balanced: bool = False
 
     def standardised(self, samples: IntArray) -> npt.NDArray[np.float32]:
@@ -54,7 +54,7 @@ class DataSet:
         return standardise(self.features[samples], self.mean, self.scale)
 
 
-def standardise(raw: Array, mean: FloatArray, scale: FloatArray) -> npt.NDArray[np.float32]:
+def standardise(raw: Array, mean: Array, scale: Array) -> npt.NDArray[np.float32]:
     """`(raw - mean) * scale`, cut at `FEATURE_LIMIT`.
 
     >>> standardise(np.array([[3.0], [100.0]]), np.array([1.0]), np.array([0.5])).tolist()
@@ -67,8 +67,13 @@ def standardise(raw: Array, mean: FloatArray, scale: FloatArray) -> npt.NDArray[
     return shown.astype(np.float32)
 
 
-def statistics(raw: Array) -> tuple[FloatArray, FloatArray]:
-    """Mean and `scale` (see `DataSet`) of `raw (n, F)`.
+def precision(kind: np.dtype[Any]) -> np.dtype[Any]:
+    """The type to reckon in with features of this type: float32 if that holds them exactly, else float64."""
+    return np.result_type(kind, np.float32)
+
+
+def statistics(raw: Array) -> tuple[Array, Array]:
+    """Mean and `scale` (see `DataSet`) of `raw (n, F)`, in its `precision`.
 
     >>> mean, scale = statistics(np.array([[0.0, 7.0], [4.0, 7.0]]))
     >>> mean.tolist(), scale.tolist()
@@ -78,7 +83,8 @@ def statistics(raw: Array) -> tuple[FloatArray, FloatArray]:
     deviation: FloatArray = raw.std(axis=0, dtype=np.float64)
     # The sum of a constant column is rounded, so that its deviation is not always exactly zero.
     constant = deviation <= 1e-9 * np.maximum(np.abs(mean), 1e-300)
-    return mean, 1.0 / np.where(constant, 1.0, deviation)
+    kind = precision(raw.dtype)
+    return mean.astype(kind), (1.0 / np.where(constant, 1.0, deviation)).astype(kind)
 
 
 def generator_of(task: Task, purpose: int = 0) -> np.random.Generator:
@@ -95,6 +101,7 @@ class DataSource(ABC):
         classes: Number of classes, K: the actions.
         held_out: Held-out samples of a task, h (the most, where splits differ).
         shared: Whether `DataSet.features` is one array for all tasks.
+        precision: Type of `DataSet.mean` and `DataSet.scale`.
     """
 
     name: str
@@ -102,6 +109,7 @@ class DataSource(ABC):
     classes: int
     held_out: int
     shared: bool = False
+    precision: np.dtype[Any] = np.dtype(np.float32)
     splits: tuple[str, ...] = (*STANDARD_SPLITS, "shift")
 
     @abstractmethod
@@ -230,6 +238,7 @@ class GeneratedData(DataSource):
             flip_y=recipe.flip,
             random_state=int(generator_of(task).integers(2**32)),
         )
+        raw = raw.astype(np.float32)
         mean, scale = statistics(raw[: recipe.train])
         return _in_order(raw, labels, recipe.train, mean, scale, balanced=False)
 
@@ -273,7 +282,11 @@ class GaussianMixtureData(DataSource):
 
     def sample_params(self, generator: np.random.Generator, split: str) -> Params:
         """See `DataSource`: `data` and `sigma`."""
-        return {"data": self.name, "sigma": self.sigma * (1.5 if split == "shift" else 1.0)}
+        return {"data": self.name, "sigma": self.sigma_of(split)}
+
+    def sigma_of(self, split: str) -> float:
+        """Standard deviation of the noise on `split`."""
+        return self.sigma * (1.5 if split == "shift" else 1.0)
 
     def data_set(self, task: Task) -> DataSet:
         """See `DataSource`."""
@@ -284,11 +297,12 @@ class GaussianMixtureData(DataSource):
         labels = np.arange(self.train + self.held_out) % self.classes
         labels[self.train :] = generator.integers(0, self.classes, self.held_out)
         raw = means[labels] + sigma * generator.standard_normal((len(labels), self.features))
-        spread = np.full(self.features, 1.0 / np.sqrt(1.0 + sigma**2))
-        return _in_order(raw, labels, self.train, np.zeros(self.features), spread, balanced=True)
+        spread = np.full(self.features, 1.0 / np.sqrt(1.0 + sigma**2), dtype=np.float32)
+        mean = np.zeros_like(spread)
+        return _in_order(raw.astype(np.float32), labels, self.train, mean, spread, balanced=True)
 
 
-def _in_order(raw: Array, labels: Array, train: int, mean: FloatArray, scale: FloatArray, *, balanced: bool) -> DataSet:
+def _in_order(raw: Array, labels: Array, train: int, mean: Array, scale: Array, *, balanced: bool) -> DataSet:
     """The first `train` samples are streamed, the others held out."""
     labels = labels.astype(np.int64)
     return DataSet(

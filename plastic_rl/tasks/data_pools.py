@@ -14,7 +14,7 @@ import numpy as np
 
 from plastic_rl.errors import ConfigError, TaskError
 from plastic_rl.tasks.base import Params, Task
-from plastic_rl.tasks.data import Array, DataSet, DataSource, FloatArray, IntArray, generator_of, statistics
+from plastic_rl.tasks.data import Array, DataSet, DataSource, IntArray, generator_of, precision, statistics
 
 SplitBy = Literal["images", "classes"]
 SPLIT_SEED = 20210
@@ -71,7 +71,7 @@ def bundled(name: str) -> Samples:
 
     loaded = getattr(datasets, f"load_{name}")()
     names = tuple(str(each) for each in loaded.target_names)
-    return Samples(np.asarray(loaded.data, dtype=np.float64), loaded.target.astype(np.int64), names)
+    return Samples(np.asarray(loaded.data, dtype=np.float32), loaded.target.astype(np.int64), names)
 
 
 BUNDLED: tuple[str, ...] = ("digits", "iris", "wine", "breast_cancer")
@@ -101,6 +101,7 @@ class PooledData(DataSource):
         self.samples = samples
         self.plan = plan
         self.features = samples.features.shape[1]
+        self.precision = precision(samples.features.dtype)
         found = len(samples.names)
         self._classes_of = self._split_classes(found)
         fewest = min(len(classes) for classes in self._classes_of.values())
@@ -190,7 +191,6 @@ class PooledData(DataSource):
         train, held_out = self._sizes(split)
         generator = generator_of(task)
         parts = [generator.permutation(known[int(label)]) for label in classes]
-        # Held out are as many of each class as its share of the whole, so that both parts have every class.
         members = np.concatenate(parts)
         labels = np.repeat(np.arange(self.classes), [len(part) for part in parts])
         mixed = generator.permutation(len(members))
@@ -214,11 +214,11 @@ class PooledData(DataSource):
             balanced=self.plan.balanced,
         )
 
-    def _hidden(self, task: Task, scale: FloatArray) -> FloatArray:
+    def _hidden(self, task: Task, scale: Array) -> Array:
         visible = task.params.get("visible")
         if visible is None:
             return scale
-        shown = np.zeros(self.features)
+        shown = np.zeros(self.features, dtype=scale.dtype)
         shown[np.asarray(visible, dtype=np.int64)] = 1.0
         return scale * shown
 

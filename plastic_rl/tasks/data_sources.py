@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields, replace
+from pathlib import Path
 from typing import Any
 
 from plastic_rl.errors import ConfigError, UnknownNameError
 from plastic_rl.tasks.data import RECIPES, ClassificationRecipe, DataSource, GaussianMixtureData, GeneratedData
+from plastic_rl.tasks.data_files import read_samples
 from plastic_rl.tasks.data_pools import BUNDLED, PLAN_KEYS, PooledData, bundled, plan_from
 
 DATA_NAMES: tuple[str, ...] = (*RECIPES, *BUNDLED, "gaussian_mixture", "digits_few_shot")
 """Everything that `data` may name."""
 
 _RECIPE_KEYS = tuple(field.name for field in fields(ClassificationRecipe))
+_FILE_KEYS = ("file", "labels", "label", "delimiter", "format")
 _MIXTURE_KEYS = ("ways", "features", "sigma", "train", "held_out")
 
 
@@ -23,7 +26,8 @@ def data_source(data: str | Mapping[str, Any]) -> DataSource:
     Args:
         data: One of `DATA_NAMES`; or a mapping with `name`, and whatever departs from its defaults: the fields of
             `ClassificationRecipe` for generated data, of `PoolPlan` for collections, `ways`, `features`, `sigma`,
-            `train`, `held_out` for a mixture.
+            `train`, `held_out` for a mixture; or a mapping with `file`, the other arguments of `read_samples`, and the
+            fields of `PoolPlan`.
 
     Raises:
         ConfigError: If a key or value is not valid.
@@ -33,10 +37,15 @@ def data_source(data: str | Mapping[str, Any]) -> DataSource:
     >>> source.features, source.classes
     (10, 4)
     """
-    if isinstance(data, str):
-        data = {"name": data}
+    data = {"name": data} if isinstance(data, str) else data
+    if not isinstance(data, Mapping):
+        raise ConfigError(f"data must be a name or a mapping, got {data!r}. Names: {', '.join(DATA_NAMES)}")
+    if "file" in data:
+        return _from_file(data)
     if not isinstance(data.get("name"), str):
-        raise ConfigError(f"data must be a name or a mapping with `name`, got {data!r}. Names: {', '.join(DATA_NAMES)}")
+        raise ConfigError(
+            f"data must be a name, or a mapping with `name` or `file`, got {data!r}. Names: {', '.join(DATA_NAMES)}"
+        )
     name = str(data["name"])
     rest = {key: value for key, value in data.items() if key != "name"}
     if name in RECIPES:
@@ -54,6 +63,16 @@ def data_source(data: str | Mapping[str, Any]) -> DataSource:
         _only(name, rest, PLAN_KEYS)
         return PooledData(_called(name, rest), bundled(name), plan_from(rest))
     raise UnknownNameError("data set", name, DATA_NAMES)
+
+
+def _from_file(data: Mapping[str, Any]) -> DataSource:
+    _only("file", data, (*_FILE_KEYS, *PLAN_KEYS))
+    if not isinstance(data["file"], str):
+        raise ConfigError(f"data: `file` must be a path, got {data['file']!r}")
+    samples = read_samples(**{key: value for key, value in data.items() if key in _FILE_KEYS})
+    # Tasks hold the file's name alone: the folder that it lies in says nothing about them.
+    rest = {key: value for key, value in data.items() if key not in {"file", "labels", "format"}}
+    return PooledData(_called(Path(data["file"]).name, rest), samples, plan_from(data))
 
 
 def _only(name: str, given: Mapping[str, Any], valid: tuple[str, ...]) -> None:
