@@ -16,6 +16,7 @@ import time
 import zlib
 from collections import deque
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, ClassVar, Self, get_args
 
 import gymnasium as gym
@@ -33,7 +34,8 @@ from plastic_rl.algorithms.genome import FloatArray, GeneGroup, Genome
 from plastic_rl.algorithms.search import Covariance, Restarts, Search
 from plastic_rl.algorithms.vec_env import adapt
 from plastic_rl.checkpoint import Checkpoint
-from plastic_rl.engine import ENGINES, Engine
+from plastic_rl.engine import Engine, make_engine
+from plastic_rl.envs.plugins import load_plugins, loaded_plugins
 from plastic_rl.errors import ConfigError, SpaceError
 from plastic_rl.policies import POLICIES, PlasticPolicy
 
@@ -137,7 +139,9 @@ class CMAES(PlasticAlgorithm):
             for pattern, group in (groups or {}).items()
         }
         self.deterministic, self.individuals_per_chunk = deterministic, individuals_per_chunk
-        self.engine = ENGINES[engine]() if isinstance(engine, str) else engine
+        self.engine = (
+            make_engine(engine, prepare=partial(load_plugins, loaded_plugins())) if isinstance(engine, str) else engine
+        )
         self.env_id, self.env_kwargs = _identity(env, env_kwargs)
         self.trials = trials
         if isinstance(policy, str):

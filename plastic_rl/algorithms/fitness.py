@@ -8,7 +8,8 @@ All randomness follows from the exam, so that results do not depend on where a c
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -31,6 +32,17 @@ MAX_STEPS = 100_000
 """Longest lifetime: an individual that never comes to its end would stop everything."""
 _BLOCK = 256
 """Steps that noise is drawn ahead for, where lifetimes have no fixed length."""
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Sums of floats depend on the number of threads in their last bits; chunks have one in every engine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @dataclass(frozen=True)
@@ -194,7 +206,7 @@ class Examiner:
         population, lifetimes = len(sitting.genes), sitting.exam.lifetimes
         env = self._environment(population * lifetimes)
         policy = self._policy_for(env)
-        with torch.inference_mode():
+        with torch.inference_mode(), _one_thread():
             marks = _live(env, policy, self._parameters(sitting.genes), sitting.exam, self.setting.deterministic)
         marks.check_finite(sitting)
         return marks

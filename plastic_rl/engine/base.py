@@ -17,7 +17,10 @@ class Engine(ABC):
     """Runs a function over items; a context manager that frees its workers at the end."""
 
     @abstractmethod
-    def __init__(self, *, workers: int | None = None, address: str | None = None) -> None: ...
+    def __init__(
+        self, *, workers: int | None = None, address: str | None = None, prepare: Callable[[], None] | None = None
+    ) -> None:
+        """Take the arguments of `make_engine`; workers start with the first `map`."""
 
     @abstractmethod
     def map(self, work: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
@@ -33,7 +36,7 @@ class Engine(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Free the workers; the engine can't be used afterwards."""
+        """Free the workers; a later `map` starts new ones."""
 
     def __enter__(self) -> Self:
         return self
@@ -50,13 +53,17 @@ class SerialEngine(Engine):
     Args:
         workers: For the sake of the other engines; there is one, this process.
         address: For the sake of the other engines; it leads nowhere.
+        prepare: For the sake of the other engines; what they prepare is here already.
 
     >>> with SerialEngine() as engine:
     ...     engine.map(lambda item: item**2, [1, 2, 3])
     [1, 4, 9]
     """
 
-    def __init__(self, *, workers: int | None = None, address: str | None = None) -> None: ...
+    def __init__(
+        self, *, workers: int | None = None, address: str | None = None, prepare: Callable[[], None] | None = None
+    ) -> None:
+        """Nothing to start."""
 
     def map(self, work: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
         """See `Engine.map`."""
@@ -67,20 +74,27 @@ class SerialEngine(Engine):
 
 
 ENGINES: Registry[type[Engine]] = Registry("engine")
-"""Each takes `workers` and `address`, both optional."""
+"""Each takes the arguments of `make_engine`."""
 ENGINES.register("serial", SerialEngine)
 
 
-def make_engine(name: str = "serial", *, workers: int | None = None, address: str | None = None) -> Engine:
+def make_engine(
+    name: str = "serial",
+    *,
+    workers: int | None = None,
+    address: str | None = None,
+    prepare: Callable[[], None] | None = None,
+) -> Engine:
     """Make an engine by name.
 
     Args:
         name: In `ENGINES`.
         workers: Processes, or pieces of work under way at a time; None: as many as there are processors.
         address: Of a cluster, for engines that can reach one.
+        prepare: Called once in each worker process before any work is unpickled, e.g. to import plugins.
 
     Raises:
         UnknownNameError: If there is no such engine.
         ConfigError: If it needs a package that is not installed.
     """
-    return ENGINES[name](workers=workers, address=address)
+    return ENGINES[name](workers=workers, address=address, prepare=prepare)

@@ -7,6 +7,7 @@ import importlib
 import importlib.metadata
 import importlib.util
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
 
@@ -27,8 +28,37 @@ def load_plugin(spec: str) -> ModuleType:
     Raises:
         PluginError: If there is no such file or module, or importing it fails.
     """
+    module = _import_plugin(spec)
+    _remember(str(Path(spec).expanduser().resolve()) if _is_path(spec) else spec)
+    return module
+
+
+def loaded_plugins() -> list[str]:
+    """What `load_plugins` takes to import, in another process, the plugins that this one has imported."""
+    return list(_LOADED)
+
+
+def load_plugins(specs: Iterable[str]) -> None:
+    """Import several plugins, see `load_plugin`."""
+    for spec in specs:
+        load_plugin(spec)
+
+
+_LOADED: list[str] = []
+
+
+def _remember(spec: str) -> None:
+    if spec not in _LOADED:
+        _LOADED.append(spec)
+
+
+def _is_path(spec: str) -> bool:
+    return Path(spec).suffix == ".py" or "/" in spec or "\\" in spec
+
+
+def _import_plugin(spec: str) -> ModuleType:
     path = Path(spec).expanduser()
-    is_path = path.suffix == ".py" or "/" in spec or "\\" in spec
+    is_path = _is_path(spec)
     if is_path and not path.is_file():
         raise PluginError(f"no plugin file {spec!r} (looked in {Path.cwd()}); give the path of a .py file")
     try:
@@ -77,4 +107,5 @@ def load_entry_point_plugins() -> list[str]:
                 f"{type(broken).__name__}: {broken}"
             ) from broken
         names.append(entry.name)
+        _remember(entry.module)
     return names

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, ClassVar
 
 from stable_baselines3.common.callbacks import BaseCallback
@@ -15,6 +16,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from plastic_rl.algorithms import CMAES, PlasticA2C
 from plastic_rl.algorithms.base import PlasticAlgorithm
 from plastic_rl.engine import make_engine
+from plastic_rl.envs.plugins import load_plugins, loaded_plugins
 from plastic_rl.experiment.config import A2CConfig, CMAESConfig, ExperimentConfig
 from plastic_rl.registry import Registry
 
@@ -135,7 +137,7 @@ class CMAESLoop(OuterLoop):
         """See `OuterLoop.make`."""
         own = self.settings
         settings = own.model_dump(exclude={"name", "generations", "engine"})
-        engine = make_engine(**own.engine.model_dump())
+        engine = make_engine(**own.engine.model_dump(), prepare=partial(load_plugins, loaded_plugins()))
         return CMAES(self.config.policy, self.config.environment.id, engine=engine, **self.common(), **settings)
 
     def learn(self, algorithm: Any, callback: BaseCallback, *, resumed: bool) -> None:

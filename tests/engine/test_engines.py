@@ -1,10 +1,41 @@
-"""Every engine returns results by index, and raises what the work raised."""
+"""Every engine returns results by index, raises what the work raised, and outlives the death of its workers."""
 
 from __future__ import annotations
 
+import importlib.util
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
 import pytest
 
-from plastic_rl.engine import ENGINES
+from plastic_rl.engine import ENGINES, Engine, ProcessEngine, make_engine
+from plastic_rl.errors import ConfigError, RunError, UnknownNameError
+
+HAS_RAY = importlib.util.find_spec("ray") is not None
+NAMES = [
+    pytest.param(name, marks=[pytest.mark.skipif(not HAS_RAY, reason="ray is not installed")] * (name == "ray"))
+    for name in sorted(ENGINES)
+]
+
+
+@pytest.fixture(scope="module", params=NAMES)
+def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
+    """One of each kind for all tests: workers take seconds to start."""
+    with make_engine(request.param, workers=2) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def pool() -> Iterator[ProcessEngine]:
+    with ProcessEngine(workers=2) as made:
+        yield made
 
 
 def square(item: int) -> int:
@@ -13,14 +44,152 @@ def square(item: int) -> int:
     return item * item
 
 
-@pytest.mark.parametrize("name", sorted(ENGINES))
-def test_results_come_by_index(name: str) -> None:
-    with ENGINES[name]() as engine:
-        assert engine.map(square, range(20)) == [item * item for item in range(20)]
-        assert engine.map(square, []) == []
+class UnportableError(Exception):
+    def __init__(self, one: int, two: int) -> None:
+        super().__init__(f"{one} and {two}")
 
 
-@pytest.mark.parametrize("name", sorted(ENGINES))
-def test_the_first_failure_by_index_is_raised(name: str) -> None:
-    with ENGINES[name]() as engine, pytest.raises(ValueError, match="-2 is negative"):
+def unportable(item: int) -> int:
+    raise UnportableError(item, item)
+
+
+@dataclass
+class Counting:
+    """Work that keeps something costly, as an environment is: it tells how often it was called since it was made."""
+
+    name: str
+    calls: list[int] = field(default_factory=list)
+
+    def __getstate__(self) -> dict[str, object]:
+        return {"name": self.name, "calls": []}
+
+    def __call__(self, item: int) -> tuple[int, int]:
+        self.calls.append(item)
+        return os.getpid(), len(self.calls)
+
+
+@dataclass(frozen=True)
+class DiesOnce:
+    """Work that kills its own process, as the system does when memory runs out: once, or for ever."""
+
+    marker: Path
+    always: bool = False
+
+    def __call__(self, item: int) -> int:
+        if item == 3 and (self.always or not self.marker.exists()):
+            self.marker.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(0.01)
+        return item * item
+
+
+def mark(path: Path) -> None:
+    path.write_text("prepared")
+
+
+def read(path: Path) -> str:
+    return path.read_text()
+
+
+def nap(item: float) -> int:
+    time.sleep(item)
+    return os.getpid()
+
+
+def test_results_come_by_index(engine: Engine) -> None:
+    assert engine.map(square, range(20)) == [item * item for item in range(20)]
+    assert engine.map(square, []) == []
+    assert engine.map(square, [7]) == [49]
+
+
+def test_the_first_failure_by_index_is_raised_and_the_engine_goes_on(engine: Engine) -> None:
+    with pytest.raises(ValueError, match="-2 is negative"):
         engine.map(square, [1, -2, 3, -4])
+    assert engine.map(square, [5, 6]) == [25, 36]
+
+
+def test_errors_that_cannot_be_sent_are_told(pool: ProcessEngine) -> None:
+    with pytest.raises(RuntimeError, match="UnportableError: 4 and 4"):
+        pool.map(unportable, [4])
+
+
+def test_an_unknown_engine_is_refused_with_the_nearest_name() -> None:
+    with pytest.raises(UnknownNameError, match="Did you mean 'process'"):
+        make_engine("proces")
+
+
+@pytest.mark.skipif(HAS_RAY, reason="ray is installed")
+def test_without_ray_the_message_says_what_to_install() -> None:
+    with pytest.raises(ConfigError, match=r"plastic-rl\[ray\]"):
+        make_engine("ray")
+
+
+def test_workers_keep_what_the_work_has_made(pool: ProcessEngine) -> None:
+    work = Counting("one")
+    first, second = pool.map(work, [0, 1, 2, 3]), pool.map(work, [0, 1, 2, 3])
+    processes = {process for process, _ in first}
+    assert os.getpid() not in processes
+    assert {process for process, _ in second} <= processes
+    counts = [count for _, count in first + second]
+    assert sum(count == 1 for count in counts) == len(processes)
+    assert max(counts) >= 4
+    # Other work begins anew.
+    assert min(count for _, count in pool.map(Counting("two"), [0, 1])) == 1
+
+
+def test_workers_are_prepared_before_work_is_unpacked(tmp_path: Path) -> None:
+    note = tmp_path / "note"
+    with ProcessEngine(workers=1, prepare=partial(mark, note)) as engine:
+        assert engine.map(read, [note]) == ["prepared"]
+
+
+def test_a_killed_worker_costs_a_retry_and_nothing_else(engine: Engine, tmp_path: Path) -> None:
+    if not isinstance(engine, (ProcessEngine, ENGINES["ray"])):
+        pytest.skip("this process must live")
+    work = DiesOnce(tmp_path / "died")
+    assert engine.map(work, range(8)) == [item * item for item in range(8)]
+    assert work.marker.exists()
+    assert engine.map(square, [2, 3]) == [4, 9]
+
+
+def test_workers_killed_from_outside_are_replaced(pool: ProcessEngine) -> None:
+    before = set(pool.map(nap, [0.05] * 4))
+    for process in before:
+        os.kill(process, signal.SIGKILL)
+    after = pool.map(nap, [0.05] * 4)
+    assert not set(after) & before
+    assert len(after) == 4
+
+
+def test_work_that_kills_every_worker_is_given_up(pool: ProcessEngine, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"3 worker processes died .* \(number 3\); the last one ended with signal 9"):
+        pool.map(DiesOnce(tmp_path / "died", always=True), range(5))
+    assert pool.map(square, [4]) == [16]
+
+
+MAIN = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from tests.engine.test_engines import nap
+from plastic_rl.engine import ProcessEngine
+
+if __name__ == "__main__":
+    with ProcessEngine(workers=2) as engine:
+        print(*engine.map(nap, [0.3, 0.3]), flush=True)
+        engine.map(nap, [1.0] * 100)
+"""
+
+
+def test_workers_end_with_the_process_that_started_them(tmp_path: Path) -> None:
+    (tmp_path / "main.py").write_text(MAIN)
+    root = str(Path(__file__).parents[2])
+    process = subprocess.Popen([sys.executable, str(tmp_path / "main.py"), root], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    workers = [int(number) for number in process.stdout.readline().split()]
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    deadline = time.monotonic() + 20
+    while any(Path(f"/proc/{worker}").exists() for worker in workers) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert workers
+    assert not [worker for worker in workers if Path(f"/proc/{worker}").exists()]

@@ -1,0 +1,110 @@
+"""Ray: the same work as stateless tasks, on this machine or on any cluster whose address is given."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from plastic_rl.engine.base import ENGINES, Engine, Item, Result
+from plastic_rl.engine.worker import Parcel, Prepare, Worker, portable
+from plastic_rl.errors import ConfigError
+
+_WORKER = Worker()
+"""In a worker process of Ray: keeps the last work, as long as the process lives."""
+RETRIES = 3
+
+
+class RayEngine(Engine):
+    """Tasks of Ray (the extra `ray`), each on one processor and with one thread, as Ray has it.
+
+    Ray does a task again whose worker died. On a cluster, this package and every plugin must be installed on all
+    machines, of the same version and on processors of the same type.
+
+    Args:
+        workers: Tasks under way at a time; None: as many as the cluster has processors.
+        address: Of a cluster (`ray://HOST:10001`, `HOST:6379` or `auto`); None: Ray is started on this machine, and
+            stopped by `close`.
+        prepare: Called once in each worker before any work is unpickled, e.g. to import plugins.
+
+    Raises:
+        ConfigError: If Ray is not installed, or no cluster answers at the address.
+    """
+
+    def __init__(
+        self, *, workers: int | None = None, address: str | None = None, prepare: Prepare | None = None
+    ) -> None:
+        if importlib.util.find_spec("ray") is None:
+            raise ConfigError(
+                "the engine 'ray' needs the package ray, which is not installed. Install it with: "
+                "pip install 'plastic-rl[ray]'; or take the engine serial or process"
+            )
+        self.workers, self.address = workers, address
+        self._prepare = prepare
+        self._task: Any = None
+        self._mine = False
+        self._reference: tuple[bytes, Any] = (b"", None)
+
+    def _start(self) -> Any:
+        ray = importlib.import_module("ray")
+        if self._task is None:
+            if not ray.is_initialized():
+                # Ray tells of its usage only where that was asked for.
+                os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+                local: dict[str, Any] = {}
+                if self.address is None:
+                    local = {"num_cpus": self.workers, "include_dashboard": False}
+                try:
+                    ray.init(address=self.address, log_to_driver=False, logging_level="ERROR", **local)
+                except (ConnectionError, ValueError, RuntimeError) as error:
+                    raise ConfigError(f"cannot reach Ray at {self.address or 'this machine'}: {error}") from error
+                self._mine = True
+            self._task = ray.remote(_run).options(num_cpus=1, max_retries=RETRIES)
+        return ray
+
+    def map(self, work: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
+        """See `Engine.map`; `work`, items and results must be picklable."""
+        if not items:
+            return []
+        ray = self._start()
+        parcel = Parcel.of(work, self._prepare)
+        if self._reference[0] != parcel.digest:
+            self._reference = (parcel.digest, ray.put(parcel))
+        limit = self.workers or max(int(ray.cluster_resources().get("CPU", 1)), 1)
+        answers: dict[int, tuple[Exception | None, Any]] = {}
+        under_way: dict[Any, int] = {}
+        for index, item in enumerate(items):
+            if len(under_way) == limit:
+                self._collect(ray, under_way, answers)
+            under_way[self._task.remote(self._reference[1], item)] = index
+        while under_way:
+            self._collect(ray, under_way, answers)
+        for index in range(len(items)):
+            error, _ = answers[index]
+            if error is not None:
+                raise error
+        return [answers[index][1] for index in range(len(items))]
+
+    @staticmethod
+    def _collect(ray: Any, under_way: dict[Any, int], answers: dict[int, tuple[Exception | None, Any]]) -> None:
+        ready, _ = ray.wait(list(under_way), num_returns=1)
+        for reference in ready:
+            answers[under_way.pop(reference)] = ray.get(reference)
+
+    def close(self) -> None:
+        """Leave the cluster; stop Ray where this engine started it."""
+        if self._mine:
+            importlib.import_module("ray").shutdown()
+        self._task, self._mine, self._reference = None, False, (b"", None)
+
+
+def _run(parcel: Parcel, item: Any) -> tuple[Exception | None, Any]:
+    try:
+        return None, _WORKER.run(parcel, item)
+    except Exception as raised:  # noqa: BLE001 - whatever the work raised is raised where it was asked for
+        return portable(raised), None
+
+
+ENGINES.register("ray", RayEngine)
