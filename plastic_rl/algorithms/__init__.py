@@ -2,5 +2,6 @@
 
 from plastic_rl.algorithms.a2c import PlasticA2C
 from plastic_rl.algorithms.cma_es import CMAES
+from plastic_rl.algorithms.supervised import SupervisedGradient
 
-__all__ = ["CMAES", "PlasticA2C"]
+__all__ = ["CMAES", "PlasticA2C", "SupervisedGradient"]

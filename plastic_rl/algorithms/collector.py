@@ -14,7 +14,7 @@ from torch import Tensor
 from plastic_rl.algorithms.rollout import Rollout
 
 if TYPE_CHECKING:
-    from plastic_rl.algorithms.a2c import PlasticA2C
+    from plastic_rl.algorithms.gradient import GradientAlgorithm
 
 
 class Collector:
@@ -26,7 +26,7 @@ class Collector:
         lifetime_scores: `(B,)` expected reward (else reward) so far in each row's lifetime.
     """
 
-    def __init__(self, algorithm: PlasticA2C) -> None:
+    def __init__(self, algorithm: GradientAlgorithm) -> None:
         self.algorithm = algorithm
         self.state_before: dict[str, Tensor] = {}
         self.last_values = torch.zeros(0)

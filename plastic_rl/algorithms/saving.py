@@ -34,26 +34,14 @@ from plastic_rl.errors import CheckpointError, ConfigError, damage_is_refused, u
 from plastic_rl.policies import POLICIES
 
 if TYPE_CHECKING:
-    from plastic_rl.algorithms.a2c import PlasticA2C
+    from plastic_rl.algorithms.gradient import GradientAlgorithm
 
-    AlgorithmT = TypeVar("AlgorithmT", bound=PlasticA2C)
+    AlgorithmT = TypeVar("AlgorithmT", bound=GradientAlgorithm)
 
-_ARGUMENTS = (
-    "gae_lambda",
-    "vf_coef",
-    "max_grad_norm",
-    "optimizer_eps",
-    "plasticity_lr_scale",
-    "normalize_advantage",
-    "center_rewards",
-    "reward_scale",
-    "trials",
-    "env_kwargs",
-)
-_SCHEDULES = ("learning_rate", "gamma", "ent_coef", "sum_p2_coef")
+_ARGUMENTS = ("max_grad_norm", "optimizer_eps", "plasticity_lr_scale", "trials", "env_kwargs")
 
 
-def describe(algorithm: PlasticA2C) -> dict[str, Any]:
+def describe(algorithm: GradientAlgorithm) -> dict[str, Any]:
     """Return the algorithm's arguments and spaces as plain data: what `rebuild` needs.
 
     Raises:
@@ -64,12 +52,13 @@ def describe(algorithm: PlasticA2C) -> dict[str, Any]:
         "policy": algorithm.policy_class.__name__,
         "environment_id": algorithm.env_id,
         "arguments": {
-            **{name: getattr(algorithm, name) for name in _ARGUMENTS},
+            **{name: getattr(algorithm, name) for name in (*_ARGUMENTS, *algorithm.stored_arguments)},
             "optimizer": algorithm.optimizer_name,
             "learning_rate": plain(algorithm.learning_rate, "learning_rate"),
-            "gamma": plain(algorithm.gamma_schedule, "gamma"),
-            "ent_coef": plain(algorithm.ent_schedule, "ent_coef"),
-            "sum_p2_coef": plain(algorithm.sum_p2_schedule, "sum_p2_coef"),
+            **{
+                name: plain(getattr(algorithm, attribute), name)
+                for name, attribute in algorithm.stored_schedules.items()
+            },
             "n_steps": algorithm.requested_n_steps,
             "stats_window_size": algorithm._stats_window_size,
             "seed": algorithm.seed,
@@ -82,7 +71,7 @@ def describe(algorithm: PlasticA2C) -> dict[str, Any]:
     }
 
 
-def checkpoint_of(algorithm: PlasticA2C) -> Checkpoint:
+def checkpoint_of(algorithm: GradientAlgorithm) -> Checkpoint:
     """Everything needed to go on from here: parameters, optimizer, lifetimes, counters, random streams."""
     policy, collector = algorithm.policy, algorithm.collector
     starts = algorithm._last_episode_starts
@@ -105,8 +94,7 @@ def checkpoint_of(algorithm: PlasticA2C) -> Checkpoint:
                 "progress_remaining": algorithm._current_progress_remaining,
                 "n_updates": algorithm._n_updates,
                 "iterations": algorithm.iterations,
-                "reward_mean": algorithm._reward_mean,
-                "reward_count": algorithm._reward_count,
+                **algorithm.counters(),
                 "score_buffer": list(algorithm.score_buffer),
                 # Monitor's clock reading "t" would make equal runs differ.
                 "ep_info_buffer": [{**info, "t": 0.0} for info in algorithm.ep_info_buffer or []],
@@ -122,7 +110,7 @@ def checkpoint_of(algorithm: PlasticA2C) -> Checkpoint:
     )
 
 
-def restore(algorithm: PlasticA2C, checkpoint: Checkpoint) -> None:
+def restore(algorithm: GradientAlgorithm, checkpoint: Checkpoint) -> None:
     """Go on from `checkpoint`, in the environment at hand where it has as many rows.
 
     An environment that cannot restore its state restarts its lifetimes, with a warning.
@@ -142,8 +130,7 @@ def restore(algorithm: PlasticA2C, checkpoint: Checkpoint) -> None:
         algorithm._total_timesteps = count_in(counters, "total_timesteps")
         algorithm._current_progress_remaining = float(counters["progress_remaining"])
         algorithm._n_updates, algorithm.iterations = count_in(counters, "n_updates"), count_in(counters, "iterations")
-        algorithm._reward_mean = float(counters["reward_mean"])
-        algorithm._reward_count = count_in(counters, "reward_count")
+        algorithm.set_counters(counters)
         window = algorithm._stats_window_size
         algorithm.score_buffer = deque(map(float, counters["score_buffer"]), maxlen=window)
         ended = [{**info, "r": float(info["r"]), "l": int(info["l"])} for info in counters["ep_info_buffer"]]
@@ -196,7 +183,7 @@ def count_in(counters: Mapping[str, Any], name: str) -> int:
     return value
 
 
-def _restore_lifetimes(algorithm: PlasticA2C, checkpoint: Checkpoint) -> bool | None:
+def _restore_lifetimes(algorithm: GradientAlgorithm, checkpoint: Checkpoint) -> bool | None:
     """Put the lifetimes under way back.
 
     Returns:
@@ -252,7 +239,7 @@ def rebuild(cls: type[AlgorithmT], checkpoint: Checkpoint, env: Any, device: Any
     check_keywords(cls, kwargs)
     with damage_is_refused(f"the {cls.__name__} that the checkpoint describes cannot be made"):
         arguments = dict(config["arguments"])
-        for name in _SCHEDULES:
+        for name in ("learning_rate", *cls.stored_schedules):
             arguments[name] = Schedule.model_validate(arguments[name])
         arguments = {"n_envs": count_in(config, "n_envs"), **arguments, "device": device, **kwargs}
         algorithm = cls(POLICIES[config["policy"]], env, **arguments, _init_setup_model=False)

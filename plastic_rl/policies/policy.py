@@ -189,12 +189,31 @@ class PlasticPolicy(BasePolicy):
             recorded: What the network computed while acting over these steps with these same parameters; spares
                 `unroll` its forward pass.
         """
-        network = _of(params, "network.")
-        feedbacks = self.feedback(observations, episode_starts)
-        features, _ = self.network.unroll(network, observations, feedbacks, state, episode_starts, recorded=recorded)
+        features = self._unrolled(params, observations, state, episode_starts, recorded)
         values = _apply(params, "value_head", features).squeeze(-1)
         head = self.head(params, features)
         return Evaluation(values, *self.distribution.evaluate(head, params.get("log_std"), actions))
+
+    def outputs(
+        self, params: Params, observations: Tensor, state: State, episode_starts: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """What a rollout's observations `(T, B, I)` were answered with, differentiable in `params`.
+
+        Returns:
+            Outputs `(T, B, H)` as numbers without bounds (the features of a network with a readout of its own, else
+            the action head's), and the parameters `(T, B, H)` of the action distribution.
+        """
+        features = self._unrolled(params, observations, state, episode_starts, None)
+        head = self.head(params, features)
+        return features if self.network.has_readout else head, head
+
+    def _unrolled(
+        self, params: Params, observations: Tensor, state: State, episode_starts: Tensor, recorded: Recording | None
+    ) -> Tensor:
+        feedbacks = self.feedback(observations, episode_starts)
+        network = _of(params, "network.")
+        features, _ = self.network.unroll(network, observations, feedbacks, state, episode_starts, recorded=recorded)
+        return features
 
     # --- stable-baselines3's interface -----------------------------------------------------------------------------
 

@@ -1,0 +1,187 @@
+"""`SupervisedGradient`: rule tables (and other learners) trained by gradient through lifetimes that are taught.
+
+References:
+    Cristian et al. 2021; Joosten 2021 (rule tables trained by gradient descent).
+
+An environment that teaches shows in each observation the label of the sample before. The loss of step t compares what
+the network answered to sample t, before it saw the label, with the label that came one step later: what is minimised is
+the error on samples that are new to the lifetime.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, get_args
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from torch import Tensor
+
+from plastic_rl.algorithms.gradient import Environment, GradientAlgorithm, Scheduled
+from plastic_rl.errors import ConfigError, NonFiniteError, SpaceError
+from plastic_rl.policies import PlasticPolicy
+
+Loss = Literal["cross_entropy", "squared_error"]
+
+
+class SupervisedGradient(GradientAlgorithm):
+    """Gradient descent on the error of a lifetime's predictions; a stable-baselines3 algorithm.
+
+    The gradient runs through the whole lifetime, or through `n_steps` of it, while the plastic state is carried on.
+    The agent acts as in any algorithm (its predictions are its actions), but learns nothing from rewards, and its value
+    head stays as it was drawn. The last sample of a lifetime is not taught: its label would come with the observation
+    behind it.
+
+    Args:
+        policy: Name in `plastic_rl.policies.POLICIES`, or a subclass of `PlasticPolicy`.
+        env: Environment with labels in its feedback (`plastic_rl/SupervisedClassification-v0`) and Discrete actions, in
+            any form that `PlasticA2C` takes.
+        learning_rate: Step size, or a schedule of the training progress that remains (1 to 0).
+        n_steps: Steps that the gradient runs back; None: one whole lifetime.
+        n_envs: Number of environments where `env` is an id.
+        env_kwargs: Arguments of the environment where `env` is an id.
+        trials: Inner episodes of a lifetime where `env` is the id of a foreign environment.
+        loss: `"cross_entropy"` of the action probabilities against the labels; or `"squared_error"` of the outputs (a
+            rule table's before its softmax, else the action head's) against one-hot labels, summed over classes.
+        max_grad_norm: The gradient's norm is clipped to this.
+        optimizer: `"adam"` or `"rmsprop"`.
+        optimizer_eps: The optimizer's epsilon.
+        plasticity_lr_scale: The learning rate of step sizes and the like is `learning_rate` times this.
+        policy_kwargs: Arguments of the policy, e.g. `{"network": {"kind": "rule_table", "hidden_size": 20}}`.
+        stats_window_size: Lifetimes that `rollout/score` and `rollout/ep_rew_mean` average over.
+        tensorboard_log: Folder for TensorBoard, or None.
+        verbose: 0 silent, 1 a table per logging interval.
+        seed: Of parameters, action sampling and environments; global random state is not touched. None: from the
+            operating system.
+        device: `"auto"`, `"cpu"`, `"cuda"`, ...
+
+    Raises:
+        SpaceError: If the environment shows no labels, or its actions are not their classes.
+        ConfigError: If arguments contradict each other, or the loss has no gradient by the network's outputs.
+
+    >>> from plastic_rl.algorithms import SupervisedGradient
+    >>> network = {"kind": "rule_table", "hidden_size": 20, "output_table": "supervised"}
+    >>> agent = SupervisedGradient(
+    ...     "PlasticPolicy",
+    ...     "plastic_rl/SupervisedClassification-v0",
+    ...     env_kwargs={"data": "D", "steps": 20},
+    ...     n_envs=2,
+    ...     policy_kwargs={"network": network},
+    ...     seed=1,
+    ... )
+    >>> agent.learn(40).num_timesteps
+    40
+    """
+
+    stored_arguments: ClassVar[tuple[str, ...]] = ("loss",)
+
+    def __init__(
+        self,
+        policy: str | type[PlasticPolicy],
+        env: Environment,
+        *,
+        learning_rate: Scheduled = 0.1,
+        n_steps: int | None = None,
+        n_envs: int = 16,
+        env_kwargs: Mapping[str, Any] | None = None,
+        trials: int = 1,
+        loss: Loss = "cross_entropy",
+        max_grad_norm: float = 1.0,
+        optimizer: Literal["adam", "rmsprop"] = "adam",
+        optimizer_eps: float = 1e-8,
+        plasticity_lr_scale: float = 1.0,
+        policy_kwargs: Mapping[str, Any] | None = None,
+        stats_window_size: int = 100,
+        tensorboard_log: str | None = None,
+        verbose: int = 0,
+        seed: int | None = None,
+        device: torch.device | str = "auto",
+        _init_setup_model: bool = True,
+    ) -> None:
+        if loss not in get_args(Loss):
+            raise ConfigError(f"loss must be one of {sorted(get_args(Loss))}, got {loss!r}")
+        self.loss: Loss = loss
+        super().__init__(
+            policy,
+            env,
+            learning_rate=learning_rate,
+            n_steps=n_steps,
+            n_envs=n_envs,
+            env_kwargs=env_kwargs,
+            trials=trials,
+            max_grad_norm=max_grad_norm,
+            optimizer=optimizer,
+            optimizer_eps=optimizer_eps,
+            plasticity_lr_scale=plasticity_lr_scale,
+            policy_kwargs=policy_kwargs,
+            stats_window_size=stats_window_size,
+            tensorboard_log=tensorboard_log,
+            verbose=verbose,
+            seed=seed,
+            device=device,
+            ranges={},
+            _init_setup_model=_init_setup_model,
+        )
+
+    def _check_fit(self) -> None:
+        label = self.policy.feedback_layout.label
+        if label is None:
+            raise SpaceError(
+                f"{self.env_id or 'this environment'} shows no labels, and supervised_gradient learns from nothing "
+                "else; use an environment that teaches (plastic_rl/SupervisedClassification-v0), or learn from rewards "
+                "by a2c or cma_es"
+            )
+        classes = label[1] - label[0]
+        if not isinstance(self.action_space, spaces.Discrete) or int(self.action_space.n) != classes:
+            raise SpaceError(
+                f"supervised_gradient takes actions for predictions of {classes} classes, so it needs "
+                f"Discrete({classes}) actions, got {self.action_space}"
+            )
+        if self.loss == "cross_entropy" and not self._probabilities_have_gradients():
+            raise ConfigError(
+                "cross_entropy has no gradient by these action probabilities, which are steps of the network's "
+                "outputs; use selection: softmax, or loss: squared_error"
+            )
+
+    def _probabilities_have_gradients(self) -> bool:
+        parameters = {name: parameter.detach() for name, parameter in self.policy.parameters_by_name().items()}
+        features = torch.zeros(1, self.policy.network.output_size, device=self.device, requires_grad=True)
+        return self.policy.head(parameters, features).requires_grad
+
+    def labels(self) -> tuple[Tensor, Tensor]:
+        """Labels of the rollout's samples, one-hot `(T, B, K)`, and where they are known, `(T, B)` bool."""
+        rollout, columns = self.rollout, self.policy.feedback_layout.label
+        assert columns is not None, "checked at the start"
+        last = torch.from_numpy(np.asarray(self._last_obs)).to(rollout.observations)
+        following = torch.cat([rollout.observations[1:], last.unsqueeze(0)])
+        shown = following[..., columns[0] : columns[1]]
+        return shown, (shown.sum(-1) > 0.5) & ~rollout.ended & (rollout.counted > 0)
+
+    def rollout_loss(self, remaining: float) -> tuple[Tensor, dict[str, Tensor | float]]:
+        """See `GradientAlgorithm.rollout_loss`: mean over all samples whose labels are known.
+
+        Raises:
+            NonFiniteError: If the rollout shows no label at all, so that there is no mean.
+        """
+        rollout, policy = self.rollout, self.policy
+        labels, known = self.labels()
+        if not bool(known.any()):
+            raise NonFiniteError(
+                f"no label was shown in the {rollout.n_steps} steps up to {self.num_timesteps}: nothing can be learned "
+                "from them. Make lifetimes or n_steps longer than 1 step"
+            )
+        outputs, head = policy.outputs(
+            policy.parameters_by_name(), rollout.observations, self.collector.state_before, rollout.episode_starts
+        )
+        if self.loss == "cross_entropy":
+            errors = -(labels * torch.log_softmax(head, -1)).sum(-1)
+        else:
+            errors = (outputs - labels).square().sum(-1)
+        loss = errors[known].mean()
+        with torch.no_grad():
+            answers = head.argmax(-1)[known]
+            right = (answers == labels.argmax(-1)[known]).float().mean()
+            commonest = torch.bincount(answers, minlength=labels.shape[-1]).max() / answers.numel()
+        # Near 1 the network has collapsed to one class.
+        return loss, {"accuracy": right, "commonest_share": commonest}
