@@ -33,11 +33,9 @@ def _share(schedule: Schedule) -> Schedule:
     return schedule
 
 
-class A2CConfig(ConfigModel):
-    """Advantage actor-critic that backpropagates through lifetimes."""
+class GradientConfig(ConfigModel):
+    """What all algorithms share that backpropagate through lifetimes."""
 
-    name: Literal["a2c"] = "a2c"
-    """Which algorithm."""
     total_timesteps: int = Field(ge=1)
     """Steps to train for, all environments counted; rounded up to whole rollouts."""
     n_envs: int = Field(default=32, ge=1)
@@ -46,6 +44,21 @@ class A2CConfig(ConfigModel):
     """Steps of each environment between updates; null: one whole lifetime (128 where its length varies)."""
     learning_rate: Schedule = Schedule(start=1e-3, end=1e-3)
     """Step size: a number, or `{start: 5e-3, end: 0}` for a linear schedule."""
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    """The gradient is scaled down to this norm where it is longer."""
+    optimizer: Literal["adam", "rmsprop"] = "adam"
+    """Optimizer of the outer loop."""
+    optimizer_eps: float = Field(default=1e-5, gt=0)
+    """The optimizer's epsilon."""
+    plasticity_lr_scale: float = Field(default=1.0, ge=0)
+    """Learning rate of the parameters of plasticity (alpha, eta, step sizes), as a multiple of `learning_rate`."""
+
+
+class A2CConfig(GradientConfig):
+    """Advantage actor-critic that backpropagates through lifetimes."""
+
+    name: Literal["a2c"] = "a2c"
+    """Which algorithm."""
     gamma: Annotated[Schedule, AfterValidator(_share)] = Schedule(start=0.9, end=0.9)
     """Discount of later rewards, 0 to 1: a number or a linear schedule (from near to far sight)."""
     gae_lambda: float = Field(default=0.95, ge=0, le=1)
@@ -56,20 +69,27 @@ class A2CConfig(ConfigModel):
     """Weight of the squared value error."""
     sum_p2_coef: Schedule = Schedule(start=0.0, end=0.0)
     """Weight of the penalty on the sum of squared action probabilities: a number or a linear schedule."""
-    max_grad_norm: float = Field(default=1.0, gt=0)
-    """The gradient is scaled down to this norm where it is longer."""
-    optimizer: Literal["adam", "rmsprop"] = "adam"
-    """Optimizer of the outer loop."""
-    optimizer_eps: float = Field(default=1e-5, gt=0)
-    """The optimizer's epsilon."""
-    plasticity_lr_scale: float = Field(default=1.0, ge=0)
-    """Learning rate of the parameters of plasticity (alpha, eta, ...), as a multiple of `learning_rate`."""
     normalize_advantage: bool = False
     """Scale the advantages of a rollout to mean 0, deviation 1."""
     center_rewards: bool = False
     """Subtract the running mean from rewards; only where lifetimes have a fixed length."""
     reward_scale: float = Field(default=1.0, gt=0)
     """Learning multiplies rewards by this, so that values are of the order of 1; scores stay as they are."""
+
+
+class SupervisedGradientConfig(GradientConfig):
+    """Gradient descent on the error of predictions, in environments that show labels."""
+
+    name: Literal["supervised_gradient"]
+    """Which algorithm."""
+    n_envs: int = Field(default=16, ge=1)
+    """Lifetimes lived side by side (the batch)."""
+    learning_rate: Schedule = Schedule(start=0.1, end=0.1)
+    """Step size: a number, or `{start: 0.1, end: 0.01}` for a linear schedule."""
+    optimizer_eps: float = Field(default=1e-8, gt=0)
+    """The optimizer's epsilon."""
+    loss: Literal["cross_entropy", "squared_error"] = "cross_entropy"
+    """cross_entropy of the action probabilities, or squared_error of the outputs, against the labels."""
 
 
 class GeneGroupConfig(ConfigModel):
@@ -136,7 +156,9 @@ def _named(mapping: Any) -> Any:
     return {"name": "a2c", **mapping} if isinstance(mapping, Mapping) else mapping
 
 
-AlgorithmConfig = Annotated[A2CConfig | CMAESConfig, Field(discriminator="name"), BeforeValidator(_named)]
+AlgorithmConfig = Annotated[
+    A2CConfig | CMAESConfig | SupervisedGradientConfig, Field(discriminator="name"), BeforeValidator(_named)
+]
 """The algorithms by their `name`."""
 
 

@@ -7,17 +7,17 @@ config model in `plastic_rl.experiment.config.AlgorithmConfig`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, ClassVar
 
 from stable_baselines3.common.callbacks import BaseCallback
 
-from plastic_rl.algorithms import CMAES, PlasticA2C
+from plastic_rl.algorithms import CMAES, PlasticA2C, SupervisedGradient
 from plastic_rl.algorithms.base import PlasticAlgorithm
 from plastic_rl.engine import make_engine
 from plastic_rl.envs.plugins import load_plugins, loaded_plugins
-from plastic_rl.experiment.config import A2CConfig, CMAESConfig, ExperimentConfig
+from plastic_rl.experiment.config import CMAESConfig, ExperimentConfig, GradientConfig
 from plastic_rl.registry import Registry
 
 
@@ -75,24 +75,24 @@ class OuterLoop(ABC):
         }
 
 
-class A2CLoop(OuterLoop):
-    """`PlasticA2C`, for a number of steps."""
-
-    algorithm = PlasticA2C
+class GradientLoop(OuterLoop):
+    """An algorithm that backpropagates through lifetimes, for a number of steps."""
 
     @property
-    def settings(self) -> A2CConfig:
+    def settings(self) -> GradientConfig:
         """Its part of the config."""
-        assert isinstance(self.config.algorithm, A2CConfig)
+        assert isinstance(self.config.algorithm, GradientConfig)
         return self.config.algorithm
 
-    def make(self, *, n_envs: int | None = None) -> PlasticA2C:
+    def make(self, *, n_envs: int | None = None) -> PlasticAlgorithm:
         """See `OuterLoop.make`."""
         own = self.settings
-        settings = own.model_dump(exclude={"name", "total_timesteps", "n_envs"})
-        settings |= {name: getattr(own, name) for name in ("learning_rate", "gamma", "ent_coef", "sum_p2_coef")}
-        environment = self.config.environment.id
-        return PlasticA2C(self.config.policy, environment, n_envs=n_envs or own.n_envs, **self.common(), **settings)
+        others = {"name", "total_timesteps", "n_envs"}
+        # Not dumped: schedules stay what they are.
+        settings: dict[str, Any] = {name: getattr(own, name) for name in type(own).model_fields if name not in others}
+        environment, rows = self.config.environment.id, n_envs or own.n_envs
+        make: Callable[..., PlasticAlgorithm] = self.algorithm
+        return make(self.config.policy, environment, n_envs=rows, **self.common(), **settings)
 
     def learn(self, algorithm: Any, callback: BaseCallback, *, resumed: bool) -> None:
         """See `OuterLoop.learn`."""
@@ -119,6 +119,18 @@ class A2CLoop(OuterLoop):
         # Whole rollouts: the last one may go beyond the steps asked for.
         rollout = algorithm.n_steps * algorithm.n_envs
         return int(algorithm.num_timesteps), -(-self.total // rollout) * rollout
+
+
+class A2CLoop(GradientLoop):
+    """`PlasticA2C`."""
+
+    algorithm = PlasticA2C
+
+
+class SupervisedGradientLoop(GradientLoop):
+    """`SupervisedGradient`."""
+
+    algorithm = SupervisedGradient
 
 
 class CMAESLoop(OuterLoop):
@@ -174,6 +186,7 @@ class CMAESLoop(OuterLoop):
 OUTER_LOOPS: Registry[type[OuterLoop]] = Registry("algorithm")
 OUTER_LOOPS.register("a2c", A2CLoop)
 OUTER_LOOPS.register("cma_es", CMAESLoop)
+OUTER_LOOPS.register("supervised_gradient", SupervisedGradientLoop)
 
 
 def outer_loop(config: ExperimentConfig) -> OuterLoop:
