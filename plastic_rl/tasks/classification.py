@@ -97,20 +97,22 @@ class ClassificationTasks(TaskDistribution):
     def reference_agents(self, split: str) -> dict[str, ReferenceAgent]:
         """`random`, `nearest_prototype`, `logistic_bandit`, `mlp_bandit`, and `oracle`, which is told the labels.
 
-        Where labels are shown also their `_labels` twins, and on a Gaussian mixture `bayes`, the limit there.
+        Where labels are shown also their `_labels` twins, and on a Gaussian mixture `bayes`, the limit there. Step
+        sizes and exploration were chosen on `valid` of D1, D8c and digits together, for the accuracy after 1,000
+        samples.
         """
         size = self.source.features, self.source.classes
         bandit: dict[str, Any] = {"delay": self.delay, "pays": REWARDS[self.reward]}
         agents: dict[str, ReferenceAgent] = {
             "random": RandomAgent(spaces.Discrete(self.source.classes)),
             "nearest_prototype": PrototypeLearner(*size, **bandit),
-            "logistic_bandit": LogisticLearner(*size, **bandit),
-            "mlp_bandit": MLPLearner(*size, **bandit),
+            "logistic_bandit": LogisticLearner(*size, rate=0.2, exploration=0.02, **bandit),
+            "mlp_bandit": MLPLearner(*size, rate=0.05, exploration=0.1, **bandit),
         }
         if self.teaches:
             agents["nearest_prototype_labels"] = PrototypeLearner(*size, labels=True)
-            agents["logistic_labels"] = LogisticLearner(*size, labels=True)
-            agents["mlp_labels"] = MLPLearner(*size, labels=True)
+            agents["logistic_labels"] = LogisticLearner(*size, labels=True, rate=0.05)
+            agents["mlp_labels"] = MLPLearner(*size, labels=True, rate=0.03)
             if isinstance(self.source, GaussianMixtureData):
                 agents["bayes"] = MixtureBayes(*size, sigma=self.source.sigma_of(split))
         return agents | {"oracle": LabelOracle(self.source)}

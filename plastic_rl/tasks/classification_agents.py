@@ -186,15 +186,15 @@ def _softmax(logits: Table) -> Table:
 
 
 class LogisticLearner(OnlineLearner):
-    """Online logistic regression by stochastic gradient descent.
+    """Online multinomial logistic regression, by stochastic gradient ascent of the likelihood of what was observed.
 
-    The bandit predicts for each class by itself whether it would be rewarded, and learns of the class that it chose;
-    with labels it is multinomial.
+    With labels that is `log p(label)`. A bandit saw that its answer a was right, `log p(a)`, or wrong,
+    `log(1 - p(a))`: the gradients at the logits are `e_a - p` and `-p(a) / (1 - p(a)) (e_a - p)`.
 
     Args:
         features: See `OnlineLearner`.
         classes: See `OnlineLearner`.
-        rate: Step size, divided by `1 + |x|^2 / F`, so that it suits any number of features.
+        rate: Step size, divided by 1 + the mean square of the sample's features.
         arguments: See `OnlineLearner`.
     """
 
@@ -208,14 +208,22 @@ class LogisticLearner(OnlineLearner):
         return {"weights": np.zeros((*shape, self.features), np.float32), "bias": np.zeros(shape, np.float32)}
 
     def scores(self, known: Weights, samples: Table) -> Table:
-        """See `OnlineLearner`: log odds."""
+        """See `OnlineLearner`: logits."""
         return np.asarray((known["weights"] @ samples[:, :, None])[:, :, 0] + known["bias"], dtype=np.float32)
 
     def learn(self, known: Weights, samples: Table, targets: Table, asked: Table) -> Weights:
         """See `OnlineLearner`."""
-        logits = self.scores(known, samples)
-        error = (targets - (_softmax(logits) if self.labels else _logistic(logits))) * asked
-        step = self.rate / (1.0 + (samples**2).mean(axis=1, keepdims=True)) * error
+        share = _softmax(self.scores(known, samples))
+        if self.labels:
+            gradient = (targets - share) * asked
+        else:
+            answered = asked.any(axis=1, keepdims=True)
+            right = (targets * asked).sum(axis=1, keepdims=True)
+            chosen = (share * asked).sum(axis=1, keepdims=True)
+            # A sure answer that was wrong would take an endless step.
+            wrong = -np.minimum(chosen / np.maximum(1.0 - chosen, 1e-6), 1.0)
+            gradient = np.where(right > 0.0, 1.0, wrong) * (asked - share * answered)
+        step = (self.rate / (1.0 + (samples**2).mean(axis=1, keepdims=True)) * gradient).astype(np.float32)
         return {
             "weights": known["weights"] + step[:, :, None] * samples[:, None, :],
             "bias": known["bias"] + step,
@@ -224,6 +232,9 @@ class LogisticLearner(OnlineLearner):
 
 class MLPLearner(OnlineLearner):
     """A perceptron with one hidden layer of rectified units, by stochastic gradient descent.
+
+    The bandit has a logistic output for each class, which says by itself whether that answer would be right, and
+    trains the one that it chose; with labels the output is multinomial.
 
     Args:
         features: See `OnlineLearner`.
