@@ -31,6 +31,7 @@ from plastic_rl.plasticity.tables import (
     output_change,
     output_columns,
     scaled_,
+    stacked,
 )
 from plastic_rl.plasticity.tables_hand_written import HAND_WRITTEN
 
@@ -168,9 +169,12 @@ class RuleTableNetwork(PlasticNetwork):
 
     def initial_state(self, batch: int, generator: torch.Generator | None = None) -> State:
         """Zero but for `key`, from which the start weights follow at the first `episode_start`."""
-        state = super().initial_state(batch, generator)
-        state["key"] = draw_keys(batch, generator).to(state["key"].device)
-        return state
+        own = next(self.parameters(), torch.zeros(()))
+        state = {
+            name: torch.zeros(batch, *entry.shape, dtype=entry.dtype or own.dtype, device=own.device)
+            for name, entry in self._entries.items()
+        }
+        return state | {"key": draw_keys(batch, generator).to(own.device)}
 
     # --- acting ---------------------------------------------------------------------------------------------------
 
@@ -187,28 +191,48 @@ class RuleTableNetwork(PlasticNetwork):
         if bool(episode_start.any()):
             following |= self._born(state, episode_start)
         if self.plastic_layers and not self.plasticity_frozen:
-            following |= self._learn(params, feedback, following, episode_start)
+            following |= self._learn(self.prepared(params), feedback, following, episode_start)
         inputs = self._inputs(x)
         outputs, seen = self._forward(inputs, following)
         following |= {name: value for name, value in seen.items() if name in self._entries}
         return outputs, following
 
+    def prepared(self, params: Params) -> Params:
+        """`params` with the tables' rows as the update takes them, and what `readout` computes from them alone."""
+        if "individual" in params or not self._parameters:
+            return params
+        config, ready = self.config, dict(params)
+        name, own = next(self.named_parameters())
+        value = params[name]
+        population = value.shape[0] if value.dim() > own.dim() else 0
+        ready["individual"] = torch.arange(max(population, 1), device=value.device)
+        if population:
+            ready["individual"] = ready["individual"].unsqueeze(-1)
+        for place, layer in enumerate(self.plastic_layers):
+            table = params[f"{layer}_table"]
+            step = getattr(config.step, layer) * params["log_step"][..., place].exp()
+            ready[f"{layer}_rows"] = stacked(table.mT if layer == "output" else table, step)
+        if config.selection == "softmax":
+            ready["beta"] = config.inverse_temperature * params["log_inverse_temperature"].exp()
+        if config.exploration > 0:
+            start = math.log(config.exploration / (1 - config.exploration))
+            ready["epsilon"] = torch.sigmoid(params["exploration"] + start)
+        return ready
+
     def readout(self, params: Params, features: Tensor) -> Tensor:
         """Log of the probabilities of actions: softmax or argmax of the outputs, mixed with uniform exploration."""
-        config = self.config
+        config, ready = self.config, self.prepared(params)
         if config.selection == "softmax":
-            beta = config.inverse_temperature * params["log_inverse_temperature"][..., 0].exp()
-            logits = features * _lift(beta, features)
+            logits = features * _lift(ready["beta"], features)
             if config.exploration == 0:
                 return logits
             probabilities = torch.softmax(logits, -1)
         else:
-            best = (features == features.amax(-1, keepdim=True)).to(features.dtype)
+            best = features == features.amax(-1, keepdim=True)
             probabilities = best / best.sum(-1, keepdim=True)
         if config.exploration > 0:
-            start = math.log(config.exploration / (1 - config.exploration))
-            rate = _lift(torch.sigmoid(params["exploration"][..., 0] + start), features)
-            probabilities = torch.lerp(probabilities, torch.full_like(probabilities, 1 / self.output_size), rate)
+            epsilon = _lift(ready["epsilon"], features)
+            probabilities = probabilities * (1 - epsilon) + epsilon / self.output_size
         return probabilities.log()
 
     def _check_label(self, feedback: Feedback) -> None:
@@ -307,7 +331,7 @@ class RuleTableNetwork(PlasticNetwork):
 
     # --- learning within the lifetime -----------------------------------------------------------------------------
 
-    def _learn(self, params: Params, feedback: Feedback, state: State, episode_start: Tensor) -> State:
+    def _learn(self, ready: Params, feedback: Feedback, state: State, episode_start: Tensor) -> State:
         """The update of the step before: the entries that it changes, `(.., B, ...)`."""
         config = self.config
         happens = feedback.valid & ~episode_start
@@ -324,12 +348,13 @@ class RuleTableNetwork(PlasticNetwork):
             happens, outcome = happens & outcome, None
         if config.when == "errors":
             happens = happens & self._erred(feedback, rewarded, state)
-        if not bool(happens.any()):
+        count = int(happens.sum())
+        if count == 0:
             return learned
         factor = surprise.abs() if config.surprise and surprise is not None else None
         seen = Seen(feedback, rewarded, outcome, factor)
-        changed = {f"{layer}_weight": self._changed(layer, params, seen, state) for layer in self.plastic_layers}
-        if not bool(happens.all()):
+        changed = {f"{layer}_weight": self._changed(layer, ready, seen, state) for layer in self.plastic_layers}
+        if count < happens.numel():
             mask = happens.unsqueeze(-1).unsqueeze(-1)
             changed = {name: torch.where(mask, value, state[name]) for name, value in changed.items()}
         return learned | changed
@@ -345,29 +370,31 @@ class RuleTableNetwork(PlasticNetwork):
         right = preference.masked_fill(~correct, -math.inf).amax(-1)
         return right <= preference.masked_fill(correct, -math.inf).amax(-1)
 
-    def _changed(self, layer: str, params: Params, seen: Seen, state: State) -> Tensor:
+    def _changed(self, layer: str, ready: Params, seen: Seen, state: State) -> Tensor:
         """The weights `(.., B, O, I)` of a plastic layer after the update, in every lifetime."""
         config, codes, weights = self.config, state["code"], state[f"{layer}_weight"]
-        step = getattr(config.step, layer) * params["log_step"][..., self.plastic_layers.index(layer)].exp()
-        table = params[f"{layer}_table"]
-        table = table * _lift(step, table)
+        rows, individual = ready[f"{layer}_rows"], ready["individual"]
         presynaptic = state.get(f"presynaptic.{layer}")
         if layer == "output":
             columns = output_columns(
                 config.output_table, seen.feedback.action, seen.rewarded, seen.feedback.label, seen.outcome
             )
-            change = output_change(table, columns, codes)
-        elif layer == "hidden":
-            change = hidden_change(table, self._gate(layer, seen), codes, presynaptic).view(weights.shape)
+            place = torch.add(columns, individual.unsqueeze(-1), alpha=config.columns)
+            change = output_change(rows, place, codes)
         else:
-            change = input_change(table, self._gate(layer, seen), codes).unsqueeze(-1)
-            if presynaptic is not None:
-                change = change * presynaptic.unsqueeze(-2)
+            place = torch.add(self._gate(layer, seen), individual, alpha=len(config.gates(layer)))
+            if layer == "hidden":
+                change = hidden_change(rows, place, codes, presynaptic).view(weights.shape)
+            else:
+                change = input_change(rows, place, codes).unsqueeze(-1)
+                if presynaptic is not None:
+                    change = change * presynaptic.unsqueeze(-2)
         if seen.factor is not None:
             change = change * seen.factor.unsqueeze(-1).unsqueeze(-1)
         if config.update == "multiplicative":
             change = weights * change
-        return self._tidied(layer, weights + change)
+        in_place = change.shape == weights.shape and not torch.is_grad_enabled()
+        return self._tidied(layer, change.add_(weights) if in_place else weights + change)
 
     def _gate(self, layer: str, seen: Seen) -> Tensor:
         """Which condition of the reward holds, int64 `(.., B)`."""
@@ -400,9 +427,9 @@ class RuleTableNetwork(PlasticNetwork):
         )
 
 
-def _lift(scalar: Tensor, like: Tensor) -> Tensor:
-    """A scalar per individual, `()` or `(P,)`, broadcastable against `like (P?, ..)`."""
-    return scalar.reshape(scalar.shape + (1,) * (like.dim() - scalar.dim()))
+def _lift(value: Tensor, like: Tensor) -> Tensor:
+    """One number per individual, `(1,)` or `(P, 1)`, broadcastable against `like (P?, ..)`."""
+    return value.reshape(value.shape[:-1] + (1,) * (like.dim() - value.dim() + 1))
 
 
 def _through(weights: Tensor, activity: Tensor) -> Tensor:

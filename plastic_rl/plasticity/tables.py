@@ -46,20 +46,6 @@ def code_count(rounds: int) -> int:
     return int(2 ** (rounds + 1))
 
 
-def kth_largest(values: Tensor, k: int) -> Tensor:
-    """The k-th largest of each row of `values (.., H)`, `(.., 1)`; no gradient.
-
-    >>> kth_largest(torch.tensor([[3.0, 1.0, 2.0]]), 2)
-    tensor([[2.]])
-    """
-    values = values.detach()
-    if values.is_cpu and values.dtype in (torch.float32, torch.float64):
-        # Sorting all of 300 numbers in NumPy takes a fifth of the time of selecting 50 of them in torch.
-        place = values.shape[-1] - k
-        return torch.from_numpy(np.sort(values.numpy(), axis=-1)[..., place : place + 1])
-    return values.topk(k, dim=-1, sorted=False).values.amin(-1, keepdim=True)
-
-
 def k_cap(values: Tensor, k: int | None) -> Tensor:
     """Keep the k largest of each row, zero the others; of equal ones those of the lowest index are kept.
 
@@ -72,18 +58,34 @@ def k_cap(values: Tensor, k: int | None) -> Tensor:
 
     >>> k_cap(torch.tensor([[3.0, 1.0, 3.0, 3.0], [-1.0, -2.0, -3.0, -4.0]]), 2)
     tensor([[ 3.,  0.,  3.,  0.],
-            [-1., -2.,  0.,  0.]])
+            [-1., -2., -0., -0.]])
     """
     if k is None or k >= values.shape[-1]:
         return values
-    threshold = kth_largest(values, k)
+    threshold, tied = _threshold(values.detach(), k)
     kept = values >= threshold
-    surplus = (kept.sum(-1, keepdim=True) > k) & (threshold != 0)
-    if bool(surplus.any()):
-        # Several values equal the k-th largest: only as many stay as there is room for, counted from the left.
-        above, equal = values > threshold, values == threshold
-        kept = above | (equal & (equal.cumsum(-1) <= k - above.sum(-1, keepdim=True)))
-    return torch.where(kept, values, 0.0)
+    if tied:
+        above = values > threshold
+        room = k - above.sum(-1, keepdim=True)
+        kept = above | (kept & ((kept & ~above).cumsum(-1) <= room))
+    return values * kept
+
+
+def _threshold(values: Tensor, k: int) -> tuple[Tensor, bool]:
+    """The k-th largest of each row of `values (.., H)`, `(.., 1)`, and whether the next one anywhere equals it.
+
+    Zeros may be tied: kept or not, they have not fired.
+    """
+    place = values.shape[-1] - k
+    if values.is_cpu and values.dtype in (torch.float32, torch.float64):
+        # Sorting 300 numbers in NumPy takes a fifth of the time of selecting 50 of them in torch.
+        ordered = np.sort(values.numpy(), axis=-1)
+        threshold = ordered[..., place : place + 1]
+        tied = threshold == ordered[..., place - 1 : place]
+        return torch.from_numpy(threshold), bool(tied.any() and threshold[tied].any())
+    largest = values.topk(k + 1, dim=-1).values
+    lowest, next_one = largest[..., k - 1 : k], largest[..., k:]
+    return lowest, bool(((lowest == next_one) & (lowest != 0)).any())
 
 
 def add_round(codes: Tensor | None, kept: Tensor, number: int) -> Tensor:
@@ -93,8 +95,8 @@ def add_round(codes: Tensor | None, kept: Tensor, number: int) -> Tensor:
     >>> add_round(first, torch.tensor([0.0, 0.0, 3.0]), 1)
     tensor([1, 0, 3], dtype=torch.uint8)
     """
-    fired = kept != 0
-    return fired.to(torch.uint8) if codes is None else torch.add(codes, fired, alpha=2**number)
+    fired = (kept != 0).view(torch.uint8)
+    return fired if codes is None else torch.add(codes, fired, alpha=2**number)
 
 
 def output_columns(
@@ -125,70 +127,68 @@ def output_columns(
     return columns if kind == "supervised" else torch.add(columns, chosen.long(), alpha=2)
 
 
-def look_up(table: Tensor, index: Tensor) -> Tensor:
-    """Rows of a table.
+def stacked(table: Tensor, step: Tensor) -> Tensor:
+    """A table's rows times the step, those of all individuals below each other: what the changes are looked up in.
 
     Args:
-        table: `(X, Y)`, or `(P, X, Y)`.
-        index: int64 `(..)`, or `(P, ..)`.
+        table: `(.., C)`, or `(P, .., C)`.
+        step: `()`, or `(P,)`.
 
     Returns:
-        `(.., Y)`, or `(P, .., Y)`.
-
-    >>> look_up(torch.tensor([[1.0, 2.0], [3.0, 4.0]]), torch.tensor([1, 0, 1]))
-    tensor([[3., 4.],
-            [1., 2.],
-            [3., 4.]])
+        `(X, C)`.
     """
-    if table.dim() == 3:
-        population, rows = table.shape[:2]
-        index = index + (torch.arange(population, device=index.device) * rows).reshape(-1, *(1,) * (index.dim() - 1))
-    return table.reshape(-1, table.shape[-1]).index_select(0, index.reshape(-1)).reshape(*index.shape, -1)
+    return (table * step.reshape(step.shape + (1,) * (table.dim() - step.dim()))).reshape(-1, table.shape[-1])
 
 
-def input_change(table: Tensor, gate: Tensor, codes: Tensor) -> Tensor:
+def input_change(rows: Tensor, place: Tensor, codes: Tensor) -> Tensor:
     """How much the input weights of each hidden unit change, `(.., B, H)`, before the presynaptic factor.
 
     Args:
-        table: `(G, C)`, or `(P, G, C)`.
-        gate: Condition of the reward, int64 `(.., B)`.
+        rows: The input table, `stacked`: `(P G, C)`.
+        place: Which row holds, by the condition of the reward (and the individual), int64 `(.., B)`.
         codes: `(.., B, H)` uint8.
     """
-    return look_up(table, gate).gather(-1, codes.long())
+    return _rows(rows, place).gather(-1, codes.long())
 
 
-def hidden_change(table: Tensor, gate: Tensor, codes: Tensor, factor: Tensor | None) -> Tensor:
+def hidden_change(rows: Tensor, place: Tensor, codes: Tensor, factor: Tensor | None) -> Tensor:
     """How much each hidden weight changes, `(R, H, H)` post by pre, for the `R` lifetimes of all individuals.
 
     Args:
-        table: `(G, C, C)` by pre and post code, or `(P, G, C, C)`.
-        gate: Condition of the reward, int64 `(.., B)`.
+        rows: The hidden table by pre and post code, `stacked`: `(P G C, C)`.
+        place: Which of the `P G` tables holds, by the condition of the reward (and the individual), int64 `(.., B)`.
         codes: `(.., B, H)` uint8.
         factor: What the presynaptic activity multiplies, `(.., B, H)`; None: nothing.
     """
-    count, units = table.shape[-1], codes.shape[-1]
-    by_pre = look_up(table.flatten(-3, -2), torch.add(codes, gate.unsqueeze(-1), alpha=count))
+    count, units = rows.shape[-1], codes.shape[-1]
+    by_pre = _rows(rows, torch.add(codes, place.unsqueeze(-1), alpha=count))
     if factor is not None:
         by_pre = by_pre * factor.unsqueeze(-1)
+    by_pre = by_pre.reshape(-1, units, count)
+    lifetimes = torch.arange(0, by_pre.shape[0] * count, count, device=codes.device).unsqueeze(-1)
     # Both look-ups copy whole rows, which is several times quicker than gathering H x H entries.
-    return look_up(by_pre.reshape(-1, units, count).mT, codes.reshape(-1, units).long())
+    return _rows(by_pre.mT.reshape(-1, units), torch.add(lifetimes, codes.reshape(-1, units)))
 
 
-def output_change(table: Tensor, columns: Tensor, codes: Tensor) -> Tensor:
+def output_change(rows: Tensor, place: Tensor, codes: Tensor) -> Tensor:
     """How much each output weight changes, `(.., B, K, H)`.
 
     Args:
-        table: `(C, S)`, or `(P, C, S)`.
-        columns: Condition of each output, int64 `(.., B, K)`.
+        rows: The output table, transposed and `stacked`: `(P S, C)`.
+        place: Which row holds, by the condition of the output (and the individual), int64 `(.., B, K)`.
         codes: `(.., B, H)` uint8.
     """
-    entries = look_up(table.mT, columns)
+    entries = _rows(rows, place)
     if entries.shape[-1] == 2:
-        # Two codes, silent and fired: lerp is exact at both ends, and quicker than a look-up.
-        silent, fired = entries.unbind(-1)
-        return torch.lerp(silent.unsqueeze(-1), fired.unsqueeze(-1), codes.to(entries.dtype).unsqueeze(-2))
-    index = codes.long().unsqueeze(-2).expand(*columns.shape, codes.shape[-1])
-    return entries.gather(-1, index)
+        # Two codes, silent and fired: a product is quicker than a look-up.
+        silent, fired = entries[..., :1], entries[..., 1:]
+        return torch.addcmul(silent, fired - silent, codes.to(entries.dtype).unsqueeze(-2))
+    return entries.gather(-1, codes.long().unsqueeze(-2).expand(*place.shape, codes.shape[-1]))
+
+
+def _rows(table: Tensor, place: Tensor) -> Tensor:
+    """Rows `place (..)` of `table (X, Y)`, `(.., Y)`."""
+    return table.index_select(0, place.reshape(-1)).view(*place.shape, -1)
 
 
 def scaled_(fresh: Tensor, axis: Literal[-1, -2]) -> Tensor:
@@ -201,15 +201,19 @@ def scaled_(fresh: Tensor, axis: Literal[-1, -2]) -> Tensor:
             [0.0000, 0.0000]])
     """
     if axis == -1:
-        total = torch.linalg.vector_norm(fresh, dim=-1, keepdim=True).square()
+        length: Tensor = torch.linalg.vector_norm(fresh, dim=-1, keepdim=True)
     elif fresh.shape[-2] <= FEW_ROWS:
         # Row by row, no matrix of squares has to be allocated, which takes longer than the sums.
         first, *others = fresh.unbind(-2)
         total = first.square()
         for row in others:
             total = torch.addcmul(total, row, row)
-        total = total.unsqueeze(-2)
+        length = total.unsqueeze(-2)
     else:
-        total = fresh.square().sum(-2, keepdim=True)
-    factor = total.masked_fill(total <= TINY**2, 1.0).rsqrt()
-    return fresh * factor if torch.is_grad_enabled() else fresh.mul_(factor)
+        length = fresh.square().sum(-2, keepdim=True)
+    if not torch.is_grad_enabled():
+        return fresh.div_(length.clamp_min_(TINY)) if axis == -1 else fresh.mul_(length.clamp_min_(TINY**2).rsqrt_())
+    # Where the length is 0 the gradient passes unscaled.
+    if axis == -2:
+        length = length.masked_fill(length <= TINY**2, 1.0).sqrt()
+    return fresh / length.masked_fill(length <= TINY, 1.0)
