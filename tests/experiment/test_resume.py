@@ -16,14 +16,22 @@ import pytest
 CONFIG = """
 environment: {id: plastic_rl/ReversalBandit-v0, kwargs: {steps: 30}}
 network: {kind: plastic_rnn, rule: backpropamine_retroactive, hidden_size: 12}
-algorithm:
-  {name: a2c, total_timesteps: 9600, n_envs: 16, n_steps: 20, center_rewards: true,
-   learning_rate: {start: 0.005, end: 0}}
+algorithm: ALGORITHM
 evaluation: {valid_tasks: 20, final: false}
 checkpoint: {interval: 3}
-logging: {interval: 3, tensorboard: false}
+logging: {interval: INTERVAL, tensorboard: false}
 """
-"""Rollouts of 20 steps in lifetimes of 30: checkpoints fall into the middle of lifetimes."""
+CMA_ES = "{name: cma_es, generations: 20, population_size: 8, lifetimes: 2, individuals_per_chunk: 3, ENGINE}"
+CONFIGS = {
+    # Rollouts of 20 steps in lifetimes of 30: checkpoints fall into the middle of lifetimes.
+    "a2c": CONFIG.replace(
+        "ALGORITHM",
+        "{name: a2c, total_timesteps: 9600, n_envs: 16, n_steps: 20, center_rewards: true, "
+        "learning_rate: {start: 0.005, end: 0}}",
+    ).replace("INTERVAL", "3"),
+    "cma_es": CONFIG.replace("ALGORITHM", CMA_ES.replace("ENGINE", "restarts: ipop")).replace("INTERVAL", "1"),
+}
+PROCESSES = CONFIGS["cma_es"].replace("restarts", "engine: {name: process, workers: 2}, restarts")
 
 PARTS = ["params.safetensors", "optimizer.safetensors", "state.safetensors", "rng.json", "env.json", "algorithm.json"]
 
@@ -67,10 +75,15 @@ def kill_when(process: subprocess.Popen[str], condition: Callable[[], bool], del
     return process.returncode == -signal.SIGKILL
 
 
+@pytest.fixture(scope="module", params=sorted(CONFIGS))
+def algorithm(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, algorithm: str) -> Path:
     folder = tmp_path_factory.mktemp("undisturbed")
-    (folder / "config.yaml").write_text(CONFIG)
+    (folder / "config.yaml").write_text(CONFIGS[algorithm])
     code, output = run(folder, "train", "config.yaml", "--name", "whole")
     assert code == 0, output
     return folder / "runs" / "whole"
@@ -96,8 +109,8 @@ def kill_while_saving(folder: Path, process: subprocess.Popen[str]) -> subproces
     return None
 
 
-def test_killed_runs_end_with_the_same_bytes(tmp_path: Path, undisturbed: Path) -> None:
-    (tmp_path / "config.yaml").write_text(CONFIG)
+def test_killed_runs_end_with_the_same_bytes(tmp_path: Path, undisturbed: Path, algorithm: str) -> None:
+    (tmp_path / "config.yaml").write_text(CONFIGS[algorithm])
     generator = random.Random(20)
     # On a busy machine the moments to kill at may be missed: then the run simply ends, and another one is tried.
     for attempt in range(5):
@@ -120,8 +133,8 @@ def test_killed_runs_end_with_the_same_bytes(tmp_path: Path, undisturbed: Path) 
     assert not list(folder.glob("**/.unfinished-*"))
 
 
-def test_ctrl_c_saves_says_where_and_exits_130(tmp_path: Path, undisturbed: Path) -> None:
-    (tmp_path / "config.yaml").write_text(CONFIG)
+def test_ctrl_c_saves_says_where_and_exits_130(tmp_path: Path, undisturbed: Path, algorithm: str) -> None:
+    (tmp_path / "config.yaml").write_text(CONFIGS[algorithm])
     folder = tmp_path / "runs" / "stopped"
     process = launch(tmp_path, "train", "config.yaml", "--name", "stopped")
     while rows(folder) < 4:
@@ -146,10 +159,43 @@ def test_ctrl_c_saves_says_where_and_exits_130(tmp_path: Path, undisturbed: Path
     assert (code, output.startswith("error: runs/stopped is finished")) == (2, True)
 
 
+def workers_of(process: subprocess.Popen[str]) -> list[int]:
+    """Processes in which a pool's workers live: those that multiprocessing has spawned, beside its own helper."""
+    found = []
+    for child in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split():
+        command = Path(f"/proc/{child}/cmdline").read_bytes()
+        if b"spawn_main" in command:
+            found.append(int(child))
+    return found
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds the workers in /proc")
+@pytest.mark.parametrize("algorithm", ["cma_es"], indirect=True, scope="module")
+def test_a_pool_whose_workers_and_master_are_killed_gives_the_bytes_of_one_process(
+    tmp_path: Path, undisturbed: Path
+) -> None:
+    (tmp_path / "config.yaml").write_text(PROCESSES)
+    folder = tmp_path / "runs" / "pool"
+    process = launch(tmp_path, "train", "config.yaml", "--name", "pool")
+    killed: list[int] = []
+
+    def kill_a_worker() -> bool:
+        if rows(folder) >= 1 and not killed:
+            killed.append(workers_of(process)[0])
+            os.kill(killed[0], signal.SIGKILL)
+        return rows(folder) >= 5
+
+    assert kill_when(process, kill_a_worker, 0.0)
+    assert killed
+    code, output = run(tmp_path, "resume", "pool")
+    assert code == 0, output
+    assert_same_bytes(folder, undisturbed)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(6))
-def test_killed_at_random_times(tmp_path: Path, undisturbed: Path, seed: int) -> None:
-    (tmp_path / "config.yaml").write_text(CONFIG)
+def test_killed_at_random_times(tmp_path: Path, undisturbed: Path, algorithm: str, seed: int) -> None:
+    (tmp_path / "config.yaml").write_text(CONFIGS[algorithm])
     folder = tmp_path / "runs" / "killed"
     generator = random.Random(seed)
     process = launch(tmp_path, "train", "config.yaml", "--name", "killed")
