@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -17,9 +18,10 @@ from plastic_rl.errors import damage_is_refused
 from plastic_rl.policies import POLICIES
 
 if TYPE_CHECKING:
+    from plastic_rl.algorithms.base import PlasticAlgorithm
     from plastic_rl.algorithms.cma_es import CMAES
 
-    AlgorithmT = TypeVar("AlgorithmT", bound=CMAES)
+    AlgorithmT = TypeVar("AlgorithmT", bound=PlasticAlgorithm)
 
 # Neither the engine nor its workers: results do not depend on them.
 _ARGUMENTS = (
@@ -138,12 +140,14 @@ def rebuild(cls: type[AlgorithmT], checkpoint: Checkpoint, env: Any, device: Any
     check_keywords(cls, kwargs)
     with damage_is_refused(f"the {cls.__name__} that the checkpoint describes cannot be made"):
         arguments = {**config["arguments"], "device": device, **kwargs}
-        algorithm = cls(POLICIES[config["policy"]], env, **arguments, _init_setup_model=False)
+        # Every algorithm of the package takes it; stable-baselines3's base class does not declare it.
+        make: Callable[..., AlgorithmT] = cls
+        algorithm = make(POLICIES[config["policy"]], env, **arguments, _init_setup_model=False)
         if algorithm.env is None:
             algorithm.observation_space = space_from_document(config["observation_space"])
             algorithm.action_space = space_from_document(config["action_space"])
             algorithm.n_envs = config["n_envs"]
             algorithm.description = EnvironmentDescription.from_document(config["environment"])
         algorithm._setup_model()
-    restore(algorithm, checkpoint)
+    algorithm.set_checkpoint(checkpoint)
     return algorithm

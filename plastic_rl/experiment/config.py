@@ -151,13 +151,24 @@ class CMAESConfig(ConfigModel):
     """Where individuals are evaluated."""
 
 
+class GridSearchConfig(ConfigModel):
+    """Hand-written rules: settings of the network tried one after the other, the best on `valid` kept."""
+
+    name: Literal["grid_search"]
+    """Which algorithm."""
+    grid: dict[str, tuple[Any, ...]]
+    """Values to try by dotted name of a setting of the network, e.g. `{step.output: [0.01, 0.1]}`: all combinations."""
+
+
 def _named(mapping: Any) -> Any:
     # Configs of the time when there was one algorithm may leave its name out.
     return {"name": "a2c", **mapping} if isinstance(mapping, Mapping) else mapping
 
 
 AlgorithmConfig = Annotated[
-    A2CConfig | CMAESConfig | SupervisedGradientConfig, Field(discriminator="name"), BeforeValidator(_named)
+    A2CConfig | CMAESConfig | GridSearchConfig | SupervisedGradientConfig,
+    Field(discriminator="name"),
+    BeforeValidator(_named),
 ]
 """The algorithms by their `name`."""
 

@@ -6,6 +6,7 @@ config model in `plastic_rl.experiment.config.AlgorithmConfig`.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -13,11 +14,12 @@ from typing import Any, ClassVar
 
 from stable_baselines3.common.callbacks import BaseCallback
 
-from plastic_rl.algorithms import CMAES, PlasticA2C, SupervisedGradient
+from plastic_rl.algorithms import CMAES, GridSearch, PlasticA2C, SupervisedGradient
 from plastic_rl.algorithms.base import PlasticAlgorithm
 from plastic_rl.engine import make_engine
 from plastic_rl.envs.plugins import load_plugins, loaded_plugins
-from plastic_rl.experiment.config import CMAESConfig, ExperimentConfig, GradientConfig
+from plastic_rl.errors import ConfigError
+from plastic_rl.experiment.config import CMAESConfig, ExperimentConfig, GradientConfig, GridSearchConfig
 from plastic_rl.registry import Registry
 
 
@@ -183,9 +185,52 @@ class CMAESLoop(OuterLoop):
         return int(algorithm.iterations), self.total
 
 
+class GridSearchLoop(OuterLoop):
+    """`GridSearch`, for all its candidates."""
+
+    algorithm = GridSearch
+    unit = "candidates"
+
+    @property
+    def settings(self) -> GridSearchConfig:
+        """Its part of the config."""
+        assert isinstance(self.config.algorithm, GridSearchConfig)
+        return self.config.algorithm
+
+    def make(self, *, n_envs: int | None = None) -> GridSearch:
+        """See `OuterLoop.make`."""
+        if self.config.checkpoint.interval != 1 or self.config.evaluation.valid_tasks < 1:
+            raise ConfigError(
+                "a grid search scores every candidate on valid: set checkpoint.interval to 1 and "
+                "evaluation.valid_tasks to 1 or more, got "
+                f"{self.config.checkpoint.interval} and {self.config.evaluation.valid_tasks}."
+            )
+        return GridSearch(self.config.policy, self.config.environment.id, grid=self.settings.grid, **self.common())
+
+    def learn(self, algorithm: Any, callback: BaseCallback, *, resumed: bool) -> None:
+        """See `OuterLoop.learn`."""
+        if algorithm.iterations < self.total:
+            interval = self.config.logging.interval
+            algorithm.learn(callback=callback, log_interval=interval, reset_num_timesteps=not resumed)
+
+    @property
+    def total(self) -> int:
+        """Candidates of the grid."""
+        return math.prod(len(values) for values in self.settings.grid.values())
+
+    def rows(self) -> int:
+        """See `OuterLoop.rows`."""
+        return 1
+
+    def done(self, counters: Mapping[str, Any]) -> int:
+        """See `OuterLoop.done`."""
+        return int(counters["iterations"])
+
+
 OUTER_LOOPS: Registry[type[OuterLoop]] = Registry("algorithm")
 OUTER_LOOPS.register("a2c", A2CLoop)
 OUTER_LOOPS.register("cma_es", CMAESLoop)
+OUTER_LOOPS.register("grid_search", GridSearchLoop)
 OUTER_LOOPS.register("supervised_gradient", SupervisedGradientLoop)
 
 

@@ -1,0 +1,216 @@
+"""`GridSearch`: try settings of the network one after the other, and leave the choice to whoever scores them.
+
+It is the outer loop of hand-written rules, which have nothing to train but a few numbers: each candidate is a network
+as it is made from its config, and the run keeps the one that scores best on `valid`. What evolved or trained rules
+must beat is then the best of a grid, chosen as their own checkpoints are.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import math
+from collections import deque
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.type_aliases import MaybeCallback
+
+from plastic_rl.algorithms.base import PlasticAlgorithm
+from plastic_rl.algorithms.cma_es_saving import rebuild
+from plastic_rl.algorithms.persistence import load_parameters, space_to_document
+from plastic_rl.algorithms.saving import count_in, plain
+from plastic_rl.algorithms.vec_env import adapt
+from plastic_rl.checkpoint import Checkpoint, set_torch_rng_state, torch_rng_state
+from plastic_rl.errors import CheckpointError, ConfigError, damage_is_refused
+from plastic_rl.policies import POLICIES, PlasticPolicy
+
+
+class GridSearch(PlasticAlgorithm):
+    """Every combination of some settings of the network, each as it is made, none trained.
+
+    The policy is the candidate in hand; a callback that scores it when an iteration begins or training ends (as
+    experiments do) decides which one is kept. `num_timesteps` counts candidates.
+
+    Args:
+        policy: Name in `plastic_rl.policies.POLICIES`, or a subclass of `PlasticPolicy`.
+        env: Environment id; None for an agent that only predicts.
+        grid: Values to try by dotted name of a setting of the network, e.g. `{"step.output": [0.01, 0.1]}`; the last
+            setting changes first.
+        env_kwargs: Arguments of the environment.
+        trials: Inner episodes of a lifetime where `env` is the id of a foreign environment.
+        policy_kwargs: Arguments of the policy, e.g. `{"network": {"kind": "rule_table", "tables": "hebb"}}`.
+        stats_window_size: As in stable-baselines3.
+        tensorboard_log: Folder for TensorBoard, or None.
+        verbose: 0 silent, 1 a table per logging interval.
+        seed: Of the parameters that a network draws and of action sampling. None: from the operating system.
+        device: `"auto"`, `"cpu"`, `"cuda"`, ...
+
+    Raises:
+        ConfigError: If the grid is empty, or a candidate is no network.
+        SpaceError: If the environment's spaces are not supported.
+
+    >>> network = {"kind": "rule_table", "tables": "label_free_hebb", "inputs": "all"}
+    >>> grid = {"table_values.chosen_unrewarded": [-1.0, -2.0], "step.output": [0.01, 0.1, 1.0]}
+    >>> settings = {"network": network}
+    >>> search = GridSearch("PlasticPolicy", "plastic_rl/ReversalBandit-v0", grid=grid, policy_kwargs=settings)
+    >>> len(search), search.candidate(3)
+    (6, {'table_values.chosen_unrewarded': -2.0, 'step.output': 0.01})
+    """
+
+    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {name: POLICIES[name] for name in POLICIES}
+
+    def __init__(
+        self,
+        policy: str | type[PlasticPolicy],
+        env: str | None,
+        *,
+        grid: Mapping[str, Sequence[Any]],
+        env_kwargs: Mapping[str, Any] | None = None,
+        trials: int = 1,
+        policy_kwargs: Mapping[str, Any] | None = None,
+        stats_window_size: int = 100,
+        tensorboard_log: str | None = None,
+        verbose: int = 0,
+        seed: int | None = None,
+        device: torch.device | str = "auto",
+        _init_setup_model: bool = True,
+    ) -> None:
+        self.grid = {name: list(values) for name, values in grid.items()}
+        empty = [name for name, values in self.grid.items() if not values]
+        if empty or not self.grid:
+            raise ConfigError(f"a grid needs at least one value of at least one setting, got none for {empty or 'any'}")
+        self.env_id, self.env_kwargs, self.trials = env, dict(env_kwargs or {}), trials
+        if isinstance(policy, str):
+            policy = POLICIES[policy]
+        super().__init__(
+            policy,
+            adapt(env, n_envs=1, env_kwargs=self.env_kwargs, trials=trials),
+            learning_rate=0.0,
+            policy_kwargs=dict(policy_kwargs or {}),
+            stats_window_size=stats_window_size,
+            tensorboard_log=tensorboard_log,
+            verbose=verbose,
+            seed=int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else seed,
+            device=device,
+            support_multi_env=True,
+        )
+        self.base_network = copy.deepcopy(dict(self.policy_kwargs.get("network", {})))
+        if _init_setup_model and env is not None:
+            self._setup_model()
+
+    def __len__(self) -> int:
+        return math.prod(len(values) for values in self.grid.values())
+
+    def candidate(self, number: int) -> dict[str, Any]:
+        """The settings of candidate `number`, from 0, by dotted name."""
+        combination = next(itertools.islice(itertools.product(*self.grid.values()), number, None))
+        return dict(zip(self.grid, combination, strict=True))
+
+    def _setup_model(self) -> None:
+        self.iterations = 0
+        self.score_buffer = deque(maxlen=1)
+        self._take_up(0)
+
+    def _take_up(self, number: int) -> None:
+        """Make the policy that candidate `number` is."""
+        self.set_random_seed(self.seed)
+        network = copy.deepcopy(self.base_network)
+        for name, value in self.candidate(number).items():
+            *path, last = name.split(".")
+            place = network
+            for key in path:
+                place = place.setdefault(key, {})
+                if not isinstance(place, dict):
+                    raise ConfigError(f"algorithm.grid.{name}: {key} is {place!r} and has no settings of its own.")
+            place[last] = value
+        self.policy_kwargs = {**self.policy_kwargs, "network": network}
+        self._make_policy()
+
+    def learn(
+        self,
+        total_timesteps: int | None = None,
+        callback: MaybeCallback = None,
+        log_interval: int = 1,
+        tb_log_name: str = "GridSearch",
+        reset_num_timesteps: bool = True,
+        progress_bar: bool = False,
+    ) -> Self:
+        """Take up the next `total_timesteps` candidates (None: all that are left), one after the other."""
+        first = 0 if reset_num_timesteps else self.iterations
+        last = len(self) if total_timesteps is None else min(len(self), first + total_timesteps)
+        _, hooks = self._setup_learn(last - first, callback, reset_num_timesteps, tb_log_name, progress_bar)
+        hooks.on_training_start(locals(), globals())
+        for number in range(first, last):
+            # Who scores the candidate before does it here.
+            hooks.on_rollout_start()
+            self._take_up(number)
+            self.iterations = self.num_timesteps = number + 1
+            for name, value in self.candidate(number).items():
+                if isinstance(value, int | float):
+                    self.logger.record(f"grid/{name}", float(value))
+            if log_interval and self.iterations % log_interval == 0:
+                self.logger.dump(step=self.num_timesteps)
+            hooks.update_locals(locals())
+            if not hooks.on_step():
+                break
+            hooks.on_rollout_end()
+        hooks.on_training_end()
+        return self
+
+    # --- saving ----------------------------------------------------------------------------------------------------
+
+    def get_checkpoint(self) -> Checkpoint:
+        """Return the candidate in hand, and how far the search is."""
+        return Checkpoint(
+            tensors={
+                "params": {name: parameter.detach() for name, parameter in self.policy.named_parameters()},
+                "optimizer": {},
+                "state": {},
+            },
+            documents={
+                "rng": {"predict": torch_rng_state(self.policy.sampling)},
+                "env": None,
+                "algorithm": {"num_timesteps": self.num_timesteps, "iterations": self.iterations},
+            },
+            config={
+                "algorithm": type(self).__name__,
+                "policy": self.policy_class.__name__,
+                "environment_id": self.env_id,
+                "arguments": {
+                    "grid": plain(self.grid, "grid"),
+                    "env_kwargs": plain(self.env_kwargs, "env_kwargs"),
+                    "trials": self.trials,
+                    "policy_kwargs": plain({**self.policy_kwargs, "network": self.base_network}, "policy_kwargs"),
+                    "stats_window_size": self._stats_window_size,
+                    "seed": self.seed,
+                },
+                "n_envs": self.n_envs,
+                "observation_space": space_to_document(self.observation_space),
+                "action_space": space_to_document(self.action_space),
+                "environment": self.description.to_document(),
+            },
+        )
+
+    def set_checkpoint(self, checkpoint: Checkpoint) -> None:
+        """Take up the candidate of `checkpoint` again.
+
+        Raises:
+            CheckpointError: If the checkpoint belongs to another grid or network.
+        """
+        with damage_is_refused(f"the checkpoint does not fit this {type(self).__name__}"):
+            reached = count_in(checkpoint.documents["algorithm"], "iterations")
+            if reached > len(self):
+                raise CheckpointError(f"the checkpoint is of candidate {reached}, and this grid has {len(self)}")
+            self._take_up(max(reached - 1, 0))
+            self.iterations = self.num_timesteps = reached
+            load_parameters(self.policy, checkpoint.tensors["params"])
+            set_torch_rng_state(self.policy.sampling, checkpoint.documents["rng"]["predict"])
+
+    @classmethod
+    def from_checkpoint(cls, checkpoint: Checkpoint, env: Any, device: torch.device | str, **kwargs: Any) -> Self:
+        """Make the search that `checkpoint` describes, its candidate in hand."""
+        return rebuild(cls, checkpoint, env, device, **kwargs)
