@@ -228,7 +228,7 @@ class RuleTableNetwork(PlasticNetwork):
                 return logits
             probabilities = torch.softmax(logits, -1)
         else:
-            best = features == features.amax(-1, keepdim=True)
+            best = (features == features.amax(-1, keepdim=True)).to(features.dtype)
             probabilities = best / best.sum(-1, keepdim=True)
         if config.exploration > 0:
             epsilon = _lift(ready["epsilon"], features)
