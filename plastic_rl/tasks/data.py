@@ -36,7 +36,7 @@ class DataSet:
         held_out_labels: Class of each held-out sample, `(h,)`.
         mean: Of each feature over the streamed samples, `(F,)`; float64 where float32 cannot tell `features` apart.
         scale: What a feature is multiplied by after `mean` was taken off: 1 / its standard deviation over the streamed
-            samples; 1 where it is constant; 0 where the task hides it, `(F,)`.
+            samples (or that of all features together); 1 where it is constant; 0 where the task hides it, `(F,)`.
         balanced: Whether each pass goes in blocks that hold every class once (few-shot lifetimes).
     """
 
@@ -72,8 +72,8 @@ def precision(kind: np.dtype[Any]) -> np.dtype[Any]:
     return np.result_type(kind, np.float32)
 
 
-def statistics(raw: Array) -> tuple[Array, Array]:
-    """Mean and `scale` (see `DataSet`) of `raw (n, F)`, in its `precision`.
+def statistics(raw: Array, *, common: bool = False) -> tuple[Array, Array]:
+    """Mean and `scale` (see `DataSet`) of `raw (n, F)`, in its `precision`; with `common` one scale for all features.
 
     >>> mean, scale = statistics(np.array([[0.0, 7.0], [4.0, 7.0]]))
     >>> mean.tolist(), scale.tolist()
@@ -81,6 +81,8 @@ def statistics(raw: Array) -> tuple[Array, Array]:
     """
     mean: FloatArray = raw.mean(axis=0, dtype=np.float64)
     deviation: FloatArray = raw.std(axis=0, dtype=np.float64)
+    if common:
+        deviation = np.full_like(deviation, np.sqrt((deviation**2).mean()))
     # The sum of a constant column is rounded, so that its deviation is not always exactly zero.
     constant = deviation <= 1e-9 * np.maximum(np.abs(mean), 1e-300)
     kind = precision(raw.dtype)

@@ -63,6 +63,7 @@ def read_samples(
             NaN, infinities or gaps for numbers, a single class, nothing at all. The message names the row.
     """
     path = Path(file).expanduser()
+    stamp = _stamp(path)
     kind = format or path.suffix.lower().removeprefix(".")
     if format is None and kind not in FORMATS:
         kind = "idx"
@@ -79,7 +80,7 @@ def read_samples(
     if kind == "csv" and len(str(delimiter)) != 1:
         raise ConfigError(f"{path}: delimiter must be one character, got {delimiter!r}")
     second = None if labels is None else Path(labels).expanduser()
-    return _read(kind, _stamp(path), None if second is None else _stamp(second), label, delimiter)
+    return _read(kind, stamp, None if second is None else _stamp(second), label, delimiter)
 
 
 Stamp = tuple[str, int, int]

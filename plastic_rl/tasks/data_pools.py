@@ -17,6 +17,7 @@ from plastic_rl.tasks.base import Params, Task
 from plastic_rl.tasks.data import Array, DataSet, DataSource, IntArray, generator_of, precision, statistics
 
 SplitBy = Literal["images", "classes"]
+Scale = Literal["each", "common"]
 SPLIT_SEED = 20210
 """Which sample belongs to which split is fixed once and for all, whatever the entropy of the tasks."""
 
@@ -42,6 +43,8 @@ class PoolPlan:
         held_out: Most samples that a task holds out.
         held_out_share: Share of a task's samples that is held out, where there are fewer than `train + held_out`.
         balanced: Whether streams go in blocks that hold each class once (few-shot).
+        scale: `each` feature is divided by its own deviation, or all by their `common` one, which leaves distances
+            between images as they are (a pixel that is nearly always dark does not count as much as any other).
     """
 
     split_by: SplitBy = "images"
@@ -51,8 +54,11 @@ class PoolPlan:
     held_out: int = 1000
     held_out_share: float = 0.3
     balanced: bool = False
+    scale: Scale = "each"
 
     def __post_init__(self) -> None:
+        if self.scale not in get_args(Scale):
+            raise ConfigError(f"scale must be 'each' or 'common', got {self.scale!r}")
         if self.split_by not in get_args(SplitBy):
             raise ConfigError(f"split_by must be 'images' or 'classes', got {self.split_by!r}")
         if self.ways is not None and self.ways < 2:
@@ -201,7 +207,7 @@ class PooledData(DataSource):
         held = order[len(order) - held_out :]
         streamed = order[: min(train, len(order) - held_out)]
         features = self.samples.features
-        mean, scale = statistics(features[members[streamed]])
+        mean, scale = statistics(features[members[streamed]], common=self.plan.scale == "common")
         scale = self._hidden(task, scale)
         return DataSet(
             features=features,

@@ -57,7 +57,7 @@ def data_source(data: str | Mapping[str, Any]) -> DataSource:
         return GaussianMixtureData(_called(name, rest), **rest)
     if name == "digits_few_shot":
         _only(name, rest, PLAN_KEYS)
-        plan = plan_from(rest, split_by="classes", ways=5, balanced=True)
+        plan = plan_from(rest, split_by="classes", ways=5, balanced=True, scale="common")
         return PooledData(_called(name, rest), bundled("digits"), plan)
     if name in BUNDLED:
         _only(name, rest, PLAN_KEYS)
