@@ -250,6 +250,7 @@ def _live(
     lifetimes = exam.lifetimes
     population = env.num_envs // lifetimes
     device = policy.device
+    params = policy.prepared(params)
     generator = exam.agent_generator()
     newborn = policy.network.initial_state(lifetimes, generator)
     state = {name: entry.to(device).expand(population, *entry.shape) for name, entry in newborn.items()}

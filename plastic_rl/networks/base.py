@@ -126,6 +126,13 @@ class PlasticNetwork(nn.Module, ABC):
         """
         return features
 
+    def prepared(self, params: Params) -> Params:
+        """`params`, together with what each step would compute from them alone: for many steps with the same ones.
+
+        `step` and `readout` take either, and give the same.
+        """
+        return params
+
     def plasticity_parameters(self) -> list[str]:
         """Names of the parameters that say how plastic synapses are (alpha, eta), for a learning rate of their own."""
         return []

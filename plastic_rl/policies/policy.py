@@ -107,6 +107,11 @@ class PlasticPolicy(BasePolicy):
         """Return every parameter under its dotted name: what `act` and `evaluate` take."""
         return dict(self.named_parameters())
 
+    def prepared(self, params: Params) -> dict[str, Tensor]:
+        """`params`, together with what each call of `act` would compute from them alone; `act` takes either."""
+        network = self.network.prepared(_of(params, "network."))
+        return {**params, **{f"network.{name}": value for name, value in network.items()}}
+
     def plasticity_parameters(self) -> list[str]:
         """Dotted names of the gains and rates of plasticity (alpha, eta, ...)."""
         return [f"network.{name}" for name in self.network.plasticity_parameters()]
