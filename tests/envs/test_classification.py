@@ -200,7 +200,7 @@ def test_equal_noise_means_equal_order():
 
 
 def test_a_step_costs_little():
-    """200 rows of 8 tasks; far below 100 us on an idle core, the bound allows for a busy one."""
+    """200 rows of 8 tasks: about 35 us when nothing else runs."""
     env = make(rows=200, steps=400)
     env.reset(seed=0, options={"tasks": env.distribution.tasks("train", 0, 8) * 25})
     actions = np.zeros(200, np.int64)
@@ -209,7 +209,7 @@ def test_a_step_costs_little():
         before = time.perf_counter()
         env.step(actions)
         seconds.append(time.perf_counter() - before)
-    assert np.quantile(seconds, 0.1) < 150e-6
+    assert min(seconds) < 100e-6
 
 
 def test_metadata_and_misuse():
