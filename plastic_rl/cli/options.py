@@ -73,7 +73,8 @@ def key_values(texts: Sequence[str], option: str) -> dict[str, Any]:
     from plastic_rl.config import apply_overrides
 
     for text in texts:
-        if not text.partition("=")[0].strip().isidentifier() or "=" not in text:
+        names = text.partition("=")[0].strip().split(".")
+        if "=" not in text or not all(name.isidentifier() for name in names):
             raise typer.BadParameter(f"{option} takes KEY=VALUE, e.g. side=11; got {text!r}")
     return apply_overrides({}, texts)
 

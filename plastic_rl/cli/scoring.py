@@ -64,6 +64,20 @@ def evaluate(
             show_default=False,
         ),
     ] = None,
+    network: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=VALUE",
+            help="Carry the agent's rules over to another network, e.g. hidden_size=500. Can be given several times.",
+            show_default=False,
+        ),
+    ] = None,
+    carry: Annotated[
+        bool,
+        typer.Option(
+            "--carry-over", help="Carry the agent's rules over to a network of the sizes that the environment needs."
+        ),
+    ] = False,
     plugin: Plugins = None,
     output: Annotated[
         Path | None, typer.Option(metavar="FILE.json", help="Also write the numbers here.", show_default=False)
@@ -82,6 +96,7 @@ def evaluate(
       plastic-rl evaluate runs/default
       plastic-rl evaluate agents/reversal_bandit --split test --split shift --tasks 2000
       plastic-rl evaluate agents/grid_maze --env-kwargs side=13 --env-kwargs steps=400
+      plastic-rl evaluate agents/rule_table_d8c --env-kwargs data=digits --carry-over
     """  # noqa: D301 - click's \b keeps the lines of a paragraph
     from plastic_rl.errors import RunError
     from plastic_rl.evaluation import plot_adaptation
@@ -89,6 +104,7 @@ def evaluate(
     from plastic_rl.experiment.agents import checkpoint_line, newest_damage
 
     kwargs = key_values(env_kwargs or [], "--env-kwargs")
+    changes = key_values(network or [], "--network") if network or carry else None
     if output is not None:
         refuse_existing(output, output.with_suffix(".png"))
     plugins = load_plugins(plugin)
@@ -98,7 +114,7 @@ def evaluate(
     damage = newest_damage(trained)
     if damage is not None:
         note(f"warning: the newest checkpoint is damaged: {damage}")
-    if trained.is_run and not any((split, tasks, env, kwargs, trials, device)):
+    if trained.is_run and not any((split, tasks, env, kwargs, trials, device, changes is not None)):
         evaluation = score_run(find_run(trained.folder), plugins=plugins, progress=note)
         typer.echo(checkpoint_line(trained))
         typer.echo(evaluation.table())
@@ -111,6 +127,7 @@ def evaluate(
             env_id=env,
             env_kwargs=kwargs,
             trials=trials,
+            network=changes,
             device=device,
             progress=note,
         )

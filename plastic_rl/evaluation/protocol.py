@@ -304,7 +304,7 @@ def score_lifetimes(
             block = slice(1, 1 + asked[key].shape[1])
             both = samples[key][:, block], samples[SAMPLED][:, block]
             fields["accuracy_after"] = _points(
-                accuracies[key].samples, means[key][block], means[SAMPLED][block], *both, confidence
+                accuracies[key], means[key][block], means[SAMPLED][block], *both, confidence
             )
         if limit in lived:
             fields["regret"], fields["regret_interval"] = paired(limit)
@@ -373,9 +373,10 @@ def _curve(
 
 
 def _points(
-    counts: Sequence[int], mean: FloatArray, agent: FloatArray, samples: FloatArray, own: FloatArray, confidence: float
+    asked: AccuracyAfter, mean: FloatArray, agent: FloatArray, samples: FloatArray, own: FloatArray, confidence: float
 ) -> tuple[AccuracyPoint, ...]:
     """What the columns of `AccuracyAfter` say, beside those of the evaluated agent."""
+    counts = asked.samples
     accuracy, online, commonest = mean.reshape(3, -1)
     return tuple(
         AccuracyPoint(
@@ -387,6 +388,7 @@ def _points(
             online=float(online[place]),
             online_interval=_pair(samples[:, len(counts) + place], confidence),
             commonest=float(commonest[place]),
+            by_task=tuple(asked.accuracy[:, place].tolist()),
         )
         for place, count in enumerate(counts)
     )

@@ -61,6 +61,8 @@ class AccuracyPoint(ConfigModel):
     """Interval of `online`."""
     commonest: float
     """Mean share of the commonest answer to held-out samples: 1 where everything is called the same."""
+    by_task: tuple[float, ...] = ()
+    """The accuracy on each task, in the order of the tasks: what comparisons across training runs are paired on."""
 
 
 class Score(ConfigModel):

@@ -121,6 +121,29 @@ def bootstrap_interval(
     return Interval(float(low), float(high))
 
 
+def crossed_interval(
+    values: npt.ArrayLike, *, confidence: float = 0.95, resamples: int = 2000, seed: int = 0
+) -> tuple[float, float, float]:
+    """Mean of `values` `(S, N)` over training seeds and tasks, and the interval of a bootstrap over both.
+
+    Each resample draws S seeds and, independently, N tasks, so that the interval covers the luck of training as well
+    as that of the tasks (with few seeds it is still on the narrow side). For a paired difference, pass the differences.
+
+    Returns:
+        Mean, low and high.
+
+    >>> crossed_interval([[1.0, 1.0], [3.0, 3.0]])
+    (2.0, 1.0, 3.0)
+    """
+    table = np.asarray(values, np.float64)
+    generator = np.random.default_rng(seed)
+    runs, tasks = table.shape
+    chosen = generator.integers(runs, size=(resamples, runs)), generator.integers(tasks, size=(resamples, tasks))
+    means = [table[np.ix_(own_runs, own_tasks)].mean() for own_runs, own_tasks in zip(*chosen, strict=True)]
+    low, high = percentile_interval(means, confidence)
+    return float(table.mean()), float(low), float(high)
+
+
 def normalise(raw: npt.ArrayLike, random: npt.ArrayLike, limit: npt.ArrayLike) -> FloatArray:
     """`(raw - random) / (limit - random)` of means: 0 is acting at random, 1 the limit; it may be negative.
 

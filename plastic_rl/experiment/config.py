@@ -189,6 +189,8 @@ class EvaluationConfig(ConfigModel):
     last checkpoint is."""
     final: bool = True
     """Evaluate at the end of training."""
+    beside: tuple[str, ...] = ()
+    """Trained agents to lay beside this one on the same tasks: agent or run folders, e.g. `[agents/hand_written_d]`."""
 
 
 class CheckpointConfig(ConfigModel):

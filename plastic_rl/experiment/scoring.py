@@ -6,12 +6,17 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
+from plastic_rl.algorithms.base import PlasticAlgorithm
 from plastic_rl.errors import RunError
-from plastic_rl.evaluation import Evaluation, evaluate, plot_adaptation, plot_learning_curves
+from plastic_rl.evaluation import Evaluation, crossed_interval, evaluate, plot_adaptation, plot_learning_curves
+from plastic_rl.evaluation.report import SplitEvaluation
 from plastic_rl.experiment.agents import TrainedAgent, find_agent
+from plastic_rl.experiment.carrying_over import carry_over
 from plastic_rl.experiment.folder import RunFolder
+from plastic_rl.policies import PlasticPolicy
 
 
 def score_agent(
@@ -22,6 +27,7 @@ def score_agent(
     env_id: str | None = None,
     env_kwargs: Mapping[str, Any] | None = None,
     trials: int | None = None,
+    network: Mapping[str, Any] | None = None,
     device: str | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> Evaluation:
@@ -35,28 +41,41 @@ def score_agent(
         env_kwargs: Arguments of the environment, in place of those of training of the same names. Those of training
             hold where the id is the same; another environment has its own defaults.
         trials: Inner episodes in a lifetime; by default as in training where the id is the same, else 1.
+        network: Changes to the network's config, e.g. `{"hidden_size": 500}`: the agent's rules then act in a network
+            made for this environment, see `carry_over`. An empty mapping carries them over unchanged.
         device: Where to run the network.
         progress: Called with a line before each part.
 
     Raises:
         UnknownNameError: If there is no such environment or split.
         SpaceError: If the environment's spaces don't fit the agent.
+        RunError: If an agent to lay beside it is missing.
     """
     config = trained.config
     # As in training: with another number of threads the last bits, and with them sampled actions, may differ.
     torch.set_num_threads(config.torch_threads)
     same = env_id in {None, config.environment.id}
     kwargs = {**(config.environment.kwargs if same else {}), **(env_kwargs or {})}
+    trials = trials or (config.environment.trials if same else 1)
+    where = env_id or config.environment.id
+
+    def acting(agent: TrainedAgent) -> PlasticAlgorithm | PlasticPolicy:
+        if network is None:
+            return agent.load(device)
+        return carry_over(agent, where, kwargs, trials=trials, network=network, device=device)
+
+    beside = [find_agent(spec, plugins=config.plugins) for spec in config.evaluation.beside] if same else []
     return evaluate(
-        trained.load(device),
-        env_id or config.environment.id,
+        acting(trained),
+        where,
         splits=tuple(splits or config.evaluation.splits),
         tasks=tasks or config.evaluation.tasks,
         env_kwargs=kwargs,
-        trials=trials or (config.environment.trials if same else 1),
+        trials=trials,
         seed=config.evaluation.seed,
         batch_size=config.evaluation.batch_size,
         name=trained.name,
+        extra_agents={each.name: acting(each) for each in beside},
         progress=progress,
     )
 
@@ -118,8 +137,6 @@ def _levels(evaluation: Evaluation) -> dict[str, float]:
 
 def seeds_table(runs: Sequence[RunFolder]) -> str:
     """Return a table of the scores of sibling runs, with their mean and a Student t interval over seeds."""
-    import numpy as np
-
     from plastic_rl.evaluation import student_t_interval
 
     evaluations = {run.path.name: Evaluation.load(run.evaluation) for run in runs if run.evaluation.exists()}
@@ -135,4 +152,29 @@ def seeds_table(runs: Sequence[RunFolder]) -> str:
             lines.append(
                 f"  {'mean':<10} {mean.item():>10.4g}  95% interval over seeds [{low.item():.4g}, {high.item():.4g}]"
             )
+        lines += pooled_accuracy_lines(list(scores.values()))
     return "\n".join(lines)
+
+
+def pooled_accuracy_lines(scores: Sequence[SplitEvaluation], resamples: int = 2000) -> list[str]:
+    """Accuracy after n samples over all seeds, and how far it is from each agent that stood beside.
+
+    Args:
+        scores: The same split of sibling runs.
+        resamples: Bootstrap resamples of seeds and tasks.
+
+    Returns:
+        Lines of a table; none where the tasks are no data sets.
+    """
+    lines: list[str] = []
+    for place, point in enumerate(scores[0].accuracy_after):
+        own = np.array([score.accuracy_after[place].by_task for score in scores])
+        mean, low, high = crossed_interval(own, resamples=resamples)
+        seeds, tasks = own.shape
+        found = f"{mean:.3f} [{low:.3f}, {high:.3f}]"
+        lines.append(f"accuracy after {point.samples:,} samples: {found}  ({seeds} seeds x {tasks} tasks)")
+        for name in scores[0].reference_agents:
+            other = np.array([score.reference_agents[name].accuracy_after[place].by_task for score in scores])
+            mean, low, high = crossed_interval(own - other, resamples=resamples)
+            lines.append(f"  minus {name:<28} {other.mean():.3f}: {mean:+.3f} [{low:+.3f}, {high:+.3f}]")
+    return lines

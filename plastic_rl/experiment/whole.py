@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from plastic_rl.algorithms.vec_env import VectorEnvAdapter
+from plastic_rl.checkpoint import write_atomically
 from plastic_rl.envs.task_vector_env import TaskVectorEnv, check_size
 from plastic_rl.errors import FinishedError, RunError, UnknownNameError
 from plastic_rl.experiment.agents import checkpoint_line, find_agent, needs_plugins
@@ -181,7 +182,9 @@ def finish(
         files = [file.name for file in (run.metrics, run.curves, run.evaluation, run.adaptation) if file.exists()]
         say(f"in {run.path}: {', '.join(files)}, checkpoints/")
     if len(runs) > 1:
-        say(seeds_table(runs))
+        table = seeds_table(runs)
+        say(table)
+        write_atomically(runs[0].path.parent / "seeds.txt", f"{table}\n".encode())
         picture = draw_own_curves(runs, runs[0].path.parent / "curves.png")
         if picture is not None:
             say(f"learning curve of all seeds: {picture}")
