@@ -14,7 +14,15 @@ from plastic_rl.envs.row_vector_env import Array, BoolArray, FloatArray, IntArra
 from plastic_rl.envs.task_env import TaskEnv
 from plastic_rl.envs.task_vector_env import Outcome, TaskVectorEnv
 from plastic_rl.tasks.base import Task, number_of
-from plastic_rl.tasks.swapped_cartpole import ANGLE_LIMIT, HALF_LENGTH, SCALES, X_LIMIT, Sees, SwappedCartPoleTasks
+from plastic_rl.tasks.swapped_cartpole import (
+    ANGLE_LIMIT,
+    HALF_LENGTH,
+    SCALES,
+    X_LIMIT,
+    Sees,
+    Swap,
+    SwappedCartPoleTasks,
+)
 
 GRAVITY = 9.8
 CART_MASS = 1.0
@@ -94,6 +102,7 @@ class SwappedCartPoleVectorEnv(TaskVectorEnv):
         trials: Trials in a lifetime.
         trial_steps: Most steps of a trial (500 in CartPole-v1).
         sees: `"pole"` or `"all"`: which features the agent sees.
+        swap: `"both"`; or `"never"` or `"always"`, to look at one half of the tasks by itself.
         steps: Most steps of a lifetime; None: `trials * trial_steps`.
         options: See `RowOptions`.
     """
@@ -116,10 +125,11 @@ class SwappedCartPoleVectorEnv(TaskVectorEnv):
         trials: int = 5,
         trial_steps: int = 200,
         sees: Sees = "pole",
+        swap: Swap = "both",
         steps: int | None = None,
         **options: Unpack[RowOptions],
     ) -> None:
-        tasks = SwappedCartPoleTasks(trials=trials, trial_steps=trial_steps, sees=sees, steps=steps)
+        tasks = SwappedCartPoleTasks(trials=trials, trial_steps=trial_steps, sees=sees, swap=swap, steps=steps)
         self._scale = np.array(SCALES[sees])
         super().__init__(
             num_envs,

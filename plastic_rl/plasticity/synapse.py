@@ -16,7 +16,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from plastic_rl.plasticity.bounds import BOUNDS, NORMALISATIONS
+from plastic_rl.plasticity.bounds import BOUNDS, NORMALISATIONS, unbounded
 from plastic_rl.plasticity.eligibility import ELIGIBILITIES
 from plastic_rl.plasticity.gains import Parameter
 from plastic_rl.plasticity.modulators import MODULATORS
@@ -121,7 +121,11 @@ class Synapse:
         gate = self.modulator.gate(params, post, reward, state)
         source = self.eligibility.source(params, change, eligibility)
         kept = (1 - params["eta"].unsqueeze(-3)) * trace if self.config.decay else trace
-        updated = {"trace": self.normalise(self.bound(kept, gate * source, self.config.clip))}
+        if self.bound is unbounded:
+            moved = torch.addcmul(kept, gate, source)
+        else:
+            moved = self.bound(kept, gate * source, self.config.clip)
+        updated = {"trace": self.normalise(moved)}
         if eligibility is not None:
             updated["eligibility"] = self.eligibility.next_trace(params, change, eligibility)
         if reward is not None:

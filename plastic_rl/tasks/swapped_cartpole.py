@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,7 @@ from plastic_rl.tasks.agents import FloatArray, IntArray, RandomAgent, SeededAge
 from plastic_rl.tasks.base import STANDARD_SPLITS, Params, ReferenceAgent, Task, TaskDistribution
 
 Sees = Literal["pole", "all"]
+Swap = Literal["both", "never", "always"]
 
 HALF_LENGTH = 0.5
 """Half the length of the pole, in metres."""
@@ -41,6 +42,7 @@ class SwappedCartPoleTasks(TaskDistribution):
         trials: Trials in a lifetime.
         trial_steps: Most steps of a trial.
         sees: Which features the agent sees: those of the pole, or all (the tasks do not depend on it).
+        swap: `"both"`; or `"never"` or `"always"`, to look at one half of the tasks by itself.
         steps: Most steps of a lifetime; None: `trials * trial_steps`.
         entropy: Root of all seeds.
 
@@ -56,6 +58,7 @@ class SwappedCartPoleTasks(TaskDistribution):
         trials: int = 5,
         trial_steps: int = 200,
         sees: Sees = "pole",
+        swap: Swap = "both",
         steps: int | None = None,
         entropy: int = 0,
     ) -> None:
@@ -65,12 +68,14 @@ class SwappedCartPoleTasks(TaskDistribution):
                 "trials, trial_steps and steps must be 1 or more, "
                 f"got trials={trials}, trial_steps={trial_steps}, steps={steps}"
             )
-        if sees not in SCALES:
-            raise TaskError(f"sees must be one of {', '.join(SCALES)}, got {sees!r}")
+        for name, value, valid in (("sees", sees, Sees), ("swap", swap, Swap)):
+            if value not in get_args(valid):
+                raise TaskError(f"{name} must be one of {', '.join(get_args(valid))}, got {value!r}")
         self.splits = (*STANDARD_SPLITS, "shift")
         self.trials = trials
         self.trial_steps = trial_steps
         self.sees: Sees = sees
+        self.swap: Swap = swap
         self.steps = trials * trial_steps if steps is None else steps
 
     def task(self, split: str, index: int) -> Task:
@@ -78,7 +83,7 @@ class SwappedCartPoleTasks(TaskDistribution):
         task = super().task(split, index)
         spawn_key = (zlib.crc32(split.encode()), index // 2, 1)
         order = np.random.SeedSequence(self.entropy, spawn_key=spawn_key).generate_state(1)[0] % 2
-        swapped = bool((index + order) % 2)
+        swapped = bool((index + order) % 2) if self.swap == "both" else self.swap == "always"
         return Task(task.family, task.split, task.index, task.seed, {**task.params, "swapped": swapped})
 
     def sample_params(self, generator: np.random.Generator, split: str) -> Params:

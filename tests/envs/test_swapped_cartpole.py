@@ -122,6 +122,9 @@ def test_every_pair_of_tasks_holds_one_of_each_in_random_order() -> None:
         assert (lengths == 0.5).all() == (split != "shift")
         assert lengths.min() >= 0.25
         assert lengths.max() <= 1.0
+    for swap in ("never", "always"):
+        halves = {task.params["swapped"] for task in SwappedCartPoleTasks(swap=swap).tasks("test", 0, 10)}
+        assert halves == {swap == "always"}
 
 
 def trial_returns(name: str, split: str = "test", count: int = 100, **kwargs: Any) -> npt.NDArray[np.float64]:
@@ -151,7 +154,9 @@ def test_random_actions_last_about_21_steps_a_trial() -> None:
     assert trial_returns("random", count=400).mean() == pytest.approx(21.2, abs=1.0)
 
 
-@pytest.mark.parametrize("arguments", [{"trials": 0}, {"trial_steps": 0}, {"steps": 0}, {"sees": "cart"}])
+@pytest.mark.parametrize(
+    "arguments", [{"trials": 0}, {"trial_steps": 0}, {"steps": 0}, {"sees": "cart"}, {"swap": "no"}]
+)
 def test_arguments_that_make_no_sense_are_refused(arguments: dict[str, Any]) -> None:
     with pytest.raises((TaskError, ConfigError), match="must be"):
         make_vector(ENV_ID, 1, env_kwargs=arguments)
