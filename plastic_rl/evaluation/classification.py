@@ -6,7 +6,7 @@ about the task's held-out samples, from the state that it has then, and throws t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +20,7 @@ from plastic_rl.evaluation.lifetimes import Lifetimes, Moment, run_lifetimes
 from plastic_rl.tasks import distribution_for
 from plastic_rl.tasks.base import Agent, Task, TaskDistribution
 from plastic_rl.tasks.classification import ClassificationTasks
+from plastic_rl.tasks.data import DataSet
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -129,30 +130,28 @@ class AccuracyWatch:
         self._pays = pays
         self._accuracy = np.full((tasks, len(self.samples)), np.nan)
         self._commonest = np.full((tasks, len(self.samples)), np.nan)
-        self._batch: tuple[int, FloatArray | npt.NDArray[np.float32], npt.NDArray[np.int64]] | None = None
+        self._batch: tuple[int, list[DataSet]] | None = None
 
     def __call__(self, moment: Moment) -> None:
         """Ask, if this is one of the moments to ask at."""
         if moment.time not in self.samples:
             return
         place = self.samples.index(moment.time)
-        questions, labels = self._questions(moment)
+        data = self._data(moment)
+        count = min(len(each.held_out) for each in data)
+        labels = np.stack([each.held_out_labels[:count] for each in data], axis=1)
         rows = slice(moment.first, moment.first + len(moment.tasks))
-        answers = ask(moment, questions)
+        answers = ask(moment, _questions(data, count))
         classes = self._distribution.source.classes
         counts = (answers[:, :, None] == np.arange(classes)).sum(axis=0)
         self._accuracy[rows, place] = (answers == labels).mean(axis=0)
         self._commonest[rows, place] = counts.max(axis=1) / len(answers)
 
-    def _questions(self, moment: Moment) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
-        """Held-out features `(h, B, F)` and labels `(h, B)` of the tasks that are lived at this moment."""
+    def _data(self, moment: Moment) -> list[DataSet]:
+        """The data of the tasks that are lived at this moment, made once for a batch."""
         if self._batch is None or self._batch[0] != moment.first:
-            data = [self._distribution.data_set(task) for task in moment.tasks]
-            count = min(len(each.held_out) for each in data)
-            features = np.stack([each.standardised(each.held_out[:count]) for each in data], axis=1)
-            labels = np.stack([each.held_out_labels[:count] for each in data], axis=1)
-            self._batch = (moment.first, features, labels)
-        return self._batch[1], self._batch[2]
+            self._batch = (moment.first, [self._distribution.data_set(task) for task in moment.tasks])
+        return self._batch[1]
 
     def result(self, lived: Lifetimes) -> AccuracyAfter:
         """What was found, with the online accuracy of the same lifetimes."""
@@ -162,8 +161,15 @@ class AccuracyWatch:
         return AccuracyAfter(self.samples, self._accuracy, sums[:, counts - 1] / counts, self._commonest)
 
 
-def ask(moment: Moment, questions: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
-    """Greedy answers `(h, B)` to `questions (h, B, F)`, all from the state of this moment; see `accuracy_after`."""
+def _questions(data: Sequence[DataSet], count: int, at_once: int = 64) -> Iterator[npt.NDArray[np.float32]]:
+    """The first `count` held-out samples of each data set, one of each at a time: `(B, F)`, some of them made ahead."""
+    for start in range(0, count, at_once):
+        stop = min(start + at_once, count)
+        yield from np.stack([each.standardised(each.held_out[start:stop]) for each in data], axis=1)
+
+
+def ask(moment: Moment, questions: Iterable[npt.NDArray[Any]]) -> npt.NDArray[np.int64]:
+    """Greedy answers `(h, B)` to h questions `(B, F)`, all from the state of this moment; see `accuracy_after`."""
     agent, state = moment.agent, moment.state
     no_start = np.zeros(len(moment.tasks), dtype=np.bool_)
     seen = moment.observation.copy()
