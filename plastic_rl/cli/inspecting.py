@@ -1,12 +1,22 @@
-"""The verbs that look: envs, config, doctor."""
+"""The verbs that look: envs, config, inspect, doctor."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from plastic_rl.cli.options import Plugins, load_plugins
+from plastic_rl.cli.options import (
+    AGENTS,
+    RUNS,
+    AgentsFolder,
+    Plugins,
+    RunOrAgent,
+    RunsFolder,
+    load_plugins,
+    refuse_existing,
+)
 
 envs_app = typer.Typer(
     help="Environments: list them, show one, check one.", no_args_is_help=True, rich_markup_mode=None
@@ -20,6 +30,7 @@ def add_to(app: typer.Typer) -> None:
     """Add the verbs of this module."""
     app.add_typer(envs_app, name="envs")
     app.command()(config)
+    app.command()(inspect)
     app.command()(doctor)
 
 
@@ -96,6 +107,56 @@ def config(
     from plastic_rl.cli.reference import reference
 
     typer.echo(reference(section))
+
+
+def inspect(
+    agent: RunOrAgent,
+    tasks: Annotated[int, typer.Option(min=1, help="Lifetimes in which the use of each entry is counted.")] = 20,
+    split: Annotated[str, typer.Option(help="Split of their tasks.")] = "valid",
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="The picture: .png, .svg or .pdf. Default: tables.png in the run or agent.",
+            show_default=False,
+        ),
+    ] = None,
+    plugin: Plugins = None,
+    runs_folder: RunsFolder = RUNS,
+    agents_folder: AgentsFolder = AGENTS,
+) -> None:
+    """Show an agent's rule tables: which weights they strengthen, and how often each entry is used.
+
+    Rows are firing histories, one digit a round, columns conditions. The use is counted in lifetimes on tasks of the
+    split `valid`.
+
+    \b
+    Example:
+      plastic-rl inspect runs/rule_table_bandit
+    """  # noqa: D301 - click's \b keeps the lines of a paragraph
+    from plastic_rl.errors import RunError
+    from plastic_rl.evaluation.rule_tables import plot_tables, tables_text, view_tables
+    from plastic_rl.experiment import find_agent
+    from plastic_rl.tasks import distribution_for
+
+    if output is not None and output.suffix not in {".png", ".svg", ".pdf"}:
+        raise RunError(f"a picture ends in .png, .svg or .pdf; got {output}")
+    if output is not None:
+        refuse_existing(output)
+    plugins = load_plugins(plugin)
+    trained = find_agent(agent, runs_folder=runs_folder, agents_folder=agents_folder, plugins=plugins)
+    environment = trained.config.environment
+    chosen = distribution_for(environment.id, environment.kwargs).tasks(split, 0, tasks)
+    views = view_tables(
+        trained.load(),
+        environment.id,
+        chosen,
+        env_kwargs=environment.kwargs,
+        trials=environment.trials,
+        seed=trained.config.evaluation.seed,
+    )
+    typer.echo(tables_text(views))
+    typer.echo(f"\nwritten: {plot_tables(views, output or trained.folder / 'tables.png')}")
 
 
 def doctor(plugin: Plugins = None) -> None:

@@ -333,6 +333,18 @@ class RuleTableNetwork(PlasticNetwork):
 
     def _learn(self, ready: Params, feedback: Feedback, state: State, episode_start: Tensor) -> State:
         """The update of the step before: the entries that it changes, `(.., B, ...)`."""
+        happens, seen, learned = self._look_back(feedback, state, episode_start)
+        count = int(happens.sum())
+        if count == 0:
+            return learned
+        changed = {f"{layer}_weight": self._changed(layer, ready, seen, state) for layer in self.plastic_layers}
+        if count < happens.numel():
+            mask = happens.unsqueeze(-1).unsqueeze(-1)
+            changed = {name: torch.where(mask, value, state[name]) for name, value in changed.items()}
+        return learned | changed
+
+    def _look_back(self, feedback: Feedback, state: State, episode_start: Tensor) -> tuple[Tensor, Seen, State]:
+        """Where weights change, `(.., B)` bool; what is known then; and the new average reward, where kept."""
         config = self.config
         happens = feedback.valid & ~episode_start
         learned: State = {}
@@ -348,16 +360,8 @@ class RuleTableNetwork(PlasticNetwork):
             happens, outcome = happens & outcome, None
         if config.when == "errors":
             happens = happens & self._erred(feedback, rewarded, state)
-        count = int(happens.sum())
-        if count == 0:
-            return learned
         factor = surprise.abs() if config.surprise and surprise is not None else None
-        seen = Seen(feedback, rewarded, outcome, factor)
-        changed = {f"{layer}_weight": self._changed(layer, ready, seen, state) for layer in self.plastic_layers}
-        if count < happens.numel():
-            mask = happens.unsqueeze(-1).unsqueeze(-1)
-            changed = {name: torch.where(mask, value, state[name]) for name, value in changed.items()}
-        return learned | changed
+        return happens, Seen(feedback, rewarded, outcome, factor), learned
 
     def _erred(self, feedback: Feedback, rewarded: Tensor | None, state: State) -> Tensor:
         """Where the decision was an error, `(.., B)` bool; ties with the correct output are errors."""
@@ -370,16 +374,49 @@ class RuleTableNetwork(PlasticNetwork):
         right = preference.masked_fill(~correct, -math.inf).amax(-1)
         return right <= preference.masked_fill(correct, -math.inf).amax(-1)
 
+    def uses(self, feedback: Feedback, state: State, episode_start: Tensor) -> dict[str, Tensor]:
+        """How often the update that `step` would now make looks up each entry of each table, for how many weights.
+
+        Args:
+            feedback: As in `step`, entries `(B, ..)`.
+            state: As in `step`.
+            episode_start: `(B,)` bool.
+
+        Returns:
+            Table name to counts of the table's shape, float64.
+        """
+        happens, seen, _ = self._look_back(feedback, state, episode_start)
+        if not self.plastic_layers or not bool(happens.any()):
+            return {}
+        histories = nn.functional.one_hot(state["code"][happens].long(), self.codes).sum(-2).double()
+        counts = {}
+        for layer in self.plastic_layers:
+            if layer == "output":
+                columns = nn.functional.one_hot(self._columns(seen)[happens], self.config.columns).sum(-2).double()
+                counts["output_table"] = histories.mT @ columns
+                continue
+            gates = nn.functional.one_hot(self._gate(layer, seen)[happens], len(self.config.gates(layer))).double()
+            if layer == "input":
+                counts["input_table"] = gates.mT @ histories * self.feature_size
+            else:
+                # Not from a unit to itself.
+                pairs = histories.unsqueeze(-1) * histories.unsqueeze(-2) - torch.diag_embed(histories)
+                counts["hidden_table"] = torch.einsum("rg,rij->gij", gates, pairs)
+        return counts
+
+    def _columns(self, seen: Seen) -> Tensor:
+        """Which column of the output table holds for each output, int64 `(.., B, K)`."""
+        return output_columns(
+            self.config.output_table, seen.feedback.action, seen.rewarded, seen.feedback.label, seen.outcome
+        )
+
     def _changed(self, layer: str, ready: Params, seen: Seen, state: State) -> Tensor:
         """The weights `(.., B, O, I)` of a plastic layer after the update, in every lifetime."""
         config, codes, weights = self.config, state["code"], state[f"{layer}_weight"]
         rows, individual = ready[f"{layer}_rows"], ready["individual"]
         presynaptic = state.get(f"presynaptic.{layer}")
         if layer == "output":
-            columns = output_columns(
-                config.output_table, seen.feedback.action, seen.rewarded, seen.feedback.label, seen.outcome
-            )
-            place = torch.add(columns, individual.unsqueeze(-1), alpha=config.columns)
+            place = torch.add(self._columns(seen), individual.unsqueeze(-1), alpha=config.columns)
             change = output_change(rows, place, codes)
         else:
             place = torch.add(self._gate(layer, seen), individual, alpha=len(config.gates(layer)))
