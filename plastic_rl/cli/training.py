@@ -1,4 +1,4 @@
-"""The verbs that train: train, resume."""
+"""The verbs that train: train, resume, compare."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ def add_to(app: typer.Typer) -> None:
     """Add the verbs of this module."""
     app.command()(train)
     app.command()(resume)
+    app.command()(compare)
 
 
 def train(
@@ -90,6 +91,51 @@ def resume(run: RunName, plugin: Plugins = None, runs_folder: RunsFolder = RUNS)
     plugins = load_plugins(plugin)
     try:
         resume_run(run, plugins=plugins, runs_folder=runs_folder, say=typer.echo, note=note)
+    except TrainingInterrupted as stop:
+        _interrupted(stop)
+
+
+def compare(
+    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="Config file of the comparison (YAML).")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[KEY.PATH=VALUE]...",
+            help="Changes to the config, e.g. common.network.hidden_size=100 seeds=[0,1,2].",
+            show_default=False,
+        ),
+    ] = None,
+    plugin: Plugins = None,
+    name: Annotated[
+        str | None, typer.Option(help="Name of the comparison; by default that of the config file.", show_default=False)
+    ] = None,
+    runs_folder: RunsFolder = RUNS,
+) -> None:
+    """Train the same agent in several ways, and lay them side by side.
+
+    The file holds what the ways have in common (`common`: environment, network, evaluation), what each has of its own
+    (`ways`: a name, and its algorithm) and the seeds. Each way and seed is a run of its own in runs/NAME/WAY/seed-S.
+    Learning curves, samples, seconds and scores on held-out tasks come together in runs/NAME/comparison.txt, .json and
+    .png. After Ctrl-C the same command goes on where it was stopped.
+
+    \b
+    Example:
+      plastic-rl compare configs/gradient_versus_evolution.yaml
+    """  # noqa: D301 - click's \b keeps the lines of a paragraph
+    from plastic_rl.experiment import TrainingInterrupted
+    from plastic_rl.experiment import compare as compare_ways
+
+    plugins = load_plugins(plugin)
+    try:
+        compare_ways(
+            config,
+            overrides or [],
+            name=name,
+            plugins=plugins,
+            runs_folder=runs_folder,
+            say=typer.echo,
+            note=note,
+        )
     except TrainingInterrupted as stop:
         _interrupted(stop)
 

@@ -73,19 +73,21 @@ def plot_adaptation(evaluation: Evaluation, path: str | Path, *, splits: Sequenc
     arguments = ", ".join(f"{key}={value}" for key, value in evaluation.env_kwargs.items())
     where = f"{evaluation.env_id}{f' ({arguments})' if arguments else ''}"
     if all(_is_single(evaluation.splits[split]) for split in chosen):
-        figure = _figure(7.2 * panels, 1.7 + 0.5 * max(len(_ranked(evaluation, evaluation.splits[s])) for s in chosen))
+        figure = new_figure(
+            7.2 * panels, 1.7 + 0.5 * max(len(_ranked(evaluation, evaluation.splits[s])) for s in chosen)
+        )
         for axis, split in zip(figure.subplots(1, panels, squeeze=False)[0], chosen, strict=True):
             _score_panel(axis, evaluation, split)
         figure.suptitle(f"Scores of lifetimes of a single trial: {where}", fontsize=13)
-        return _save(figure, path)
-    figure = _figure(5.6 * panels + 2.6, 4.2)
+        return save_figure(figure, path)
+    figure = new_figure(5.6 * panels + 2.6, 4.2)
     axes = figure.subplots(1, panels, squeeze=False, sharey=True)[0]
     handles: dict[str, Any] = {}
     for axis, split in zip(axes, chosen, strict=True):
         handles |= _adaptation_panel(axis, evaluation, split)
     figure.suptitle(f"Learning within a lifetime: {where}", fontsize=13)
     figure.legend(handles.values(), handles.keys(), loc="outside right center", frameon=False, fontsize=10.5)
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def _is_single(result: SplitEvaluation) -> bool:
@@ -105,7 +107,7 @@ def _score_panel(axis: Axes, evaluation: Evaluation, split: str) -> None:
     axis.invert_yaxis()
     axis.set_xlabel(f"{result.score_of.replace('_', ' ')} per lifetime", fontsize=11)
     axis.set_title(_panel_title(split, result), fontsize=11)
-    _plain_axes(axis)
+    plain_axes(axis)
     axis.grid(axis="y", visible=False)
     axis.grid(axis="x", color="#DDDDDD", linewidth=0.8)
 
@@ -138,7 +140,8 @@ def _adaptation_panel(axis: Axes, evaluation: Evaluation, split: str) -> dict[st
             errors = np.abs(np.array([curve.low, curve.high]) - np.asarray(curve.mean))
             axis.errorbar(x, curve.mean, errors, color=style.color, capsize=4, zorder=style.order)
         axis.fill_between(x, curve.low, curve.high, color=style.color, alpha=0.18, linewidth=0, zorder=1)
-        _accuracy_marks(axis, score, style, pays=REWARDS[str(evaluation.env_kwargs.get("reward", "01"))])
+        if score.accuracy_after:
+            _accuracy_marks(axis, score, style, pays=REWARDS[evaluation.env_kwargs.get("reward", "01")])
     reward = result.score_of.replace("_", " ")
     unit = result.curve.unit
     if unit == "trial":
@@ -150,14 +153,12 @@ def _adaptation_panel(axis: Axes, evaluation: Evaluation, split: str) -> dict[st
         binned = f" (bins of {result.curve.width})" if result.curve.width > 1 else ""
         axis.set_xlabel(f"step of the lifetime{binned}", fontsize=11)
     axis.set_title(_panel_title(split, result), fontsize=11)
-    _plain_axes(axis)
+    plain_axes(axis)
     return handles
 
 
 def _accuracy_marks(axis: Axes, score: Score, style: _Style, pays: tuple[float, float]) -> None:
     """Diamonds with intervals: the accuracy on held-out samples, as what it would earn per step."""
-    if not score.accuracy_after:
-        return
     wrong, right = pays
     x = [point.samples for point in score.accuracy_after]
     mean, low, high = (
@@ -229,7 +230,7 @@ def plot_learning_curves(
     """
     if not runs or not all(runs.values()):
         raise ValueError("plot_learning_curves needs at least one metrics.csv for each name")
-    figure = _figure(9.2, 4.4)
+    figure = new_figure(9.2, 4.4)
     axis = figure.subplots()
     extremes: list[float] = []
     for index, (name, files) in enumerate(runs.items()):
@@ -257,9 +258,9 @@ def plot_learning_curves(
     axis.set_ylabel(column.rsplit("/", 1)[-1].replace("_", " ") + f"{f', mean of {smooth} rows' if smooth > 1 else ''}")
     axis.set_title(title, fontsize=13)
     axis.xaxis.set_major_formatter(_si_formatter())
-    _plain_axes(axis)
+    plain_axes(axis)
     figure.legend(loc="outside right center", frameon=False, fontsize=10.5)
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def read_metric(path: str | Path, column: str, smooth: int = 1) -> tuple[FloatArray, FloatArray]:
@@ -312,7 +313,8 @@ def _si_formatter() -> Any:
     return EngFormatter(sep="")
 
 
-def _figure(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float) -> Figure:
+    """Make a figure of so many inches, without pyplot."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -321,7 +323,8 @@ def _figure(width: float, height: float) -> Figure:
     return figure
 
 
-def _plain_axes(axis: Axes) -> None:
+def plain_axes(axis: Axes) -> None:
+    """Give `axis` the look that all pictures share."""
     axis.spines[["top", "right"]].set_visible(False)
     axis.grid(axis="y", color="#DDDDDD", linewidth=0.8)
     axis.set_axisbelow(True)
@@ -330,7 +333,8 @@ def _plain_axes(axis: Axes) -> None:
     axis.margins(x=0.015)
 
 
-def _save(figure: Figure, path: str | Path) -> Path:
+def save_figure(figure: Figure, path: str | Path) -> Path:
+    """Write `figure` to `path`, and return that."""
     path = Path(path)
     figure.savefig(path, dpi=150, facecolor="white")
     return path

@@ -12,6 +12,7 @@ print(score_run(run, plugins=[]).table())
 from __future__ import annotations
 
 from plastic_rl.experiment.agents import TrainedAgent, agent_names, export_agent, find_agent, load_agent, needs_plugins
+from plastic_rl.experiment.comparing import ComparisonConfig, compare, load_comparison
 from plastic_rl.experiment.config import ExperimentConfig, load_experiment, parse_experiment
 from plastic_rl.experiment.folder import RunFolder, create_runs, find_run, find_runs, run_names, seeds_of
 from plastic_rl.experiment.scoring import draw_curves, score_agent, score_run, seeds_table
@@ -19,6 +20,7 @@ from plastic_rl.experiment.training import TrainingInterrupted, check_unfinished
 from plastic_rl.experiment.whole import check_experiment, finish, resume, start
 
 __all__ = [
+    "ComparisonConfig",
     "ExperimentConfig",
     "RunFolder",
     "TrainedAgent",
@@ -26,6 +28,7 @@ __all__ = [
     "agent_names",
     "check_experiment",
     "check_unfinished",
+    "compare",
     "create_runs",
     "draw_curves",
     "export_agent",
@@ -35,6 +38,7 @@ __all__ = [
     "finish",
     "is_trained",
     "load_agent",
+    "load_comparison",
     "load_experiment",
     "make_algorithm",
     "needs_plugins",

@@ -1,0 +1,96 @@
+"""Picture of several ways of training the same agent: learning against samples and seconds, and what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from plastic_rl.evaluation.plots import PALETTE, new_figure, plain_axes, save_figure
+from plastic_rl.evaluation.statistics import FloatArray
+
+
+@dataclass(frozen=True)
+class LearningCurve:
+    """How one training run got better.
+
+    Attributes:
+        samples: Environment steps done, `(n,)`, ascending.
+        seconds: Clock time then, `(n,)`.
+        scores: Score on the split `valid` then, `(n,)`.
+    """
+
+    samples: FloatArray
+    seconds: FloatArray
+    scores: FloatArray
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the tasks of a held-out split said of one way of training.
+
+    Attributes:
+        label: What was measured, e.g. `accuracy after 1,000`.
+        mean: Over tasks and training seeds.
+        low: Lower end of its interval.
+        high: Upper end.
+    """
+
+    label: str
+    mean: float
+    low: float
+    high: float
+
+
+def plot_comparison(
+    curves: Mapping[str, Sequence[LearningCurve]],
+    outcomes: Mapping[str, Sequence[Outcome]],
+    path: str | Path,
+    *,
+    title: str,
+    score: str = "score on valid",
+) -> Path:
+    """Draw three panels: scores while training against samples, against seconds, and the outcomes with their intervals.
+
+    Args:
+        curves: Of each seed, by the name of the way of training; thin lines, with the mean of the ends marked.
+        outcomes: By the same names; the same labels in the same order everywhere.
+        path: `.png`, `.svg` or `.pdf`.
+        title: Above the picture.
+        score: What the curves show.
+
+    Returns:
+        `path`.
+    """
+    figure = new_figure(13.2, 4.4)
+    by_samples, by_seconds, final = figure.subplots(1, 3)
+    colors = {name: PALETTE[index % len(PALETTE)] for index, name in enumerate(curves)}
+    for axis, unit in ((by_samples, "samples"), (by_seconds, "seconds")):
+        for name, seeds in curves.items():
+            for index, curve in enumerate(seeds):
+                x = getattr(curve, unit)
+                label = name if index == 0 and axis is by_samples else None
+                axis.plot(x, curve.scores, color=colors[name], linewidth=1.6, marker="o", markersize=3, label=label)
+        axis.set_xlabel("samples lived through" if unit == "samples" else "seconds", fontsize=11)
+        plain_axes(axis)
+    by_samples.set_xscale("log")
+    by_samples.set_ylabel(score)
+    labels = [outcome.label for outcome in next(iter(outcomes.values()))]
+    width = 0.8 / len(outcomes)
+    for index, (name, measured) in enumerate(outcomes.items()):
+        places = np.arange(len(measured)) + (index - (len(outcomes) - 1) / 2) * width
+        means = np.array([outcome.mean for outcome in measured])
+        errors = np.abs(
+            np.array([[outcome.low for outcome in measured], [outcome.high for outcome in measured]]) - means
+        )
+        final.bar(places, means, width, color=colors[name], zorder=2)
+        final.errorbar(places, means, yerr=errors, fmt="none", color="#333333", capsize=3, elinewidth=1.2, zorder=3)
+    final.set_xticks(range(len(labels)), labels, fontsize=9.5)
+    final.set_ylim(min(0.0, *(outcome.low for measured in outcomes.values() for outcome in measured)), None)
+    final.set_title("tasks never met", fontsize=11)
+    plain_axes(final)
+    figure.suptitle(title, fontsize=13)
+    figure.legend(loc="outside lower center", ncols=len(curves), frameon=False, fontsize=10.5)
+    return save_figure(figure, path)
