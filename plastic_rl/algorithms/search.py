@@ -26,6 +26,8 @@ Restarts = Literal["none", "ipop", "bipop"]
 
 FULL_UP_TO = 1000
 """Genes up to which `auto` keeps the full covariance, whose update soon costs more than a generation of lifetimes."""
+MAX_DOUBLINGS = 9
+"""Restarts that double the population; later ones have the last size."""
 _BUDGETS = {"maxiter", "maxfevals", "timeout", "ftarget", "callback"}
 _FULL_ARRAYS = ("C", "B", "D")
 _PATHS = ("mean", "pc", "pc2")
@@ -185,7 +187,8 @@ class Search:
             sigma *= 10 ** (-2 * self.generator.uniform())
         else:
             self.regime = "large"
-            self.large_runs += 1
+            # A fitness that says nothing would end run after run, and double for ever.
+            self.large_runs = min(self.large_runs + 1, MAX_DOUBLINGS)
             size = self.first_population * 2**self.large_runs
         offset = self.sigma0 * self.genome.scale * self._randn(self.genome.size)
         self._begin(self.genome.start + offset, max(size, 4), sigma)

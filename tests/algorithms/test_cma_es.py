@@ -1,0 +1,414 @@
+"""CMA-ES evolves any policy in any environment, and does so the same way wherever and in however many pieces."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from stable_baselines3.common.callbacks import CheckpointCallback, EvalCallback, StopTrainingOnRewardThreshold
+from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.logger import configure
+from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.vec_env import DummyVecEnv
+
+from plastic_rl.algorithms import CMAES, PlasticA2C
+from plastic_rl.algorithms.fitness import Exam, Marks, Sitting
+from plastic_rl.engine import ENGINES, make_engine
+from plastic_rl.envs import Lifetime
+from plastic_rl.errors import CheckpointError, ConfigError, NonFiniteError
+from plastic_rl.evaluation import run_lifetimes
+from plastic_rl.tasks import distribution_for
+
+BANDIT = "plastic_rl/ReversalBandit-v0"
+SMALL = {"network": {"rule": "backpropamine_simple", "hidden_size": 6}}
+
+
+class Odd(gym.Env[Any, Any]):
+    """Lifetimes of lengths that the task says, a reward that it may spoil, and actions of the kind asked for."""
+
+    observation_space = gym.spaces.Box(-1.0, 1.0, (2,), np.float32)
+
+    def __init__(self, actions: str = "discrete", spoilt: float = 0.0) -> None:
+        self.action_space = {
+            "discrete": gym.spaces.Discrete(3),
+            "multi": gym.spaces.MultiDiscrete([2, 3]),
+            "box": gym.spaces.Box(-1.0, 1.0, (2,), np.float32),
+        }[actions]
+        self.spoilt = spoilt
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.left = int(self.np_random.integers(2, 9))
+        return self._look(), {}
+
+    def _look(self) -> Any:
+        return self.np_random.uniform(-1, 1, 2).astype(np.float32)
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        self.left -= 1
+        reward = self.spoilt if self.spoilt and self.left == 1 else float(np.sum(action))
+        return self._look(), reward, self.left == 0, False, {}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def odd() -> Iterator[None]:
+    gym.register("cma_es_tests/Odd-v0", Odd)
+    yield
+    del gym.registry["cma_es_tests/Odd-v0"]
+
+
+def make(env: Any = BANDIT, **kwargs: Any) -> CMAES:
+    own: dict[str, Any] = {"seed": 3, "policy_kwargs": SMALL, "population_size": 6, "lifetimes": 2}
+    if env == BANDIT:
+        own["env_kwargs"] = {"steps": 12}
+    return CMAES("PlasticPolicy", env, **{**own, **kwargs})
+
+
+# --- what is evolved -----------------------------------------------------------------------------------------------
+
+
+def test_it_learns_within_seconds_what_chance_does_not_know() -> None:
+    """Two-armed Bernoulli bandits, new in every lifetime: only an agent that learns in its lifetime beats chance."""
+    agent = CMAES(
+        "PlasticPolicy",
+        "plastic_rl/BernoulliBandit-v0",
+        env_kwargs={"arms": 2, "steps": 30},
+        policy_kwargs={"network": {"kind": "rnn", "hidden_size": 4}},
+        population_size=24,
+        lifetimes=24,
+        sigma=0.5,
+        seed=1,
+    )
+    tasks = distribution_for("plastic_rl/BernoulliBandit-v0", agent.env_kwargs).tasks("test", 0, 300)
+
+    def score() -> float:
+        lifetimes = run_lifetimes(agent, "plastic_rl/BernoulliBandit-v0", tasks, env_kwargs=agent.env_kwargs)
+        return float(lifetimes.totals.mean())
+
+    assert score() == pytest.approx(15.4, abs=0.4)
+    agent.learn(generations=150)
+    assert score() > 17.5
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        {"kind": "plastic_rnn", "rule": "backpropamine_retroactive", "hidden_size": 5},
+        {"kind": "plastic_rnn", "rule": "oja", "hidden_size": 5},
+        {"kind": "rnn", "hidden_size": 5},
+        {"kind": "gru", "hidden_size": 5},
+        {"kind": "lstm", "hidden_size": 5},
+    ],
+    ids=lambda network: network.get("rule", network["kind"]),
+)
+@pytest.mark.parametrize("actions", ["discrete", "multi", "box"])
+def test_every_network_and_kind_of_action(network: dict[str, Any], actions: str) -> None:
+    agent = make("cma_es_tests/Odd-v0", env_kwargs={"actions": actions}, policy_kwargs={"network": network})
+    before = agent.search.mean
+    agent.learn(generations=2)
+    assert not np.array_equal(agent.search.mean, before)
+    # Lifetimes of 2 to 8 steps: rows that are over rest until the others are.
+    assert 2 * 6 * 2 * 2 <= agent.num_timesteps <= 2 * 6 * 2 * 8
+    action, _ = agent.predict(np.zeros(agent.observation_space.shape, np.float32))
+    assert agent.action_space.contains(np.asarray(action))
+
+
+def test_a_foreign_environment_by_its_id_or_as_gymnasium_made_it() -> None:
+    by_id = make("CartPole-v1", lifetimes=1).learn(generations=1)
+    by_env = make(gym.make("CartPole-v1"), lifetimes=1).learn(generations=1)
+    assert np.array_equal(by_id.search.mean, by_env.search.mean)
+    assert by_id.num_timesteps == by_env.num_timesteps
+    with pytest.raises(ConfigError, match="cannot be made again from an id"):
+        make(DummyVecEnv([lambda: gym.make("CartPole-v1")]))
+
+
+def test_the_policy_holds_the_mean_and_only_what_evolves_changes() -> None:
+    agent = make(evolve=["network.recurrent_weight", "action_head.*"])
+    assert agent.genome.names == ("network.recurrent_weight", "action_head.weight", "action_head.bias")
+    assert agent.genome.size == 36 + 12 + 2
+    before = {name: value.detach().clone() for name, value in agent.policy.named_parameters()}
+    agent.learn(generations=2)
+    for name, value in agent.policy.named_parameters():
+        assert torch.equal(value, before[name]) == (name not in agent.genome.names), name
+    held = {name: value.detach() for name, value in agent.policy.named_parameters()}
+    mean = agent.genome.parameters(agent.search.mean)
+    assert all(torch.equal(held[name], mean[name]) for name in agent.genome.names)
+
+
+def test_by_default_all_evolves_that_actions_depend_on() -> None:
+    agent = make()
+    assert agent.genome.names == tuple(agent.policy.acting_parameters())
+    assert not any(name.startswith("value_head") for name in agent.genome.names)
+
+
+def test_groups_have_their_scale_and_stay_within_their_bounds() -> None:
+    bounds = {"low": -0.05, "high": 0.02}
+    agent = make(
+        groups={"*": {"scale": 0.5}, "network.recurrent_weight": bounds, "network.input_bias": {"low": 0.1}}, sigma=2.0
+    )
+    genes = agent.search.ask()
+    parameters = agent.genome.parameters(genes)
+    weights = parameters["network.recurrent_weight"]
+    assert -0.05 <= weights.min() < -0.04
+    assert 0.01 < weights.max() <= 0.02 + 1e-7
+    assert parameters["network.input_bias"].min() >= 0.1
+    # Scale 1/2 of sigma 2.
+    assert parameters["network.input_weight"].std() == pytest.approx(1.0, rel=0.2)
+    assert agent.genome.start.min() >= agent.genome.low.min()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"evolve": ["network.recurent_weight"]}, "Did you mean 'network.recurrent_weight'"),
+        ({"groups": {"nothing.*": {"scale": 2.0}}}, "unknown parameter in algorithm.groups 'nothing"),
+        ({"groups": {"*": {"scale": 0.0}}}, "a scale above 0"),
+        ({"groups": {"*": {"low": 1.0, "high": 1.0}}}, "a low below its high"),
+        ({"evolve": []}, "no parameter evolves"),
+        ({"population_size": 3}, "population_size must be a whole number of 4 or more, got 3"),
+        ({"sigma": 0.0, "lifetimes": 0}, "sigma must be a number above 0, got 0.0"),
+        ({"statistic": "median"}, "statistic must be one of mean, late_half, worst_quartile, got 'median'"),
+    ],
+)
+def test_bad_arguments_are_refused(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError) as refusal:
+        make(**arguments)
+    assert message in str(refusal.value)
+
+
+# --- the exam ------------------------------------------------------------------------------------------------------
+
+
+def test_individuals_with_equal_genes_live_equal_lives() -> None:
+    """Tasks, noise of the environment, noise of the actions: all are common to the population."""
+    agent = make("cma_es_tests/Odd-v0", lifetimes=3)
+    assert agent.examiner is not None
+    genes = np.repeat(agent.search.mean[None], 4, axis=0)
+    exam = Exam(seed=1, generation=7, lifetimes=3)
+    marks = agent.examiner(Sitting(exam, 0, genes))
+    assert np.ptp(marks.reward, axis=0).tolist() == [0.0] * 3
+    assert np.ptp(marks.steps, axis=0).tolist() == [0] * 3
+    assert list(exam.tasks) == [21, 22, 23]
+    later = agent.examiner(Sitting(Exam(1, 8, 3), 0, genes))
+    assert not np.array_equal(later.reward, marks.reward)
+    assert np.array_equal(agent.examiner(Sitting(exam, 0, genes)).reward, marks.reward)
+
+
+def test_an_individual_lives_as_the_agent_with_its_parameters_would() -> None:
+    """The batch over individuals and lifetimes gives the rewards of greedy `predict` in environments of their own."""
+    agent = make("cma_es_tests/Odd-v0", env_kwargs={"actions": "box"}, deterministic=True, lifetimes=3)
+    assert agent.examiner is not None
+    genes = agent.search.ask()
+    exam = Exam(1, 4, 3)
+    marks = agent.examiner(Sitting(exam, 0, genes))
+    tasks = distribution_for("cma_es_tests/Odd-v0").tasks("train", 12, 15)
+    for individual, own in enumerate(genes):
+        agent.genome.write(own, agent.policy)
+        lifetimes = run_lifetimes(
+            agent, "cma_es_tests/Odd-v0", tasks, env_kwargs={"actions": "box"}, deterministic=True
+        )
+        np.testing.assert_allclose(marks.reward[individual], lifetimes.reward_totals, rtol=1e-4, atol=1e-5)
+        assert marks.steps[individual].tolist() == lifetimes.lengths.tolist()
+
+
+def test_the_statistics_of_fitness() -> None:
+    reward = np.array([[1.0, 2.0, 3.0, 4.0, 10.0], [5.0, 5.0, 5.0, 5.0, 5.0]])
+    marks = Marks(reward, late=reward / 2, score=reward, steps=np.ones((2, 5), np.int64))
+    assert marks.fitness("mean").tolist() == [4.0, 5.0]
+    assert marks.fitness("late_half").tolist() == [2.0, 2.5]
+    assert marks.fitness("worst_quartile").tolist() == [1.5, 5.0]  # the worst 2 of 5
+
+
+def test_the_late_half_is_that_of_each_lifetime() -> None:
+    agent = make("cma_es_tests/Odd-v0", env_kwargs={"actions": "discrete"}, lifetimes=4, deterministic=True)
+    assert agent.examiner is not None
+    # Always the action 2, worth 2: the late half of n steps is n - n // 2 of them.
+    with torch.no_grad():
+        agent.policy.action_head.bias[:] = torch.tensor([0.0, 0.0, 100.0])
+    agent.begin_search()
+    marks = agent.examiner(Sitting(Exam(0, 0, 4), 0, agent.search.mean[None]))
+    assert marks.reward[0].tolist() == (2.0 * marks.steps[0]).tolist()
+    assert marks.late[0].tolist() == (2.0 * (marks.steps[0] - marks.steps[0] // 2)).tolist()
+    assert len(set(marks.steps[0].tolist())) > 1
+
+
+def test_fitness_is_the_reward_and_never_what_knows_the_task() -> None:
+    agent = make()
+    assert agent.examiner is not None
+    marks = agent.examiner(Sitting(Exam(0, 0, 2), 0, agent.search.ask()))
+    assert np.array_equal(marks.fitness("mean"), marks.reward.mean(1))
+    assert not np.allclose(marks.reward, marks.score)
+    assert set(np.unique(marks.reward % 1)) == {0.0}  # rewards of the bandit are 0 and 1
+
+
+@pytest.mark.parametrize("spoilt", [float("nan"), float("inf")])
+def test_a_reward_that_is_not_finite_names_individual_generation_and_seed(spoilt: float) -> None:
+    agent = make("cma_es_tests/Odd-v0", env_kwargs={"spoilt": spoilt})
+    with pytest.raises(NonFiniteError, match=r"individual 0 in generation 0 is (nan|inf) \(seed 3, train task 0, "):
+        agent.learn(generations=1)
+
+
+# --- the same wherever and in however many pieces ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", [name for name in sorted(ENGINES) if name != "serial"])
+def test_engines_and_numbers_of_workers_change_no_bit(name: str) -> None:
+    if name == "ray":
+        pytest.importorskip("ray")
+    serial = make(individuals_per_chunk=2).learn(generations=3)
+    for workers in (1, 2):
+        with make_engine(name, workers=workers) as engine:
+            other = make(individuals_per_chunk=2, engine=engine).learn(generations=3)
+            assert np.array_equal(serial.search.mean, other.search.mean)
+            assert serial.num_timesteps == other.num_timesteps
+        if name == "ray":
+            break
+
+
+def test_threads_of_torch_change_no_bit() -> None:
+    before = torch.get_num_threads()
+    one = make().learn(generations=2)
+    torch.set_num_threads(2)
+    try:
+        two = make().learn(generations=2)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert np.array_equal(one.search.mean, two.search.mean)
+
+
+def test_global_random_state_is_not_touched() -> None:
+    np.random.seed(5)  # noqa: NPY002 - the very state that must stay
+    torch.manual_seed(5)
+    numpy_state, torch_state = np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
+    make(restarts="bipop").learn(generations=3)
+    assert np.array_equal(np.random.get_state()[1], numpy_state[1])  # type: ignore[index]  # noqa: NPY002
+    assert torch.equal(torch.get_rng_state(), torch_state)
+
+
+def test_seeds_make_runs() -> None:
+    one, two, other = (make(seed=seed).learn(generations=2) for seed in (4, 4, 5))
+    assert np.array_equal(one.search.mean, two.search.mean)
+    assert not np.array_equal(one.search.mean, other.search.mean)
+
+
+# --- saving --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("covariance", ["full", "separable"])
+@pytest.mark.parametrize("restarts", ["none", "bipop"])
+def test_going_on_from_a_file_gives_the_bytes_of_not_having_stopped(
+    tmp_path: Path, covariance: str, restarts: str
+) -> None:
+    def fresh() -> CMAES:
+        return make(
+            covariance=covariance,
+            restarts=restarts,
+            evolve=["action_head.*"],
+            groups={"action_head.bias": {"scale": 2.0, "high": 0.5}},
+        )
+
+    whole = fresh().learn(generations=40)
+    half = fresh().learn(generations=17)
+    half.save(tmp_path / "half")
+    rest = CMAES.load(tmp_path / "half", env=BANDIT)
+    rest.learn(generations=23, reset_num_timesteps=False)
+    assert rest.num_timesteps == whole.num_timesteps
+    assert rest.iterations == whole.iterations == 40
+    assert rest.search.run == whole.search.run
+    one, two = whole.get_checkpoint(), rest.get_checkpoint()
+    assert one.documents == two.documents
+    for part in ("params", "optimizer"):
+        for name, tensor in one.tensors[part].items():
+            assert torch.equal(tensor, two.tensors[part][name]), name
+
+
+def test_a_loaded_agent_predicts_the_same_and_says_that_it_cannot_learn(tmp_path: Path) -> None:
+    agent = make().learn(generations=2)
+    agent.save(tmp_path / "agent")
+    loaded = CMAES.load(tmp_path / "agent.zip")
+    observations = np.random.default_rng(0).random((6, 5), dtype=np.float32)
+    one, two = agent.predict(observations, deterministic=True)[0], loaded.predict(observations, deterministic=True)[0]
+    assert np.array_equal(one, two)
+    with pytest.raises(ConfigError, match="loaded without an environment"):
+        loaded.evolve_once()
+    with pytest.raises(CheckpointError, match="a checkpoint of 'CMAES', not of PlasticA2C"):
+        PlasticA2C.load(tmp_path / "agent.zip")
+
+
+def test_altered_search_state_is_refused(tmp_path: Path) -> None:
+    agent = make().learn(generations=2)
+    checkpoint = agent.get_checkpoint()
+    checkpoint.tensors["optimizer"]["C"][0, 0] = float("nan")
+    with pytest.raises(CheckpointError, match="'C' must be finite and of shape"):
+        make().set_checkpoint(checkpoint)
+    altered = agent.get_checkpoint()
+    del altered.documents["algorithm"]["search"]["spent"]
+    with pytest.raises(CheckpointError, match="it lacks 'spent'"):
+        make().set_checkpoint(altered)
+
+
+# --- stable-baselines3's own tools ---------------------------------------------------------------------------------
+
+
+def make_bandit() -> gym.Env[Any, Any]:
+    return Monitor(gym.make(BANDIT, steps=12))
+
+
+def test_callbacks_count_generations_and_see_the_mean(tmp_path: Path) -> None:
+    agent = make()
+    evaluation = EvalCallback(
+        DummyVecEnv([make_bandit]), eval_freq=2, n_eval_episodes=2, best_model_save_path=str(tmp_path), verbose=0
+    )
+    saving = CheckpointCallback(save_freq=3, save_path=str(tmp_path), name_prefix="agent")
+    agent.learn(6 * 2 * 12 * 6, callback=[evaluation, saving])
+    assert agent.iterations == 6
+    assert evaluation.n_calls == 6
+    assert {path.name for path in tmp_path.iterdir()} >= {
+        "best_model.zip",
+        "agent_432_steps.zip",
+        "agent_864_steps.zip",
+    }
+    third = CMAES.load(tmp_path / "agent_432_steps.zip", env=BANDIT)
+    third.learn(generations=3, reset_num_timesteps=False)
+    assert np.array_equal(third.search.mean, agent.search.mean)
+
+
+def test_a_callback_can_stop_it() -> None:
+    agent = make()
+    stop = StopTrainingOnRewardThreshold(reward_threshold=-1.0)
+    agent.learn(10**9, callback=EvalCallback(DummyVecEnv([make_bandit]), callback_on_new_best=stop, eval_freq=1))
+    assert agent.iterations == 1
+
+
+def test_evaluate_policy_and_foreign_lifetimes() -> None:
+    agent = make().learn(generations=1)
+    mean, _ = evaluate_policy(agent, agent.get_env(), n_eval_episodes=4, warn=False)
+    assert 0 <= mean <= 12
+    foreign = make("CartPole-v1", lifetimes=1).learn(generations=1)
+    mean, _ = evaluate_policy(foreign, Monitor(Lifetime(gym.make("CartPole-v1"))), n_eval_episodes=1)
+    assert mean >= 8
+
+
+def test_the_log_says_how_the_search_stands(tmp_path: Path) -> None:
+    agent = make()
+    agent.set_logger(configure(str(tmp_path), ["csv"]))
+    agent.learn(generations=3, log_interval=1)
+    header, *rows = (tmp_path / "progress.csv").read_text().splitlines()
+    columns = header.split(",")
+    assert len(rows) == 3
+    for name in ("fitness/mean", "fitness/best", "search/sigma", "search/axis_ratio", "search/diversity"):
+        values = [float(row.split(",")[columns.index(name)]) for row in rows]
+        assert all(np.isfinite(values)), name
+    best, mean = (columns.index(f"fitness/{name}") for name in ("best", "mean"))
+    assert all(float(row.split(",")[best]) >= float(row.split(",")[mean]) for row in rows)
+
+
+def test_learn_needs_a_limit() -> None:
+    with pytest.raises(ConfigError, match="total_timesteps or generations"):
+        make().learn()
