@@ -18,7 +18,7 @@ import torch
 from pydantic import Field, field_validator, model_validator
 from torch import Tensor, nn
 
-from plastic_rl.errors import ConfigError
+from plastic_rl.errors import ConfigError, SpaceError
 from plastic_rl.networks.base import Feedback, Params, PlasticNetwork, Recording, State, StateEntry
 from plastic_rl.networks.resets import reset_where
 from plastic_rl.networks.start_weights import draw_keys, next_keys, normal_weights
@@ -234,7 +234,16 @@ class PlasticFeedForward(PlasticNetwork):
     def step(
         self, params: Params, x: Tensor, feedback: Feedback, state: State, episode_start: Tensor
     ) -> tuple[Tensor, State]:
-        """One time step; see `PlasticNetwork.step`."""
+        """One time step; see `PlasticNetwork.step`.
+
+        Raises:
+            SpaceError: With `inputs: features`, in an environment that shows labels.
+        """
+        if feedback.label is not None and self.config.inputs == "features":
+            raise SpaceError(
+                "with inputs: features this network counts on feedback without labels, but this environment teaches; "
+                "use network.inputs=all or the environment's twin that rewards"
+            )
         current = self._begun(state, episode_start)
         if self.external and not self.plasticity_frozen:
             current = self._delayed_update(params, feedback, current, episode_start)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from plastic_rl.errors import ConfigError
+from plastic_rl.errors import ConfigError, SpaceError
 from plastic_rl.networks import Feedback, PlasticFeedForward, State, make_network
 from plastic_rl.networks.start_weights import next_keys, normal_weights
 
@@ -127,6 +127,14 @@ def test_the_bias_lets_a_network_act_that_sees_nothing() -> None:
     torch.testing.assert_close(features, torch.tensor([[0.3, -0.2]]).tanh())
     with pytest.raises(ConfigError, match="cannot hold the feedback"):
         make_network({"kind": "plastic_feed_forward"}, 4, ACTIONS)
+
+
+def test_labels_are_not_mistaken_for_features() -> None:
+    network = build()
+    taught = feedback(1)._replace(label=torch.zeros(1, ACTIONS))
+    state = network.initial_state(1, torch.Generator().manual_seed(0))
+    with pytest.raises(SpaceError, match="this environment teaches"):
+        network.step(dict(network.named_parameters()), torch.zeros(1, INPUTS), taught, state, torch.tensor([True]))
 
 
 def test_a_reward_gated_update_waits_for_the_reward_and_reaches_every_layer() -> None:
