@@ -49,7 +49,9 @@ class ClassificationVectorEnv(TaskVectorEnv):
     Args:
         num_envs: Number of rows, `B`. Rows that live the same task share its data.
         data: What to classify: `"D"`, `"D1"`, `"D2"`, `"D8c"`, `"digits"`, `"iris"`, `"wine"`, `"breast_cancer"`,
-            `"gaussian_mixture"`, `"digits_few_shot"`, or a mapping, see `plastic_rl.tasks.data_sources.data_source`.
+            `"gaussian_mixture"`, `"digits_few_shot"`, `"mnist_5000"` (with the extra `mnist`), or a mapping with a
+            name and what departs from its defaults, or with a file of your own: see
+            `plastic_rl.tasks.data_sources.data_source`.
         steps: Samples in a lifetime, n. Data with fewer samples are gone through again, in another order.
         epochs: How often a lifetime shows each sample.
         reward: `"01"` or `"pm1"`.

@@ -175,6 +175,14 @@ class OnlineLearner(SeededAgent):
         return kept
 
 
+def _gentleness(features: int) -> float:
+    """Factor of the step size of weights from the features: a step moves a unit by |x|^2, that is by their number.
+
+    Step sizes were chosen on 10 to 64 features, so that only more of them need smaller ones.
+    """
+    return min(1.0, 64.0 / features)
+
+
 def _logistic(logits: Table) -> Table:
     # Beyond +-30 it is 0 or 1 in float32, and exp would overflow.
     return np.asarray(1.0 / (1.0 + np.exp(-np.clip(logits, -30.0, 30.0))), dtype=np.float32)
@@ -194,7 +202,7 @@ class LogisticLearner(OnlineLearner):
     Args:
         features: See `OnlineLearner`.
         classes: See `OnlineLearner`.
-        rate: Step size, divided by 1 + the mean square of the sample's features.
+        rate: Step size, divided by 1 + the mean square of the sample's features, and smaller beyond 64 features.
         arguments: See `OnlineLearner`.
     """
 
@@ -223,7 +231,8 @@ class LogisticLearner(OnlineLearner):
             # A sure answer that was wrong would take an endless step.
             wrong = -np.minimum(chosen / np.maximum(1.0 - chosen, 1e-6), 1.0)
             gradient = np.where(right > 0.0, 1.0, wrong) * (asked - share * answered)
-        step = (self.rate / (1.0 + (samples**2).mean(axis=1, keepdims=True)) * gradient).astype(np.float32)
+        rate = self.rate * _gentleness(self.features)
+        step = (rate / (1.0 + (samples**2).mean(axis=1, keepdims=True)) * gradient).astype(np.float32)
         return {
             "weights": known["weights"] + step[:, :, None] * samples[:, None, :],
             "bias": known["bias"] + step,
@@ -240,7 +249,7 @@ class MLPLearner(OnlineLearner):
         features: See `OnlineLearner`.
         classes: See `OnlineLearner`.
         hidden: Units, H.
-        rate: Step size.
+        rate: Step size, that of the input weights smaller beyond 64 features.
         arguments: See `OnlineLearner`.
     """
 
@@ -274,7 +283,7 @@ class MLPLearner(OnlineLearner):
         active, logits = self._forward(known, samples)
         error = (targets - (_softmax(logits) if self.labels else _logistic(logits))) * asked
         step = np.float32(self.rate) * error
-        back = (step[:, None, :] @ known["output"])[:, 0] * (active > 0.0)
+        back = (step[:, None, :] @ known["output"])[:, 0] * (active > 0.0) * np.float32(_gentleness(self.features))
         return {
             "input": known["input"] + back[:, :, None] * samples[:, None, :],
             "input_bias": known["input_bias"] + back,

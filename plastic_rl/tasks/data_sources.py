@@ -10,9 +10,9 @@ from typing import Any
 from plastic_rl.errors import ConfigError, UnknownNameError
 from plastic_rl.tasks.data import RECIPES, ClassificationRecipe, DataSource, GaussianMixtureData, GeneratedData
 from plastic_rl.tasks.data_files import read_samples
-from plastic_rl.tasks.data_pools import BUNDLED, PLAN_KEYS, PooledData, bundled, plan_from
+from plastic_rl.tasks.data_pools import BUNDLED, OPTIONAL, PLAN_KEYS, PooledData, bundled, plan_from
 
-DATA_NAMES: tuple[str, ...] = (*RECIPES, *BUNDLED, "gaussian_mixture", "digits_few_shot")
+DATA_NAMES: tuple[str, ...] = (*RECIPES, *BUNDLED, "gaussian_mixture", "digits_few_shot", *OPTIONAL)
 """Everything that `data` may name."""
 
 _RECIPE_KEYS = tuple(field.name for field in fields(ClassificationRecipe))
@@ -59,7 +59,7 @@ def data_source(data: str | Mapping[str, Any]) -> DataSource:
         _only(name, rest, PLAN_KEYS)
         plan = plan_from(rest, split_by="classes", ways=5, balanced=True, scale="common")
         return PooledData(_called(name, rest), bundled("digits"), plan)
-    if name in BUNDLED:
+    if name in (*BUNDLED, *OPTIONAL):
         _only(name, rest, PLAN_KEYS)
         return PooledData(_called(name, rest), bundled(name), plan_from(rest))
     raise UnknownNameError("data set", name, DATA_NAMES)

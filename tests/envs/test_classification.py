@@ -156,9 +156,7 @@ def test_held_out_samples_teach_nothing():
     assert not asked["observations"][:, :, layout.start :].any()
     for row, task in enumerate(held_out.tasks):
         data = held_out.distribution.data_set(task)
-        np.testing.assert_array_equal(
-            asked["observations"][:40, row, :64], data.standardised(data.held_out[:40])
-        )
+        np.testing.assert_array_equal(asked["observations"][:40, row, :64], data.standardised(data.held_out[:40]))
         np.testing.assert_array_equal(asked["labels"][:, row], data.held_out_labels[:39])
         shown = {tuple(sample) for sample in seen["observations"][:, row, :64].tolist()}
         assert not shown & {tuple(sample) for sample in asked["observations"][:, row, :64].tolist()}

@@ -10,13 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from plastic_rl.errors import ConfigError, TaskError, UnknownNameError
-from plastic_rl.tasks import distribution_for
+from plastic_rl.tasks import data_sources, distribution_for
 from plastic_rl.tasks.classification import ClassificationTasks
 from plastic_rl.tasks.data import DataSet, standardise, statistics, stream_order
-from plastic_rl.tasks.data_pools import PooledData, bundled
-from plastic_rl.tasks.data_sources import DATA_NAMES
+from plastic_rl.tasks.data_pools import OPTIONAL, PooledData, bundled
 
 CLASSIFICATION = "plastic_rl/Classification-v0"
+DATA_NAMES = [name for name in data_sources.DATA_NAMES if name not in OPTIONAL]
 EACH_SPLIT = ("train", "valid", "test")
 
 
@@ -270,3 +270,12 @@ def test_unknown_data_and_keys_are_named():
     other = ClassificationTasks("D1").task("test", 0)
     with pytest.raises(TaskError, match="holds the data 'D', the task is of 'D1'"):
         ClassificationTasks("D").data_set(other)
+
+
+def test_mnist_comes_with_an_extra():
+    try:
+        source = ClassificationTasks("mnist_5000").source
+    except ConfigError as error:
+        assert "pip install 'plastic-rl[mnist]'" in str(error)
+        return
+    assert (source.features, source.classes, source.held_out) == (784, 10, 600)
