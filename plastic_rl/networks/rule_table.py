@@ -13,7 +13,6 @@ start get new weights; the update of the step before is made, now that its outco
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -21,38 +20,12 @@ from torch import Tensor, nn
 from plastic_rl.errors import SpaceError
 from plastic_rl.networks.base import Feedback, Params, PlasticNetwork, Recording, State, StateEntry
 from plastic_rl.networks.rule_table_config import LAYERS, RuleTableConfig
+from plastic_rl.networks.rule_table_update import TableUpdate, tidied_
 from plastic_rl.networks.start_weights import draw_keys, next_keys, normal_weights
-from plastic_rl.plasticity.tables import (
-    add_round,
-    code_count,
-    hidden_change,
-    input_change,
-    k_cap,
-    output_change,
-    output_columns,
-    scaled_,
-    stacked,
-)
-from plastic_rl.plasticity.tables_hand_written import HAND_WRITTEN
+from plastic_rl.plasticity.tables import add_round, k_cap
 
 FEEDBACK_BESIDES_ACTION = 3
 """Reward, trial_start and t/T."""
-
-
-class Seen(NamedTuple):
-    """What is known at an update.
-
-    Attributes:
-        feedback: Of the step that acted.
-        rewarded: Whether its reward was above the average, `(.., B)` bool, where the network keeps one.
-        outcome: Whether it had an outcome, `(.., B)` bool, where steps without one change weights too; else None.
-        factor: What changes are multiplied by, `(.., B)`; None: nothing.
-    """
-
-    feedback: Feedback
-    rewarded: Tensor | None
-    outcome: Tensor | None
-    factor: Tensor | None
 
 
 class RuleTableNetwork(PlasticNetwork):
@@ -97,7 +70,6 @@ class RuleTableNetwork(PlasticNetwork):
                 )
             )
         self.feature_size = features if config.inputs == "features" else features + action_size + 4
-        self.codes = code_count(config.rounds)
         self.plastic_layers = config.plastic_layers()
         self.is_plastic = bool(self.plastic_layers)
         self._shapes = {
@@ -105,55 +77,21 @@ class RuleTableNetwork(PlasticNetwork):
             "hidden": (config.hidden_size, config.hidden_size),
             "output": (action_size, config.hidden_size),
         }
-        self._entries = self._make_entries()
-        for name, table in self._start_tables(generator).items():
-            self.register_parameter(f"{name}_table", nn.Parameter(table))
+        self.update = TableUpdate(config, self._shapes)
+        weights = [layer for layer in LAYERS if layer != "hidden" or config.rounds]
+        self._entries = {
+            "key": StateEntry((), dtype=torch.int64),
+            **{f"{layer}_weight": StateEntry(self._shapes[layer]) for layer in weights},
+            **self.update.state_entries(),
+        }
+        for name, table in self.update.start_tables(generator).items():
+            self.register_parameter(name, nn.Parameter(table))
         if self.plastic_layers:
             self.log_step = nn.Parameter(torch.zeros(len(self.plastic_layers)), requires_grad=config.learn_steps)
         if config.selection == "softmax":
             self.log_inverse_temperature = nn.Parameter(torch.zeros(1))
         if config.exploration > 0:
             self.exploration = nn.Parameter(torch.zeros(1))
-
-    def _make_entries(self) -> dict[str, StateEntry]:
-        config, layers = self.config, self.plastic_layers
-        entries = {"key": StateEntry((), dtype=torch.int64)}
-        for name in LAYERS:
-            if name != "hidden" or config.rounds:
-                entries[f"{name}_weight"] = StateEntry(self._shapes[name])
-        if layers:
-            entries["code"] = StateEntry((config.hidden_size,), dtype=torch.uint8)
-        if "input" in layers and config.presynaptic.input:
-            entries["presynaptic.input"] = StateEntry((self.feature_size,))
-        if "hidden" in layers and config.presynaptic.hidden:
-            entries["presynaptic.hidden"] = StateEntry((config.hidden_size,))
-        if layers and config.supervised and config.when == "errors":
-            entries["preference"] = StateEntry((self.output_size,))
-        if self._reads_reward():
-            entries["reward_average"] = StateEntry(())
-        return entries
-
-    def _reads_reward(self) -> bool:
-        """Whether any update looks at the reward."""
-        config, layers = self.config, self.plastic_layers
-        gated = any(name in layers and getattr(config.gated, name) for name in ("input", "hidden"))
-        label_free = not config.supervised and ("output" in layers or config.when == "errors")
-        return bool(layers) and (gated or label_free or config.surprise)
-
-    def _start_tables(self, generator: torch.Generator | None) -> dict[str, Tensor]:
-        config, codes = self.config, self.codes
-        shapes: dict[str, tuple[int, ...]] = {
-            "input": (len(config.gates("input")), codes),
-            "hidden": (len(config.gates("hidden")), codes, codes),
-            "output": (codes, config.columns),
-        }
-        tables = {name: torch.zeros(shapes[name]) for name in self.plastic_layers}
-        if config.tables == "normal":
-            for table in tables.values():
-                table.normal_(generator=generator)
-        elif config.tables in HAND_WRITTEN and "output" in tables:
-            tables["output"] = HAND_WRITTEN[config.tables].table(codes, config.columns, config.table_values)
-        return tables
 
     def plasticity_parameters(self) -> list[str]:
         """The steps, where they are trained."""
@@ -191,7 +129,7 @@ class RuleTableNetwork(PlasticNetwork):
         if bool(episode_start.any()):
             following |= self._born(state, episode_start)
         if self.plastic_layers and not self.plasticity_frozen:
-            following |= self._learn(self.prepared(params), feedback, following, episode_start)
+            following |= self.update.learned(self.prepared(params), feedback, following, episode_start)
         inputs = self._inputs(x)
         outputs, seen = self._forward(inputs, following)
         following |= {name: value for name, value in seen.items() if name in self._entries}
@@ -208,10 +146,7 @@ class RuleTableNetwork(PlasticNetwork):
         ready["individual"] = torch.arange(max(population, 1), device=value.device)
         if population:
             ready["individual"] = ready["individual"].unsqueeze(-1)
-        for place, layer in enumerate(self.plastic_layers):
-            table = params[f"{layer}_table"]
-            step = getattr(config.step, layer) * params["log_step"][..., place].exp()
-            ready[f"{layer}_rows"] = stacked(table.mT if layer == "output" else table, step)
+        ready |= self.update.rows(params)
         if config.selection == "softmax":
             ready["beta"] = config.inverse_temperature * params["log_inverse_temperature"].exp()
         if config.exploration > 0:
@@ -284,16 +219,7 @@ class RuleTableNetwork(PlasticNetwork):
         else:
             value = 0.0 if kind == "zeros" else 1.0 if scale is None else scale
             weights = like.new_full((*key.shape, *shape), value)
-        return self._tidied(layer, weights)
-
-    def _tidied(self, layer: str, weights: Tensor) -> Tensor:
-        """`weights (.., O, I)` without self connections and scaled; may change them in place: they are fresh."""
-        if layer == "hidden":
-            weights.diagonal(dim1=-2, dim2=-1).zero_()
-        normalise = getattr(self.config.normalise, layer)
-        if normalise == "none":
-            return weights
-        return scaled_(weights, -1 if normalise == "incoming_l2" else -2)
+        return tidied_(self.config, layer, weights)
 
     def _forward(self, inputs: Tensor, state: State) -> tuple[Tensor, State]:
         """Outputs `(.., B, K)`, and what there was to see: codes, presynaptic activity."""
@@ -316,6 +242,7 @@ class RuleTableNetwork(PlasticNetwork):
             "code": codes,
             "presynaptic.input": inputs,
             "presynaptic.hidden": arriving,
+            "presynaptic.output": kept,
             "preference": outputs,
         }
 
@@ -329,120 +256,9 @@ class RuleTableNetwork(PlasticNetwork):
                 return torch.tanh(total)
         return total
 
-    # --- learning within the lifetime -----------------------------------------------------------------------------
-
-    def _learn(self, ready: Params, feedback: Feedback, state: State, episode_start: Tensor) -> State:
-        """The update of the step before: the entries that it changes, `(.., B, ...)`."""
-        happens, seen, learned = self._look_back(feedback, state, episode_start)
-        count = int(happens.sum())
-        if count == 0:
-            return learned
-        changed = {f"{layer}_weight": self._changed(layer, ready, seen, state) for layer in self.plastic_layers}
-        if count < happens.numel():
-            mask = happens.unsqueeze(-1).unsqueeze(-1)
-            changed = {name: torch.where(mask, value, state[name]) for name, value in changed.items()}
-        return learned | changed
-
-    def _look_back(self, feedback: Feedback, state: State, episode_start: Tensor) -> tuple[Tensor, Seen, State]:
-        """Where weights change, `(.., B)` bool; what is known then; and the new average reward, where kept."""
-        config = self.config
-        happens = feedback.valid & ~episode_start
-        learned: State = {}
-        rewarded = surprise = None
-        outcome = feedback.reward != 0 if config.no_outcome == "zero_reward" else None
-        if "reward_average" in self._entries:
-            average = state["reward_average"]
-            surprise = feedback.reward - average
-            rewarded = surprise > 0
-            counts = happens if outcome is None else happens & outcome
-            learned["reward_average"] = torch.where(counts, average + config.reward_average_rate * surprise, average)
-        if outcome is not None and not config.update_without_outcome:
-            happens, outcome = happens & outcome, None
-        if config.when == "errors":
-            happens = happens & self._erred(feedback, rewarded, state)
-        factor = surprise.abs() if config.surprise and surprise is not None else None
-        return happens, Seen(feedback, rewarded, outcome, factor), learned
-
-    def _erred(self, feedback: Feedback, rewarded: Tensor | None, state: State) -> Tensor:
-        """Where the decision was an error, `(.., B)` bool; ties with the correct output are errors."""
-        if not self.config.supervised:
-            assert rewarded is not None, "label-free networks keep the average reward"
-            return ~rewarded
-        assert feedback.label is not None, "checked at the start of the step"
-        correct = feedback.label > 0.5
-        preference = state["preference"]
-        right = preference.masked_fill(~correct, -math.inf).amax(-1)
-        return right <= preference.masked_fill(correct, -math.inf).amax(-1)
-
     def uses(self, feedback: Feedback, state: State, episode_start: Tensor) -> dict[str, Tensor]:
-        """How often the update that `step` would now make looks up each entry of each table, for how many weights.
-
-        Args:
-            feedback: As in `step`, entries `(B, ..)`.
-            state: As in `step`.
-            episode_start: `(B,)` bool.
-
-        Returns:
-            Table name to counts of the table's shape, float64.
-        """
-        happens, seen, _ = self._look_back(feedback, state, episode_start)
-        if not self.plastic_layers or not bool(happens.any()):
-            return {}
-        histories = nn.functional.one_hot(state["code"][happens].long(), self.codes).sum(-2).double()
-        counts = {}
-        for layer in self.plastic_layers:
-            if layer == "output":
-                columns = nn.functional.one_hot(self._columns(seen)[happens], self.config.columns).sum(-2).double()
-                counts["output_table"] = histories.mT @ columns
-                continue
-            gates = nn.functional.one_hot(self._gate(layer, seen)[happens], len(self.config.gates(layer))).double()
-            if layer == "input":
-                counts["input_table"] = gates.mT @ histories * self.feature_size
-            else:
-                # Not from a unit to itself.
-                pairs = histories.unsqueeze(-1) * histories.unsqueeze(-2) - torch.diag_embed(histories)
-                counts["hidden_table"] = torch.einsum("rg,rij->gij", gates, pairs)
-        return counts
-
-    def _columns(self, seen: Seen) -> Tensor:
-        """Which column of the output table holds for each output, int64 `(.., B, K)`."""
-        return output_columns(
-            self.config.output_table, seen.feedback.action, seen.rewarded, seen.feedback.label, seen.outcome
-        )
-
-    def _changed(self, layer: str, ready: Params, seen: Seen, state: State) -> Tensor:
-        """The weights `(.., B, O, I)` of a plastic layer after the update, in every lifetime."""
-        config, codes, weights = self.config, state["code"], state[f"{layer}_weight"]
-        rows, individual = ready[f"{layer}_rows"], ready["individual"]
-        presynaptic = state.get(f"presynaptic.{layer}")
-        if layer == "output":
-            place = torch.add(self._columns(seen), individual.unsqueeze(-1), alpha=config.columns)
-            change = output_change(rows, place, codes)
-        else:
-            place = torch.add(self._gate(layer, seen), individual, alpha=len(config.gates(layer)))
-            if layer == "hidden":
-                change = hidden_change(rows, place, codes, presynaptic).view(weights.shape)
-            else:
-                change = input_change(rows, place, codes).unsqueeze(-1)
-                if presynaptic is not None:
-                    change = change * presynaptic.unsqueeze(-2)
-        if seen.factor is not None:
-            change = change * seen.factor.unsqueeze(-1).unsqueeze(-1)
-        if config.update == "multiplicative":
-            change = weights * change
-        in_place = change.shape == weights.shape and not torch.is_grad_enabled()
-        return self._tidied(layer, change.add_(weights) if in_place else weights + change)
-
-    def _gate(self, layer: str, seen: Seen) -> Tensor:
-        """Which condition of the reward holds, int64 `(.., B)`."""
-        if getattr(self.config.gated, layer):
-            assert seen.rewarded is not None, "gated networks keep the average reward"
-            gate = seen.rewarded.long()
-        else:
-            gate = torch.zeros_like(seen.feedback.reward, dtype=torch.int64)
-        if seen.outcome is None:
-            return gate
-        return gate.masked_fill(~seen.outcome, len(self.config.gates(layer)) - 1)
+        """How often the update that `step` would now make looks up each table entry; see `TableUpdate.uses`."""
+        return self.update.uses(feedback, state, episode_start)
 
     def unroll(
         self,

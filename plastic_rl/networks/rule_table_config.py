@@ -39,6 +39,7 @@ class PresynapticFactor(InnerLayers):
     input: bool = Field(
         True, description="For the input table; without it the rule erases features (all inputs' weights move alike)."
     )
+    output: bool = Field(False, description="For the output table.")
 
 
 class Normalisations(ConfigModel):

@@ -28,7 +28,7 @@ RULE_TABLES: dict[str, dict[str, Any]] = {
     | {
         "recurrence": "cristian",
         "activation": "tanh",
-        "presynaptic": {"input": False, "hidden": True},
+        "presynaptic": {"input": False, "hidden": True, "output": True},
         "normalise": {"input": "none", "hidden": "outgoing_l2", "output": "incoming_l2"},
         "plastic": _ALL_LAYERS,
         "no_outcome": "zero_reward",
