@@ -1,0 +1,149 @@
+"""Rule tables as a user reads them: `plastic-rl inspect`."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from plastic_rl.cli.app import main
+from plastic_rl.envs import make_vector
+from plastic_rl.errors import ConfigError
+from plastic_rl.evaluation.rule_tables import TableView, plot_tables, tables_text, view_tables
+from plastic_rl.feedback import FeedbackLayout
+from plastic_rl.networks import Feedback, make_network
+from plastic_rl.networks.rule_table import RuleTableNetwork
+from plastic_rl.policies import PlasticPolicy
+from plastic_rl.tasks import distribution_for
+
+BANDIT = "plastic_rl/ReversalBandit-v0"
+
+
+def agent(**network: object) -> PlasticPolicy:
+    env = make_vector(BANDIT, 1)
+    layout = FeedbackLayout.from_dict(env.metadata["feedback"])
+    config = {"kind": "rule_table", "hidden_size": 8, "cap": 3, "inputs": "all", **network}
+    return PlasticPolicy(env.single_observation_space, env.single_action_space, feedback=layout, network=config)
+
+
+def test_uses_equal_a_count_weight_by_weight() -> None:
+    network = make_network(
+        {"kind": "rule_table", "hidden_size": 5, "rounds": 1, "plastic": {"input": True}, "gated": {"hidden": True}},
+        3 + 4 + 3,
+        4,
+    )
+    assert isinstance(network, RuleTableNetwork)
+    codes = torch.tensor([[0, 3, 1, 3, 2], [1, 1, 0, 0, 3], [2, 2, 2, 2, 2]], dtype=torch.uint8)
+    state = network.initial_state(3, torch.Generator()) | {"code": codes}
+    chosen, rewards, valid = [2, 0, 1], [1.0, 0.0, 1.0], [True, True, False]
+    feedback = Feedback(
+        torch.eye(4)[chosen], torch.tensor(rewards), torch.ones(3, dtype=torch.bool), torch.tensor(valid)
+    )
+    expected: Counter[tuple[object, ...]] = Counter()
+    for row in range(2):
+        gate = int(rewards[row] > 0)
+        for post, code in enumerate(codes[row].tolist()):
+            expected["input_table", 0, code] += 3
+            expected.update(("hidden_table", gate, codes[row, pre].item(), code) for pre in range(5) if pre != post)
+            expected.update(("output_table", code, gate + 2 * (output == chosen[row])) for output in range(4))
+    got = network.uses(feedback, state, torch.zeros(3, dtype=torch.bool))
+    for name, counts in got.items():
+        for place in np.ndindex(*counts.shape):
+            assert counts[place].item() == expected[(name, *place)], (name, place)
+    assert sum(counts.sum().item() for counts in got.values()) == expected.total()
+    assert network.uses(feedback, state, torch.ones(3, dtype=torch.bool)) == {}
+
+
+def test_shares_of_use_in_a_bandit() -> None:
+    policy = agent(rounds=1, gated={"hidden": True})
+    tasks = distribution_for(BANDIT).tasks("valid", 0, 5)
+    views = view_tables(policy, BANDIT, tasks, seed=3)
+    assert [view.title for view in views] == [
+        "hidden -> hidden weights, unrewarded",
+        "hidden -> hidden weights, rewarded",
+        "hidden -> output weights",
+    ]
+    unrewarded, rewarded, output = views
+    assert output.rows == ("00", "10", "01", "11")
+    assert output.columns == ("unrewarded", "rewarded", "unrewarded, chosen", "rewarded, chosen")
+    # One of two outputs is chosen; nothing has been learned (all tables 0), so that half of the choices pay.
+    assert output.use.sum() == pytest.approx(1)
+    assert output.use[:, 2:].sum() == pytest.approx(0.5)
+    assert output.use[:, 1].sum() == pytest.approx(output.use[:, 3].sum())
+    assert 0.2 < output.use[:, 3].sum() < 0.3
+    assert unrewarded.use.sum() + rewarded.use.sum() == pytest.approx(1)
+    assert rewarded.use.sum() == pytest.approx(2 * output.use[:, 3].sum())
+    assert not any(view.change.any() for view in views)
+
+
+def test_changes_are_entries_times_steps() -> None:
+    policy = agent(tables="label_free_hebb", plastic={"input": True})
+    with torch.no_grad():
+        policy.network.get_parameter("log_step").copy_(torch.tensor([0.0, np.log(2.0)]))
+        policy.network.get_parameter("input_table").copy_(torch.tensor([[3.0, -4.0]]))
+    inputs, output = view_tables(policy, BANDIT, distribution_for(BANDIT).tasks("valid", 0, 1))
+    np.testing.assert_allclose(inputs.change, [[0.03], [-0.04]], rtol=1e-6)
+    # Base step .1, doubled.
+    np.testing.assert_allclose(output.change, [[0, 0, 0, 0], [0.2 / 3, 0, -0.4, 0.2]], rtol=1e-6, atol=1e-12)
+
+
+def test_the_text_and_the_picture(tmp_path: Path) -> None:
+    change, use = np.array([[0.0, 0.5], [-0.25, 0.125]]), np.array([[0.5, 0.25], [0.25, 0.0]])
+    view = TableView("hidden -> output weights", "history", "output", ("0", "1"), ("wrong", "correct"), change, use)
+    lines = tables_text([view]).splitlines()
+    assert lines == [
+        "hidden -> output weights",
+        (
+            "  strengthens 25.0% of the weights that it meets, weakens 25.0%; most effect (change x use): "
+            "0 / correct +0.5; 1 / wrong -0.25"
+        ),
+        "  rows: history; columns: output",
+        "             wrong        correct",
+        "  0     +0 (50.0%)   +0.5 (25.0%)",
+        "  1  -0.25 (25.0%)  +0.125 (0.0%)",
+    ]
+    assert plot_tables([view], tmp_path / "tables.png").stat().st_size > 5000
+    with pytest.raises(ConfigError, match="no tables to draw"):
+        plot_tables([], tmp_path / "nothing.png")
+
+
+def test_rows_that_never_occurred_are_left_out_of_large_tables() -> None:
+    use = np.zeros((16, 16))
+    use[2, 3] = 1
+    names = tuple(f"{code:04b}" for code in range(16))
+    text = tables_text([TableView("t", "pre", "post", names, names, np.ones((16, 16)), use)])
+    assert text.splitlines()[3:] == [
+        "               0011",
+        "  0010  +1 (100.0%)",
+        "  (never used and not shown: 15 rows, 15 columns)",
+    ]
+
+
+def test_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = f"""
+environment: {{id: {BANDIT}, kwargs: {{steps: 20}}}}
+network: {{kind: rule_table, hidden_size: 6, cap: 2, inputs: all}}
+algorithm: {{name: cma_es, generations: 2, population_size: 4, lifetimes: 2}}
+evaluation: {{tasks: 20, valid_tasks: 10}}
+logging: {{tensorboard: false}}
+"""
+    (tmp_path / "small.yaml").write_text(config)
+    runs = ["--runs-folder", str(tmp_path / "runs")]
+    assert main(["train", str(tmp_path / "small.yaml"), *runs]) == 0
+    capsys.readouterr()
+    assert main(["inspect", "small", "--tasks", "3", *runs]) == 0
+    shown = capsys.readouterr().out
+    assert "hidden -> output weights" in shown
+    assert "rewarded, chosen" in shown
+    assert (tmp_path / "runs" / "small" / "tables.png").exists()
+
+
+def test_other_networks_have_no_tables() -> None:
+    env = make_vector(BANDIT, 1)
+    layout = FeedbackLayout.from_dict(env.metadata["feedback"])
+    policy = PlasticPolicy(env.single_observation_space, env.single_action_space, feedback=layout)
+    with pytest.raises(ConfigError, match=r"\(plastic_rnn\) has no rule tables"):
+        view_tables(policy, BANDIT, distribution_for(BANDIT).tasks("valid", 0, 1))
