@@ -104,12 +104,14 @@ class PlasticNetwork(nn.Module, ABC):
         is_plastic: False where there is nothing that `freeze_plasticity` could hold.
         has_readout: True where the features are the network's own preferences among actions, turned into the
             distribution's parameters by `readout`; the policy then has no action head.
+        discrete_only: True where these preferences are among the actions of one `Discrete` space.
     """
 
     input_size: int
     output_size: int
     is_plastic: bool = True
     has_readout: bool = False
+    discrete_only: bool = False
 
     def __init__(self) -> None:
         super().__init__()

@@ -46,6 +46,7 @@ class RuleTableNetwork(PlasticNetwork):
     """
 
     has_readout = True
+    discrete_only = True
 
     def __init__(
         self,

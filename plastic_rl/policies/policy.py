@@ -22,7 +22,7 @@ from plastic_rl.feedback import FeedbackLayout
 from plastic_rl.networks import Recording, make_network
 from plastic_rl.networks.base import Feedback, Params, State
 from plastic_rl.networks.recurrent import affine
-from plastic_rl.policies.distributions import make_distribution
+from plastic_rl.policies.distributions import Categorical, make_distribution
 
 
 class Evaluation(NamedTuple):
@@ -89,6 +89,11 @@ class PlasticPolicy(BasePolicy):
             steps_per_trial=steps_per_trial,
         )
         features = self.network.output_size
+        if self.network.discrete_only and not isinstance(self.distribution, Categorical):
+            raise SpaceError(
+                f"a {self.network_config['kind']} network chooses among the actions of one Discrete space, got "
+                f"{action_space}"
+            )
         if not self.network.has_readout:
             self.action_head = _linear(features, self.distribution.head_size, action_head_scale, generator)
         elif features != self.distribution.head_size:
