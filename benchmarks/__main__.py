@@ -14,11 +14,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from benchmarks import training
+from benchmarks import generation, training
+from benchmarks.generation import GenerationSetting
 from benchmarks.training import Setting
 
 REQUIRED_RATIO = 2.0
 """What the project promises against the loop version."""
+REQUIRED_GENERATION_RATIO = 20.0
+"""What the project promises against a loop over individuals."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -30,6 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=7, help="measurements of each, taken in turn (median reported)")
     parser.add_argument("--json", type=Path, help="also write all numbers to this file")
     parser.add_argument("--skip-memory", action="store_true", help="do not measure memory (8 short processes)")
+    parser.add_argument("--only", choices=["training", "generation"], help="one of the two tables")
     parser.add_argument("--memory-of", choices=training.VERSIONS, help="measure the memory of one version, print JSON")
     parser.add_argument("--rule", choices=training.RULES, default="retroactive", help="for --memory-of")
     options = parser.parse_args(arguments)
@@ -38,10 +42,16 @@ def main(arguments: list[str] | None = None) -> int:
         print(json.dumps(training.memory_here(options.memory_of, setting, options.rule)))
         return 0
     result: dict[str, Any] = {"setting": asdict(setting), "made_with": training.description()}
-    result["training"] = training.speeds(setting, options.rounds)
-    result["environment_steps_per_second"] = training.environment_speeds(setting, options.rounds)
-    result["memory"] = {} if options.skip_memory else training.memory(setting)
-    print(table(result))
+    if options.only != "generation":
+        result["training"] = training.speeds(setting, options.rounds)
+        result["environment_steps_per_second"] = training.environment_speeds(setting, options.rounds)
+        result["memory"] = {} if options.skip_memory else training.memory(setting)
+        print(table(result))
+    if options.only != "training":
+        evolved = GenerationSetting()
+        # The loop takes seconds a round.
+        result["generation"] = generation.speeds(evolved, max(options.rounds // 2, 1))
+        print(f"\n{generation.table(evolved, result['generation'], REQUIRED_GENERATION_RATIO)}")
     if options.json:
         options.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     return 0

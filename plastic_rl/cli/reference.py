@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -46,7 +47,10 @@ def _lines_of(name: str) -> Iterator[str]:
             for inner, inner_field in entry.config.model_fields.items():
                 yield from _nested(f"network.{inner}", inner_field)
         return
-    for model in models_in(field.annotation):
+    models = list(models_in(field.annotation))
+    for model in models:
+        if len(models) > 1:
+            yield f"{name}, name {_tag(model)}: {_summary(model)}"
         for inner, inner_field in model.model_fields.items():
             yield from _nested(f"{name}.{inner}", inner_field)
 
@@ -56,8 +60,10 @@ def _nested(path: str, field: FieldInfo) -> Iterator[str]:
     for model in models_in(field.annotation):
         if model is Schedule:
             continue
+        # A mapping of such models has a key of the user's own in between.
+        inside = f"{path}.KEY" if get_origin(field.annotation) is dict else path
         for inner, inner_field in model.model_fields.items():
-            yield from _nested(f"{path}.{inner}", inner_field)
+            yield from _nested(f"{inside}.{inner}", inner_field)
 
 
 def _field(path: str, field: FieldInfo) -> Iterator[str]:
@@ -81,11 +87,20 @@ def _hashable(value: Any) -> bool:
     return value is None or isinstance(value, bool)
 
 
+def _tag(model: type[BaseModel]) -> str:
+    """The `name` by which a config chooses this model among several."""
+    return str(get_args(model.model_fields["name"].annotation)[0])
+
+
 def _type_name(annotation: Any) -> str:
+    models = list(models_in(annotation))
+    if len(models) > 1:
+        return f"mapping, by its name: {', '.join(_tag(model) for model in models)}"
     if isinstance(annotation, type):
         return "number or schedule" if annotation is Schedule else _PLAIN.get(annotation, annotation.__name__)
     text = str(annotation).replace("typing.", "").replace("NoneType", "null").replace("None", "null")
     text = text.replace("plastic_rl.config.schedule.Schedule", "number or schedule")
+    text = re.sub(r"plastic_rl(\.\w+)*\.", "", text)
     return text.replace("Literal", "one of ").replace("|", "or")
 
 

@@ -2,14 +2,18 @@ from __future__ import annotations
 
 from typing import Any
 
+import gymnasium
 import pytest
 import torch
 
-from benchmarks import measure
+from benchmarks import generation, measure
 from benchmarks.__main__ import main, table
+from benchmarks.generation import GenerationSetting, Individual, evolution, live
 from benchmarks.loop_baseline import PlasticNet, Rule
 from benchmarks.training import Setting, plastic_a2c, trainer
+from plastic_rl.algorithms.fitness import Exam, Sitting
 from plastic_rl.networks import Feedback, make_network
+from plastic_rl.tasks import distribution_for
 
 
 @pytest.mark.parametrize("rule", ["simple", "retroactive"])
@@ -101,9 +105,40 @@ def test_ratios_are_taken_within_rounds() -> None:
     assert measure.ratio([2.0, 20.0, 3.0], [1.0, 10.0, 1.0]) == 2.0
 
 
+def test_the_loop_over_individuals_lives_the_same_lifetimes() -> None:
+    """Same tasks, noise and genes: the same rewards, one at a time or all at once."""
+    setting = GenerationSetting(population=5, lifetimes=3, steps=40, hidden=6)
+    algorithm = evolution(setting, "full")
+    assert algorithm.examiner is not None
+    exam = Exam(0, 2, setting.lifetimes)
+    genes = algorithm.search.ask()
+    marks = algorithm.examiner(Sitting(exam, 0, genes))
+    distribution = distribution_for(generation.BANDIT, algorithm.env_kwargs)
+    tasks = [distribution.task("train", index) for index in exam.tasks]
+    # The stream begins with nothing for the network, which has no start weights of its own to draw.
+    noise = torch.rand((setting.steps, setting.lifetimes, 1), generator=exam.agent_generator())[:, :, 0].T.tolist()
+    env = gymnasium.make(generation.BANDIT, steps=setting.steps).unwrapped
+    lives = list(zip(tasks, exam.environment_seeds(), noise, strict=True))
+    for own, earned in zip(genes, marks.reward, strict=True):
+        individual = Individual(algorithm.genome, own)
+        assert [live(individual, env, *life) for life in lives] == earned.tolist()
+
+
+def test_the_table_of_generations_says_whether_the_target_is_met() -> None:
+    setting = GenerationSetting(population=4, lifetimes=1, steps=5, hidden=3)
+    result = generation.speeds(setting, 1)
+    assert set(result) == {"full", "separable"}
+    assert result["full"]["genes"] == 3 * 5 + 3 + 9 + 9 + 3 + 1 + 2 * 3 + 2
+    result["full"]["times_loop"], result["separable"]["times_loop"] = 21.0, 19.5
+    shown = generation.table(setting, result, 20.0).splitlines()
+    assert shown[-1] == (
+        "Target of 20 times the loop over individuals and a scalar environment: NOT met (separable 19.5)"
+    )
+
+
 @pytest.mark.slow
 def test_the_benchmark_runs(tmp_path: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    small = ["--side", "5", "--steps", "20", "--batch", "2", "--hidden", "8", "--rounds", "1"]
+    small = ["--only", "training", "--side", "5", "--steps", "20", "--batch", "2", "--hidden", "8", "--rounds", "1"]
     assert main([*small, "--json", str(tmp_path / "bench.json")]) == 0
     assert "Environment steps per second" in capsys.readouterr().out
     assert (tmp_path / "bench.json").read_text().startswith("{")
