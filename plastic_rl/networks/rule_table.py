@@ -289,8 +289,8 @@ def _lift(value: Tensor, like: Tensor) -> Tensor:
 def _through(weights: Tensor, activity: Tensor) -> Tensor:
     """`weights (.., O, I)` times `activity (.., I)`, `(.., O)`."""
     if weights.dim() == 4 and weights.stride(0) == 0:
-        # One set of weights for the whole population: one product for each lifetime.
-        return (activity.transpose(0, 1) @ weights[0].mT).transpose(0, 1)
+        # One set of weights for the whole population: one product for each lifetime. What follows is slow on strides.
+        return (activity.transpose(0, 1) @ weights[0].mT).transpose(0, 1).contiguous()
     # A row vector from the left is several times faster in a batched product than a column from the right.
     rows = activity.reshape(-1, 1, activity.shape[-1])
     return torch.bmm(rows, weights.flatten(0, -3).mT).view(*activity.shape[:-1], -1)
