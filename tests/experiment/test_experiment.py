@@ -17,6 +17,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from plastic_rl.checkpoint import read_checkpoint, saved_steps, write_checkpoint
 from plastic_rl.config import parse
+from plastic_rl.config.loading import models_in
 from plastic_rl.envs import load_plugin
 from plastic_rl.errors import CheckpointError, ConfigError, FinishedError, RunError
 from plastic_rl.experiment import (
@@ -76,9 +77,18 @@ def test_every_field_has_help() -> None:
     def undocumented(model: type[BaseModel]) -> list[str]:
         return [f"{model.__name__}.{name}" for name, field in model.model_fields.items() if not field.description]
 
-    models = [ExperimentConfig, *(field.annotation for field in ExperimentConfig.model_fields.values())]
-    found = [model for model in models if isinstance(model, type) and issubclass(model, BaseModel)]
-    assert len(found) == 6
+    found: list[type[BaseModel]] = [ExperimentConfig]
+    for model in found:  # which grows meanwhile
+        found += [inner for field in model.model_fields.values() for inner in models_in(field.annotation)]
+    names = {model.__name__ for model in found}
+    assert names >= {
+        "EnvironmentConfig",
+        "A2CConfig",
+        "CMAESConfig",
+        "GeneGroupConfig",
+        "EngineConfig",
+        "LoggingConfig",
+    }
     assert [name for model in found for name in undocumented(model)] == []
 
 
