@@ -27,7 +27,8 @@ class _Eligibility:
         kept: `1 - eta_E`.
         gradient: By E, `(g, O, I)`.
         transposed: A view of `gradient`, `(g, I, O)`.
-        d_rate: By eta_E, for each lifetime: `(g, O)` or `(g, O, I)`.
+        d_rate: By eta_E, for each lifetime: `(g, O)` or `(g, O, I)`; without what `products` holds.
+        products: Sum over steps of `-gradient * E`, `(g, O, I)`: summed over synapses only once, at the end.
     """
 
     def __init__(self, rate: Tensor, gradient: Tensor | None, matrix: tuple[int, int, int]) -> None:
@@ -37,6 +38,7 @@ class _Eligibility:
         self.gradient = rate.new_zeros(matrix) if gradient is None else gradient.clone()
         self.transposed = self.gradient.mT
         self.d_rate = rate.new_zeros(matrix if rate.shape[-1] > 1 else matrix[:2])
+        self.products = rate.new_zeros(matrix)
 
 
 class GroupBackward:
@@ -158,7 +160,9 @@ class GroupBackward:
         if self.eta is not None and self.d_eta is not None:
             self._add("eta", _sum_to(self.d_eta, self.eta))
         if self.eligibility is not None:
-            self._add("eta_eligibility", _sum_to(self.eligibility.d_rate, self.params["eta_eligibility"]))
+            d_rate, products = self.eligibility.d_rate, self.eligibility.products
+            whole = d_rate + (products if d_rate.dim() == 3 else products.sum(-1))
+            self._add("eta_eligibility", _sum_to(whole, self.params["eta_eligibility"]))
         return self.gradients
 
     def _add(self, name: str, gradient: Tensor) -> None:
@@ -227,13 +231,12 @@ class GroupBackward:
 
     def _traced(self, views: Views, step: int, trace: Tensor, eligibility: Tensor, d: _Eligibility) -> None:
         """`A = G E`, `E' = (1 - eta_E) E + eta_E y xT`: as `_hebb`, and by E in place."""
-        product = self.scratch[0]
-        torch.sum(torch.mul(self.d_trace, eligibility, out=product), -1, out=views.d_gate[step])
+        torch.sum(torch.mul(self.d_trace, eligibility, out=self.scratch[0]), -1, out=views.d_gate[step])
         torch.bmm(views.pre_row[step], d.transposed, out=self._through_row)
         self.d_post.addcmul_(self._through, d.rate_row)
         torch.bmm(views.rated_post_row[step], d.gradient, out=self.d_pre_row)
         d.d_rate.addcmul_(self._through, views.post[step])
-        d.d_rate.sub_(torch.sum(torch.mul(d.gradient, eligibility, out=product), -1))
+        d.products.addcmul_(d.gradient, eligibility, value=-1)
         d.gradient.mul_(d.kept).addcmul_(views.gate_column[step], self.d_trace)
         if self.keep is not None:
             self._decay(trace, self.keep)
