@@ -1,6 +1,7 @@
 """A feed-forward network whose every layer is plastic, the output included (Najarro & Risi 2020).
 
-`h_0 = o` and `h_l = tanh((W0_l + alpha_l * F_l) h_{l-1})`; the last `h` is one preference per action. With `start:
+`h_0 = o` and `h_l = tanh((W0_l + alpha_l * F_l) h_{l-1})`; the last `h` is one preference per action (where only the
+preferred action counts, what its tanh is taken of). With `start:
 random` there are no trained weights at all: `W0 = 0`, `alpha = 1`, and `F_0` is drawn anew in each lifetime, so that
 what the outer loop finds is the rule alone. With `start: trained` `W0` is learned; with the rule `fixed` on top of that
 nothing is plastic: the fixed-weight control.
@@ -254,14 +255,16 @@ class PlasticFeedForward(PlasticNetwork):
         for layer, synapse in self._layers():
             pre = nn.functional.pad(post, (0, 1), value=1.0) if self.config.bias else post
             activities.append(pre)
-            post = torch.tanh(self._total(synapse, own_params[layer], pre, own_state[layer]))
+            total = self._total(synapse, own_params[layer], pre, own_state[layer])
+            post = torch.tanh(total)
         activities.append(post)
         following = dict(current)
         if self.external:
             following |= {f"activity.{layer}": activity for layer, activity in enumerate(activities)}
         elif not self.inert and not self.plasticity_frozen:
             following |= self._updated(own_params, own_state, activities, None)
-        return post, following
+        # The preferred action is the same by either, but saturated outputs would tie where their inputs do not.
+        return total if self.config.readout == "greedy" else post, following
 
     @staticmethod
     def _total(synapse: Synapse, params: Params, pre: Tensor, state: State) -> Tensor:

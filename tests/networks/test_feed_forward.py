@@ -180,6 +180,14 @@ def test_readouts() -> None:
     torch.testing.assert_close(both, torch.stack([features, 2 * features]))
     greedy = build(readout="greedy").readout({}, features)
     assert torch.softmax(greedy, -1).tolist() == [[1.0, 0.0], [0.5, 0.5]]
+    # Outputs that saturate to 1 in float32 still differ.
+    network = build(readout="greedy", hidden_size=[], bias=False)
+    state = {"trace.0": torch.tensor([[[30.0] * FEATURES, [40.0] * FEATURES]]), "key": torch.tensor([1])}
+    with network.freeze_plasticity():
+        step = network.step(
+            dict(network.named_parameters()), torch.ones(1, INPUTS), feedback(1), state, torch.tensor([False])
+        )
+    assert torch.softmax(network.readout({}, step[0]), -1).tolist() == [[0.0, 1.0]]
     probabilities = torch.log_softmax(greedy, -1)
     assert bool((probabilities.exp() * probabilities).isfinite().all())
     assert build(readout="mean").readout({}, features) is features
