@@ -92,7 +92,9 @@ def view_tables(
 def _views(network: RuleTableNetwork, totals: Mapping[str, FloatArray]) -> list[TableView]:
     config = network.config
     rounds = config.rounds + 1
-    histories = tuple("".join(str(code >> number & 1) for number in range(rounds)) for code in range(network.update.codes))
+    histories = tuple(
+        "".join(str(code >> number & 1) for number in range(rounds)) for code in range(network.update.codes)
+    )
     params = dict(network.named_parameters())
     views: list[TableView] = []
     for place, layer in enumerate(network.plastic_layers):
