@@ -1,7 +1,8 @@
 """Re-runs recorded experiments: `python -m plastic_rl.experiment configs --seeds 0,1,2`.
 
 Each config becomes the run `runs/experiments/NAME/seed-S`. Finished runs are skipped and broken ones go on where they
-were, so it can be stopped and started at will.
+were, so it can be stopped and started at will. Comparisons (configs with `ways`) have seeds of their own, and become
+`runs/experiments/NAME`.
 """
 
 from __future__ import annotations
@@ -10,9 +11,11 @@ import argparse
 import sys
 from pathlib import Path
 
+from plastic_rl.config import read_mapping
 from plastic_rl.envs import load_plugin
 from plastic_rl.errors import FinishedError, PlasticRLError
-from plastic_rl.experiment import TrainingInterrupted, resume, start
+from plastic_rl.experiment import TrainingInterrupted, compare, resume, start
+from plastic_rl.experiment.config import is_comparison
 from plastic_rl.experiment.folder import plugins_in
 
 
@@ -30,6 +33,9 @@ def main(arguments: list[str] | None = None) -> int:
         for plugin in options.plugin:
             load_plugin(plugin)
         for file in files:
+            if _is_comparison(file):
+                failures += not _compare(file, options.runs_folder, options.plugin)
+                continue
             for seed in options.seeds.split(","):
                 failures += not _run(file, int(seed), options.runs_folder, options.plugin)
     except (TrainingInterrupted, KeyboardInterrupt) as stop:
@@ -55,6 +61,23 @@ def _run(file: Path, seed: int, runs_folder: Path, plugins: list[str]) -> bool:
             start(file, [f"seed={seed}"], name=name, plugins=given, runs_folder=runs_folder)
     except FinishedError as error:
         _say(str(error))
+    except PlasticRLError as error:
+        _say(f"error in {file}: {error}")
+        return False
+    return True
+
+
+def _is_comparison(file: Path) -> bool:
+    try:
+        return is_comparison(read_mapping(file))
+    except PlasticRLError:
+        return False  # the attempt to run it says what is wrong
+
+
+def _compare(file: Path, runs_folder: Path, plugins: list[str]) -> bool:
+    _say(f"--- {runs_folder / file.stem}: comparison")
+    try:
+        compare(file, plugins=plugins, runs_folder=runs_folder, say=_say)
     except PlasticRLError as error:
         _say(f"error in {file}: {error}")
         return False

@@ -146,7 +146,8 @@ class CMAESConfig(ConfigModel):
     deterministic: bool = False
     """Individuals take their most probable actions instead of sampling."""
     individuals_per_chunk: int = Field(default=64, ge=1)
-    """Individuals that live side by side; smaller chunks spread over more workers. The last bits depend on it."""
+    """Individuals that live side by side. A pool shares out chunks: let there be as many of them as workers, or more.
+    The last bits of results depend on it."""
     engine: EngineConfig = EngineConfig()
     """Where individuals are evaluated."""
 
@@ -260,7 +261,14 @@ def load_experiment(path: str | Path, overrides: Sequence[str] = (), **changes: 
         ConfigError: With every problem at once, its dotted path and the nearest valid name.
     """
     mapping = apply_overrides(read_mapping(path), overrides) | changes
+    if is_comparison(mapping):
+        raise ConfigError(f"{path} compares several experiments; run it with: plastic-rl compare {path}")
     return parse_experiment(mapping, str(path))
+
+
+def is_comparison(mapping: Mapping[str, Any]) -> bool:
+    """Tell the file of a comparison (see `plastic_rl.experiment.comparing`) from that of an experiment."""
+    return "ways" in mapping and "algorithm" not in mapping
 
 
 def parse_experiment(mapping: Mapping[str, Any], source: str = "config") -> ExperimentConfig:

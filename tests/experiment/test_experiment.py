@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from plastic_rl.checkpoint import read_checkpoint, saved_steps, write_checkpoint
-from plastic_rl.config import parse
+from plastic_rl.config import parse, read_mapping
 from plastic_rl.config.loading import models_in
 from plastic_rl.envs import load_plugin
 from plastic_rl.errors import CheckpointError, ConfigError, FinishedError, RunError
@@ -28,12 +28,14 @@ from plastic_rl.experiment import (
     create_runs,
     find_run,
     find_runs,
+    load_comparison,
     load_experiment,
     parse_experiment,
     train,
 )
 from plastic_rl.experiment.__main__ import main as run_recorded
 from plastic_rl.experiment.agents import acting_part
+from plastic_rl.experiment.config import is_comparison
 from plastic_rl.experiment.metrics import TensorBoardWriter
 from plastic_rl.experiment.progress import PlainProgress
 from plastic_rl.experiment.training import check_unfinished, valid_score
@@ -66,11 +68,17 @@ def test_the_resolved_config_resolves_to_itself() -> None:
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.name)
 def test_every_config_of_the_repository_is_valid_and_fits_its_environment(path: Path) -> None:
-    config = load_experiment(path)
-    for plugin in config.plugins:
-        load_plugin(str(ROOT / plugin))
-    assert config.description
-    check_experiment(config)
+    if is_comparison(read_mapping(path)):
+        comparison = load_comparison(path)
+        assert comparison.config.description
+        configs = list(comparison.folders().values())
+    else:
+        configs = [load_experiment(path)]
+        assert configs[0].description
+    for config in configs:
+        for plugin in config.plugins:
+            load_plugin(str(ROOT / plugin))
+        check_experiment(config)
 
 
 def test_every_field_has_help() -> None:

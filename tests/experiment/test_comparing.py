@@ -1,0 +1,132 @@
+"""Comparisons: one file, several ways of training, one table; going on, and files that make no sense."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from plastic_rl.cli.app import main
+from plastic_rl.config import dump
+from plastic_rl.errors import ConfigError, RunError
+from plastic_rl.evaluation import Evaluation
+from plastic_rl.experiment import compare, load_comparison, load_experiment
+from plastic_rl.experiment.comparing import _clock
+
+TABLES: dict[str, Any] = {
+    "seeds": [0, 3],
+    "common": {
+        "environment": {"id": "plastic_rl/SupervisedClassification-v0", "kwargs": {"data": "D", "steps": 24}},
+        "network": {"kind": "rule_table", "hidden_size": 10, "cap": 4, "output_table": "supervised"},
+        "evaluation": {"tasks": 5, "valid_tasks": 4},
+        "logging": {"tensorboard": False},
+        "checkpoint": {"interval": 2},
+    },
+    "ways": {
+        "gradient": {"algorithm": {"name": "supervised_gradient", "total_timesteps": 4 * 24 * 4, "n_envs": 4}},
+        "evolution": {
+            "network": {"hidden_size": 8},
+            "algorithm": {"name": "cma_es", "generations": 3, "population_size": 4, "lifetimes": 2},
+        },
+    },
+}
+
+
+def write(folder: Path, content: dict[str, Any]) -> Path:
+    path = folder / "tables.yaml"
+    path.write_text(dump(content))
+    return path
+
+
+def changed(**changes: Any) -> dict[str, Any]:
+    return {**TABLES, **changes}
+
+
+def test_ways_are_trained_scored_and_laid_side_by_side(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = write(tmp_path, TABLES)
+    assert main(["compare", str(path)]) == 0
+    said = capsys.readouterr().out
+    folder = tmp_path / "runs" / "tables"
+    written = json.loads((folder / "comparison.json").read_text())
+    assert list(written) == ["gradient", "evolution"]
+    assert (written["gradient"]["samples"], written["evolution"]["samples"]) == (384, 576)
+    assert (folder / "comparison.txt").read_text() in said
+    assert (folder / "comparison.png").read_bytes().startswith(b"\x89PNG")
+
+    found = {}
+    for way in ("gradient", "evolution"):
+        splits = [Evaluation.load(folder / way / f"seed-{s}" / "evaluation.json").splits["test"] for s in (0, 3)]
+        found[way] = np.array([split.accuracy_after[0].by_task for split in splits])
+        outcome = written[way]["outcomes"][1]
+        assert outcome["label"] == "accuracy after 24"
+        assert outcome["mean"] == pytest.approx(found[way].mean(), abs=1e-12)
+        assert outcome["low"] <= outcome["mean"] <= outcome["high"]
+    behind = written["evolution"]["behind"][1]
+    assert behind["mean"] == pytest.approx((found["gradient"] - found["evolution"]).mean(), abs=1e-12)
+    assert written["gradient"]["behind"] == []
+
+    # Ways are ordinary runs, with what is their own on top of what they share.
+    hidden = [load_experiment(folder / way / "seed-3" / "config.yaml").network["hidden_size"] for way in found]
+    assert hidden == [10, 8]
+
+    # The same call goes on: here with one evaluation that is missing.
+    (folder / "evolution" / "seed-3" / "evaluation.json").unlink()
+    before = (folder / "gradient" / "seed-0" / "metrics.csv").stat().st_mtime_ns
+    assert main(["compare", str(path)]) == 0
+    assert json.loads((folder / "comparison.json").read_text()) == written
+    assert (folder / "gradient" / "seed-0" / "metrics.csv").stat().st_mtime_ns == before
+    with pytest.raises(RunError, match=r"holds something else than this comparison \(gradient/seed-0 differs\)"):
+        compare(path, ["common.network.hidden_size=9"], say=lambda _: None)
+
+
+def test_seconds_add_up_over_interruptions(tmp_path: Path) -> None:
+    with (tmp_path / "timing.csv").open("w", newline="") as file:
+        rows: list[list[Any]] = [
+            ["step", "time/time_elapsed"],
+            [10, 4],
+            [20, 9],
+            [30, 2],
+            [40, 5],
+        ]  # stopped at 20, then resumed
+        csv.writer(file).writerows(rows)
+    steps, seconds = _clock(tmp_path / "timing.csv")
+    assert steps.tolist() == [10, 20, 30, 40]
+    assert seconds.tolist() == [4, 9, 11, 14]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (changed(ways={"gradient": TABLES["ways"]["gradient"]}), "ways"),
+        (changed(seeds=[1, 1]), "each seed may stand once, got 1, 1"),
+        (changed(seedz=[1]), "seedz.*[Dd]id you mean.*seeds"),
+        (
+            changed(common={**TABLES["common"], "evaluation": {"tasks": 5, "final": False}}),
+            "evaluation.final is false",
+        ),
+        (
+            changed(ways={**TABLES["ways"], "third": {**TABLES["ways"]["gradient"], "evaluation": {"tasks": 6}}}),
+            "gradient and third differ in evaluation",
+        ),
+        (
+            changed(ways={**TABLES["ways"], "third": {"algorithm": {"name": "cma_es"}}}),
+            r"way third.*\n.*algorithm.generations",
+        ),
+        (changed(common={**TABLES["common"], "seed": 1}), "gradient.seed: the seeds of a comparison"),
+    ],
+)
+def test_comparisons_that_make_no_sense_are_refused(content: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_comparison(write(tmp_path, content))
+
+
+def test_a_comparison_is_no_experiment(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="run it with: plastic-rl compare"):
+        load_experiment(write(tmp_path, TABLES))
