@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import gymnasium
 
 if TYPE_CHECKING:
+    from plastic_rl.algorithms import CMAES as CMAES
     from plastic_rl.algorithms import PlasticA2C as PlasticA2C
     from plastic_rl.envs import Lifetime as Lifetime
     from plastic_rl.envs import load_plugin as load_plugin
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _PUBLIC = {
+    "CMAES": "plastic_rl.algorithms",
     "PlasticA2C": "plastic_rl.algorithms",
     "Lifetime": "plastic_rl.envs",
     "load_plugin": "plastic_rl.envs",

@@ -22,6 +22,7 @@ from typing import Any, ClassVar, Self, get_args
 import gymnasium as gym
 import numpy as np
 import torch
+from stable_baselines3.common.callbacks import BaseCallback, ConvertCallback, ProgressBarCallback
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import MaybeCallback
 from stable_baselines3.common.vec_env import VecEnv
@@ -215,6 +216,13 @@ class CMAES(PlasticAlgorithm):
         if self.examiner is not None:
             self.examiner.close()
 
+    def _init_callback(self, callback: MaybeCallback, progress_bar: bool = False) -> BaseCallback:
+        if progress_bar:
+            given = [] if callback is None else callback if isinstance(callback, list) else [callback]
+            own = [hook if isinstance(hook, BaseCallback) else ConvertCallback(hook) for hook in given]
+            callback = [*own, _ProgressBar()]
+        return super()._init_callback(callback)
+
     # --- the generation --------------------------------------------------------------------------------------------
 
     def learn(
@@ -250,9 +258,13 @@ class CMAES(PlasticAlgorithm):
             raise ConfigError("learn needs total_timesteps or generations")
         limit = sys.maxsize if total_timesteps is None else total_timesteps
         steps_before = 0 if reset_num_timesteps else self.num_timesteps
-        _, hooks = self._setup_learn(
+        total_timesteps, hooks = self._setup_learn(
             min(limit, sys.maxsize - steps_before), callback, reset_num_timesteps, tb_log_name, progress_bar
         )
+        if generations is not None:
+            # For callbacks: the steps that there will be, as far as they are known.
+            generation_steps = self.search.population_size * self.lifetimes * (self.description.lifetime_steps or 0)
+            total_timesteps = min(total_timesteps, self.num_timesteps + generations * generation_steps)
         if reset_num_timesteps:
             self.iterations = 0
         last = sys.maxsize if generations is None else self.iterations + generations
@@ -329,6 +341,15 @@ class CMAES(PlasticAlgorithm):
     def from_checkpoint(cls, checkpoint: Checkpoint, env: Any, device: torch.device | str, **kwargs: Any) -> Self:
         """Make the algorithm that `checkpoint` describes; see `plastic_rl.algorithms.cma_es_saving.rebuild`."""
         return rebuild(cls, checkpoint, env, device, **kwargs)
+
+
+class _ProgressBar(ProgressBarCallback):
+    """That of stable-baselines3, which takes each call for one step of every environment, told of whole generations."""
+
+    def _on_step(self) -> bool:
+        before = self.model._num_timesteps_at_start
+        self.pbar.update(self.num_timesteps - before - self.pbar.n)
+        return True
 
 
 def _identity(env: Any, env_kwargs: Mapping[str, Any] | None) -> tuple[str | None, dict[str, Any]]:

@@ -20,6 +20,7 @@ import numpy as np
 from cma.sigma_adaptation import CMAAdaptSigmaCSA
 
 from plastic_rl.algorithms.genome import FloatArray, Genome
+from plastic_rl.errors import NonFiniteError
 
 Covariance = Literal["auto", "full", "separable"]
 Restarts = Literal["none", "ipop", "bipop"]
@@ -28,6 +29,10 @@ FULL_UP_TO = 1000
 """Genes up to which `auto` keeps the full covariance, whose update soon costs more than a generation of lifetimes."""
 MAX_DOUBLINGS = 9
 """Restarts that double the population; later ones have the last size."""
+LARGEST = 1e30
+"""Genes and deviations below this fit into float32, with room for a few products."""
+SMALLEST = 1e-12
+"""The shortest axis is kept above this times the initial step size."""
 _BUDGETS = {"maxiter", "maxfevals", "timeout", "ftarget", "callback"}
 _FULL_ARRAYS = ("C", "B", "D")
 _PATHS = ("mean", "pc", "pc2")
@@ -110,11 +115,13 @@ class Search:
 
         Raises:
             ValueError: If it is not finite (the `cma` package would take NaN for the median).
+            NonFiniteError: If the distribution has left what parameters can hold.
         """
         if not np.isfinite(fitness).all():
             raise ValueError(f"fitness must be finite, got {fitness}")
         self.strategy.tell(self._asked, (-fitness).tolist())
         self._asked = []
+        self._check_extent()
         self._settle()
         if self.restarts != "none" and set(self.strategy.stop()) - _BUDGETS:
             self._restart()
@@ -129,6 +136,15 @@ class Search:
             "axis_ratio": float(axes.max() / axes.min()),
             "gene_std": float(deviations.mean()),
         }
+
+    def _check_extent(self) -> None:
+        extent = max(float(np.abs(self.strategy.mean).max()), float(self._deviations().max()))
+        if not extent < LARGEST:
+            raise NonFiniteError(
+                f"the search has diverged: a gene or its deviation has reached {extent:.3g} in generation "
+                f"{self.generation} of run {self.run}, with step size {self.strategy.sigma:.3g}. Where fitness keeps "
+                "rising with a parameter, give it bounds (groups: {NAME: {low: ..., high: ...}})"
+            )
 
     def _deviations(self) -> FloatArray:
         strategy = self.strategy
@@ -157,6 +173,8 @@ class Search:
             "conditioncov_alleviate": [1e8, 0],
             # Ties are common where rewards are counted.
             "tolflatfitness": 10,
+            # A search that goes on after it has converged must not shrink to nothing.
+            "mindx": SMALLEST * sigma,
             "verbose": -10,
             "verb_log": 0,
             "verb_disp": 0,

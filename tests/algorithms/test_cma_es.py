@@ -380,6 +380,13 @@ def test_callbacks_count_generations_and_see_the_mean(tmp_path: Path) -> None:
     assert np.array_equal(third.search.mean, agent.search.mean)
 
 
+def test_the_progress_bar_counts_steps(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("tqdm")
+    make().learn(generations=3, progress_bar=True)
+    shown = "".join(capsys.readouterr())
+    assert "432/432" in shown
+
+
 def test_a_callback_can_stop_it() -> None:
     agent = make()
     stop = StopTrainingOnRewardThreshold(reward_threshold=-1.0)

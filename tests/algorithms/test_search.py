@@ -10,6 +10,7 @@ import pytest
 from plastic_rl.algorithms.genome import FloatArray, Genome
 from plastic_rl.algorithms.search import FULL_UP_TO, Restarts, Search, into_bounds
 from plastic_rl.checkpoint import decode, encode
+from plastic_rl.errors import NonFiniteError
 
 
 def genome(size: int, *, low: float = -np.inf, high: float = np.inf, scales: bool = False) -> Genome:
@@ -83,6 +84,27 @@ def test_without_restarts_it_goes_on_for_ever() -> None:
         search.tell(np.zeros(len(search.ask())))
     assert (search.run, search.generation) == (0, 300)
     assert np.isfinite(search.mean).all()
+
+
+def test_a_search_without_end_is_stopped_with_advice() -> None:
+    search = Search(genome(2), sigma=0.5, population_size=8, seed=0)
+
+    def drift() -> None:
+        for _ in range(2000):
+            search.tell(search.ask()[:, 0])
+
+    with pytest.raises(NonFiniteError, match=r"has diverged: .* in generation \d+ of run 0, .* give it bounds"):
+        drift()
+    assert search.generation > 100
+
+
+def test_a_converged_search_goes_on_without_shrinking_to_nothing() -> None:
+    for covariance in ("full", "separable"):
+        search = Search(genome(4), sigma=0.5, population_size=8, covariance=covariance, seed=0)
+        for _ in range(1500):
+            search.tell(-np.square(search.ask()).sum(1))
+        assert abs(search.mean).max() < 1e-9
+        assert search.statistics()["sigma"] >= 1e-13
 
 
 def test_it_finds_an_optimum_at_a_bound() -> None:
