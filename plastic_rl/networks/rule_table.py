@@ -152,23 +152,29 @@ class RuleTableNetwork(PlasticNetwork):
             ready["beta"] = config.inverse_temperature * params["log_inverse_temperature"].exp()
         if config.exploration > 0:
             start = math.log(config.exploration / (1 - config.exploration))
-            ready["epsilon"] = torch.sigmoid(params["exploration"] + start)
+            epsilon = torch.sigmoid(params["exploration"] + start)
+            ready |= {"uniform": epsilon / self.output_size, "guided": 1 - epsilon}
+        if population:
+            # One number for each individual, to go with (P, B, K).
+            ready |= {name: ready[name].unsqueeze(-1) for name in ("beta", "uniform", "guided") if name in ready}
         return ready
 
     def readout(self, params: Params, features: Tensor) -> Tensor:
         """Log of the probabilities of actions: softmax or argmax of the outputs, mixed with uniform exploration."""
         config, ready = self.config, self.prepared(params)
+        guided = ready["guided"] if config.exploration > 0 else None
         if config.selection == "softmax":
-            logits = features * _lift(ready["beta"], features)
-            if config.exploration == 0:
+            logits = features * ready["beta"]
+            if guided is None:
                 return logits
-            probabilities = torch.softmax(logits, -1)
+            probabilities = guided * torch.softmax(logits, -1)
         else:
-            best = (features == features.amax(-1, keepdim=True)).to(features.dtype)
-            probabilities = best / best.sum(-1, keepdim=True)
-        if config.exploration > 0:
-            epsilon = _lift(ready["epsilon"], features)
-            probabilities = probabilities * (1 - epsilon) + epsilon / self.output_size
+            best = features == features.amax(-1, keepdim=True)
+            probabilities = best * (
+                (1 if guided is None else guided) / best.sum(-1, keepdim=True, dtype=features.dtype)
+            )
+        if guided is not None:
+            probabilities = probabilities + ready["uniform"]
         return probabilities.log()
 
     def _check_label(self, feedback: Feedback) -> None:
@@ -271,7 +277,7 @@ class RuleTableNetwork(PlasticNetwork):
         recorded: Recording | None = None,
     ) -> tuple[Tensor, State]:
         """`T` steps at once; differentiable in table entries, steps and the readout's parameters."""
-        return self.unroll_reference(params, xs, feedbacks, state, episode_starts)
+        return self.unroll_reference(self.prepared(params), xs, feedbacks, state, episode_starts)
 
     def extra_repr(self) -> str:
         """Sizes and the kind of table."""
@@ -279,11 +285,6 @@ class RuleTableNetwork(PlasticNetwork):
             f"inputs={self.feature_size}, hidden={self.config.hidden_size}, outputs={self.output_size}, "
             f"rounds={self.config.rounds}, output_table={self.config.output_table}"
         )
-
-
-def _lift(value: Tensor, like: Tensor) -> Tensor:
-    """One number per individual, `(1,)` or `(P, 1)`, broadcastable against `like (P?, ..)`."""
-    return value.reshape(value.shape[:-1] + (1,) * (like.dim() - value.dim() + 1))
 
 
 def _through(weights: Tensor, activity: Tensor) -> Tensor:

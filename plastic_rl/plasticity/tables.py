@@ -82,7 +82,7 @@ def _threshold(values: Tensor, k: int) -> tuple[Tensor, bool]:
         ordered = np.sort(values.numpy(), axis=-1)
         threshold = ordered[..., place : place + 1]
         tied = threshold == ordered[..., place - 1 : place]
-        return torch.from_numpy(threshold), bool(tied.any() and threshold[tied].any())
+        return torch.from_numpy(threshold), bool(np.count_nonzero(tied * threshold))
     largest = values.topk(k + 1, dim=-1).values
     lowest, next_one = largest[..., k - 1 : k], largest[..., k:]
     return lowest, bool(((lowest == next_one) & (lowest != 0)).any())
