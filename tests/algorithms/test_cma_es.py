@@ -104,6 +104,7 @@ def test_it_learns_within_seconds_what_chance_does_not_know() -> None:
         {"kind": "rnn", "hidden_size": 5},
         {"kind": "gru", "hidden_size": 5},
         {"kind": "lstm", "hidden_size": 5},
+        {"kind": "plastic_feed_forward", "hidden_size": [5], "start": "random"},
     ],
     ids=lambda network: network.get("rule", network["kind"]),
 )
@@ -117,6 +118,15 @@ def test_every_network_and_kind_of_action(network: dict[str, Any], actions: str)
     assert 2 * 6 * 2 * 2 <= agent.num_timesteps <= 2 * 6 * 2 * 8
     action, _ = agent.predict(np.zeros(agent.observation_space.shape, np.float32))
     assert agent.action_space.contains(np.asarray(action))
+
+
+def test_rule_tables_evolve_from_zero_with_random_wiring() -> None:
+    table = {"kind": "rule_table", "hidden_size": 12, "cap": 3, "rounds": 1}
+    agent = make("cma_es_tests/Odd-v0", policy_kwargs={"network": table}, evolve=["network.*table", "network.log_step"])
+    assert not agent.search.mean.any()
+    agent.learn(generations=2)
+    assert agent.search.mean.any()
+    assert set(agent.genome.names) < set(agent.policy.acting_parameters())
 
 
 def test_a_foreign_environment_by_its_id_or_as_gymnasium_made_it() -> None:
@@ -185,9 +195,18 @@ def test_bad_arguments_are_refused(arguments: dict[str, Any], message: str) -> N
 # --- the exam ------------------------------------------------------------------------------------------------------
 
 
-def test_individuals_with_equal_genes_live_equal_lives() -> None:
-    """Tasks, noise of the environment, noise of the actions: all are common to the population."""
-    agent = make("cma_es_tests/Odd-v0", lifetimes=3)
+@pytest.mark.parametrize(
+    "network",
+    [
+        SMALL["network"],
+        {"kind": "plastic_feed_forward", "hidden_size": [5], "start": "random"},
+        {"kind": "rule_table", "hidden_size": 12, "cap": 3},
+    ],
+    ids=lambda network: network.get("kind", "plastic_rnn"),
+)
+def test_individuals_with_equal_genes_live_equal_lives(network: dict[str, Any]) -> None:
+    """Tasks, noise of the environment, noise of the actions, random start weights: all are common to the population."""
+    agent = make("cma_es_tests/Odd-v0", lifetimes=3, policy_kwargs={"network": network})
     assert agent.examiner is not None
     genes = np.repeat(agent.search.mean[None], 4, axis=0)
     exam = Exam(seed=1, generation=7, lifetimes=3)
