@@ -103,7 +103,10 @@ def load_comparison(path: str | Path, overrides: Sequence[str] = (), *, plugins:
         ConfigError: With every problem of the file, or of one way's experiment, at once; or where the ways live in
             different environments or are scored on different tasks.
     """
-    config = validate(ComparisonConfig, apply_overrides(read_mapping(path), overrides), str(path))
+    given = apply_overrides(read_mapping(path), overrides)
+    if "algorithm" in given and "ways" not in given:
+        raise ConfigError(f"{path} is a single experiment; run it with: plastic-rl train {path}")
+    config = validate(ComparisonConfig, given, str(path))
     experiments: dict[str, dict[int, ExperimentConfig]] = {}
     for way, own in config.ways.items():
         mapping = _merged(config.common, own)

@@ -130,3 +130,7 @@ def test_comparisons_that_make_no_sense_are_refused(content: dict[str, Any], mes
 def test_a_comparison_is_no_experiment(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="run it with: plastic-rl compare"):
         load_experiment(write(tmp_path, TABLES))
+    experiment = tmp_path / "one.yaml"
+    experiment.write_text(dump({**TABLES["common"], **TABLES["ways"]["gradient"]}))
+    with pytest.raises(ConfigError, match="single experiment; run it with: plastic-rl train"):
+        load_comparison(experiment)
