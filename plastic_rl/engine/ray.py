@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
+import socket
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,6 +16,8 @@ from plastic_rl.errors import ConfigError
 _WORKER = Worker()
 """In a worker process of Ray: keeps the last work, as long as the process lives."""
 RETRIES = 3
+PATIENCE = 10.0
+"""Seconds to wait for a cluster to answer."""
 
 
 class RayEngine(Engine):
@@ -54,7 +57,9 @@ class RayEngine(Engine):
                 # Ray tells of its usage only where that was asked for.
                 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
                 local: dict[str, Any] = {}
-                if self.address is None:
+                if self.address is not None:
+                    _knock(self.address)
+                else:
                     local = {"num_cpus": self.workers, "include_dashboard": False}
                 try:
                     ray.init(address=self.address, log_to_driver=False, logging_level="ERROR", **local)
@@ -98,6 +103,24 @@ class RayEngine(Engine):
         if self._mine:
             importlib.import_module("ray").shutdown()
         self._task, self._mine, self._reference = None, False, (b"", None)
+
+
+def _knock(address: str) -> None:
+    """Refuse an address at which nobody listens; Ray itself would try for minutes.
+
+    Raises:
+        ConfigError: If nobody does.
+    """
+    host, separator, port = address.removeprefix("ray://").rpartition(":")
+    if not separator or not port.isdecimal():
+        return  # `auto` and the like, which Ray looks up
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=PATIENCE).close()
+    except (OSError, OverflowError) as error:
+        raise ConfigError(
+            f"cannot reach Ray at {address}: {error}. Give the address of a running cluster (HOST:6379 or "
+            "ray://HOST:10001), or none, to start Ray on this machine"
+        ) from error
 
 
 def _run(parcel: Parcel, item: Any) -> tuple[Exception | None, Any]:

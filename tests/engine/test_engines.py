@@ -193,3 +193,34 @@ def test_workers_end_with_the_process_that_started_them(tmp_path: Path) -> None:
         time.sleep(0.05)
     assert workers
     assert not [worker for worker in workers if Path(f"/proc/{worker}").exists()]
+
+
+ELSEWHERE = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from tests.engine.test_engines import square
+from plastic_rl.engine import RayEngine
+
+with RayEngine(workers=2, address=sys.argv[2]) as engine:
+    print(engine.map(square, range(6)))
+"""
+
+
+@pytest.mark.skipif(not HAS_RAY, reason="ray is not installed")
+def test_an_address_leads_to_a_cluster_that_goes_on_without_its_guests() -> None:
+    import ray
+
+    with make_engine("ray", workers=2) as host:
+        assert host.map(square, [3]) == [9]
+        address = ray.get_runtime_context().gcs_address
+        root = str(Path(__file__).parents[2])
+        guest = subprocess.run(
+            [sys.executable, "-c", ELSEWHERE, root, address], capture_output=True, text=True, check=False, cwd=root
+        )
+        assert guest.stdout.strip() == "[0, 1, 4, 9, 16, 25]", guest.stderr
+        assert host.map(square, [4]) == [16]
+    with (
+        pytest.raises(ConfigError, match=r"cannot reach Ray at 127\.0\.0\.1:1"),
+        make_engine("ray", address="127.0.0.1:1") as nowhere,
+    ):
+        nowhere.map(square, [1])
