@@ -177,7 +177,7 @@ class PlasticPolicy(BasePolicy):
     def value(self, params: Params, observation: Tensor, state: State, episode_start: Tensor) -> Tensor:
         """Value `(.., B)` of an observation, given the plastic state before it (the state is not advanced)."""
         features, _ = self.features(params, observation, state, episode_start)
-        return _apply(params, "value_head", features).squeeze(-1)
+        return self._value(params, features, self.head(params, features))
 
     def evaluate(
         self,
@@ -200,9 +200,17 @@ class PlasticPolicy(BasePolicy):
                 `unroll` its forward pass.
         """
         features = self._unrolled(params, observations, state, episode_starts, recorded)
-        values = _apply(params, "value_head", features).squeeze(-1)
         head = self.head(params, features)
+        values = self._value(params, features, head)
         return Evaluation(values, *self.distribution.evaluate(head, params.get("log_std"), actions))
+
+    def _value(self, params: Params, features: Tensor, head: Tensor) -> Tensor:
+        """Value `(.., B)` by features `(.., B, O)` and the action distribution's parameters `(.., B, H)`."""
+        if self.network.has_readout:
+            # The features are the preferences among actions: of any size, and not for the value loss to bend. How sure
+            # they are of an action is bounded, and says how much reward to expect.
+            features = (torch.tanh(head) if self.distribution.has_scale else torch.softmax(head, -1).square()).detach()
+        return _apply(params, "value_head", features).squeeze(-1)
 
     def outputs(
         self, params: Params, observations: Tensor, state: State, episode_starts: Tensor
