@@ -27,7 +27,7 @@ def test_the_value_is_read_from_how_sure_the_preferences_are_and_does_not_bend_t
     expected = (probabilities.square() @ policy.value_head.weight.mT).squeeze(-1) + policy.value_head.bias
     torch.testing.assert_close(result.values, expected)
 
-    trained = {name: parameter for name, parameter in policy.named_parameters() if parameter.requires_grad}
+    trained = dict(policy.named_parameters())
     gradients = torch.autograd.grad(result.values.sum(), list(trained.values()), allow_unused=True)
     moved = [name for name, gradient in zip(trained, gradients, strict=True) if gradient is not None]
     assert sorted(moved) == ["value_head.bias", "value_head.weight"]
