@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
 from plastic_rl.algorithms import PlasticA2C
@@ -28,6 +30,7 @@ def test_the_value_is_read_from_how_sure_the_preferences_are_and_does_not_bend_t
     torch.testing.assert_close(result.values, expected)
 
     trained = dict(policy.named_parameters())
+    gradients: Sequence[torch.Tensor | None]
     gradients = torch.autograd.grad(result.values.sum(), list(trained.values()), allow_unused=True)
     moved = [name for name, gradient in zip(trained, gradients, strict=True) if gradient is not None]
     assert sorted(moved) == ["value_head.bias", "value_head.weight"]
