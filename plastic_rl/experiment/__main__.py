@@ -1,8 +1,8 @@
 """Re-runs recorded experiments: `python -m plastic_rl.experiment configs --seeds 0,1,2`.
 
 Each config becomes the run `runs/experiments/NAME/seed-S`. Finished runs are skipped and broken ones go on where they
-were, so it can be stopped and started at will. Comparisons (configs with `ways`) have seeds of their own, and become
-`runs/experiments/NAME`.
+were, so it can be stopped and started at will. Scores over several seeds are pooled in `NAME/seeds.txt`. Comparisons
+(configs with `ways`) have seeds of their own, and become `runs/experiments/NAME`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from plastic_rl.envs import load_plugin
 from plastic_rl.errors import FinishedError, PlasticRLError
 from plastic_rl.experiment import TrainingInterrupted, compare, resume, start
 from plastic_rl.experiment.config import is_comparison
-from plastic_rl.experiment.folder import plugins_in
+from plastic_rl.experiment.folder import RunFolder, plugins_in
+from plastic_rl.experiment.scoring import write_seeds_table
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -36,8 +37,13 @@ def main(arguments: list[str] | None = None) -> int:
             if _is_comparison(file):
                 failures += not _compare(file, options.runs_folder, options.plugin)
                 continue
-            for seed in options.seeds.split(","):
-                failures += not _run(file, int(seed), options.runs_folder, options.plugin)
+            seeds = [int(seed) for seed in options.seeds.split(",")]
+            for seed in seeds:
+                failures += not _run(file, seed, options.runs_folder, options.plugin)
+            folders = [RunFolder(options.runs_folder / file.stem / f"seed-{seed}") for seed in seeds]
+            scored = [run for run in folders if run.evaluation.exists()]
+            if len(scored) > 1:
+                _say(write_seeds_table(scored))
     except (TrainingInterrupted, KeyboardInterrupt) as stop:
         _say(str(stop))
         return 130

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from plastic_rl.algorithms.base import PlasticAlgorithm
+from plastic_rl.checkpoint import write_atomically
 from plastic_rl.errors import RunError
 from plastic_rl.evaluation import Evaluation, crossed_interval, evaluate, plot_adaptation, plot_learning_curves
 from plastic_rl.evaluation.report import SplitEvaluation
@@ -154,6 +155,13 @@ def seeds_table(runs: Sequence[RunFolder]) -> str:
             )
         lines += pooled_accuracy_lines(list(scores.values()))
     return "\n".join(lines)
+
+
+def write_seeds_table(runs: Sequence[RunFolder]) -> str:
+    """Write `seeds_table` to `seeds.txt` beside the sibling runs, and return it."""
+    table = seeds_table(runs)
+    write_atomically(runs[0].path.parent / "seeds.txt", f"{table}\n".encode())
+    return table
 
 
 def pooled_accuracy_lines(scores: Sequence[SplitEvaluation], resamples: int = 2000) -> list[str]:

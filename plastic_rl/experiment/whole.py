@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from plastic_rl.algorithms.vec_env import VectorEnvAdapter
-from plastic_rl.checkpoint import write_atomically
 from plastic_rl.envs.task_vector_env import TaskVectorEnv, check_size
 from plastic_rl.errors import FinishedError, RunError, UnknownNameError
 from plastic_rl.experiment.agents import checkpoint_line, find_agent, needs_plugins
 from plastic_rl.experiment.config import ExperimentConfig, load_experiment
 from plastic_rl.experiment.folder import RunFolder, create_runs, find_runs
 from plastic_rl.experiment.outer_loops import outer_loop
-from plastic_rl.experiment.scoring import draw_own_curves, score_run, seeds_table
+from plastic_rl.experiment.scoring import draw_own_curves, score_run, write_seeds_table
 from plastic_rl.experiment.training import TrainingInterrupted, check_unfinished, make_algorithm, train
 from plastic_rl.tasks import distribution_for
 
@@ -182,9 +181,7 @@ def finish(
         files = [file.name for file in (run.metrics, run.curves, run.evaluation, run.adaptation) if file.exists()]
         say(f"in {run.path}: {', '.join(files)}, checkpoints/")
     if len(runs) > 1:
-        table = seeds_table(runs)
-        say(table)
-        write_atomically(runs[0].path.parent / "seeds.txt", f"{table}\n".encode())
+        say(write_seeds_table(runs))
         picture = draw_own_curves(runs, runs[0].path.parent / "curves.png")
         if picture is not None:
             say(f"learning curve of all seeds: {picture}")

@@ -277,7 +277,8 @@ def test_environments_that_do_not_fit_the_agent(copied: Path, call: Any) -> None
     [
         ("steps", "--env-kwargs takes KEY=VALUE, e.g. side=11; got 'steps'"),
         ("=3", "--env-kwargs takes KEY=VALUE"),
-        ("a.b=3", "--env-kwargs takes KEY=VALUE"),
+        ("a..b=3", "--env-kwargs takes KEY=VALUE"),
+        ("stepz.deep=3", "'stepz' (did you mean 'steps'?)"),
         ("steps=[3", "not valid YAML"),
         ("stepz=3", "'stepz' (did you mean 'steps'?)"),
         ("steps=many", "'steps': 'many'"),

@@ -150,7 +150,8 @@ def test_seeds_make_sibling_runs_and_one_curve(workplace: Path, call: Any) -> No
     assert "split test: score (normalised) by seed" in out
     assert "95% interval over seeds" in out
     group = workplace / "runs" / "small"
-    assert {entry.name for entry in group.iterdir()} == {"seed-3", "seed-4", "curves.png"}
+    assert (group / "seeds.txt").read_text() in out
+    assert {entry.name for entry in group.iterdir()} == {"seed-3", "seed-4", "curves.png", "seeds.txt"}
     first, second = (read_mapping(group / name / "config.yaml")["seed"] for name in ("seed-3", "seed-4"))
     assert (first, second) == (3, 4)
     assert (group / "seed-3" / "metrics.csv").read_bytes() != (group / "seed-4" / "metrics.csv").read_bytes()
