@@ -204,6 +204,8 @@ def _serve(connection: Connection[Any, Any]) -> None:
             connection.send((order.index, error, result))
         except OSError:
             return
+        except Exception as raised:  # noqa: BLE001 - a result that cannot be pickled is told, not died of
+            connection.send((order.index, portable(raised), None))
 
 
 ENGINES.register("process", ProcessEngine)

@@ -75,6 +75,6 @@ def portable(error: Exception) -> Exception:
     """
     try:
         pickle.loads(pickle.dumps(error))  # noqa: S301 - own bytes
-    except (AttributeError, TypeError, pickle.PicklingError):
+    except Exception:  # noqa: BLE001 - a constructor of someone else's is called, which may raise anything
         return RuntimeError(f"{type(error).__name__}: {error}")
     return error

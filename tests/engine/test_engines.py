@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -49,8 +50,17 @@ class UnportableError(Exception):
         super().__init__(f"{one} and {two}")
 
 
+class StubbornError(Exception):
+    def __init__(self, number: str) -> None:
+        super().__init__(f"number {int(number)}")
+
+
 def unportable(item: int) -> int:
-    raise UnportableError(item, item)
+    raise StubbornError(str(item)) if item < 0 else UnportableError(item, item)
+
+
+def unsendable(item: int) -> object:
+    return lambda: item
 
 
 @dataclass
@@ -111,6 +121,13 @@ def test_the_first_failure_by_index_is_raised_and_the_engine_goes_on(engine: Eng
 def test_errors_that_cannot_be_sent_are_told(pool: ProcessEngine) -> None:
     with pytest.raises(RuntimeError, match="UnportableError: 4 and 4"):
         pool.map(unportable, [4])
+    with pytest.raises(RuntimeError, match="StubbornError: number -4"):
+        pool.map(unportable, [-4])
+
+
+def test_results_that_cannot_be_sent_are_told(pool: ProcessEngine) -> None:
+    with pytest.raises((AttributeError, pickle.PicklingError), match="unsendable"):
+        pool.map(unsendable, [4])
 
 
 def test_an_unknown_engine_is_refused_with_the_nearest_name() -> None:
