@@ -13,6 +13,8 @@ from gymnasium import spaces
 from sklearn.datasets import make_classification
 
 from plastic_rl.envs import make_vector
+from plastic_rl.envs.classification import ClassificationVectorEnv
+from plastic_rl.envs.task_vector_env import Outcome
 from plastic_rl.errors import SpaceError
 from plastic_rl.evaluation.lifetimes import run_lifetimes
 from plastic_rl.feedback import FeedbackLayout
@@ -69,17 +71,49 @@ def test_it_learns_a_data_set_from_reward_alone() -> None:
     assert right[200:].mean() > 0.93
 
 
+class Poisoned(ClassificationVectorEnv):
+    """Pays what it is told to, whatever is answered, and holds other labels at every step."""
+
+    paid: npt.NDArray[np.float64]
+
+    def transition(self, actions: npt.NDArray[Any]) -> Outcome:
+        self._labels[:] = np.random.default_rng(int(self.time[0])).integers(CLASSES, size=self._labels.shape)
+        outcome = super().transition(actions)
+        reward = self.paid[self.time[0]]
+        return outcome._replace(reward=reward.copy(), expected_reward=reward.copy())
+
+
+def lived_in(env: ClassificationVectorEnv, steps: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+    """Actions and rewards `(steps, B)` of an agent that learns by hand-written label-free tables."""
+    policy = PlasticPolicy(
+        env.single_observation_space,
+        env.single_action_space,
+        feedback=FeedbackLayout.from_dict(env.metadata["feedback"]),
+        network={"kind": "rule_table", "tables": "label_free_hebb", "inputs": "all"},
+        generator=torch.Generator().manual_seed(1),
+    )
+    policy.begin([], 0)
+    observation, _ = env.reset(seed=5)
+    actions, rewards, state = [], [], None
+    for step in range(steps):
+        action, state = policy.predict(observation, state, np.full(env.num_envs, step == 0))
+        observation, reward, *_ = env.step(action)
+        actions.append(action)
+        rewards.append(reward)
+    return np.stack(actions), np.stack(rewards)
+
+
 def test_identical_rewards_give_identical_behaviour_whatever_the_labels() -> None:
-    features, labels = data()
-    rewards = np.zeros((SAMPLES, DATA_SETS))
-
-    def told(step: int, action: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        rewards[step] = action == labels[:, step]
-        return rewards[step]
-
-    actions = live(hebb(), features, told)
-    labels[:] = -1
-    np.testing.assert_array_equal(live(hebb(), features, lambda step, action: rewards[step]), actions)
+    kwargs: dict[str, Any] = {"data": "D", "steps": 120, "split": "test"}
+    actions, rewards = lived_in(ClassificationVectorEnv(DATA_SETS, **kwargs), 119)
+    poisoned = Poisoned(DATA_SETS, **kwargs)
+    poisoned.paid = rewards
+    again, paid = lived_in(poisoned, 119)
+    np.testing.assert_array_equal(paid, rewards)
+    np.testing.assert_array_equal(again, actions)
+    # It is the rewards that it acts upon.
+    poisoned.paid = 1.0 - rewards
+    assert (lived_in(poisoned, 119)[0] != actions).mean() > 0.1
 
 
 def test_rewards_that_are_shuffled_teach_nothing() -> None:
