@@ -318,8 +318,10 @@ class PrototypeLearner(OnlineLearner):
 class MixtureBayes(PrototypeLearner):
     """Bayes-optimal on a Gaussian mixture with labels: class means N(0, I), samples N(mean, sigma^2 I).
 
-    After n samples of a class with the mean m its next one is N(m n / (n + sigma^2), (1 + sigma^2 + sigma^2 / ..) I):
-    the class with the largest predictive density is the answer, and no other answer is right more often.
+    After n samples of a class with the mean m its next one is N(m n / (n + sigma^2), s I) with the variance
+    s = sigma^2 + sigma^2 / (n + sigma^2). The class with the largest predictive density is the answer; where classes
+    come independently, as among held-out samples, no other answer is right more often. It does not use that a stream
+    shows each class once in every block.
 
     Args:
         features: See `OnlineLearner`.
