@@ -15,9 +15,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
-import cma
 import numpy as np
-from cma.sigma_adaptation import CMAAdaptSigmaCSA
 
 from plastic_rl.algorithms.genome import FloatArray, Genome
 from plastic_rl.errors import NonFiniteError
@@ -158,6 +156,10 @@ class Search:
         return self.generator.standard_normal(shape)
 
     def _begin(self, start: FloatArray, population_size: int, sigma: float) -> None:
+        # Here, since it brings matplotlib along, which whoever trains by gradient can do without.
+        import cma
+        from cma.sigma_adaptation import CMAAdaptSigmaCSA
+
         scale = self.genome.scale
         options = {
             # A seed of NaN leaves NumPy's global generator alone.
@@ -306,7 +308,9 @@ class Search:
             setattr(fit, name, document["fit"][name])
         fit.flatfit_iterations, fit.median_got_worse = int(document["flat"]), int(document["worse"])
         # Made by the very first `ask`; it only measures time.
-        strategy.timer = cma.utilities.utils.ElapsedWCTime()
+        from cma.utilities.utils import ElapsedWCTime
+
+        strategy.timer = ElapsedWCTime()
         strategy._updateBDfromSM(sampler)
 
 

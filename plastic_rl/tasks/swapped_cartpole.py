@@ -82,7 +82,7 @@ class SwappedCartPoleTasks(TaskDistribution):
         """See `TaskDistribution`; the order within each pair of tasks is random."""
         task = super().task(split, index)
         spawn_key = (zlib.crc32(split.encode()), index // 2, 1)
-        order = np.random.SeedSequence(self.entropy, spawn_key=spawn_key).generate_state(1)[0] % 2
+        order = int(np.random.SeedSequence(self.entropy, spawn_key=spawn_key).generate_state(1)[0] % 2)
         swapped = bool((index + order) % 2) if self.swap == "both" else self.swap == "always"
         return Task(task.family, task.split, task.index, task.seed, {**task.params, "swapped": swapped})
 
