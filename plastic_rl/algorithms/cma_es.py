@@ -136,7 +136,7 @@ class CMAES(PlasticAlgorithm):
         self.statistic, self.covariance, self.restarts = statistic, covariance, restarts
         self.evolve = None if evolve is None else list(evolve)
         self.groups = {
-            pattern: group if isinstance(group, GeneGroup) else GeneGroup(**group)
+            pattern: group if isinstance(group, GeneGroup) else GeneGroup.of(pattern, group)
             for pattern, group in (groups or {}).items()
         }
         self.deterministic, self.individuals_per_chunk = deterministic, individuals_per_chunk

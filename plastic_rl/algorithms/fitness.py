@@ -184,45 +184,48 @@ class Examiner:
 
     def __init__(self, setting: Setting, genome: Genome, fixed: Mapping[str, npt.NDArray[Any]]) -> None:
         self.setting, self.genome, self.fixed = setting, genome, dict(fixed)
-        self._env: RowVectorEnv | None = None
+        self._envs: dict[int, RowVectorEnv] = {}
         self._policy: PlasticPolicy | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_env": None, "_policy": None}
+        return {**self.__dict__, "_envs": {}, "_policy": None}
 
     def close(self) -> None:
         """Close the environment."""
-        if self._env is not None:
-            self._env.close()
-            self._env = None
+        for env in self._envs.values():
+            env.close()
+        self._envs = {}
 
     def __call__(self, sitting: Sitting) -> Marks:
         """Let the individuals live.
 
         Raises:
-            NonFiniteError: If a reward is NaN or infinite.
+            NonFiniteError: If a reward is NaN or infinite, or what the network carries along.
             RunError: If a lifetime does not end within `MAX_STEPS` steps.
         """
         population, lifetimes = len(sitting.genes), sitting.exam.lifetimes
         env = self._environment(population * lifetimes)
         policy = self._policy_for(env)
         with torch.inference_mode(), _one_thread():
-            marks = _live(env, policy, self._parameters(sitting.genes), sitting.exam, self.setting.deterministic)
+            marks, finite = _live(
+                env, policy, self._parameters(sitting.genes), sitting.exam, self.setting.deterministic
+            )
         marks.check_finite(sitting)
+        _check_states(finite, sitting)
         return marks
 
     def _environment(self, rows: int) -> RowVectorEnv:
-        if self._env is None or self._env.num_envs != rows:
-            self.close()
+        # A population that is no multiple of the chunk has chunks of two sizes in every generation.
+        if rows not in self._envs:
             setting = self.setting
-            self._env = make_vector(
+            self._envs[rows] = make_vector(
                 setting.env_id,
                 rows,
                 env_kwargs=dict(setting.env_kwargs),
                 trials=setting.trials,
                 autoreset_mode=AutoresetMode.DISABLED,
             )
-        return self._env
+        return self._envs[rows]
 
     def _policy_for(self, env: RowVectorEnv) -> PlasticPolicy:
         if self._policy is None:
@@ -246,7 +249,8 @@ class Examiner:
 
 def _live(
     env: RowVectorEnv, policy: PlasticPolicy, params: dict[str, Tensor], exam: Exam, deterministic: bool
-) -> Marks:
+) -> tuple[Marks, npt.NDArray[np.bool_]]:
+    """What each lifetime earned, and whether its network's state is finite at the end, `(P, B)`."""
     lifetimes = exam.lifetimes
     population = env.num_envs // lifetimes
     device = policy.device
@@ -284,13 +288,34 @@ def _live(
     earned = np.stack(rewards)
     late = np.arange(len(rewards))[:, None] >= steps // 2
     shape = (population, lifetimes)
-    return Marks(
+    marks = Marks(
         # Rows that rest earn 0.
         reward=earned.sum(0).reshape(shape),
         late=np.where(late, earned, 0.0).sum(0).reshape(shape),
         score=score.reshape(shape),
         steps=steps.reshape(shape),
     )
+    finite = torch.ones(shape, dtype=torch.bool, device=device)
+    for entry in state.values():
+        if entry.is_floating_point():
+            finite &= entry.isfinite().reshape(*shape, -1).all(-1)
+    return marks, finite.cpu().numpy()
+
+
+def _check_states(finite: npt.NDArray[np.bool_], sitting: Sitting) -> None:
+    """Refuse individuals whose network blew up: NaN acts like any number, and might win.
+
+    Raises:
+        NonFiniteError: Naming the individual, the generation, the task and the seed.
+    """
+    if not finite.all():
+        individual, lifetime = (int(index) for index in np.argwhere(~finite)[0])
+        exam = sitting.exam
+        raise NonFiniteError(
+            f"the network of individual {sitting.first + individual} in generation {exam.generation} became NaN or "
+            f"infinite (seed {exam.seed}, train task {exam.tasks[lifetime]}). Bound the parameters that make it grow, "
+            "e.g. algorithm.groups: {network.log_step: {low: -6, high: 6}}, or lower algorithm.sigma"
+        )
 
 
 _KNOWN = "expected_reward"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -42,6 +42,19 @@ class GeneGroup:
                 "a group of genes needs a scale above 0 and a low below its high, "
                 f"got scale {self.scale}, low {self.low}, high {self.high}"
             )
+
+    @classmethod
+    def of(cls, pattern: str, settings: Mapping[str, Any]) -> GeneGroup:
+        """Make the group that `groups` gives as a mapping.
+
+        Raises:
+            ConfigError: If a setting has an unknown name.
+        """
+        known = [each.name for each in fields(cls)]
+        for name in settings:
+            if name not in known:
+                raise ConfigError(unknown_name_message(f"setting of the group {pattern!r}", name, known))
+        return cls(**settings)
 
 
 @dataclass(frozen=True)

@@ -112,7 +112,7 @@ def config(
 def inspect(
     agent: RunOrAgent,
     tasks: Annotated[int, typer.Option(min=1, help="Lifetimes in which the use of each entry is counted.")] = 20,
-    split: Annotated[str, typer.Option(help="Split of their tasks.")] = "valid",
+    split: Annotated[str, typer.Option(help="Split of their tasks: train or valid.")] = "valid",
     output: Annotated[
         Path | None,
         typer.Option(
@@ -127,8 +127,8 @@ def inspect(
 ) -> None:
     """Show an agent's rule tables: which weights they strengthen, and how often each entry is used.
 
-    Rows are firing histories, one digit a round, columns conditions. The use is counted in lifetimes on tasks of the
-    split `valid`.
+    Rows are firing histories, one digit a round from the first to the last, columns conditions. The use is counted in
+    lifetimes on tasks of the split `valid`.
 
     \b
     Example:
@@ -141,6 +141,8 @@ def inspect(
 
     if output is not None and output.suffix not in {".png", ".svg", ".pdf"}:
         raise RunError(f"a picture ends in .png, .svg or .pdf; got {output}")
+    if split not in {"train", "valid"}:
+        raise RunError(f"inspect looks at train or valid, got {split}: held-out splits open in `evaluate` alone")
     if output is not None:
         refuse_existing(output)
     plugins = load_plugins(plugin)

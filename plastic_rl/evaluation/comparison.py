@@ -82,13 +82,13 @@ def plot_comparison(
     for index, (name, measured) in enumerate(outcomes.items()):
         places = np.arange(len(measured)) + (index - (len(outcomes) - 1) / 2) * width
         means = np.array([outcome.mean for outcome in measured])
-        errors = np.abs(
-            np.array([[outcome.low for outcome in measured], [outcome.high for outcome in measured]]) - means
-        )
+        ends = np.array([[outcome.low for outcome in measured], [outcome.high for outcome in measured]])
+        errors = np.nan_to_num(np.abs(ends - means))  # one seed has no interval
         final.bar(places, means, width, color=colors[name], zorder=2)
         final.errorbar(places, means, yerr=errors, fmt="none", color="#333333", capsize=3, elinewidth=1.2, zorder=3)
     final.set_xticks(range(len(labels)), labels, fontsize=9.5)
-    final.set_ylim(min(0.0, *(outcome.low for measured in outcomes.values() for outcome in measured)), None)
+    lowest = np.nanmin([0.0, *(outcome.low for measured in outcomes.values() for outcome in measured)])
+    final.set_ylim(float(lowest), None)
     final.set_title("tasks never met", fontsize=11)
     plain_axes(final)
     figure.suptitle(title, fontsize=13)

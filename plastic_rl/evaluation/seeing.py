@@ -70,10 +70,17 @@ def _check_spaces(
             same = _same_actions(declared, wanted)
         if not same:
             raise SpaceError(
-                f"the agent's {name} space {declared} does not fit {env_id}, which has {wanted}. "
-                "Evaluate it on an environment of the kind (and arguments) that it was trained on."
+                f"the agent's {name} space ({_short(declared)}) does not fit {env_id}, which has {_short(wanted)}. "
+                "Evaluate it on an environment of the kind (and arguments) that it was trained on; rules that do not "
+                "depend on sizes can be carried over: plastic-rl evaluate ... --carry-over."
             )
     return plain
+
+
+def _short(space: gymnasium.Space[Any]) -> str:
+    if isinstance(space, gymnasium.spaces.Box) and len(space.shape) == 1:
+        return f"{space.shape[0]} columns"
+    return str(space)
 
 
 def _same_actions(declared: gymnasium.Space[Any], wanted: gymnasium.Space[Any]) -> bool:

@@ -59,7 +59,9 @@ def carry_over(
         env.close()
     given, own = source.policy.parameters_by_name(), policy.parameters_by_name()
     problems = []
-    for name in sorted({*policy.acting_parameters(), *source.policy.acting_parameters()}):
+    # Those that are drawn but never trained belong to the rules too.
+    acting = [name for name in dict.fromkeys([*given, *own]) if not name.startswith("value_head.")]
+    for name in acting:
         old, new = given.get(name), own.get(name)
         if old is None or new is None:
             problems.append(f"{name} is only in the {'new' if old is None else 'trained'} network")
@@ -71,7 +73,7 @@ def carry_over(
             "that do not depend on sizes can be: rule tables, coefficients shared by all synapses, steps."
         )
     with torch.no_grad():
-        for name in policy.acting_parameters():
+        for name in acting:
             own[name].copy_(given[name])
     return policy
 

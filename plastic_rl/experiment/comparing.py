@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -258,7 +259,10 @@ def _outcomes(scores: Sequence[SplitEvaluation], minus: Sequence[SplitEvaluation
     others = scores if minus is None else minus
     own = np.array([[score.raw_score] for score in scores])
     taken = 0.0 if minus is None else np.array([[score.raw_score] for score in minus])
-    outcomes = [Outcome("score", *crossed_interval(own - taken))]
+    # Of one seed there is no interval over seeds.
+    alone = len(scores) == 1
+    outcomes = [Outcome("score", float((own - taken).mean()), math.nan, math.nan)] if alone else []
+    outcomes = outcomes or [Outcome("score", *crossed_interval(own - taken))]
     for place, point in enumerate(scores[0].accuracy_after):
         table = np.array([score.accuracy_after[place].by_task for score in scores])
         below = 0.0 if minus is None else np.array([score.accuracy_after[place].by_task for score in others])
@@ -300,6 +304,8 @@ def comparison_table(comparison: Comparison, ways: Mapping[str, Way]) -> str:
 def _cell(outcome: Outcome, *, signed: bool = False) -> str:
     digits = 3 if outcome.label.startswith("accuracy") else 1
     sign = "+" if signed else ""
+    if math.isnan(outcome.low):
+        return f"{outcome.mean:{sign}.{digits}f}"
     return f"{outcome.mean:{sign}.{digits}f} [{outcome.low:{sign}.{digits}f}, {outcome.high:{sign}.{digits}f}]"
 
 

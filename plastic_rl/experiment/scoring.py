@@ -50,7 +50,7 @@ def score_agent(
     Raises:
         UnknownNameError: If there is no such environment or split.
         SpaceError: If the environment's spaces don't fit the agent.
-        RunError: If an agent to lay beside it is missing.
+        RunError: If its rules cannot be carried over.
     """
     config = trained.config
     # As in training: with another number of threads the last bits, and with them sampled actions, may differ.
@@ -65,7 +65,17 @@ def score_agent(
             return agent.load(device)
         return carry_over(agent, where, kwargs, trials=trials, network=network, device=device)
 
-    beside = [find_agent(spec, plugins=config.plugins) for spec in config.evaluation.beside] if same else []
+    beside: list[TrainedAgent] = []
+    for spec in config.evaluation.beside if same else ():
+        try:
+            beside.append(find_agent(spec, plugins=config.plugins))
+        except RunError as error:
+            if progress is not None:
+                progress(f"warning: {spec} is not laid beside: {error}")
+    name = trained.name
+    if network is not None:
+        changes = "".join(f", {key}={value}" for key, value in network.items())
+        name = f"{name} (carried over{changes})"
     return evaluate(
         acting(trained),
         where,
@@ -75,7 +85,7 @@ def score_agent(
         trials=trials,
         seed=config.evaluation.seed,
         batch_size=config.evaluation.batch_size,
-        name=trained.name,
+        name=name,
         extra_agents={each.name: acting(each) for each in beside},
         progress=progress,
     )

@@ -10,7 +10,7 @@ from typing import Any
 
 from plastic_rl.algorithms.vec_env import VectorEnvAdapter
 from plastic_rl.envs.task_vector_env import TaskVectorEnv, check_size
-from plastic_rl.errors import FinishedError, RunError, UnknownNameError
+from plastic_rl.errors import ConfigError, FinishedError, RunError, UnknownNameError
 from plastic_rl.experiment.agents import checkpoint_line, find_agent, needs_plugins
 from plastic_rl.experiment.config import ExperimentConfig, load_experiment
 from plastic_rl.experiment.folder import RunFolder, create_runs, find_runs
@@ -35,6 +35,14 @@ def check_experiment(config: ExperimentConfig) -> None:
     for split in config.evaluation.splits:
         if split not in distribution.splits:
             raise UnknownNameError(f"split of {distribution.family}", split, distribution.splits)
+    for spec in config.evaluation.beside:
+        try:
+            find_agent(spec, plugins=config.plugins)
+        except RunError as error:
+            raise ConfigError(
+                f"evaluation.beside names {spec}, which is not here: {error} Run where it is, make it with "
+                f"plastic-rl train and export, or leave it out: 'evaluation.beside=[]'."
+            ) from None
     algorithm = make_algorithm(config, n_envs=1)
     env = algorithm.env
     if isinstance(env, VectorEnvAdapter) and isinstance(env.env, TaskVectorEnv):

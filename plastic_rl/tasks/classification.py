@@ -118,8 +118,11 @@ class ClassificationTasks(TaskDistribution):
         return agents | {"oracle": LabelOracle(self.source)}
 
     def limit_of(self, split: str) -> str:
-        """See `TaskDistribution`: `oracle`; `bayes` where a Gaussian mixture's labels are shown."""
-        return "bayes" if self.teaches and isinstance(self.source, GaussianMixtureData) else "oracle"
+        """See `TaskDistribution`: `oracle`, which knows every label.
+
+        Not `bayes` on mixtures: it takes samples for independent, and streams show each class once in a block.
+        """
+        return "oracle"
 
 
 class SupervisedClassificationTasks(ClassificationTasks):

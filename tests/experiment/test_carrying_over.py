@@ -62,7 +62,7 @@ def test_the_agent_beside_lives_the_same_tasks_and_seeds_are_pooled(place: Path)
     assert f"accuracy after 60 samples: {own.mean():.3f}" in table
     assert "(2 seeds x 5 tasks)" in table
     mean, low, high = crossed_interval(own - np.array([each.by_task for each in beside]))
-    assert f"minus hand_written{beside[0].accuracy:>24.3f}: {mean:+.3f} [{low:+.3f}, {high:+.3f}]" in table
+    assert f"minus {'hand_written':<28} {beside[0].accuracy:.3f}: {mean:+.3f} [{low:+.3f}, {high:+.3f}]" in table
 
 
 def test_rules_act_in_a_network_for_another_data_set(place: Path) -> None:
