@@ -40,8 +40,8 @@ def main(arguments: list[str] | None = None) -> int:
             seeds = [int(seed) for seed in options.seeds.split(",")]
             for seed in seeds:
                 failures += not _run(file, seed, options.runs_folder, options.plugin)
-            folders = [RunFolder(options.runs_folder / file.stem / f"seed-{seed}") for seed in seeds]
-            scored = [run for run in folders if run.evaluation.exists()]
+            paths = [options.runs_folder / file.stem / f"seed-{seed}" for seed in seeds]
+            scored = [RunFolder(path) for path in paths if (path / "evaluation.json").exists()]
             if len(scored) > 1:
                 _say(write_seeds_table(scored))
     except (TrainingInterrupted, KeyboardInterrupt) as stop:

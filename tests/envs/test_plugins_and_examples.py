@@ -10,11 +10,17 @@ import gymnasium
 import numpy as np
 import pytest
 
-from plastic_rl.envs import load_entry_point_plugins, load_plugin, make_vector
+from plastic_rl.envs import load_entry_point_plugins, load_plugin, make_vector, plugins
 from plastic_rl.errors import PluginError
 from plastic_rl.tasks import distribution_for
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "envs"
+
+
+@pytest.fixture(autouse=True)
+def forgotten_afterwards(monkeypatch):
+    """Worker processes that other tests start could not import what only these tests can."""
+    monkeypatch.setattr(plugins, "_LOADED", list(plugins._LOADED))
 
 
 @pytest.fixture(params=["patch_leaving", "prism_throw"])
@@ -119,6 +125,7 @@ def test_a_plugin_by_module_name(tmp_path, monkeypatch):
     (tmp_path / "module_of_a_user.py").write_text("VALUE = 3\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     assert load_plugin("module_of_a_user").VALUE == 3
+    assert plugins.loaded_plugins()[-1] == "module_of_a_user"
 
 
 @pytest.mark.parametrize(

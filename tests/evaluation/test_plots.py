@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -63,8 +64,16 @@ def test_an_unknown_split_is_refused(evaluation: Evaluation, tmp_path: Path) -> 
 
 
 def test_pyplot_is_never_imported(evaluation: Evaluation, tmp_path: Path) -> None:
-    plot_adaptation(evaluation, tmp_path / "adaptation.png")
-    assert "matplotlib.pyplot" not in sys.modules
+    evaluation.save(tmp_path / "evaluation.json")
+    # In a process of its own: other tests use packages that import pyplot themselves.
+    program = (
+        "import sys\n"
+        "from plastic_rl.evaluation import Evaluation, plot_adaptation\n"
+        "plot_adaptation(Evaluation.load('evaluation.json'), 'adaptation.png')\n"
+        "sys.exit('matplotlib.pyplot' in sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=True)
+    assert (tmp_path / "adaptation.png").exists()
 
 
 def write_metrics(path: Path, steps: Any, scores: Any) -> Path:

@@ -237,7 +237,7 @@ def test_recorded_experiments_go_on_where_they_stopped(
     (tmp_path / "configs" / "first.yaml").write_text(config.to_yaml())
     assert run_recorded(["configs", "--seeds", "0,1"]) == 0
     folder = tmp_path / "runs" / "experiments" / "first"
-    assert {entry.name for entry in folder.iterdir()} == {"seed-0", "seed-1"}
+    assert {entry.name for entry in folder.iterdir()} == {"seed-0", "seed-1", "seeds.txt"}
     finished = (folder / "seed-0" / "metrics.csv").read_bytes()
     # As if it had been killed before its evaluation.
     (folder / "seed-1" / "evaluation.json").unlink()
