@@ -25,6 +25,7 @@ from plastic_rl.envs.row_vector_env import RowVectorEnv
 from plastic_rl.errors import NonFiniteError, RunError
 from plastic_rl.feedback import FeedbackLayout
 from plastic_rl.policies import PlasticPolicy
+from plastic_rl.tasks import first_task
 
 Statistic = Literal["mean", "late_half", "worst_quartile"]
 
@@ -50,7 +51,7 @@ class Exam:
     """What the individuals of one generation live, the same for all.
 
     Attributes:
-        seed: Of the run.
+        seed: Of the run; runs with other seeds sit other exams.
         generation: Which generation, from 0.
         lifetimes: Lifetimes of each individual, `B`; each is on a task of its own that no generation before has met.
     """
@@ -62,7 +63,8 @@ class Exam:
     @property
     def tasks(self) -> range:
         """Indices of the tasks in the split `train`, B of them."""
-        return range(self.generation * self.lifetimes, (self.generation + 1) * self.lifetimes)
+        start = first_task(self.seed) + self.generation * self.lifetimes
+        return range(start, start + self.lifetimes)
 
     def environment_seeds(self) -> list[int]:
         """Seeds of the environment's noise in each of the B lifetimes."""

@@ -33,6 +33,7 @@ from plastic_rl.checkpoint import Checkpoint
 from plastic_rl.config import Schedule
 from plastic_rl.errors import ConfigError, NonFiniteError
 from plastic_rl.policies import POLICIES, PlasticPolicy
+from plastic_rl.tasks import first_task
 
 DEFAULT_STEPS = 128
 """Rollout length where lifetimes have no fixed length."""
@@ -119,9 +120,10 @@ class GradientAlgorithm(PlasticAlgorithm, OnPolicyAlgorithm):  # type: ignore[mi
         if isinstance(policy, str):
             policy = POLICIES[policy]
         seed = int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else seed
+        adapted = adapt(env, n_envs=n_envs, env_kwargs=self.env_kwargs, trials=trials, task_start=first_task(seed))
         super().__init__(
             policy,  # type: ignore[arg-type]  # OnPolicyAlgorithm is typed for ActorCriticPolicy alone
-            adapt(env, n_envs=n_envs, env_kwargs=self.env_kwargs, trials=trials),  # type: ignore[arg-type]  # None too
+            adapted,  # type: ignore[arg-type]  # None too
             learning_rate=learning_rate,
             n_steps=n_steps or DEFAULT_STEPS,
             # Of these, a subclass that has a use for them says more.

@@ -315,15 +315,19 @@ def adapt(
     n_envs: int = 32,
     env_kwargs: Mapping[str, Any] | None = None,
     trials: int = 1,
+    task_start: int = 0,
 ) -> gym.Env[Any, Any] | VecEnv | None:
     """Turn an id or VectorEnv into a VecEnv, and give a scalar environment its feedback.
+
+    The environment of an id meets the tasks of `train` from `task_start` on.
 
     Raises:
         UnknownNameError: If no environment has the id.
         SpaceError: If a VectorEnv carries no feedback (its rows cannot be wrapped one by one).
     """
     if isinstance(env, str):
-        return VectorEnvAdapter(make_vector(env, n_envs, env_kwargs=dict(env_kwargs or {}), trials=trials))
+        made = make_vector(env, n_envs, env_kwargs=dict(env_kwargs or {}), trials=trials, task_start=task_start)
+        return VectorEnvAdapter(made)
     if isinstance(env, VectorEnv):
         if "feedback" not in (env.metadata or {}):
             raise SpaceError(

@@ -14,7 +14,7 @@ from plastic_rl.tasks.classification import ClassificationTasks, SupervisedClass
 from plastic_rl.tasks.grid_maze import GridMazeTasks
 from plastic_rl.tasks.reversal_bandit import ReversalBanditTasks
 from plastic_rl.tasks.seeds import SeedTasks
-from plastic_rl.tasks.source import TaskSource
+from plastic_rl.tasks.source import TaskSource, first_task
 from plastic_rl.tasks.swapped_cartpole import SwappedCartPoleTasks
 
 for _env_id, _factory in (
@@ -47,6 +47,7 @@ __all__ = [
     "TaskSource",
     "as_rows",
     "distribution_for",
+    "first_task",
     "number_of",
     "register_distribution",
 ]

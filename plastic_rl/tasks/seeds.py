@@ -36,7 +36,8 @@ class SeedTasks(TaskDistribution):
             raise UnknownNameError(f"split of {self.family}", split, self.splits)
         if index < 0:
             raise TaskError(f"task index must be 0 or more, got {index}")
-        seed = index * len(self.splits) + self.splits.index(split)
+        # Environments may take seeds of 32 bits only; splits stay disjoint.
+        seed = index % (2**32 // len(self.splits)) * len(self.splits) + self.splits.index(split)
         return Task(self.family, split, index, seed, {"reset_seed": seed})
 
     def sample_params(self, generator: np.random.Generator, split: str) -> Params:

@@ -5,6 +5,18 @@ from __future__ import annotations
 from plastic_rl.errors import TaskError, UnknownNameError
 from plastic_rl.tasks.base import Task, TaskDistribution
 
+TASKS_OF_A_RUN = 10**9
+"""Tasks that a run may train on before it meets those of the run with the next seed."""
+
+
+def first_task(seed: int) -> int:
+    """Index of the first task that a run with `seed` trains on, so that runs with other seeds meet other tasks.
+
+    >>> first_task(0), first_task(2)
+    (0, 2000000000)
+    """
+    return seed * TASKS_OF_A_RUN
+
 
 class TaskSource:
     """Deals the tasks `start` to `stop - 1` of a split out to `num_envs` rows.

@@ -74,6 +74,17 @@ def test_neighbouring_seeds_share_no_noise() -> None:
     assert len({key for rows in keys for key in rows}) == 24
 
 
+def test_neighbouring_seeds_meet_other_tasks() -> None:
+    met = []
+    for seed in (0, 1, 2):
+        agent = make(seed=seed, n_envs=4)
+        agent.learn(8)
+        assert isinstance(agent.env, VectorEnvAdapter)
+        met.append([task["index"] for task in agent.env.get_state()["vector_env"]["tasks"]])
+    assert met[0] == [4, 5, 6, 7]  # their second lifetimes have begun
+    assert len({index for rows in met for index in rows}) == 12
+
+
 @pytest.mark.parametrize("policy", ["BackpropaminePolicy", "PlasticPolicy", "RNNPolicy", "GRUPolicy", "LSTMPolicy"])
 @pytest.mark.parametrize("n_steps", [None, 7])
 def test_unroll_reproduces_what_acting_computed(policy: str, n_steps: int | None) -> None:

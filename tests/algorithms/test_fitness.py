@@ -34,7 +34,7 @@ def test_an_individual_whose_network_blows_up_is_named() -> None:
     assert evolution.examiner is not None
     exam = Exam(4, 7, 2)
     with pytest.raises(
-        NonFiniteError, match=r"individual 13 in generation 7 became NaN or infinite \(seed 4, train task 14"
+        NonFiniteError, match=r"individual 13 in generation 7 became NaN or infinite \(seed 4, train task 4000000014"
     ):
         evolution.examiner(Sitting(exam, 10, genes))
     evolution.examiner(Sitting(exam, 10, np.delete(genes, 3, axis=0)))
@@ -51,3 +51,9 @@ def test_chunks_of_two_sizes_keep_their_environments() -> None:
     assert sorted(made) == [4, 8]
     assert all(evolution.examiner._envs[rows] is env for rows, env in made.items())
     assert np.array_equal(first.reward, again.reward)
+
+
+def test_runs_of_other_seeds_and_later_generations_meet_other_tasks() -> None:
+    met = [set(Exam(seed, generation, 3).tasks) for seed in range(3) for generation in range(4)]
+    assert len(set.union(*met)) == 3 * 4 * 3
+    assert Exam(0, 2, 3).tasks == range(6, 9)
