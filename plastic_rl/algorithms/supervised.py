@@ -10,15 +10,14 @@ the error on samples that are new to the lifetime.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, get_args
+from typing import ClassVar, Literal, Unpack, get_args
 
 import numpy as np
 import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from plastic_rl.algorithms.gradient import Environment, GradientAlgorithm, Scheduled
+from plastic_rl.algorithms.gradient import Environment, GradientAlgorithm, GradientArguments, Scheduled
 from plastic_rl.errors import ConfigError, NonFiniteError, SpaceError
 from plastic_rl.policies import PlasticPolicy
 
@@ -82,22 +81,10 @@ class SupervisedGradient(GradientAlgorithm):
         env: Environment,
         *,
         learning_rate: Scheduled = 0.1,
-        n_steps: int | None = None,
         n_envs: int = 16,
-        env_kwargs: Mapping[str, Any] | None = None,
-        trials: int = 1,
         loss: Loss = "cross_entropy",
-        max_grad_norm: float = 1.0,
-        optimizer: Literal["adam", "rmsprop"] = "adam",
         optimizer_eps: float = 1e-8,
-        plasticity_lr_scale: float = 1.0,
-        policy_kwargs: Mapping[str, Any] | None = None,
-        stats_window_size: int = 100,
-        tensorboard_log: str | None = None,
-        verbose: int = 0,
-        seed: int | None = None,
-        device: torch.device | str = "auto",
-        _init_setup_model: bool = True,
+        **common: Unpack[GradientArguments],
     ) -> None:
         if loss not in get_args(Loss):
             raise ConfigError(f"loss must be one of {sorted(get_args(Loss))}, got {loss!r}")
@@ -106,22 +93,10 @@ class SupervisedGradient(GradientAlgorithm):
             policy,
             env,
             learning_rate=learning_rate,
-            n_steps=n_steps,
             n_envs=n_envs,
-            env_kwargs=env_kwargs,
-            trials=trials,
-            max_grad_norm=max_grad_norm,
-            optimizer=optimizer,
             optimizer_eps=optimizer_eps,
-            plasticity_lr_scale=plasticity_lr_scale,
-            policy_kwargs=policy_kwargs,
-            stats_window_size=stats_window_size,
-            tensorboard_log=tensorboard_log,
-            verbose=verbose,
-            seed=seed,
-            device=device,
             ranges={},
-            _init_setup_model=_init_setup_model,
+            **common,
         )
 
     def _check_fit(self) -> None:
