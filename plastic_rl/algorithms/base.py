@@ -24,7 +24,7 @@ from plastic_rl.algorithms.arguments import check_ranges
 from plastic_rl.algorithms.saving import rebuild
 from plastic_rl.algorithms.vec_env import EnvironmentDescription, adapt, environments_of, exempt_feedback, wrap
 from plastic_rl.checkpoint import Checkpoint, read_checkpoint, write_zip
-from plastic_rl.errors import CheckpointError
+from plastic_rl.errors import CheckpointError, ConfigError
 from plastic_rl.policies import POLICIES, PlasticPolicy
 
 
@@ -131,14 +131,56 @@ class PlasticAlgorithm(BaseAlgorithm):
     def set_random_seed(self, seed: int | None = None) -> None:
         """Start this algorithm's own random streams, and the environments' seeds, from `seed`."""
         self.seed = self.seed if seed is None else seed
-        sequence = np.random.SeedSequence(self.seed)
-        initial, sampling, environments = (int(word) for word in sequence.generate_state(3, np.uint64) >> np.uint64(1))
+        initial, sampling, _ = self._seeds()
         self._initial = torch.Generator().manual_seed(initial)
         self._sampling = torch.Generator().manual_seed(sampling)
         if self.env is not None:
-            # Row i is keyed by this plus i: runs of neighbouring seeds must not share their rows' noise. 31 bits leave
-            # room for the rows below 2**32, where seeds end for some environments.
-            self.env.seed(environments >> 32)
+            self._seed_environments(self.env)
+
+    def _seeds(self) -> tuple[int, int, int]:
+        """Of the initial draws, of sampling, and of the environments."""
+        words = np.random.SeedSequence(self.seed).generate_state(3, np.uint64) >> np.uint64(1)
+        initial, sampling, environments = (int(word) for word in words)
+        return initial, sampling, environments
+
+    def _seed_environments(self, env: VecEnv) -> None:
+        # Row i is keyed by this plus i: runs of neighbouring seeds must not share their rows' noise. 31 bits leave
+        # room for the rows below 2**32, where seeds end for some environments.
+        env.seed(self._seeds()[2] >> 32)
+
+    def set_env(self, env: Any, force_reset: bool = True) -> None:
+        """Act and learn in `env` from now on: in any form that the constructor takes, with as many rows as before.
+
+        Raises:
+            ValueError: If its spaces are not those of the policy.
+            AssertionError: If it has another number of rows.
+        """
+        super().set_env(self._adapted(env, self.n_envs), force_reset)
+        if isinstance(env, str) and self.env is not None:
+            self._seed_environments(self.env)
+
+    def check_environment(self) -> None:
+        """Refuse to learn where there is no environment.
+
+        Raises:
+            ConfigError: Saying how to give one.
+        """
+        if self.env is None:
+            raise ConfigError(
+                f"this {type(self).__name__} was made or loaded without an environment, so it can only predict. To "
+                "learn, set an environment with set_env(ENV), or give it to load: load(PATH, env=ENV)"
+            )
+
+    def _setup_learn(
+        self,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        reset_num_timesteps: bool = True,
+        tb_log_name: str = "run",
+        progress_bar: bool = False,
+    ) -> tuple[int, BaseCallback]:
+        self.check_environment()
+        return super()._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
 
     def _make_policy(self) -> None:
         """Describe the environment, and draw the policy that acts in it."""

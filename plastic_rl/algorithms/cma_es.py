@@ -196,6 +196,13 @@ class CMAES(PlasticAlgorithm):
         }
         return Examiner(setting, self.genome, fixed)
 
+    def set_env(self, env: Any, force_reset: bool = True) -> None:
+        """Evolve in `env` from now on; see `PlasticAlgorithm.set_env`."""
+        super().set_env(env, force_reset)
+        if self.examiner is not None:
+            self.examiner.close()
+        self.examiner = self.make_examiner()
+
     def close(self) -> None:
         """Close the environments, and free the engine's workers."""
         super().close()
@@ -271,8 +278,8 @@ class CMAES(PlasticAlgorithm):
 
     def evolve_once(self) -> None:
         """One generation: draw, evaluate, move the distribution; the policy then holds its new mean."""
-        if self.examiner is None:
-            raise ConfigError("this agent was loaded without an environment, to predict; load it with env=... to learn")
+        self.check_environment()
+        assert self.examiner is not None
         assert self.seed is not None
         exam = Exam(self.seed, self.exams, self.lifetimes)
         genes = self.search.ask()
