@@ -8,12 +8,12 @@ References:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Unpack
 
 import torch
 from torch import Tensor
 
-from plastic_rl.algorithms.gradient import Environment, GradientAlgorithm, Scheduled, schedule
+from plastic_rl.algorithms.gradient import Environment, GradientAlgorithm, GradientArguments, Scheduled, schedule
 from plastic_rl.algorithms.rollout import advantages_and_returns
 from plastic_rl.algorithms.saving import count_in
 from plastic_rl.errors import ConfigError
@@ -82,49 +82,25 @@ class PlasticA2C(GradientAlgorithm):
         env: Environment,
         *,
         learning_rate: Scheduled = 1e-3,
-        n_steps: int | None = None,
         n_envs: int = 32,
-        env_kwargs: Mapping[str, Any] | None = None,
-        trials: int = 1,
         gamma: Scheduled = 0.9,
         gae_lambda: float = 0.95,
         ent_coef: Scheduled = 0.01,
         sum_p2_coef: Scheduled = 0.0,
         vf_coef: float = 0.5,
-        max_grad_norm: float = 1.0,
-        optimizer: Literal["adam", "rmsprop"] = "adam",
         optimizer_eps: float = 1e-5,
-        plasticity_lr_scale: float = 1.0,
         normalize_advantage: bool = False,
         center_rewards: bool = False,
         reward_scale: float = 1.0,
-        policy_kwargs: Mapping[str, Any] | None = None,
-        stats_window_size: int = 100,
-        tensorboard_log: str | None = None,
-        verbose: int = 0,
-        seed: int | None = None,
-        device: torch.device | str = "auto",
-        _init_setup_model: bool = True,
+        **common: Unpack[GradientArguments],
     ) -> None:
         self.normalize_advantage, self.center_rewards = normalize_advantage, center_rewards
         super().__init__(
             policy,
             env,
             learning_rate=learning_rate,
-            n_steps=n_steps,
             n_envs=n_envs,
-            env_kwargs=env_kwargs,
-            trials=trials,
-            max_grad_norm=max_grad_norm,
-            optimizer=optimizer,
             optimizer_eps=optimizer_eps,
-            plasticity_lr_scale=plasticity_lr_scale,
-            policy_kwargs=policy_kwargs,
-            stats_window_size=stats_window_size,
-            tensorboard_log=tensorboard_log,
-            verbose=verbose,
-            seed=seed,
-            device=device,
             ranges={
                 # Of a schedule's ends the one farther from the middle is the one that can lie outside.
                 "gamma": max(gamma(1.0), gamma(0.0), key=lambda end: abs(end - 0.5)) if callable(gamma) else gamma,
@@ -134,7 +110,7 @@ class PlasticA2C(GradientAlgorithm):
                 "normalize_advantage": normalize_advantage,
                 "center_rewards": center_rewards,
             },
-            _init_setup_model=_init_setup_model,
+            **common,
         )
         self.gamma_schedule = schedule(gamma)
         self.ent_schedule, self.sum_p2_schedule = schedule(ent_coef), schedule(sum_p2_coef)

@@ -16,29 +16,27 @@ import time
 import zlib
 from collections import deque
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
-from typing import Any, ClassVar, Self, get_args
+from typing import Any, ClassVar, Self, Unpack, get_args
 
 import gymnasium as gym
 import numpy as np
-import torch
 from stable_baselines3.common.callbacks import BaseCallback, ConvertCallback, ProgressBarCallback
-from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import MaybeCallback
 from stable_baselines3.common.vec_env import VecEnv
 
 from plastic_rl.algorithms.arguments import check_ranges
-from plastic_rl.algorithms.base import PlasticAlgorithm
-from plastic_rl.algorithms.cma_es_saving import checkpoint_of, rebuild, restore
+from plastic_rl.algorithms.base import WITHOUT_GRADIENT, CommonArguments, PlasticAlgorithm
+from plastic_rl.algorithms.cma_es_saving import checkpoint_of, restore
 from plastic_rl.algorithms.fitness import Exam, Examiner, Marks, Setting, Statistic, examine
 from plastic_rl.algorithms.genome import FloatArray, GeneGroup, Genome
 from plastic_rl.algorithms.search import Covariance, Restarts, Search
-from plastic_rl.algorithms.vec_env import adapt
 from plastic_rl.checkpoint import Checkpoint
 from plastic_rl.engine import Engine, make_engine
 from plastic_rl.envs.plugins import load_plugins, loaded_plugins
 from plastic_rl.errors import ConfigError, SpaceError
-from plastic_rl.policies import POLICIES, PlasticPolicy
+from plastic_rl.policies import PlasticPolicy
 
 
 class CMAES(PlasticAlgorithm):
@@ -87,7 +85,18 @@ class CMAES(PlasticAlgorithm):
     1600
     """
 
-    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {name: POLICIES[name] for name in POLICIES}
+    # Neither the engine nor its workers: results do not depend on them.
+    stored_arguments: ClassVar[tuple[str, ...]] = (
+        "population_size",
+        "lifetimes",
+        "sigma",
+        "statistic",
+        "evolve",
+        "covariance",
+        "restarts",
+        "deterministic",
+        "individuals_per_chunk",
+    )
 
     def __init__(
         self,
@@ -105,15 +114,7 @@ class CMAES(PlasticAlgorithm):
         deterministic: bool = False,
         individuals_per_chunk: int = 64,
         engine: str | Engine = "serial",
-        env_kwargs: Mapping[str, Any] | None = None,
-        trials: int = 1,
-        policy_kwargs: Mapping[str, Any] | None = None,
-        stats_window_size: int = 100,
-        tensorboard_log: str | None = None,
-        verbose: int = 0,
-        seed: int | None = None,
-        device: torch.device | str = "auto",
-        _init_setup_model: bool = True,
+        **common: Unpack[CommonArguments],
     ) -> None:
         check_ranges(
             {
@@ -121,7 +122,6 @@ class CMAES(PlasticAlgorithm):
                 "lifetimes": lifetimes,
                 "sigma": sigma,
                 "individuals_per_chunk": individuals_per_chunk,
-                "trials": trials,
                 "deterministic": deterministic,
             }
         )
@@ -143,27 +143,13 @@ class CMAES(PlasticAlgorithm):
         self.engine = (
             make_engine(engine, prepare=partial(load_plugins, loaded_plugins())) if isinstance(engine, str) else engine
         )
-        self.env_id, self.env_kwargs = _identity(env, env_kwargs)
-        self.trials = trials
-        if isinstance(policy, str):
-            policy = POLICIES[policy]
-        seed = int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else seed
-        super().__init__(
-            policy,
-            adapt(self.env_id, n_envs=lifetimes, env_kwargs=self.env_kwargs, trials=trials),
-            learning_rate=0.0,
-            policy_kwargs=dict(policy_kwargs or {}),
-            stats_window_size=stats_window_size,
-            tensorboard_log=tensorboard_log,
-            verbose=verbose,
-            seed=seed,
-            device=device,
-            support_multi_env=True,
-        )
-        if _init_setup_model and env is not None:
-            self._setup_model()
+        super().__init__(policy, env, n_envs=lifetimes, inherited=WITHOUT_GRADIENT, **common)
 
     # --- set-up ----------------------------------------------------------------------------------------------------
+
+    def _adapted(self, env: Any, n_envs: int) -> Any:
+        env_id, self.env_kwargs = _identity(env, self.env_kwargs)
+        return super()._adapted(env_id, n_envs)
 
     def _setup_model(self) -> None:
         self.set_random_seed(self.seed)
@@ -190,8 +176,9 @@ class CMAES(PlasticAlgorithm):
 
     def make_examiner(self) -> Examiner | None:
         """What evaluates individuals around the policy's present parameters; None without an environment."""
-        if self.env_id is None:
+        if self.env is None:
             return None
+        assert self.env_id is not None
         policy_class: type[PlasticPolicy] = self.policy_class  # type: ignore[assignment]
         setting = Setting(
             self.env_id,
@@ -208,6 +195,13 @@ class CMAES(PlasticAlgorithm):
             if name not in self.genome.names
         }
         return Examiner(setting, self.genome, fixed)
+
+    def set_env(self, env: Any, force_reset: bool = True) -> None:
+        """Evolve in `env` from now on; see `PlasticAlgorithm.set_env`."""
+        super().set_env(env, force_reset)
+        if self.examiner is not None:
+            self.examiner.close()
+        self.examiner = self.make_examiner()
 
     def close(self) -> None:
         """Close the environments, and free the engine's workers."""
@@ -284,8 +278,8 @@ class CMAES(PlasticAlgorithm):
 
     def evolve_once(self) -> None:
         """One generation: draw, evaluate, move the distribution; the policy then holds its new mean."""
-        if self.examiner is None:
-            raise ConfigError("this agent was loaded without an environment, to predict; load it with env=... to learn")
+        self.check_environment()
+        assert self.examiner is not None
         assert self.seed is not None
         exam = Exam(self.seed, self.exams, self.lifetimes)
         genes = self.search.ask()
@@ -337,10 +331,9 @@ class CMAES(PlasticAlgorithm):
         """Go on from `checkpoint`; see `plastic_rl.algorithms.cma_es_saving.restore`."""
         restore(self, checkpoint)
 
-    @classmethod
-    def from_checkpoint(cls, checkpoint: Checkpoint, env: Any, device: torch.device | str, **kwargs: Any) -> Self:
-        """Make the algorithm that `checkpoint` describes; see `plastic_rl.algorithms.cma_es_saving.rebuild`."""
-        return rebuild(cls, checkpoint, env, device, **kwargs)
+    def arguments(self) -> dict[str, Any]:
+        """See `PlasticAlgorithm.arguments`."""
+        return {**super().arguments(), "groups": {pattern: asdict(group) for pattern, group in self.groups.items()}}
 
 
 class _ProgressBar(ProgressBarCallback):

@@ -11,29 +11,27 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections import deque
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self, Unpack
 
 import gymnasium as gym
 import numpy as np
 import torch
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
-from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import MaybeCallback
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
 from plastic_rl.algorithms.arguments import check_ranges
-from plastic_rl.algorithms.base import PlasticAlgorithm
+from plastic_rl.algorithms.base import CommonArguments, PlasticAlgorithm
 from plastic_rl.algorithms.collector import Collector
+from plastic_rl.algorithms.gradient_saving import checkpoint_of, restore
 from plastic_rl.algorithms.rollout import Rollout
-from plastic_rl.algorithms.saving import checkpoint_of, rebuild, restore
-from plastic_rl.algorithms.vec_env import adapt
+from plastic_rl.algorithms.saving import count_in
 from plastic_rl.checkpoint import Checkpoint
 from plastic_rl.config import Schedule
 from plastic_rl.errors import ConfigError, NonFiniteError
-from plastic_rl.policies import POLICIES, PlasticPolicy
-from plastic_rl.tasks import first_task
+from plastic_rl.policies import PlasticPolicy
 
 DEFAULT_STEPS = 128
 """Rollout length where lifetimes have no fixed length."""
@@ -42,37 +40,35 @@ Scheduled = float | Schedule | Callable[[float], float]
 Environment = str | gym.Env[Any, Any] | gym.vector.VectorEnv[Any, Any, Any] | VecEnv | None
 
 
+class GradientArguments(CommonArguments, total=False):
+    """The arguments that the algorithms of this kind take alike, with the same defaults."""
+
+    n_steps: int | None
+    max_grad_norm: float
+    optimizer: Literal["adam", "rmsprop"]
+    plasticity_lr_scale: float
+
+
 class GradientAlgorithm(PlasticAlgorithm, OnPolicyAlgorithm):  # type: ignore[misc]  # OnPolicyAlgorithm types `policy`
     """The iteration, the optimizer and the checkpoint; a subclass computes the loss of a rollout.
 
     Args:
-        policy: Name in `plastic_rl.policies.POLICIES`, or a subclass of `PlasticPolicy`.
+        policy: As `PlasticAlgorithm` takes it.
         env: As `PlasticA2C` takes it.
         learning_rate: Step size, or a schedule of the training progress that remains (1 to 0).
-        n_steps: Steps of each environment in a rollout; None: one whole lifetime where its length is fixed, else 128.
         n_envs: Number of environments where `env` is an id.
-        env_kwargs: Arguments of the environment where `env` is an id.
-        trials: Inner episodes of a lifetime where `env` is the id of a foreign environment.
+        optimizer_eps: The optimizer's epsilon.
+        ranges: Further arguments, by name, that `check_ranges` looks at.
+        n_steps: Steps of each environment in a rollout; None: one whole lifetime where its length is fixed, else 128.
         max_grad_norm: The gradient's norm is clipped to this.
         optimizer: `"adam"` or `"rmsprop"`.
-        optimizer_eps: The optimizer's epsilon.
         plasticity_lr_scale: The learning rate of alpha, eta and the like is `learning_rate` times this.
-        policy_kwargs: Arguments of the policy.
-        stats_window_size: Lifetimes that `rollout/score` and `rollout/ep_rew_mean` average over.
-        tensorboard_log: Folder for TensorBoard, or None.
-        verbose: 0 silent, 1 a table per logging interval.
-        seed: Of everything random; None: from the operating system.
-        device: `"auto"`, `"cpu"`, `"cuda"`, ...
-        ranges: Further arguments, by name, that `check_ranges` looks at.
-        _init_setup_model: Build the policy at once.
+        **common: As `PlasticAlgorithm` takes them.
 
     Attributes:
-        stored_arguments: Constructor arguments of the subclass that are attributes of the same name.
         stored_schedules: Constructor arguments that are schedules, and the attributes that hold them.
     """
 
-    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {name: POLICIES[name] for name in POLICIES}
-    stored_arguments: ClassVar[tuple[str, ...]] = ()
     stored_schedules: ClassVar[Mapping[str, str]] = {}
     rollout: Rollout
 
@@ -82,22 +78,14 @@ class GradientAlgorithm(PlasticAlgorithm, OnPolicyAlgorithm):  # type: ignore[mi
         env: Environment,
         *,
         learning_rate: Scheduled,
-        n_steps: int | None,
         n_envs: int,
-        env_kwargs: Mapping[str, Any] | None,
-        trials: int,
-        max_grad_norm: float,
-        optimizer: Literal["adam", "rmsprop"],
         optimizer_eps: float,
-        plasticity_lr_scale: float,
-        policy_kwargs: Mapping[str, Any] | None,
-        stats_window_size: int,
-        tensorboard_log: str | None,
-        verbose: int,
-        seed: int | None,
-        device: torch.device | str,
         ranges: Mapping[str, Any],
-        _init_setup_model: bool,
+        n_steps: int | None = None,
+        max_grad_norm: float = 1.0,
+        optimizer: Literal["adam", "rmsprop"] = "adam",
+        plasticity_lr_scale: float = 1.0,
+        **common: Unpack[CommonArguments],
     ) -> None:
         check_ranges(
             {
@@ -106,42 +94,28 @@ class GradientAlgorithm(PlasticAlgorithm, OnPolicyAlgorithm):  # type: ignore[mi
                 "optimizer_eps": optimizer_eps,
                 "plasticity_lr_scale": plasticity_lr_scale,
                 "n_envs": n_envs,
-                "trials": trials,
                 **({} if n_steps is None else {"n_steps": n_steps}),
             }
         )
         if optimizer not in _OPTIMIZERS:
             raise ConfigError(f"optimizer must be one of {sorted(_OPTIMIZERS)}, got {optimizer!r}")
-        self.env_id = env if isinstance(env, str) else None
-        self.env_kwargs, self.trials = dict(env_kwargs or {}), trials
         self.requested_n_steps = n_steps
         self.optimizer_name, self.optimizer_eps = optimizer, float(optimizer_eps)
         self.plasticity_lr_scale = float(plasticity_lr_scale)
-        if isinstance(policy, str):
-            policy = POLICIES[policy]
-        seed = int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else seed
-        adapted = adapt(env, n_envs=n_envs, env_kwargs=self.env_kwargs, trials=trials, task_start=first_task(seed))
-        super().__init__(
-            policy,  # type: ignore[arg-type]  # OnPolicyAlgorithm is typed for ActorCriticPolicy alone
-            adapted,  # type: ignore[arg-type]  # None too
-            learning_rate=learning_rate,
-            n_steps=n_steps or DEFAULT_STEPS,
+        inherited = {
+            "learning_rate": learning_rate,
+            "n_steps": n_steps or DEFAULT_STEPS,
             # Of these, a subclass that has a use for them says more.
-            gamma=1.0,
-            gae_lambda=1.0,
-            ent_coef=0.0,
-            vf_coef=0.0,
-            max_grad_norm=float(max_grad_norm),
-            use_sde=False,
-            sde_sample_freq=-1,
-            stats_window_size=stats_window_size,
-            tensorboard_log=tensorboard_log,
-            policy_kwargs=dict(policy_kwargs or {}),
-            verbose=verbose,
-            seed=seed,
-            device=device,
-            _init_setup_model=_init_setup_model and env is not None,
-        )
+            "gamma": 1.0,
+            "gae_lambda": 1.0,
+            "ent_coef": 0.0,
+            "vf_coef": 0.0,
+            "max_grad_norm": float(max_grad_norm),
+            "use_sde": False,
+            "sde_sample_freq": -1,
+            "_init_setup_model": False,
+        }
+        super().__init__(policy, env, n_envs=n_envs, inherited=inherited, **common)
 
     # --- set-up ----------------------------------------------------------------------------------------------------
 
@@ -296,13 +270,26 @@ class GradientAlgorithm(PlasticAlgorithm, OnPolicyAlgorithm):  # type: ignore[mi
         return checkpoint_of(self)
 
     def set_checkpoint(self, checkpoint: Checkpoint) -> None:
-        """Go on from `checkpoint`; see `plastic_rl.algorithms.saving.restore`."""
+        """Go on from `checkpoint`; see `plastic_rl.algorithms.gradient_saving.restore`."""
         restore(self, checkpoint)
 
+    def arguments(self) -> dict[str, Any]:
+        """See `PlasticAlgorithm.arguments`."""
+        names = ("max_grad_norm", "optimizer_eps", "plasticity_lr_scale", "learning_rate")
+        return {
+            **super().arguments(),
+            **{name: getattr(self, name) for name in names},
+            **{name: getattr(self, attribute) for name, attribute in self.stored_schedules.items()},
+            "optimizer": self.optimizer_name,
+            "n_steps": self.requested_n_steps,
+        }
+
     @classmethod
-    def from_checkpoint(cls, checkpoint: Checkpoint, env: Any, device: torch.device | str, **kwargs: Any) -> Self:
-        """Make the algorithm that `checkpoint` describes; see `plastic_rl.algorithms.saving.rebuild`."""
-        return rebuild(cls, checkpoint, env, device, **kwargs)
+    def arguments_of(cls, config: Mapping[str, Any]) -> dict[str, Any]:
+        """See `PlasticAlgorithm.arguments_of`; a checkpoint holds schedules as plain data."""
+        arguments = {"n_envs": count_in(config, "n_envs"), **super().arguments_of(config)}
+        schedules = ("learning_rate", *cls.stored_schedules)
+        return {**arguments, **{name: Schedule.model_validate(arguments[name]) for name in schedules}}
 
 
 _OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {

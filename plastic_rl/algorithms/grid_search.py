@@ -12,21 +12,16 @@ import itertools
 import math
 from collections import deque
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, Unpack
 
-import numpy as np
-import torch
-from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import MaybeCallback
 
-from plastic_rl.algorithms.base import PlasticAlgorithm
-from plastic_rl.algorithms.cma_es_saving import rebuild
-from plastic_rl.algorithms.persistence import load_parameters, space_to_document
-from plastic_rl.algorithms.saving import count_in, plain
-from plastic_rl.algorithms.vec_env import adapt
+from plastic_rl.algorithms.base import WITHOUT_GRADIENT, CommonArguments, PlasticAlgorithm
+from plastic_rl.algorithms.persistence import load_parameters
+from plastic_rl.algorithms.saving import count_in, describe, parameters_of
 from plastic_rl.checkpoint import Checkpoint, set_torch_rng_state, torch_rng_state
 from plastic_rl.errors import CheckpointError, ConfigError, damage_is_refused
-from plastic_rl.policies import POLICIES, PlasticPolicy
+from plastic_rl.policies import PlasticPolicy
 
 
 class GridSearch(PlasticAlgorithm):
@@ -61,7 +56,7 @@ class GridSearch(PlasticAlgorithm):
     (6, {'table_values.chosen_unrewarded': -2.0, 'step.output': 0.01})
     """
 
-    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {name: POLICIES[name] for name in POLICIES}
+    stored_arguments: ClassVar[tuple[str, ...]] = ("grid",)
 
     def __init__(
         self,
@@ -69,38 +64,14 @@ class GridSearch(PlasticAlgorithm):
         env: str | None,
         *,
         grid: Mapping[str, Sequence[Any]],
-        env_kwargs: Mapping[str, Any] | None = None,
-        trials: int = 1,
-        policy_kwargs: Mapping[str, Any] | None = None,
-        stats_window_size: int = 100,
-        tensorboard_log: str | None = None,
-        verbose: int = 0,
-        seed: int | None = None,
-        device: torch.device | str = "auto",
-        _init_setup_model: bool = True,
+        **common: Unpack[CommonArguments],
     ) -> None:
         self.grid = {name: list(values) for name, values in grid.items()}
         empty = [name for name, values in self.grid.items() if not values]
         if empty or not self.grid:
             raise ConfigError(f"a grid needs at least one value of at least one setting, got none for {empty or 'any'}")
-        self.env_id, self.env_kwargs, self.trials = env, dict(env_kwargs or {}), trials
-        if isinstance(policy, str):
-            policy = POLICIES[policy]
-        super().__init__(
-            policy,
-            adapt(env, n_envs=1, env_kwargs=self.env_kwargs, trials=trials),
-            learning_rate=0.0,
-            policy_kwargs=dict(policy_kwargs or {}),
-            stats_window_size=stats_window_size,
-            tensorboard_log=tensorboard_log,
-            verbose=verbose,
-            seed=int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else seed,
-            device=device,
-            support_multi_env=True,
-        )
-        self.base_network = copy.deepcopy(dict(self.policy_kwargs.get("network", {})))
-        if _init_setup_model and env is not None:
-            self._setup_model()
+        self.base_network = copy.deepcopy(dict((common.get("policy_kwargs") or {}).get("network", {})))
+        super().__init__(policy, env, n_envs=1, inherited=WITHOUT_GRADIENT, **common)
 
     def __len__(self) -> int:
         return math.prod(len(values) for values in self.grid.values())
@@ -167,7 +138,7 @@ class GridSearch(PlasticAlgorithm):
         """Return the candidate in hand, and how far the search is."""
         return Checkpoint(
             tensors={
-                "params": {name: parameter.detach() for name, parameter in self.policy.named_parameters()},
+                "params": parameters_of(self),
                 "optimizer": {},
                 "state": {},
             },
@@ -176,24 +147,12 @@ class GridSearch(PlasticAlgorithm):
                 "env": None,
                 "algorithm": {"num_timesteps": self.num_timesteps, "iterations": self.iterations},
             },
-            config={
-                "algorithm": type(self).__name__,
-                "policy": self.policy_class.__name__,
-                "environment_id": self.env_id,
-                "arguments": {
-                    "grid": plain(self.grid, "grid"),
-                    "env_kwargs": plain(self.env_kwargs, "env_kwargs"),
-                    "trials": self.trials,
-                    "policy_kwargs": plain({**self.policy_kwargs, "network": self.base_network}, "policy_kwargs"),
-                    "stats_window_size": self._stats_window_size,
-                    "seed": self.seed,
-                },
-                "n_envs": self.n_envs,
-                "observation_space": space_to_document(self.observation_space),
-                "action_space": space_to_document(self.action_space),
-                "environment": self.description.to_document(),
-            },
+            config=describe(self),
         )
+
+    def arguments(self) -> dict[str, Any]:
+        """See `PlasticAlgorithm.arguments`; the network is the one that candidates are changes of."""
+        return {**super().arguments(), "policy_kwargs": {**self.policy_kwargs, "network": self.base_network}}
 
     def set_checkpoint(self, checkpoint: Checkpoint) -> None:
         """Take up the candidate of `checkpoint` again.
@@ -209,8 +168,3 @@ class GridSearch(PlasticAlgorithm):
             self.iterations = self.num_timesteps = reached
             load_parameters(self.policy, checkpoint.tensors["params"])
             set_torch_rng_state(self.policy.sampling, checkpoint.documents["rng"]["predict"])
-
-    @classmethod
-    def from_checkpoint(cls, checkpoint: Checkpoint, env: Any, device: torch.device | str, **kwargs: Any) -> Self:
-        """Make the search that `checkpoint` describes, its candidate in hand."""
-        return rebuild(cls, checkpoint, env, device, **kwargs)

@@ -10,19 +10,24 @@ the error on samples that are new to the lifetime.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, get_args
+from typing import ClassVar, Literal, Unpack, get_args
 
 import numpy as np
 import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from plastic_rl.algorithms.gradient import Environment, GradientAlgorithm, Scheduled
-from plastic_rl.errors import ConfigError, NonFiniteError, SpaceError
+from plastic_rl.algorithms.gradient import Environment, GradientAlgorithm, GradientArguments, Scheduled
+from plastic_rl.errors import ConfigError, SpaceError
 from plastic_rl.policies import PlasticPolicy
 
 Loss = Literal["cross_entropy", "squared_error"]
+
+
+_NEEDS_A_TEACHER = (
+    "supervised_gradient learns from nothing else; use an environment that teaches, which shows in each observation "
+    "the label of the sample before (as plastic_rl/SupervisedClassification-v0), or learn from rewards by a2c or cma_es"
+)
 
 
 class SupervisedGradient(GradientAlgorithm):
@@ -58,7 +63,8 @@ class SupervisedGradient(GradientAlgorithm):
 
     Raises:
         SpaceError: If the environment shows no labels, or its actions are not their classes.
-        ConfigError: If arguments contradict each other, or the loss has no gradient by the network's outputs.
+        ConfigError: If arguments contradict each other, lifetimes or `n_steps` have 1 step, or the loss has no gradient
+            by the network's outputs.
 
     >>> from plastic_rl.algorithms import SupervisedGradient
     >>> network = {"kind": "rule_table", "hidden_size": 20, "output_table": "supervised"}
@@ -82,22 +88,10 @@ class SupervisedGradient(GradientAlgorithm):
         env: Environment,
         *,
         learning_rate: Scheduled = 0.1,
-        n_steps: int | None = None,
         n_envs: int = 16,
-        env_kwargs: Mapping[str, Any] | None = None,
-        trials: int = 1,
         loss: Loss = "cross_entropy",
-        max_grad_norm: float = 1.0,
-        optimizer: Literal["adam", "rmsprop"] = "adam",
         optimizer_eps: float = 1e-8,
-        plasticity_lr_scale: float = 1.0,
-        policy_kwargs: Mapping[str, Any] | None = None,
-        stats_window_size: int = 100,
-        tensorboard_log: str | None = None,
-        verbose: int = 0,
-        seed: int | None = None,
-        device: torch.device | str = "auto",
-        _init_setup_model: bool = True,
+        **common: Unpack[GradientArguments],
     ) -> None:
         if loss not in get_args(Loss):
             raise ConfigError(f"loss must be one of {sorted(get_args(Loss))}, got {loss!r}")
@@ -106,43 +100,37 @@ class SupervisedGradient(GradientAlgorithm):
             policy,
             env,
             learning_rate=learning_rate,
-            n_steps=n_steps,
             n_envs=n_envs,
-            env_kwargs=env_kwargs,
-            trials=trials,
-            max_grad_norm=max_grad_norm,
-            optimizer=optimizer,
             optimizer_eps=optimizer_eps,
-            plasticity_lr_scale=plasticity_lr_scale,
-            policy_kwargs=policy_kwargs,
-            stats_window_size=stats_window_size,
-            tensorboard_log=tensorboard_log,
-            verbose=verbose,
-            seed=seed,
-            device=device,
             ranges={},
-            _init_setup_model=_init_setup_model,
+            **common,
         )
 
     def _check_fit(self) -> None:
         label = self.policy.feedback_layout.label
         if label is None:
-            raise SpaceError(
-                f"{self.env_id or 'this environment'} shows no labels, and supervised_gradient learns from nothing "
-                "else; use an environment that teaches (plastic_rl/SupervisedClassification-v0), or learn from rewards "
-                "by a2c or cma_es"
-            )
+            raise SpaceError(f"{self._environment_name} shows no labels, and {_NEEDS_A_TEACHER}")
         classes = label[1] - label[0]
         if not isinstance(self.action_space, spaces.Discrete) or int(self.action_space.n) != classes:
             raise SpaceError(
                 f"supervised_gradient takes actions for predictions of {classes} classes, so it needs "
                 f"Discrete({classes}) actions, got {self.action_space}"
             )
+        if min(self.n_steps, self.description.lifetime_steps or self.n_steps) < 2:
+            raise ConfigError(
+                "supervised_gradient needs lifetimes and n_steps of 2 steps or more, since the label of a sample comes "
+                f"one step after it, in the same lifetime; got n_steps {self.n_steps} and lifetimes of "
+                f"{self.description.lifetime_steps or 'varying'} steps"
+            )
         if self.loss == "cross_entropy" and not self._probabilities_have_gradients():
             raise ConfigError(
                 "cross_entropy has no gradient by these action probabilities, which are steps of the network's "
                 "outputs; use selection: softmax, or loss: squared_error"
             )
+
+    @property
+    def _environment_name(self) -> str:
+        return self.env_id or "this environment"
 
     def _probabilities_have_gradients(self) -> bool:
         parameters = {name: parameter.detach() for name, parameter in self.policy.parameters_by_name().items()}
@@ -162,14 +150,14 @@ class SupervisedGradient(GradientAlgorithm):
         """See `GradientAlgorithm.rollout_loss`: mean over all samples whose labels are known.
 
         Raises:
-            NonFiniteError: If the rollout shows no label at all, so that there is no mean.
+            SpaceError: If the environment showed no label at all, so that there is no mean; nothing is changed then.
         """
         rollout, policy = self.rollout, self.policy
         labels, known = self.labels()
         if not bool(known.any()):
-            raise NonFiniteError(
-                f"no label was shown in the {rollout.n_steps} steps up to {self.num_timesteps}: nothing can be learned "
-                "from them. Make lifetimes or n_steps longer than 1 step"
+            raise SpaceError(
+                f"{self._environment_name} has a place for labels in its observations, and showed none in the "
+                f"{rollout.n_steps} steps up to {self.num_timesteps}; {_NEEDS_A_TEACHER}"
             )
         outputs, head = policy.outputs(
             policy.parameters_by_name(), rollout.observations, self.collector.state_before, rollout.episode_starts

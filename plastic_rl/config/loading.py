@@ -120,6 +120,20 @@ def apply_overrides(mapping: Mapping[str, Any], overrides: Sequence[str]) -> dic
     return merged
 
 
+def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `base` with `changes` on top, key by key wherever both hold a mapping; neither is modified.
+
+    >>> merge({"cap": 5, "step": {"hidden": 0.1, "output": 0.1}}, {"step": {"hidden": 0.01}})
+    {'cap': 5, 'step': {'hidden': 0.01, 'output': 0.1}}
+    """
+    merged = {**base, **changes}
+    for key, value in changes.items():
+        below = base.get(key)
+        if isinstance(value, Mapping) and isinstance(below, Mapping):
+            merged[key] = merge(below, value)
+    return merged
+
+
 def validate(model: type[Model], mapping: Mapping[str, Any], source: str = "config") -> Model:
     """Validate `mapping` as `model`.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import ipaddress
 import os
 import socket
 from collections.abc import Callable, Sequence
@@ -28,12 +29,13 @@ class RayEngine(Engine):
 
     Args:
         workers: Tasks under way at a time; None: as many as the cluster has processors.
-        address: Of a cluster (`ray://HOST:10001`, `HOST:6379` or `auto`); None: Ray is started on this machine, and
-            stopped by `close`.
+        address: Of a cluster (`ray://HOST:10001`, `HOST:6379` or `auto`); None: the cluster that this process is
+            connected to already, else Ray is started on this machine, and stopped by `close`.
         prepare: Called once in each worker before any work is unpickled, e.g. to import plugins.
 
     Raises:
-        ConfigError: If Ray is not installed, or no cluster answers at the address.
+        ConfigError: If Ray is not installed; when work begins, if no cluster answers at the address, or this process is
+            connected to another one already.
     """
 
     def __init__(
@@ -53,7 +55,10 @@ class RayEngine(Engine):
     def _start(self) -> Any:
         ray = importlib.import_module("ray")
         if self._task is None:
-            if not ray.is_initialized():
+            if ray.is_initialized():
+                if self.address is not None:
+                    _check_connected_to(ray, self.address)
+            else:
                 # Ray tells of its usage only where that was asked for.
                 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
                 local: dict[str, Any] = {}
@@ -111,16 +116,52 @@ def _knock(address: str) -> None:
     Raises:
         ConfigError: If nobody does.
     """
-    host, separator, port = address.removeprefix("ray://").rpartition(":")
-    if not separator or not port.isdecimal():
-        return  # `auto` and the like, which Ray looks up
+    endpoint = _endpoint(address)
+    if endpoint is None:
+        return
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=PATIENCE).close()
+        socket.create_connection(endpoint, timeout=PATIENCE).close()
     except (OSError, OverflowError) as error:
         raise ConfigError(
             f"cannot reach Ray at {address}: {error}. Give the address of a running cluster (HOST:6379 or "
             "ray://HOST:10001), or none, to start Ray on this machine"
         ) from error
+
+
+def _check_connected_to(ray: Any, address: str) -> None:
+    """Refuse the address of a cluster that is not the one this process is connected to.
+
+    Raises:
+        ConfigError: Naming both.
+    """
+    connected = ray.get_runtime_context().gcs_address
+    asked, own = _endpoint(address), _endpoint(connected)
+    if asked is None or own is None:
+        return
+    here = ray.util.get_node_ip_address()
+    same_host = bool(_machines(asked[0], here) & _machines(own[0], here))
+    # The port of `ray://` is not that of the cluster itself, which tells nothing of it.
+    if not same_host or (asked[1] != own[1] and not address.startswith("ray://")):
+        raise ConfigError(
+            f"the engine is to work on Ray at {address}, but this process is connected to Ray at {connected} already, "
+            "and to one cluster at a time. Leave out the address to work there; or first end that connection: close "
+            "the engine that made it, or call ray.shutdown()"
+        )
+
+
+def _endpoint(address: str) -> tuple[str, int] | None:
+    """Host and port of an address; None for `auto` and the like, which Ray looks up."""
+    host, separator, port = address.removeprefix("ray://").rpartition(":")
+    return (host.strip("[]"), int(port)) if separator and port.isdecimal() else None
+
+
+def _machines(host: str, here: str) -> set[str]:
+    """IP addresses of a host, `here` in place of those that only mean this machine."""
+    try:
+        found = {str(info[4][0]) for info in socket.getaddrinfo(host, None)}
+    except OSError:
+        return {host}
+    return {here if ipaddress.ip_address(entry).is_loopback else entry for entry in found}
 
 
 def _run(parcel: Parcel, item: Any) -> tuple[Exception | None, Any]:

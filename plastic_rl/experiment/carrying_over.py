@@ -13,6 +13,7 @@ import torch
 from stable_baselines3.common.vec_env import VecEnv
 
 from plastic_rl.algorithms.vec_env import EnvironmentDescription, adapt
+from plastic_rl.config import merge
 from plastic_rl.errors import RunError
 from plastic_rl.experiment.agents import TrainedAgent
 from plastic_rl.policies import POLICIES, PlasticPolicy
@@ -53,7 +54,7 @@ def carry_over(
             feedback=description.feedback,
             steps_per_trial=description.steps_per_trial,
             generator=torch.Generator().manual_seed(trained.config.seed),
-            network=_merged(source.policy.network_config, network or {}),
+            network=merge(source.policy.network_config, network or {}),
         ).to(source.device)
     finally:
         env.close()
@@ -76,12 +77,3 @@ def carry_over(
         for name in acting:
             own[name].copy_(given[name])
     return policy
-
-
-def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `base` with `changes`, key by key also inside of mappings."""
-    merged = {**base, **changes}
-    for key, value in changes.items():
-        if isinstance(value, Mapping) and isinstance(base.get(key), Mapping):
-            merged[key] = _merged(base[key], value)
-    return merged

@@ -19,7 +19,7 @@ import numpy as np
 from pydantic import Field, field_validator
 
 from plastic_rl.checkpoint import write_atomically
-from plastic_rl.config import ConfigModel, apply_overrides, read_mapping, validate
+from plastic_rl.config import ConfigModel, apply_overrides, merge, read_mapping, validate
 from plastic_rl.errors import ConfigError, RunError
 from plastic_rl.evaluation import Evaluation, crossed_interval
 from plastic_rl.evaluation.comparison import LearningCurve, Outcome, plot_comparison
@@ -110,7 +110,7 @@ def load_comparison(path: str | Path, overrides: Sequence[str] = (), *, plugins:
     config = validate(ComparisonConfig, given, str(path))
     experiments: dict[str, dict[int, ExperimentConfig]] = {}
     for way, own in config.ways.items():
-        mapping = _merged(config.common, own)
+        mapping = merge(config.common, own)
         if "seed" in mapping:
             raise ConfigError(f"{path}: {way}.seed: the seeds of a comparison stand in its own key `seeds`.")
         recorded = list(dict.fromkeys([*mapping.get("plugins", []), *plugins]))
@@ -191,16 +191,6 @@ def compare(
     plot_comparison(curves, outcomes, folder / "comparison.png", title=title)
     say(f"in {folder}: comparison.txt, comparison.json, comparison.png")
     return folder
-
-
-def _merged(common: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `common` with `own` on top, mappings key by key."""
-    merged = dict(common)
-    for key, value in own.items():
-        below = merged.get(key)
-        both = isinstance(value, Mapping) and isinstance(below, Mapping)
-        merged[key] = _merged(below, value) if both else value  # type: ignore[arg-type]  # both are mappings
-    return merged
 
 
 def _reopened(folder: Path, comparison: Comparison) -> list[RunFolder]:

@@ -7,7 +7,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from plastic_rl.config import ConfigModel
+from plastic_rl.config import ConfigModel, merge
 from plastic_rl.errors import ConfigError, unknown_name_message
 from plastic_rl.plasticity.tables import CONDITIONS, NO_OUTCOME, OutputTable
 from plastic_rl.plasticity.tables_hand_written import HAND_WRITTEN
@@ -162,7 +162,7 @@ class RuleTableConfig(ConfigModel):
         elif str(given.get("tables")) in HAND_WRITTEN:
             entry = HAND_WRITTEN[str(given.get("tables"))]
             base = {"output_table": entry.output_table, "update": entry.update, "when": entry.when}
-        return _merged(base, given)
+        return merge(base, given)
 
     @field_validator("tables", mode="after")
     @classmethod
@@ -216,15 +216,6 @@ class RuleTableConfig(ConfigModel):
     def plastic_layers(self) -> list[str]:
         """Names of the layers whose weights change, in order."""
         return [name for name in LAYERS if getattr(self.plastic, name) and (name != "hidden" or self.rounds)]
-
-
-def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `base` with `changes`, key by key also inside of mappings."""
-    merged = {**base, **changes}
-    for key, value in base.items():
-        if isinstance(value, Mapping) and isinstance(changes.get(key), Mapping):
-            merged[key] = {**value, **changes[key]}
-    return merged
 
 
 RULE_TABLE_PRESETS: Registry[Mapping[str, Any]] = Registry("rule-table preset")

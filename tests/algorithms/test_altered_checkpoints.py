@@ -13,7 +13,8 @@ import torch
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from plastic_rl.algorithms import PlasticA2C
-from plastic_rl.algorithms.saving import rebuild, restore
+from plastic_rl.algorithms.gradient_saving import restore
+from plastic_rl.algorithms.saving import rebuild
 from plastic_rl.algorithms.vec_env import VectorEnvAdapter
 from plastic_rl.algorithms.vec_lifetime import VecLifetime
 from plastic_rl.checkpoint import Checkpoint

@@ -355,10 +355,26 @@ def test_a_loaded_agent_predicts_the_same_and_says_that_it_cannot_learn(tmp_path
     observations = np.random.default_rng(0).random((6, 5), dtype=np.float32)
     one, two = agent.predict(observations, deterministic=True)[0], loaded.predict(observations, deterministic=True)[0]
     assert np.array_equal(one, two)
-    with pytest.raises(ConfigError, match="loaded without an environment"):
-        loaded.evolve_once()
+    for learn in (loaded.evolve_once, lambda: loaded.learn(generations=1), lambda: loaded.learn(100)):
+        with pytest.raises(ConfigError, match=r"this CMAES was made or loaded without an environment.* set an env"):
+            learn()
     with pytest.raises(CheckpointError, match="a checkpoint of 'CMAES', not of PlasticA2C"):
         PlasticA2C.load(tmp_path / "agent.zip")
+
+
+def test_an_agent_loaded_to_predict_learns_once_it_has_an_environment(tmp_path: Path) -> None:
+    make().learn(generations=2).save(tmp_path / "agent")
+    given = CMAES.load(tmp_path / "agent", env=BANDIT)
+    set_later = CMAES.load(tmp_path / "agent")
+    set_later.set_env(BANDIT)
+    for agent in (given, set_later):
+        agent.learn(generations=2, reset_num_timesteps=False)
+    one, two = given.get_checkpoint(), set_later.get_checkpoint()
+    assert to_json([one.documents, one.config]) == to_json([two.documents, two.config])
+    for name, tensor in one.tensors["params"].items():
+        assert torch.equal(tensor, two.tensors["params"][name]), name
+    with pytest.raises(ValueError, match="spaces do not match"):
+        set_later.set_env("plastic_rl/BernoulliBandit-v0")
 
 
 def test_altered_search_state_is_refused(tmp_path: Path) -> None:

@@ -59,6 +59,11 @@ def test_a_checkpoint_brings_its_candidate_back_and_the_search_goes_on(tmp_path:
     assert witness.seen == [(-2.0, 2), (-2.0, 3)]
     acting = GridSearch.load(tmp_path / "fourth.zip")
     assert acting.policy.network.config.cap == 1  # type: ignore[union-attr]
+    with pytest.raises(ConfigError, match=r"this GridSearch was made or loaded without .* set_env"):
+        acting.learn()
+    acting.set_env(BANDIT)
+    acting.learn(reset_num_timesteps=False)
+    assert acting.iterations == 6
 
 
 def test_candidates_start_from_the_same_draws() -> None:

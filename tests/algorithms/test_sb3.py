@@ -8,6 +8,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
+import torch
 from stable_baselines3.common.callbacks import (
     CheckpointCallback,
     EvalCallback,
@@ -23,6 +24,7 @@ from plastic_rl.algorithms import PlasticA2C
 from plastic_rl.algorithms.vec_env import FeedbackExemptMeanStd, VectorEnvAdapter
 from plastic_rl.algorithms.vec_lifetime import VecLifetime
 from plastic_rl.envs import Lifetime, make_vector
+from plastic_rl.errors import ConfigError
 
 BANDIT = "plastic_rl/ReversalBandit-v0"
 SMALL = {"network": {"hidden_size": 8}}
@@ -120,6 +122,19 @@ def test_checkpoint_callback_saves_files_that_load_and_go_on(tmp_path: Path) -> 
     assert int(loaded._last_obs[0, -1] * 20) == 5  # in mid-lifetime, 5 steps into the second
     loaded.learn(80, reset_num_timesteps=False)
     assert loaded.num_timesteps == 180
+
+
+def test_an_agent_loaded_without_an_environment_says_how_to_give_it_one(tmp_path: Path) -> None:
+    make(BANDIT, env_kwargs={"steps": 20}).learn(80).save(tmp_path / "agent")
+    learnt = []
+    for _ in range(2):
+        agent = PlasticA2C.load(tmp_path / "agent")
+        with pytest.raises(ConfigError, match=r"this PlasticA2C was made or loaded without an environment.*set_env"):
+            agent.learn(80)
+        agent.set_env(BANDIT)
+        assert agent.learn(80, reset_num_timesteps=False).num_timesteps == 160
+        learnt.append(agent.policy.state_dict())
+    assert all(torch.equal(value, learnt[1][name]) for name, value in learnt[0].items())
 
 
 def test_vec_normalize_leaves_the_feedback_alone() -> None:

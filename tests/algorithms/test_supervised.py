@@ -12,7 +12,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 
 from plastic_rl.algorithms import PlasticA2C, SupervisedGradient
 from plastic_rl.config import Schedule
-from plastic_rl.errors import CheckpointError, ConfigError, NonFiniteError, SpaceError
+from plastic_rl.errors import CheckpointError, ConfigError, SpaceError
 
 TAUGHT = "plastic_rl/SupervisedClassification-v0"
 SMALL = {
@@ -220,5 +220,25 @@ def test_what_cannot_be_learned_from_is_refused() -> None:
     assert make({"selection": "argmax"}, loss="squared_error").learn(120).num_timesteps == 120
     with pytest.raises(ConfigError, match="n_envs must be a whole number of 1 or more, got 0"):
         make(n_envs=0)
-    with pytest.raises(NonFiniteError, match="no label was shown"):
-        make(env_kwargs={"data": "D", "steps": 1}).learn(4)
+    with pytest.raises(ConfigError, match=r"2 steps or more.*got n_steps 1 and lifetimes of 1 steps"):
+        make(env_kwargs={"data": "D", "steps": 1})
+    with pytest.raises(ConfigError, match=r"2 steps or more.*got n_steps 1 and lifetimes of 30 steps"):
+        make(n_steps=1)
+
+
+def test_an_environment_that_only_pretends_to_teach_is_refused_before_anything_is_learned() -> None:
+    agent = make()
+    before = parameters(agent)
+    env: Any = agent.env
+    columns = slice(*cast("tuple[int, int]", agent.policy.feedback_layout.label))
+    original = env.step
+
+    def step(actions: np.ndarray[Any, Any]) -> Any:
+        observations, *rest = original(actions)
+        observations[:, columns] = 0.0
+        return observations, *rest
+
+    env.step = step
+    with pytest.raises(SpaceError, match=r"showed none in the 30 steps up to 120;.*use an environment that teaches"):
+        agent.learn(240)
+    assert all(torch.equal(value, before[name]) for name, value in parameters(agent).items())

@@ -236,6 +236,17 @@ def test_an_address_leads_to_a_cluster_that_goes_on_without_its_guests() -> None
         )
         assert guest.stdout.strip() == "[0, 1, 4, 9, 16, 25]", guest.stderr
         assert host.map(square, [4]) == [16]
+        port = address.rpartition(":")[2]
+        for known in (address, f"localhost:{port}", "auto", "ray://localhost:10001"):
+            with make_engine("ray", address=known) as neighbour:
+                assert neighbour.map(square, [5]) == [25]
+        for unknown in (f"localhost:{int(port) + 1}", f"192.0.2.1:{port}", "ray://192.0.2.1:10001"):
+            with (
+                pytest.raises(ConfigError, match=rf"Ray at {unknown}, but .* connected to Ray at {address} already"),
+                make_engine("ray", address=unknown) as elsewhere,
+            ):
+                elsewhere.map(square, [1])
+        assert host.map(square, [6]) == [36]
     with (
         pytest.raises(ConfigError, match=r"cannot reach Ray at 127\.0\.0\.1:1"),
         make_engine("ray", address="127.0.0.1:1") as nowhere,

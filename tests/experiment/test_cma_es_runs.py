@@ -12,9 +12,10 @@ import pytest
 
 from plastic_rl.algorithms import CMAES
 from plastic_rl.envs import load_plugin
-from plastic_rl.errors import ConfigError, FinishedError
+from plastic_rl.errors import CheckpointError, ConfigError, FinishedError
 from plastic_rl.experiment import (
     RunFolder,
+    TrainingInterrupted,
     check_experiment,
     create_runs,
     export_agent,
@@ -26,8 +27,8 @@ from plastic_rl.experiment import (
 )
 from plastic_rl.experiment.agents import checkpoint_line
 from plastic_rl.experiment.config import A2CConfig, CMAESConfig
-from plastic_rl.experiment.progress import PlainProgress
 from plastic_rl.experiment.training import check_unfinished
+from tests.experiment.watching import Pressing, quiet
 
 EXAMPLE = Path(__file__).parents[2] / "envs" / "patch_leaving.py"
 SMALL: dict[str, Any] = {
@@ -47,10 +48,6 @@ def with_algorithm(**changes: Any) -> dict[str, Any]:
 def small_run(folder: Path, mapping: dict[str, Any] = SMALL) -> RunFolder:
     [run] = create_runs(folder, "small", {"": parse_experiment(mapping)})
     return run
-
-
-def quiet() -> PlainProgress:
-    return PlainProgress(io.StringIO(), interval=0.0)
 
 
 def problems_of(**changes: Any) -> list[str]:
@@ -152,18 +149,36 @@ def test_the_best_on_valid_is_a_mean_of_the_distribution(tmp_path: Path) -> None
     assert all(bool((value == mean[name]).all()) for name, value in agent.policy.named_parameters() if name in mean)
 
 
-def test_a_run_may_go_on_with_another_engine(tmp_path: Path) -> None:
-    whole = small_run(tmp_path / "whole")
+@pytest.mark.parametrize(("begun_with", "ended_with"), [("serial", "process"), ("process", "serial")])
+def test_a_run_may_go_on_with_another_engine(tmp_path: Path, begun_with: str, ended_with: str) -> None:
+    def settings(engine: str) -> dict[str, Any]:
+        return with_algorithm(individuals_per_chunk=2, engine={"name": engine, "workers": 2})
+
+    whole, pieces = (
+        small_run(tmp_path / "whole", settings("serial")),
+        small_run(tmp_path / "pieces", settings(begun_with)),
+    )
     train(whole, progress=quiet())
-    pieces = small_run(tmp_path / "pieces", with_algorithm(engine={"name": "process", "workers": 1}))
-    config = pieces.path / "config.yaml"
-    config.write_text(config.read_text().replace("generations: 6", "generations: 2"))
-    train(pieces, progress=quiet())
-    assert pieces.latest() == pieces.checkpoints / "240"
-    text = config.read_text().replace("name: process", "name: serial").replace("workers: 1", "workers: null")
-    config.write_text(text.replace("generations: 2", "generations: 6"))
-    with pytest.raises(Exception, match="generations: 2 became 6") as refusal:
-        train(pieces, progress=quiet())
+    with pytest.raises(TrainingInterrupted):
+        train(pieces, progress=Pressing(3))
+    assert pieces.latest() == pieces.checkpoints / str(3 * 6 * 2 * 10)
+    (pieces.path / "config.yaml").write_text(parse_experiment(settings(ended_with)).to_yaml())
+    assert train(pieces, progress=quiet()).iterations == 6
+    assert pieces.metrics.read_bytes() == whole.metrics.read_bytes()
+    last = str(6 * 6 * 2 * 10)
+    for part in ("params.safetensors", "optimizer.safetensors", "rng.json", "algorithm.json"):
+        mine, undisturbed = (run.checkpoints / last / part for run in (pieces, whole))
+        assert mine.read_bytes() == undisturbed.read_bytes(), part
+
+
+def test_a_run_may_not_go_on_with_other_settings(tmp_path: Path) -> None:
+    run = small_run(tmp_path)
+    with pytest.raises(TrainingInterrupted):
+        train(run, progress=Pressing(2))
+    config = run.path / "config.yaml"
+    config.write_text(config.read_text().replace("generations: 6", "generations: 7").replace("serial", "process"))
+    with pytest.raises(CheckpointError, match="generations: 6 became 7") as refusal:
+        train(run, progress=quiet())
     assert "engine" not in str(refusal.value)
 
 

@@ -6,7 +6,6 @@ import io
 import multiprocessing
 import os
 import shutil
-import signal
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +38,7 @@ from plastic_rl.experiment.config import is_comparison
 from plastic_rl.experiment.metrics import TensorBoardWriter
 from plastic_rl.experiment.progress import PlainProgress
 from plastic_rl.experiment.training import check_unfinished, valid_score
+from tests.experiment.watching import Pressing, quiet
 
 ROOT = Path(__file__).parents[2]
 SMALL: dict[str, Any] = {
@@ -49,10 +49,6 @@ SMALL: dict[str, Any] = {
     "checkpoint": {"interval": 2},
     "logging": {"tensorboard": False},
 }
-
-
-def quiet() -> PlainProgress:
-    return PlainProgress(io.StringIO())
 
 
 def small_run(folder: Path, **changes: Any) -> RunFolder:
@@ -300,19 +296,6 @@ def test_an_altered_part_of_the_run_is_refused(tmp_path: Path, name: str, value:
     del checkpoint.documents["algorithm"]
     with pytest.raises(CheckpointError, match="it lacks 'algorithm'"):
         acting_part(checkpoint)
-
-
-class Pressing(PlainProgress):
-    """Presses Ctrl-C when training is `at` steps."""
-
-    def __init__(self, at: int) -> None:
-        super().__init__(io.StringIO())
-        self.at = at
-
-    def update(self, done: int, score: float | None, note: str = "") -> None:
-        if done == self.at:
-            self.at = -1
-            signal.raise_signal(signal.SIGINT)
 
 
 @pytest.mark.parametrize("at", [240, 400])

@@ -14,22 +14,33 @@ from pathlib import Path
 import pytest
 
 CONFIG = """
-environment: {id: plastic_rl/ReversalBandit-v0, kwargs: {steps: 30}}
-network: {kind: plastic_rnn, rule: backpropamine_retroactive, hidden_size: 12}
+environment: ENVIRONMENT
+network: NETWORK
 algorithm: ALGORITHM
 evaluation: {valid_tasks: 20, final: false}
 checkpoint: {interval: 3}
 logging: {interval: INTERVAL, tensorboard: false}
 """
+BANDIT = CONFIG.replace("ENVIRONMENT", "{id: plastic_rl/ReversalBandit-v0, kwargs: {steps: 30}}").replace(
+    "NETWORK", "{kind: plastic_rnn, rule: backpropamine_retroactive, hidden_size: 12}"
+)
+TAUGHT = CONFIG.replace(
+    "ENVIRONMENT", "{id: plastic_rl/SupervisedClassification-v0, kwargs: {data: D, steps: 30}}"
+).replace("NETWORK", "{kind: rule_table, hidden_size: 12, cap: 4, rounds: 2, output_table: supervised}")
 CMA_ES = "{name: cma_es, generations: 20, population_size: 8, lifetimes: 2, individuals_per_chunk: 3, ENGINE}"
 CONFIGS = {
     # Rollouts of 20 steps in lifetimes of 30: checkpoints fall into the middle of lifetimes.
-    "a2c": CONFIG.replace(
+    "a2c": BANDIT.replace(
         "ALGORITHM",
         "{name: a2c, total_timesteps: 9600, n_envs: 16, n_steps: 20, center_rewards: true, "
         "learning_rate: {start: 0.005, end: 0}}",
     ).replace("INTERVAL", "3"),
-    "cma_es": CONFIG.replace("ALGORITHM", CMA_ES.replace("ENGINE", "restarts: ipop")).replace("INTERVAL", "1"),
+    "cma_es": BANDIT.replace("ALGORITHM", CMA_ES.replace("ENGINE", "restarts: ipop")).replace("INTERVAL", "1"),
+    "supervised_gradient": TAUGHT.replace(
+        "ALGORITHM",
+        "{name: supervised_gradient, total_timesteps: 9600, n_envs: 16, n_steps: 20, "
+        "learning_rate: {start: 0.1, end: 0.01}}",
+    ).replace("INTERVAL", "3"),
 }
 PROCESSES = CONFIGS["cma_es"].replace("restarts", "engine: {name: process, workers: 2}, restarts")
 
