@@ -12,6 +12,7 @@ from numpy.testing import assert_allclose
 
 from plastic_rl.errors import RunError, UnknownNameError
 from plastic_rl.evaluation import Evaluation, evaluate, plot_adaptation, plot_learning_curves
+from plastic_rl.evaluation.adaptation import _other, _ranked
 from plastic_rl.evaluation.plots import PALETTE, read_metric
 from plastic_rl.tasks import distribution_for
 
@@ -40,6 +41,18 @@ def test_the_adaptation_plot_shows_agent_limit_and_references(evaluation: Evalua
     assert colour_share(path, PALETTE[2]) > 0.0005  # the heuristic
     assert colour_share(path, PALETTE[1]) == 0  # no frozen twin here
     assert colour_share(path, "#ffffff") > 0.6
+
+
+def test_no_two_agents_look_alike(evaluation: Evaluation, tmp_path: Path) -> None:
+    result = evaluation.splits["test"]
+    references = result.reference_agents | {f"agent {n}": result.reference_agents["oracle"] for n in range(20)}
+    many = result.model_copy(update={"reference_agents": references})
+    looks = [(style.color, style.line, style.marker) for _, style in _ranked(evaluation, many).values()]
+    assert len(looks) == len(set(looks)) == 1 + len(references)
+    assert len({(style.color, style.line, style.marker) for style in map(_other, range(140))}) == 140
+    crowded = evaluation.model_copy(update={"splits": {"test": many}})
+    height = matplotlib.image.imread(plot_adaptation(crowded, tmp_path / "crowded.png")).shape[0]
+    assert height > 630  # room for the legend
 
 
 def test_lifetimes_of_a_single_trial_are_drawn_as_bars(tmp_path: Path) -> None:
