@@ -85,7 +85,7 @@ def plot_learning_curves(
     axis.set_xlabel("environment steps", fontsize=11)
     axis.set_ylabel(column.rsplit("/", 1)[-1].replace("_", " ") + f"{f', mean of {smooth} rows' if smooth > 1 else ''}")
     axis.set_title(title, fontsize=13)
-    axis.xaxis.set_major_formatter(_si_formatter())
+    axis.xaxis.set_major_formatter(si_formatter())
     plain_axes(axis)
     figure.legend(loc="outside right center", frameon=False, fontsize=10.5)
     return save_figure(figure, path)
@@ -135,7 +135,8 @@ def _count(seeds: int) -> str:
     return "1 seed" if seeds == 1 else f"{seeds} seeds"
 
 
-def _si_formatter() -> Any:
+def si_formatter() -> Any:
+    """Ticks as 500, 20k, 1.5M."""
     from matplotlib.ticker import EngFormatter
 
     return EngFormatter(sep="")

@@ -13,7 +13,8 @@ from numpy.testing import assert_allclose
 from plastic_rl.errors import RunError, UnknownNameError
 from plastic_rl.evaluation import Evaluation, evaluate, plot_adaptation, plot_learning_curves
 from plastic_rl.evaluation.adaptation import _other, _ranked
-from plastic_rl.evaluation.plots import PALETTE, read_metric
+from plastic_rl.evaluation.comparison import _log_ticks, _unit
+from plastic_rl.evaluation.plots import PALETTE, new_figure, read_metric
 from plastic_rl.tasks import distribution_for
 
 REVERSAL = "plastic_rl/ReversalBandit-v0"
@@ -126,3 +127,33 @@ def test_metrics_that_cannot_be_drawn(tmp_path: Path) -> None:
         plot_learning_curves({"a": [write_metrics(tmp_path / "empty.csv", [], [])]}, tmp_path / "x.png")
     with pytest.raises(ValueError, match="at least one"):
         plot_learning_curves({"a": []}, tmp_path / "x.png")
+
+
+@pytest.mark.parametrize(
+    ("ends", "expected"),
+    [
+        ((180, 600), {"200", "300", "400", "500", "600"}),
+        ((40_000, 8_000_000), {"50k", "100k", "200k", "500k", "1M", "2M", "5M"}),
+        ((1000, 10_000_000), {"1k", "10k", "100k", "1M", "10M"}),
+    ],
+)
+def test_ticks_of_samples_are_few_and_readable(ends: tuple[int, int], expected: set[str]) -> None:
+    figure = new_figure(4, 4)
+    axis = figure.subplots()
+    axis.plot(ends, (0, 1))
+    axis.set_xscale("log")
+    axis.set_xlim(ends)
+    _log_ticks(axis)
+    figure.canvas.draw()
+    low, high = axis.get_xlim()
+    shown = zip(axis.get_xticks(), axis.get_xticklabels(), strict=True)
+    assert {label.get_text() for tick, label in shown if low <= tick <= high} == expected
+    assert not any(label.get_text() for label in axis.get_xticklabels(minor=True))
+
+
+def test_clock_readings_are_drawn_in_a_unit_that_reads_well() -> None:
+    assert [_unit(seconds) for seconds in (0.5, 600, 20_000)] == [
+        ("seconds", 1),
+        ("minutes", 60),
+        ("hours", 3600),
+    ]
