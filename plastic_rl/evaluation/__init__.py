@@ -8,9 +8,10 @@ plot_adaptation(evaluation, "adaptation.png")
 
 from __future__ import annotations
 
+from plastic_rl.evaluation.adaptation import plot_adaptation
 from plastic_rl.evaluation.classification import AccuracyAfter, accuracy_after
 from plastic_rl.evaluation.lifetimes import Lifetimes, run_lifetimes
-from plastic_rl.evaluation.plots import plot_adaptation, plot_learning_curves
+from plastic_rl.evaluation.plots import plot_learning_curves
 from plastic_rl.evaluation.protocol import evaluate, score_lifetimes
 from plastic_rl.evaluation.report import AccuracyPoint, Curve, Evaluation, Score, SplitEvaluation
 from plastic_rl.evaluation.statistics import (

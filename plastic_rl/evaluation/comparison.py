@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from plastic_rl.evaluation.plots import PALETTE, new_figure, plain_axes, save_figure
+from plastic_rl.evaluation.plots import PALETTE, new_figure, plain_axes, save_figure, si_formatter
 from plastic_rl.evaluation.statistics import FloatArray
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 @dataclass(frozen=True)
@@ -67,16 +71,20 @@ def plot_comparison(
     figure = new_figure(13.2, 4.4)
     by_samples, by_seconds, final = figure.subplots(1, 3)
     colors = {name: PALETTE[index % len(PALETTE)] for index, name in enumerate(curves)}
-    for axis, unit in ((by_samples, "samples"), (by_seconds, "seconds")):
-        for name, seeds in curves.items():
-            for index, curve in enumerate(seeds):
-                x = getattr(curve, unit)
-                label = name if index == 0 and axis is by_samples else None
+    unit, seconds = _unit(max(curve.seconds[-1] for seeds in curves.values() for curve in seeds))
+    for name, seeds in curves.items():
+        for index, curve in enumerate(seeds):
+            label = name if index == 0 else None
+            for axis, x in ((by_samples, curve.samples), (by_seconds, curve.seconds / seconds)):
                 axis.plot(x, curve.scores, color=colors[name], linewidth=1.6, marker="o", markersize=3, label=label)
-        axis.set_xlabel("samples lived through" if unit == "samples" else "seconds", fontsize=11)
-        plain_axes(axis)
-    by_samples.set_xscale("log")
+                label = None
+    by_samples.set_xlabel("samples lived through", fontsize=11)
     by_samples.set_ylabel(score)
+    plain_axes(by_samples)
+    _log_ticks(by_samples)
+    by_seconds.set_xlabel(f"{unit} of training", fontsize=11)
+    plain_axes(by_seconds)
+    by_seconds.set_xlim(left=0)
     labels = [outcome.label for outcome in next(iter(outcomes.values()))]
     width = 0.8 / len(outcomes)
     for index, (name, measured) in enumerate(outcomes.items()):
@@ -94,3 +102,24 @@ def plot_comparison(
     figure.suptitle(title, fontsize=13)
     figure.legend(loc="outside lower center", ncols=len(curves), frameon=False, fontsize=10.5)
     return save_figure(figure, path)
+
+
+def _unit(longest: float) -> tuple[str, float]:
+    """The unit in which up to `longest` seconds read well, and its seconds."""
+    return ("seconds", 1.0) if longest < 180 else ("minutes", 60.0) if longest < 3 * 3600 else ("hours", 3600.0)
+
+
+def _log_ticks(axis: Axes) -> None:
+    """Make the x axis logarithmic, with ticks written as 200, 5k, 2M at about every factor of 2, 5 or 10."""
+    from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
+
+    axis.set_xscale("log")
+    low, high = axis.get_xlim()
+    factor = high / low
+    if factor < 8:  # too few powers of ten for a logarithmic choice of ticks
+        axis.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
+    else:
+        steps = (1.0, 2.0, 5.0) if factor < 300 else (1.0, 3.0) if factor < 3000 else (1.0,)
+        axis.xaxis.set_major_locator(LogLocator(subs=steps, numticks=12))
+    axis.xaxis.set_major_formatter(si_formatter())
+    axis.xaxis.set_minor_formatter(NullFormatter())

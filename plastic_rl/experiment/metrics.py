@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+import time
 from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
@@ -23,6 +24,8 @@ from plastic_rl.errors import CheckpointError
 
 CLOCK = "time/"
 """Keys that begin so are clock readings, or counters that `step` already tells."""
+ELAPSED = "time/time_elapsed"
+"""Seconds since training began or was resumed."""
 
 
 class Table:
@@ -90,6 +93,8 @@ def _lines(rows: list[list[str]]) -> str:
 class MetricsWriter(KVWriter):
     """A writer for stable-baselines3's logger: `metrics.csv`, and clock readings in `timing.csv`.
 
+    Seconds are measured here: stable-baselines3 cuts them to whole ones, of which a short run has few.
+
     Args:
         folder: The run folder.
         state: As from `state()`, to go on; None to begin.
@@ -98,6 +103,7 @@ class MetricsWriter(KVWriter):
     def __init__(self, folder: Path, state: Mapping[str, Any] | None = None) -> None:
         self.metrics = Table(folder / "metrics.csv", None if state is None else state["metrics"])
         self.timing = Table(folder / "timing.csv", None if state is None else state["timing"])
+        self._began = time.monotonic()
 
     def write(self, key_values: dict[str, Any], key_excluded: dict[str, tuple[str, ...]], step: int = 0) -> None:
         """Add a row to each table that there are values for."""
@@ -110,6 +116,8 @@ class MetricsWriter(KVWriter):
         timing = {key: value for key, value in plain.items() if key.startswith(CLOCK)}
         if metrics:
             self.metrics.append(step, metrics)
+        if ELAPSED in timing:
+            timing[ELAPSED] = round(time.monotonic() - self._began, 3)
         if timing:
             self.timing.append(step, timing)
 

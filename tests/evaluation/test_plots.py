@@ -12,7 +12,9 @@ from numpy.testing import assert_allclose
 
 from plastic_rl.errors import RunError, UnknownNameError
 from plastic_rl.evaluation import Evaluation, evaluate, plot_adaptation, plot_learning_curves
-from plastic_rl.evaluation.plots import PALETTE, read_metric
+from plastic_rl.evaluation.adaptation import _other, _ranked
+from plastic_rl.evaluation.comparison import _log_ticks, _unit
+from plastic_rl.evaluation.plots import PALETTE, new_figure, read_metric
 from plastic_rl.tasks import distribution_for
 
 REVERSAL = "plastic_rl/ReversalBandit-v0"
@@ -40,6 +42,18 @@ def test_the_adaptation_plot_shows_agent_limit_and_references(evaluation: Evalua
     assert colour_share(path, PALETTE[2]) > 0.0005  # the heuristic
     assert colour_share(path, PALETTE[1]) == 0  # no frozen twin here
     assert colour_share(path, "#ffffff") > 0.6
+
+
+def test_no_two_agents_look_alike(evaluation: Evaluation, tmp_path: Path) -> None:
+    result = evaluation.splits["test"]
+    references = result.reference_agents | {f"agent {n}": result.reference_agents["oracle"] for n in range(20)}
+    many = result.model_copy(update={"reference_agents": references})
+    looks = [(style.color, style.line, style.marker) for _, style in _ranked(evaluation, many).values()]
+    assert len(looks) == len(set(looks)) == 1 + len(references)
+    assert len({(style.color, style.line, style.marker) for style in map(_other, range(140))}) == 140
+    crowded = evaluation.model_copy(update={"splits": {"test": many}})
+    height = matplotlib.image.imread(plot_adaptation(crowded, tmp_path / "crowded.png")).shape[0]
+    assert height > 630  # room for the legend
 
 
 def test_lifetimes_of_a_single_trial_are_drawn_as_bars(tmp_path: Path) -> None:
@@ -113,3 +127,33 @@ def test_metrics_that_cannot_be_drawn(tmp_path: Path) -> None:
         plot_learning_curves({"a": [write_metrics(tmp_path / "empty.csv", [], [])]}, tmp_path / "x.png")
     with pytest.raises(ValueError, match="at least one"):
         plot_learning_curves({"a": []}, tmp_path / "x.png")
+
+
+@pytest.mark.parametrize(
+    ("ends", "expected"),
+    [
+        ((180, 600), {"200", "300", "400", "500", "600"}),
+        ((40_000, 8_000_000), {"50k", "100k", "200k", "500k", "1M", "2M", "5M"}),
+        ((1000, 10_000_000), {"1k", "10k", "100k", "1M", "10M"}),
+    ],
+)
+def test_ticks_of_samples_are_few_and_readable(ends: tuple[int, int], expected: set[str]) -> None:
+    figure = new_figure(4, 4)
+    axis = figure.subplots()
+    axis.plot(ends, (0, 1))
+    axis.set_xscale("log")
+    axis.set_xlim(ends)
+    _log_ticks(axis)
+    figure.canvas.draw()
+    low, high = axis.get_xlim()
+    shown = zip(axis.get_xticks(), axis.get_xticklabels(), strict=True)
+    assert {label.get_text() for tick, label in shown if low <= tick <= high} == expected
+    assert not any(label.get_text() for label in axis.get_xticklabels(minor=True))
+
+
+def test_clock_readings_are_drawn_in_a_unit_that_reads_well() -> None:
+    assert [_unit(seconds) for seconds in (0.5, 600, 20_000)] == [
+        ("seconds", 1),
+        ("minutes", 60),
+        ("hours", 3600),
+    ]
