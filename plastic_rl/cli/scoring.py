@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -20,6 +21,10 @@ from plastic_rl.cli.options import (
     note,
     refuse_existing,
 )
+
+if TYPE_CHECKING:
+    from plastic_rl.evaluation import Evaluation
+    from plastic_rl.experiment import TrainedAgent
 
 agents_app = typer.Typer(help="Trained agents in agents/.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -89,7 +94,8 @@ def evaluate(
     """Score an agent on tasks it never met, beside random, heuristic, oracle and the limit.
 
     Shows how fast the agent learns within a lifetime, and what is left of that with its plasticity frozen. Without
-    options a run's evaluation.json and its pictures are made anew.
+    options a run's evaluation.json and its pictures are made anew. A folder of several seeds is scored run by run,
+    and all together.
 
     \b
     Examples:
@@ -98,42 +104,72 @@ def evaluate(
       plastic-rl evaluate agents/grid_maze --env-kwargs side=13 --env-kwargs steps=400
       plastic-rl evaluate agents/rule_table_d8c --env-kwargs data=digits --carry-over
     """  # noqa: D301 - click's \b keeps the lines of a paragraph
-    from plastic_rl.errors import RunError
-    from plastic_rl.evaluation import plot_adaptation
-    from plastic_rl.experiment import find_agent, find_run, score_agent, score_run
-    from plastic_rl.experiment.agents import checkpoint_line, newest_damage
+    from plastic_rl.experiment import find_agent, find_run, score_agent, score_run, seeds_table, sibling_runs
 
     kwargs = key_values(env_kwargs or [], "--env-kwargs")
     changes = key_values(network or [], "--network") if network or carry else None
-    if output is not None:
-        refuse_existing(output, output.with_suffix(".png"))
+    siblings = sibling_runs(agent, runs_folder)
+    outputs = _outputs(output, [run.path.name for run in siblings])
     plugins = load_plugins(plugin)
-    trained = find_agent(agent, runs_folder=runs_folder, agents_folder=agents_folder, plugins=plugins)
-    if output is not None and output.resolve() == (trained.folder / "evaluation.json").resolve():
-        raise RunError(f"{output} is the run's own. It is written without options; give --output another name.")
+    as_trained = not any((split, tasks, env, kwargs, trials, device, changes is not None))
+    evaluations = {}
+    for place, name in enumerate([str(run.path) for run in siblings] or [agent]):
+        trained = find_agent(name, runs_folder=runs_folder, agents_folder=agents_folder, plugins=plugins)
+        _check_agent(trained, outputs)
+        if trained.is_run and as_trained:
+            evaluation = score_run(find_run(trained.folder), plugins=plugins, progress=note)
+        else:
+            evaluation = score_agent(
+                trained,
+                splits=split,
+                tasks=tasks,
+                env_id=env,
+                env_kwargs=kwargs,
+                trials=trials,
+                network=changes,
+                device=device,
+                progress=note,
+            )
+        _show(evaluation, trained, outputs[place : place + 1], own=trained.is_run and as_trained)
+        evaluations[trained.folder.name] = evaluation
+    if siblings:
+        typer.echo(seeds_table(evaluations))
+
+
+def _outputs(output: Path | None, seeds: Sequence[str]) -> list[Path]:
+    """The files to write, one for each sibling run, after none of them was found to exist."""
+    if output is None:
+        return []
+    files = [output.with_stem(f"{output.stem}-{seed}") for seed in seeds] or [output]
+    for file in files:
+        refuse_existing(file, file.with_suffix(".png"))
+    return files
+
+
+def _check_agent(trained: TrainedAgent, outputs: Sequence[Path]) -> None:
+    """Refuse to write a run's own file; warn of a damaged checkpoint."""
+    from plastic_rl.errors import RunError
+    from plastic_rl.experiment.agents import newest_damage
+
+    own = (trained.folder / "evaluation.json").resolve()
+    for output in outputs:
+        if output.resolve() == own:
+            raise RunError(f"{output} is the run's own. It is written without options; give --output another name.")
     damage = newest_damage(trained)
     if damage is not None:
         note(f"warning: the newest checkpoint is damaged: {damage}")
-    if trained.is_run and not any((split, tasks, env, kwargs, trials, device, changes is not None)):
-        evaluation = score_run(find_run(trained.folder), plugins=plugins, progress=note)
-        typer.echo(checkpoint_line(trained))
-        typer.echo(evaluation.table())
+
+
+def _show(evaluation: Evaluation, trained: TrainedAgent, outputs: Sequence[Path], *, own: bool) -> None:
+    """Print an evaluation and write it to `outputs`; say what was written."""
+    from plastic_rl.evaluation import plot_adaptation
+    from plastic_rl.experiment.agents import checkpoint_line
+
+    typer.echo(checkpoint_line(trained))
+    typer.echo(evaluation.table())
+    if own:
         typer.echo(f"written: {trained.folder / 'evaluation.json'}, adaptation.png, curves.png", err=True)
-    else:
-        evaluation = score_agent(
-            trained,
-            splits=split,
-            tasks=tasks,
-            env_id=env,
-            env_kwargs=kwargs,
-            trials=trials,
-            network=changes,
-            device=device,
-            progress=note,
-        )
-        typer.echo(checkpoint_line(trained))
-        typer.echo(evaluation.table())
-    if output is not None:
+    for output in outputs:
         output.parent.mkdir(parents=True, exist_ok=True)
         evaluation.save(output)
         plot_adaptation(evaluation, output.with_suffix(".png"))

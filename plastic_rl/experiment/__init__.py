@@ -14,7 +14,7 @@ from __future__ import annotations
 from plastic_rl.experiment.agents import TrainedAgent, agent_names, export_agent, find_agent, load_agent, needs_plugins
 from plastic_rl.experiment.comparing import ComparisonConfig, compare, load_comparison
 from plastic_rl.experiment.config import ExperimentConfig, load_experiment, parse_experiment
-from plastic_rl.experiment.folder import RunFolder, create_runs, find_run, find_runs, run_names, seeds_of
+from plastic_rl.experiment.folder import RunFolder, create_runs, find_run, find_runs, run_names, seeds_of, sibling_runs
 from plastic_rl.experiment.scoring import draw_curves, score_agent, score_run, seeds_table
 from plastic_rl.experiment.training import TrainingInterrupted, check_unfinished, is_trained, make_algorithm, train
 from plastic_rl.experiment.whole import check_experiment, finish, resume, start
@@ -49,6 +49,7 @@ __all__ = [
     "score_run",
     "seeds_of",
     "seeds_table",
+    "sibling_runs",
     "start",
     "train",
 ]

@@ -209,15 +209,24 @@ def find_runs(spec: str | Path, runs_folder: str | Path = "runs") -> list[RunFol
     for path in (Path(spec), Path(runs_folder) / str(spec)):
         if (path / CONFIG).is_file():
             return [RunFolder(path)]
-        if path.is_dir():
-            siblings = seeds_of(path)
-            if siblings:
-                return [RunFolder(sibling) for sibling in siblings]
+    siblings = sibling_runs(spec, runs_folder)
+    if siblings:
+        return siblings
     names = run_names(runs_folder)
     match = nearest(Path(spec).name, names)
     hint = f" Did you mean {str(Path(runs_folder) / match)!r}?" if match else ""
     what = f"{spec} is not a run (it has no {CONFIG})." if Path(spec).exists() else f"no such run: {spec}."
     raise RunError(f"{what}{hint} Runs in {runs_folder}: {', '.join(names) or 'none'}.")
+
+
+def sibling_runs(spec: str | Path, runs_folder: str | Path = "runs") -> list[RunFolder]:
+    """Return the runs of several seeds in the folder that `spec` names, by seed; none where it names anything else."""
+    for path in (Path(spec), Path(runs_folder) / str(spec)):
+        if path.is_dir() and not (path / CONFIG).is_file():
+            siblings = seeds_of(path)
+            if siblings:
+                return [RunFolder(sibling) for sibling in siblings]
+    return []
 
 
 def run_names(runs_folder: str | Path) -> list[str]:

@@ -146,11 +146,14 @@ def _levels(evaluation: Evaluation) -> dict[str, float]:
     }
 
 
-def seeds_table(runs: Sequence[RunFolder]) -> str:
-    """Return a table of the scores of sibling runs, with their mean and a Student t interval over seeds."""
+def seeds_table(evaluations: Mapping[str, Evaluation]) -> str:
+    """Return a table of the scores of sibling runs, with their mean and a Student t interval over seeds.
+
+    Args:
+        evaluations: By the name of the run; all on the same tasks.
+    """
     from plastic_rl.evaluation import student_t_interval
 
-    evaluations = {run.path.name: Evaluation.load(run.evaluation) for run in runs if run.evaluation.exists()}
     lines: list[str] = []
     for split in next(iter(evaluations.values())).splits if evaluations else []:
         scores = {name: evaluation.splits[split] for name, evaluation in evaluations.items()}
@@ -169,7 +172,7 @@ def seeds_table(runs: Sequence[RunFolder]) -> str:
 
 def write_seeds_table(runs: Sequence[RunFolder]) -> str:
     """Write `seeds_table` to `seeds.txt` beside the sibling runs, and return it."""
-    table = seeds_table(runs)
+    table = seeds_table({run.path.name: Evaluation.load(run.evaluation) for run in runs if run.evaluation.exists()})
     write_atomically(runs[0].path.parent / "seeds.txt", f"{table}\n".encode())
     return table
 

@@ -155,7 +155,15 @@ def test_seeds_make_sibling_runs_and_one_curve(workplace: Path, call: Any) -> No
     first, second = (read_mapping(group / name / "config.yaml")["seed"] for name in ("seed-3", "seed-4"))
     assert (first, second) == (3, 4)
     assert (group / "seed-3" / "metrics.csv").read_bytes() != (group / "seed-4" / "metrics.csv").read_bytes()
-    code, _, err = call("evaluate", "small")
+    # All of them on other tasks, and nothing written over.
+    code, out, err = call("evaluate", "small", "--tasks", "7", "--output", "seven.json")
+    assert code == 0, err
+    scores = [json.loads(Path(f"seven-seed-{seed}.json").read_text())["splits"]["test"]["raw_score"] for seed in (3, 4)]
+    pooled = out[out.index("split test: score (normalised) by seed") :]
+    assert re.search(rf"mean +{np.mean(scores):.4g} ", pooled)
+    code, _, err = call("evaluate", "small", "--tasks", "7", "--output", "seven.json")
+    assert (code, "seven-seed-3.json" in err) == (2, True)
+    code, _, err = call("export", "small", "agents/small")
     assert (code, "holds several runs" in err) == (2, True)
     # A killed group: one seed is finished, the other has to begin.
     kept = {file: file.read_bytes() for seed in (3, 4) for file in [group / f"seed-{seed}" / "metrics.csv"]}
