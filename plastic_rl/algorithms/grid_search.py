@@ -20,7 +20,7 @@ from plastic_rl.algorithms.base import WITHOUT_GRADIENT, CommonArguments, Plasti
 from plastic_rl.algorithms.persistence import load_parameters
 from plastic_rl.algorithms.saving import count_in, describe, parameters_of
 from plastic_rl.checkpoint import Checkpoint, set_torch_rng_state, torch_rng_state
-from plastic_rl.errors import CheckpointError, ConfigError, damage_is_refused
+from plastic_rl.errors import CheckpointError, ConfigError, UnknownNameError, damage_is_refused
 from plastic_rl.policies import PlasticPolicy
 
 
@@ -69,7 +69,10 @@ class GridSearch(PlasticAlgorithm):
         self.grid = {name: list(values) for name, values in grid.items()}
         empty = [name for name, values in self.grid.items() if not values]
         if empty or not self.grid:
-            raise ConfigError(f"a grid needs at least one value of at least one setting, got none for {empty or 'any'}")
+            raise ConfigError(
+                "algorithm.grid needs at least one setting of the network, and at least one value of each, got none "
+                f"for {', '.join(empty) or 'any'}"
+            )
         self.base_network = copy.deepcopy(dict((common.get("policy_kwargs") or {}).get("network", {})))
         super().__init__(policy, env, n_envs=1, inherited=WITHOUT_GRADIENT, **common)
 
@@ -84,7 +87,9 @@ class GridSearch(PlasticAlgorithm):
     def _setup_model(self) -> None:
         self.iterations = 0
         self.score_buffer = deque(maxlen=1)
-        self._take_up(0)
+        # Each of them now, so that a value that makes no network does not end the search in its middle.
+        for number in (*range(len(self)), 0):
+            self._take_up(number)
 
     def _take_up(self, number: int) -> None:
         """Make the policy that candidate `number` is."""
@@ -99,7 +104,13 @@ class GridSearch(PlasticAlgorithm):
                     raise ConfigError(f"algorithm.grid.{name}: {key} is {place!r} and has no settings of its own.")
             place[last] = value
         self.policy_kwargs = {**self.policy_kwargs, "network": network}
-        self._make_policy()
+        try:
+            self._make_policy()
+        except (ConfigError, UnknownNameError) as error:
+            settings = ", ".join(f"algorithm.grid.{name}: {value!r}" for name, value in self.candidate(number).items())
+            raise ConfigError(
+                f"candidate {number + 1} of {len(self)} ({settings}) makes no network: {error}"
+            ) from error
 
     def learn(
         self,

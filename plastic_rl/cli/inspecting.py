@@ -92,7 +92,7 @@ def config(
     section: Annotated[
         str | None,
         typer.Argument(
-            metavar="[SECTION]", help="algorithm, environment, network, evaluation, ...", show_default=False
+            metavar="[SECTION]", help="algorithm, environment, network, evaluation, compare, ...", show_default=False
         ),
     ] = None,
 ) -> None:
@@ -103,6 +103,7 @@ def config(
       plastic-rl config
       plastic-rl config algorithm
       plastic-rl config network
+      plastic-rl config compare
     """  # noqa: D301 - click's \b keeps the lines of a paragraph
     from plastic_rl.cli.reference import reference
 

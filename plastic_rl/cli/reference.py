@@ -13,21 +13,24 @@ from pydantic.fields import FieldInfo
 from plastic_rl.config import Schedule
 from plastic_rl.config.loading import models_in
 from plastic_rl.errors import ConfigError, nearest
+from plastic_rl.experiment import ComparisonConfig
 from plastic_rl.experiment.config import ExperimentConfig
 
 WIDTH = 110
+COMPARE = "compare"
+"""The section that is no key of an experiment: the keys of a comparison's file."""
 
 
 def reference(section: str | None = None) -> str:
-    """Return the keys of a section, or of a whole config.
+    """Return the keys of a section, or of a whole config and of a comparison's file.
 
     Args:
-        section: A top-level key (`algorithm`, `network`, ...), or None.
+        section: A top-level key (`algorithm`, `network`, ...), `compare`, or None.
 
     Raises:
         ConfigError: If there is no such section.
     """
-    names = list(ExperimentConfig.model_fields)
+    names = [*ExperimentConfig.model_fields, COMPARE]
     if section is not None and section not in names:
         match = nearest(section, names)
         hint = f" Did you mean {match!r}?" if match else ""
@@ -39,6 +42,11 @@ def reference(section: str | None = None) -> str:
 def _lines_of(name: str) -> Iterator[str]:
     from plastic_rl.networks import NETWORKS
 
+    if name == COMPARE:
+        yield f"{COMPARE}, the file of `plastic-rl compare`: {_summary(ComparisonConfig)}"
+        for key, own in ComparisonConfig.model_fields.items():
+            yield from _field(key, own)
+        return
     field = ExperimentConfig.model_fields[name]
     yield from _field(name, field)
     if name == "network":

@@ -8,7 +8,16 @@ evaluated as code.
 from __future__ import annotations
 
 from plastic_rl.config.base import ConfigModel
-from plastic_rl.config.loading import apply_overrides, check, describe, merge, parse_override, read_mapping, validate
+from plastic_rl.config.loading import (
+    apply_overrides,
+    check,
+    describe,
+    differences,
+    merge,
+    parse_override,
+    read_mapping,
+    validate,
+)
 from plastic_rl.config.schedule import Schedule
 from plastic_rl.config.yaml_core import dump, parse
 
@@ -18,6 +27,7 @@ __all__ = [
     "apply_overrides",
     "check",
     "describe",
+    "differences",
     "dump",
     "merge",
     "parse",

@@ -134,6 +134,19 @@ def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]
     return merged
 
 
+def differences(one: Any, other: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Yield where two configs differ: dotted path, and what stands there in each (None: nothing).
+
+    >>> list(differences({"cap": 5, "step": {"hidden": 0.1}}, {"cap": 5, "step": {"hidden": 0.2}}))
+    [('step.hidden', 0.1, 0.2)]
+    """
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        for name in dict.fromkeys([*one, *other]):
+            yield from differences(one.get(name), other.get(name), f"{path}.{name}".lstrip("."))
+    elif one != other:
+        yield path, one, other
+
+
 def validate(model: type[Model], mapping: Mapping[str, Any], source: str = "config") -> Model:
     """Validate `mapping` as `model`.
 

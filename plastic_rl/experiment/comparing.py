@@ -19,7 +19,7 @@ import numpy as np
 from pydantic import Field, field_validator
 
 from plastic_rl.checkpoint import write_atomically
-from plastic_rl.config import ConfigModel, apply_overrides, merge, read_mapping, validate
+from plastic_rl.config import ConfigModel, apply_overrides, describe, differences, merge, read_mapping, validate
 from plastic_rl.errors import ConfigError, RunError
 from plastic_rl.evaluation import Evaluation, crossed_interval
 from plastic_rl.evaluation.comparison import LearningCurve, Outcome, plot_comparison
@@ -101,8 +101,8 @@ def load_comparison(path: str | Path, overrides: Sequence[str] = (), *, plugins:
         plugins: Those that have been loaded; the runs record them.
 
     Raises:
-        ConfigError: With every problem of the file, or of one way's experiment, at once; or where the ways live in
-            different environments or are scored on different tasks.
+        ConfigError: With every problem of the file, or of one way's experiment, at once; or where the ways differ in
+            environment, data, held-out tasks, or kind and sizes of the network.
     """
     given = apply_overrides(read_mapping(path), overrides)
     if "algorithm" in given and "ways" not in given:
@@ -118,19 +118,49 @@ def load_comparison(path: str | Path, overrides: Sequence[str] = (), *, plugins:
             seed: parse_experiment({**mapping, "seed": seed, "plugins": recorded}, f"{path}, way {way}")
             for seed in config.seeds
         }
-    first_way, *others = experiments
-    first = experiments[first_way][config.seeds[0]]
-    for way in others:
-        other = experiments[way][config.seeds[0]]
-        for part in ("environment", "evaluation"):
-            if getattr(first, part) != getattr(other, part):
-                raise ConfigError(
-                    f"{path}: {first_way} and {way} differ in {part}, so their scores cannot be laid side by side: "
-                    f"{getattr(first, part)!r} and {getattr(other, part)!r}. Put it into `common`."
-                )
-    if not first.evaluation.final:
-        raise ConfigError(f"{path}: evaluation.final is false, so nothing would be there to compare.")
+    _check_comparable({way: seeds[config.seeds[0]] for way, seeds in experiments.items()}, str(path))
     return Comparison(config, experiments)
+
+
+def _check_comparable(ways: Mapping[str, ExperimentConfig], source: str) -> None:
+    """Refuse ways whose scores say nothing about each other.
+
+    Raises:
+        ConfigError: With every key in which they must not differ, and do.
+    """
+    first, *others = ways
+    problems = [
+        f"{key}: {one!r} in {first}, {other!r} in {way}"
+        for way in others
+        for key, one, other in differences(_in_common(ways[first]), _in_common(ways[way]))
+    ]
+    if problems:
+        raise ConfigError(
+            f"{describe(problems, source)}\nWays are laid side by side in one environment, on the same data and "
+            "held-out tasks, with networks of the same kind and sizes. Put these keys into `common`, and take them out "
+            "of the ways."
+        )
+    if not ways[first].evaluation.final:
+        raise ConfigError(f"{source}: evaluation.final is false, so nothing would be there to compare.")
+
+
+def _in_common(experiment: ExperimentConfig) -> dict[str, Any]:
+    """What all ways must share. Of the network, that is its size; where its parameters start may be a way's own."""
+    whole = experiment.to_mapping()
+    network = {"kind": whole["network"]["kind"], "inputs": whole["network"].get("inputs"), **_sizes(whole["network"])}
+    return {name: whole[name] for name in ("environment", "policy", "evaluation")} | {"network": network}
+
+
+def _sizes(network: Mapping[str, Any]) -> dict[str, Any]:
+    """The whole numbers of a network's config, and lists of them: numbers of units, layers and rounds."""
+    sizes: dict[str, Any] = {}
+    for name, value in network.items():
+        entries = value if isinstance(value, list | tuple) else [value]
+        if isinstance(value, Mapping):
+            sizes[name] = _sizes(value)
+        elif all(type(entry) is int for entry in entries):
+            sizes[name] = value
+    return sizes
 
 
 def compare(

@@ -23,6 +23,7 @@ from stable_baselines3.common.logger import KVWriter, Logger
 
 from plastic_rl.algorithms.base import PlasticAlgorithm
 from plastic_rl.checkpoint import Checkpoint, prune, read_checkpoint, saved_steps, write_checkpoint
+from plastic_rl.config import differences
 from plastic_rl.errors import CheckpointError, ConfigError, FinishedError, PlasticRLError, damage_is_refused
 from plastic_rl.experiment.config import ExperimentConfig
 from plastic_rl.experiment.document import RUN_DOCUMENT, Best, RunDocument
@@ -171,7 +172,8 @@ def _read_own(run: RunFolder, newest: Path, config: ExperimentConfig) -> Checkpo
             "plastic-rl train CONFIG --name NAME"
         )
         raise CheckpointError(f"{error} {advice}") from None
-    changed = _differences(RunDocument.of(checkpoint, newest).config, _own_config(config))
+    changes = differences(RunDocument.of(checkpoint, newest).config, _own_config(config))
+    changed = [f"{path}: {old!r} became {new!r}" for path, old, new in changes]
     if changed:
         raise CheckpointError(
             f"{run.path}/config.yaml was changed since {newest} was written ({', '.join(changed)}), so the run cannot "
@@ -185,15 +187,6 @@ def _own_config(config: ExperimentConfig) -> dict[str, Any]:
     own = {name: value for name, value in config.to_mapping().items() if name not in {"description", "plugins"}}
     # Results do not depend on where the work is done.
     return own | {"algorithm": {name: value for name, value in own["algorithm"].items() if name != "engine"}}
-
-
-def _differences(old: Any, new: Any, path: str = "") -> list[str]:
-    if isinstance(old, dict) and isinstance(new, dict):
-        names = list(dict.fromkeys([*old, *new]))
-        return [
-            line for name in names for line in _differences(old.get(name), new.get(name), f"{path}.{name}".lstrip("."))
-        ]
-    return [] if old == new else [f"{path}: {old!r} became {new!r}"]
 
 
 class Recorder:

@@ -11,6 +11,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 
 from plastic_rl.algorithms import GridSearch
 from plastic_rl.errors import CheckpointError, ConfigError
+from plastic_rl.experiment import parse_experiment
 
 NETWORK: dict[str, Any] = {"kind": "rule_table", "tables": "label_free_hebb", "inputs": "all", "hidden_size": 6}
 GRID = {"table_values.chosen_unrewarded": [-1.0, -2.0], "cap": [1, 2, 3]}
@@ -75,15 +76,34 @@ def test_candidates_start_from_the_same_draws() -> None:
         assert torch.equal(parameter, first[name])
 
 
-def test_a_grid_without_values_or_of_no_network_is_refused() -> None:
-    with pytest.raises(ConfigError, match="got none for \\['cap'\\]"):
-        make({"cap": []})
-    with pytest.raises(ConfigError, match="got none for any"):
-        make({})
-    with pytest.raises(ConfigError, match="hidden_sise"):
-        make({"hidden_sise": [3]})
-    with pytest.raises(ConfigError, match=r"algorithm.grid.cap.deep: cap is 10"):
-        make({"cap.deep": [3]}, {**NETWORK, "cap": 10})
+@pytest.mark.parametrize(
+    ("grid", "message"),
+    [
+        ({"cap": [], "rounds": [1]}, "algorithm.grid needs .* got none for cap$"),
+        ({}, "algorithm.grid needs at least one setting of the network.* got none for any$"),
+        ({"hidden_sise": [3]}, r"(?s)algorithm.grid.hidden_sise: 3\) makes no network.*Did you mean 'hidden_size'"),
+        # Told at once, though the candidate before it is a network.
+        (
+            {"rounds": [0, 1], "cap": [3, 0]},
+            r"(?s)candidate 2 of 4 \(algorithm.grid.rounds: 0, algorithm.grid.cap: 0\)",
+        ),
+        (
+            {"kind": ["rule_tabel"]},
+            r"algorithm.grid.kind: 'rule_tabel'\) makes no network: .*Did you mean 'rule_table'",
+        ),
+        ({"hidden_size.deep": [3]}, r"algorithm.grid.hidden_size.deep: hidden_size is 6 and has no settings"),
+    ],
+)
+def test_a_grid_without_values_or_of_no_network_is_refused_by_its_key(grid: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        make(grid)
+
+
+@pytest.mark.parametrize("grid", [{"cap": 3}, {"cap": "many"}, [3]])
+def test_a_grid_that_is_no_mapping_of_lists_is_refused_by_its_key(grid: Any) -> None:
+    settings = {"environment": {"id": BANDIT}, "network": NETWORK, "algorithm": {"name": "grid_search", "grid": grid}}
+    with pytest.raises(ConfigError, match=r"\n  algorithm\.grid"):
+        parse_experiment(settings)
 
 
 def test_a_checkpoint_of_a_longer_grid_is_refused(tmp_path: Path) -> None:

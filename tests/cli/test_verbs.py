@@ -248,6 +248,14 @@ def test_config_reference_names_every_key(call: Any) -> None:
     assert len(described) >= len(keys)
 
 
+def test_config_reference_names_the_keys_of_a_comparison(call: Any) -> None:
+    code, out, _ = call("config", "compare")
+    assert code == 0
+    for key in ("seeds", "common", "ways"):
+        assert f"\n{key}: " in out
+    assert out in call("config")[1]
+
+
 def test_environments_can_be_listed_shown_and_checked(call: Any) -> None:
     code, out, _ = call("envs", "list")
     assert code == 0

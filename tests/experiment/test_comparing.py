@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from plastic_rl.cli.app import main
-from plastic_rl.config import dump
+from plastic_rl.config import differences, dump
 from plastic_rl.errors import ConfigError, RunError
 from plastic_rl.evaluation import Evaluation
 from plastic_rl.experiment import compare, load_comparison, load_experiment
@@ -29,7 +29,7 @@ TABLES: dict[str, Any] = {
     "ways": {
         "gradient": {"algorithm": {"name": "supervised_gradient", "total_timesteps": 4 * 24 * 4, "n_envs": 4}},
         "evolution": {
-            "network": {"hidden_size": 8},
+            "network": {"step": {"output": 0.02}},
             "algorithm": {"name": "cma_es", "generations": 3, "population_size": 4, "lifetimes": 2},
         },
     },
@@ -73,8 +73,8 @@ def test_ways_are_trained_scored_and_laid_side_by_side(
     assert written["gradient"]["behind"] == []
 
     # Ways are ordinary runs, with what is their own on top of what they share.
-    hidden = [load_experiment(folder / way / "seed-3" / "config.yaml").network["hidden_size"] for way in found]
-    assert hidden == [10, 8]
+    networks = [load_experiment(folder / way / "seed-3" / "config.yaml").network for way in found]
+    assert list(differences(*networks)) == [("step.output", 0.1, 0.02)]
 
     # The same call goes on: here with one evaluation that is missing.
     (folder / "evolution" / "seed-3" / "evaluation.json").unlink()
@@ -112,10 +112,6 @@ def test_seconds_add_up_over_interruptions(tmp_path: Path) -> None:
             "evaluation.final is false",
         ),
         (
-            changed(ways={**TABLES["ways"], "third": {**TABLES["ways"]["gradient"], "evaluation": {"tasks": 6}}}),
-            "gradient and third differ in evaluation",
-        ),
-        (
             changed(ways={**TABLES["ways"], "third": {"algorithm": {"name": "cma_es"}}}),
             r"way third.*\n.*algorithm.generations",
         ),
@@ -124,6 +120,40 @@ def test_seconds_add_up_over_interruptions(tmp_path: Path) -> None:
 )
 def test_comparisons_that_make_no_sense_are_refused(content: dict[str, Any], message: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=message):
+        load_comparison(write(tmp_path, content))
+
+
+@pytest.mark.parametrize(
+    ("own", "problem"),
+    [
+        ({"evaluation": {"tasks": 6}}, "evaluation.tasks: 5 in gradient, 6 in third"),
+        ({"environment": {"kwargs": {"data": "D1"}}}, "environment.kwargs.data: 'D' in gradient, 'D1' in third"),
+        ({"environment": {"kwargs": {"noise": 0.2}}}, "environment.kwargs.noise: None in gradient, 0.2 in third"),
+        ({"network": {"hidden_size": 8}}, "network.hidden_size: 10 in gradient, 8 in third"),
+        ({"network": {"cap": None}}, "network.cap: 4 in gradient, None in third"),
+        ({"network": {"rounds": 2}}, "network.rounds: 0 in gradient, 2 in third"),
+    ],
+)
+def test_ways_that_say_nothing_about_each_other_are_refused_before_anything_is_trained(
+    own: dict[str, Any],
+    problem: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = write(tmp_path, changed(ways={**TABLES["ways"], "third": {**TABLES["ways"]["gradient"], **own}}))
+    assert main(["compare", str(path)]) == 2
+    said = capsys.readouterr().err
+    assert f"1 problem in {path}:\n  {problem}\n" in said
+    assert "Put these keys into `common`" in said
+    assert not (tmp_path / "runs").exists()
+
+
+def test_all_differences_are_told_at_once(tmp_path: Path) -> None:
+    own = {"policy": "BackpropaminePolicy", "network": {"hidden_size": 8}, "evaluation": {"valid_tasks": 5}}
+    content = changed(ways={**TABLES["ways"], "third": {**TABLES["ways"]["gradient"], **own}})
+    with pytest.raises(ConfigError, match=r"(?s)3 problems.*policy: .*evaluation.valid_tasks: .*network.hidden_size: "):
         load_comparison(write(tmp_path, content))
 
 
