@@ -72,7 +72,7 @@ def test_it_learns_within_seconds_what_chance_does_not_know() -> None:
         population_size=24,
         lifetimes=24,
         sigma=0.5,
-        seed=1,
+        seed=0,
     )
     tasks = distribution_for("plastic_rl/BernoulliBandit-v0", agent.env_kwargs).tasks("test", 0, 300)
 
