@@ -202,7 +202,7 @@ def test_individuals_with_equal_genes_live_equal_lives(network: dict[str, Any]) 
     marks = agent.examiner(Sitting(exam, 0, genes))
     assert np.ptp(marks.reward, axis=0).tolist() == [0.0] * 3
     assert np.ptp(marks.steps, axis=0).tolist() == [0] * 3
-    assert list(exam.tasks) == [21, 22, 23]
+    assert list(exam.tasks) == [1_000_000_021, 1_000_000_022, 1_000_000_023]
     later = agent.examiner(Sitting(Exam(1, 8, 3), 0, genes))
     assert not np.array_equal(later.reward, marks.reward)
     assert np.array_equal(agent.examiner(Sitting(exam, 0, genes)).reward, marks.reward)
