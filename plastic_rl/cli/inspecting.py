@@ -118,7 +118,7 @@ def inspect(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="The picture: .png, .svg or .pdf. Default: tables.png in the run or agent.",
+            help="The picture: .png, .svg or .pdf; all entries beside it as .csv. Default: tables.png in the run or agent.",
             show_default=False,
         ),
     ] = None,
@@ -128,15 +128,16 @@ def inspect(
 ) -> None:
     """Show an agent's rule tables: which weights they strengthen, and how often each entry is used.
 
-    Rows are firing histories, one digit a round from the first to the last, columns conditions. The use is counted in
-    lifetimes on tasks of the split `valid`.
+    Rows are firing histories, one digit a round from the first to the last, columns conditions. Of a table too wide for
+    80 columns the entries of most effect are listed; the file tables.csv beside the picture has all. The use is counted
+    in lifetimes on tasks of the split `valid`.
 
     \b
     Example:
       plastic-rl inspect runs/rule_table_bandit
     """  # noqa: D301 - click's \b keeps the lines of a paragraph
     from plastic_rl.errors import RunError
-    from plastic_rl.evaluation.rule_tables import plot_tables, tables_text, view_tables
+    from plastic_rl.evaluation.rule_tables import plot_tables, tables_text, view_tables, write_tables
     from plastic_rl.experiment import find_agent
     from plastic_rl.tasks import distribution_for
 
@@ -145,7 +146,7 @@ def inspect(
     if split not in {"train", "valid"}:
         raise RunError(f"inspect looks at train or valid, got {split}: held-out splits open in `evaluate` alone")
     if output is not None:
-        refuse_existing(output)
+        refuse_existing(output, output.with_suffix(".csv"))
     plugins = load_plugins(plugin)
     trained = find_agent(agent, runs_folder=runs_folder, agents_folder=agents_folder, plugins=plugins)
     environment = trained.config.environment
@@ -159,7 +160,8 @@ def inspect(
         seed=trained.config.evaluation.seed,
     )
     typer.echo(tables_text(views))
-    typer.echo(f"\nwritten: {plot_tables(views, output or trained.folder / 'tables.png')}")
+    picture = plot_tables(views, output or trained.folder / "tables.png")
+    typer.echo(f"\nwritten: {picture}, {write_tables(views, picture.with_suffix('.csv'))}")
 
 
 def doctor(plugin: Plugins = None) -> None:

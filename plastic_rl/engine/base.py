@@ -14,7 +14,13 @@ Result = TypeVar("Result")
 
 
 class Engine(ABC):
-    """Runs a function over items; a context manager that frees its workers at the end."""
+    """Runs a function over items; a context manager that frees its workers at the end.
+
+    Attributes:
+        say: Told what a person might wonder at, e.g. that workers are being started; None: nobody is.
+    """
+
+    say: Callable[[str], None] | None = None
 
     @abstractmethod
     def __init__(

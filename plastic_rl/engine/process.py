@@ -61,7 +61,10 @@ class ProcessEngine(Engine):
         results: dict[int, Any] = {}
         errors: dict[int, Exception] = {}
         deaths = [0] * len(items)
-        while len(self._crew) < min(self.workers, len(items)):
+        wanted = min(self.workers, len(items))
+        if self.say is not None and not self._crew:
+            self.say(f"starting {wanted} worker{'s' if wanted != 1 else ''} (some seconds, until each has its imports)")
+        while len(self._crew) < wanted:
             self._crew.append(_Hand())
         while waiting or any(hand.busy for hand in self._crew):
             for hand in self._crew:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F6A00", "#000000")
 STEP_COLUMNS = ("time/total_timesteps", "total_timesteps", "timesteps", "step")
 """Names that the column of environment steps may have in `metrics.csv`, first choice first."""
+SAID = {"rollout/score": "score while training", "valid/score": "score on valid"}
+"""What columns are called in a legend."""
 
 
 def plot_learning_curves(
@@ -30,6 +32,7 @@ def plot_learning_curves(
     path: str | Path,
     *,
     column: str = "rollout/score",
+    also: str | None = None,
     title: str = "Learning between lifetimes",
     levels: Mapping[str, float] | None = None,
     smooth: int = 1,
@@ -44,6 +47,7 @@ def plot_learning_curves(
         runs: Files `metrics.csv` of one or more seeds, by the name of the experiment.
         path: `.png`, `.svg` or `.pdf`.
         column: What to draw.
+        also: Another column on the same scale, drawn as points for those runs that have it.
         title: Above the plot.
         levels: Horizontal lines by name, e.g. random and limit.
         smooth: Average over this many rows, each with those before it.
@@ -67,12 +71,15 @@ def plot_learning_curves(
         x, table = _common_grid([read_metric(file, column, smooth) for file in files])
         mean, low, high = student_t_interval(table, confidence)
         seeds = len(table)
-        axis.plot(x, mean, color=color, linestyle=style, linewidth=2.2, label=f"{name} ({_count(seeds)})", zorder=4)
+        label = f"{name} ({_count(seeds)})" if also is None else f"{name} ({_count(seeds)}):\n{_said(column)}"
+        axis.plot(x, mean, color=color, linestyle=style, linewidth=2.2, label=label, zorder=4)
         extremes += [float(table.min()), float(table.max())]
         if 1 < seeds <= 5:
             axis.plot(x, table.T, color=color, linewidth=0.7, alpha=0.55, zorder=3)
         if seeds > 2:
             axis.fill_between(x, low, high, color=color, alpha=0.18, linewidth=0, zorder=1)
+        if also is not None:
+            extremes += _draw_also(axis, files, also, PALETTE[(index + 1) % len(PALETTE)], smooth)
     for name, level in (levels or {}).items():
         axis.axhline(level, color="#555555", linestyle=(0, (5, 2)), linewidth=1.2, zorder=2)
         axis.annotate(
@@ -89,6 +96,28 @@ def plot_learning_curves(
     plain_axes(axis)
     figure.legend(loc="outside right center", frameon=False, fontsize=10.5)
     return save_figure(figure, path)
+
+
+def _draw_also(axis: Axes, files: Sequence[str | Path], column: str, color: str, smooth: int) -> list[float]:
+    """Draw the mean over runs of a column taken now and then, and return its extremes; nothing if no run has it."""
+    curves = []
+    for file in files:
+        try:
+            curves.append(read_metric(file, column, smooth))
+        except RunError:
+            continue
+    if not curves:
+        return []
+    x, table = _common_grid(curves)
+    axis.plot(
+        x, table.mean(0), color=color, linestyle="--", linewidth=1.4, marker="o", markersize=4.5,
+        label=_said(column), zorder=5,
+    )  # fmt: skip
+    return [float(table.min()), float(table.max())]
+
+
+def _said(column: str) -> str:
+    return SAID.get(column, column)
 
 
 def read_metric(path: str | Path, column: str, smooth: int = 1) -> tuple[FloatArray, FloatArray]:

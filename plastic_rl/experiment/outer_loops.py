@@ -65,6 +65,9 @@ class OuterLoop(ABC):
         """`unit`s done, and all there will be."""
         return int(algorithm.num_timesteps), self.total
 
+    def listen(self, algorithm: Any, say: Callable[[str], None]) -> None:
+        """Let `say` be told what helpers of the algorithm report, if it has any."""
+
     def common(self) -> dict[str, Any]:
         """Arguments that every algorithm takes."""
         config = self.config
@@ -153,6 +156,10 @@ class CMAESLoop(OuterLoop):
         settings = own.model_dump(exclude={"name", "generations", "engine"})
         engine = make_engine(**own.engine.model_dump(), prepare=partial(load_plugins, loaded_plugins()))
         return CMAES(self.config.policy, self.config.environment.id, engine=engine, **self.common(), **settings)
+
+    def listen(self, algorithm: Any, say: Callable[[str], None]) -> None:
+        """See `OuterLoop.listen`."""
+        algorithm.engine.say = say
 
     def learn(self, algorithm: Any, callback: BaseCallback, *, resumed: bool) -> None:
         """See `OuterLoop.learn`."""

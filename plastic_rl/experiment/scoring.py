@@ -13,6 +13,7 @@ from plastic_rl.algorithms.base import PlasticAlgorithm
 from plastic_rl.checkpoint import write_atomically
 from plastic_rl.errors import RunError
 from plastic_rl.evaluation import Evaluation, crossed_interval, evaluate, plot_adaptation, plot_learning_curves
+from plastic_rl.evaluation.plots import read_metric
 from plastic_rl.evaluation.report import SplitEvaluation
 from plastic_rl.experiment.agents import TrainedAgent, find_agent
 from plastic_rl.experiment.carrying_over import carry_over
@@ -113,6 +114,9 @@ def draw_curves(
 ) -> Path:
     """Draw the learning curves of runs; sibling seeds are one curve with its interval.
 
+    The scores on `valid` are drawn beside those of training where there is one experiment: in evolution the score while
+    training is the population's, and the agent that comes out is another.
+
     Args:
         runs: The runs.
         path: The picture to write.
@@ -135,7 +139,19 @@ def draw_curves(
     one_environment = len({str(run.config().environment) for run in runs}) == 1
     levels = _levels(evaluation) if evaluation is not None and one_environment and column == "rollout/score" else None
     title = runs[0].config().environment.id if one_environment else "Learning between lifetimes"
-    return plot_learning_curves(groups, path, levels=levels, column=column, title=title)
+    # Of several experiments the curves alone are enough to tell apart.
+    also = "valid/score" if column == "rollout/score" and len(groups) == 1 and _any_has(runs, "valid/score") else None
+    return plot_learning_curves(groups, path, levels=levels, column=column, also=also, title=title)
+
+
+def _any_has(runs: Sequence[RunFolder], column: str) -> bool:
+    for run in runs:
+        try:
+            read_metric(run.metrics, column)
+        except RunError:
+            continue
+        return True
+    return False
 
 
 def _levels(evaluation: Evaluation) -> dict[str, float]:

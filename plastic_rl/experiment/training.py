@@ -150,6 +150,7 @@ def train(run: RunFolder, *, progress: Progress | None = None) -> PlasticAlgorit
         stack.enter_context(stop.listening(shown))
         keeper = Keeper(run, config, recorder, shown, stop, None if stored is None else algorithm.num_timesteps)
         loop = keeper.loop
+        loop.listen(algorithm, shown.say)
         shown.start(*loop.progress(algorithm), loop.unit)
         try:
             loop.learn(algorithm, keeper, resumed=stored is not None)

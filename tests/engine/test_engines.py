@@ -112,6 +112,15 @@ def test_results_come_by_index(engine: Engine) -> None:
     assert engine.map(square, [7]) == [49]
 
 
+def test_starting_workers_is_said_once() -> None:
+    said: list[str] = []
+    with ProcessEngine(workers=3) as engine:
+        engine.say = said.append
+        for _ in range(2):
+            engine.map(square, [1, 2])
+    assert [line.split(" (")[0] for line in said] == ["starting 2 workers"]
+
+
 def test_the_first_failure_by_index_is_raised_and_the_engine_goes_on(engine: Engine) -> None:
     with pytest.raises(ValueError, match="-2 is negative"):
         engine.map(square, [1, -2, 3, -4])

@@ -117,6 +117,19 @@ def test_learning_curves_of_seeds_that_logged_at_different_steps(tmp_path: Path)
     assert colour_share(path, PALETTE[1]) > 0.0005
 
 
+def test_scores_on_valid_stand_beside_those_of_training(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.csv"
+    rows = [f"{step},{step / 100},{step / 50 if step % 200 == 0 else ''}" for step in range(100, 1100, 100)]
+    path.write_text("\n".join(["step,rollout/score,valid/score", *rows]) + "\n")
+    alone = plot_learning_curves({"run": [path]}, tmp_path / "alone.png")
+    both = plot_learning_curves({"run": [path]}, tmp_path / "both.png", also="valid/score")
+    assert colour_share(alone, PALETTE[1]) == 0
+    assert colour_share(both, PALETTE[1]) > 0.0005
+    bare = write_metrics(tmp_path / "bare.csv", [1, 2], [1.0, 2.0])
+    without = plot_learning_curves({"run": [bare]}, tmp_path / "without.png", also="valid/score")
+    assert colour_share(without, PALETTE[1]) == 0
+
+
 def test_metrics_that_cannot_be_drawn(tmp_path: Path) -> None:
     good = write_metrics(tmp_path / "metrics.csv", [1], [1.0])
     with pytest.raises(RunError, match="Did you mean 'rollout/score'"):

@@ -12,7 +12,7 @@ import torch
 from plastic_rl.cli.app import main
 from plastic_rl.envs import make_vector
 from plastic_rl.errors import ConfigError
-from plastic_rl.evaluation.rule_tables import TableView, plot_tables, tables_text, view_tables
+from plastic_rl.evaluation.rule_tables import LISTED, TableView, plot_tables, tables_text, view_tables, write_tables
 from plastic_rl.feedback import FeedbackLayout
 from plastic_rl.networks import Feedback, make_network
 from plastic_rl.networks.rule_table import RuleTableNetwork
@@ -96,30 +96,42 @@ def test_the_text_and_the_picture(tmp_path: Path) -> None:
     lines = tables_text([view]).splitlines()
     assert lines == [
         "hidden -> output weights",
-        (
-            "  strengthens 25.0% of the weights that it meets, weakens 25.0%; most effect (change x use): "
-            "0 / correct +0.5; 1 / wrong -0.25"
-        ),
+        "  strengthens 25.0% of the weights that it meets, weakens 25.0%",
+        "  most effect (change x use): 0 / correct +0.5; 1 / wrong -0.25",
         "  rows: history; columns: output",
-        "             wrong        correct",
-        "  0     +0 (50.0%)   +0.5 (25.0%)",
-        "  1  -0.25 (25.0%)  +0.125 (0.0%)",
+        "             wrong       correct",
+        "  0     +0 (50.0%)  +0.5 (25.0%)",
+        "  1  -0.25 (25.0%)  +0.12 (0.0%)",
     ]
     assert plot_tables([view], tmp_path / "tables.png").stat().st_size > 5000
+    assert write_tables([view], tmp_path / "tables.csv").read_text().splitlines() == [
+        "table,row,column,change,use",
+        "hidden -> output weights,0,wrong,0.0,0.5",
+        "hidden -> output weights,0,correct,0.5,0.25",
+        "hidden -> output weights,1,wrong,-0.25,0.25",
+        "hidden -> output weights,1,correct,0.125,0.0",
+    ]
     with pytest.raises(ConfigError, match="no tables to draw"):
         plot_tables([], tmp_path / "nothing.png")
 
 
-def test_rows_that_never_occurred_are_left_out_of_large_tables() -> None:
-    use = np.zeros((16, 16))
-    use[2, 3] = 1
+def test_of_large_tables_the_strongest_entries_are_listed(tmp_path: Path) -> None:
+    change, use = np.full((16, 16), 0.01), np.zeros((16, 16))
+    change[1, 15], use[1, 15] = -0.0246, 0.25
+    use[2, 3] = 0.75
     names = tuple(f"{code:04b}" for code in range(16))
-    text = tables_text([TableView("t", "pre", "post", names, names, np.ones((16, 16)), use)])
-    assert text.splitlines()[3:] == [
-        "               0011",
-        "  0010  +1 (100.0%)",
-        "  (never used and not shown: 15 rows, 15 columns)",
+    view = TableView("t", "pre unit's history", "post unit's history", names, names, change, use)
+    assert tables_text([view]).splitlines()[2:] == [
+        "  pre unit's history  post unit's history  change    use",
+        "                0010                 0011   +0.01  75.0%",
+        "                0001                 1111  -0.025  25.0%",
+        "  2 of 256 entries: the greatest change x use; 2 were used",
     ]
+    full = TableView("t", "pre", "post", names, names, change, np.full((16, 16), 1 / 256))
+    lines = tables_text([full]).splitlines()
+    assert len(lines) == 4 + LISTED
+    assert max(map(len, lines)) <= 80
+    assert plot_tables([view, full], tmp_path / "tables.png").stat().st_size > 5000
 
 
 def test_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -139,6 +151,8 @@ logging: {{tensorboard: false}}
     assert "hidden -> output weights" in shown
     assert "rewarded, chosen" in shown
     assert (tmp_path / "runs" / "small" / "tables.png").exists()
+    # A header and two histories in four conditions.
+    assert len((tmp_path / "runs" / "small" / "tables.csv").read_text().splitlines()) == 9
 
 
 def test_other_networks_have_no_tables() -> None:
