@@ -15,6 +15,10 @@ from plastic_rl.experiment import TrainedAgent
 from plastic_rl.tasks import distribution_for
 
 
+SMALLEST = 320
+"""Pixels that the longer side of a video has at least."""
+
+
 def film(trained: TrainedAgent, output: Path, *, lifetimes: int, split: str, fps: float, max_steps: int) -> int:
     """Let the agent live `lifetimes` tasks of `split`, one after the other, and write an animated GIF.
 
@@ -81,4 +85,9 @@ def _write(frames: list[npt.NDArray[np.uint8]], output: Path, fps: float) -> Non
     # One palette for all frames, so that colours don't flicker.
     palette = Image.fromarray(np.concatenate([frames[0], frames[len(frames) // 2], frames[-1]])).quantize(64)
     pictures = [Image.fromarray(frame).quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
+    # Whole pixels only, so that edges stay sharp (and the file small).
+    factor = -(-SMALLEST // max(pictures[0].size))
+    if factor > 1:
+        size = (pictures[0].width * factor, pictures[0].height * factor)
+        pictures = [picture.resize(size, Image.Resampling.NEAREST) for picture in pictures]
     pictures[0].save(output, save_all=True, append_images=pictures[1:], duration=round(1000 / fps), loop=0)

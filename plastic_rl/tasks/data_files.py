@@ -49,7 +49,8 @@ def read_samples(
 
     CSV: a row for each sample, with or without a header; labels may be texts, everything else numbers. NPZ: arrays
     named as in `NPZ_NAMES`. IDX: images in `file`, labels in the file `labels`; either may be gzipped. Files are read
-    once in a process, and again when they have changed.
+    once in a process, and again when they have changed. Where all labels are numbers, equal ones are one class however
+    they are written (1, 1.0).
 
     Args:
         file: Path, relative to the working directory; `~` is the home directory.
@@ -60,7 +61,8 @@ def read_samples(
 
     Raises:
         ConfigError: If the file cannot be read, or what is in it cannot be learned: rows of different lengths, texts,
-            NaN, infinities or gaps for numbers, a single class, nothing at all. The message names the row.
+            NaN, infinities or gaps for numbers, numbers among texts as labels that are written in two ways, a single
+            class, nothing at all. The message names the row.
     """
     path = Path(file).expanduser()
     stamp = _stamp(path)
@@ -212,6 +214,11 @@ def _name_bad_cell(path: Path, line: int, row: Sequence[str], names: Sequence[st
 
 
 def _read_npz(path: Path) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    if not zipfile.is_zipfile(path):
+        raise ConfigError(
+            f"{path} is no NPZ file, which is a zip archive of arrays; is it complete? Write it with "
+            "numpy.savez(PATH, x=features, y=labels), or say `format` if it is something else"
+        )
     try:
         with np.load(path, allow_pickle=False) as stored:
             names = {name.casefold(): name for name in stored.files}
@@ -224,10 +231,14 @@ def _read_npz(path: Path) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
             # x and y, or the parts that a published split has.
             chosen = pairs if pairs[0][0].casefold() == "x_train" else pairs[:1]
             parts = [(np.asarray(stored[x]), np.asarray(stored[y])) for x, y in chosen]
-    except (ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-        if isinstance(error, ConfigError):
-            raise
-        raise ConfigError(f"{path} is no NPZ file of plain arrays: {error}") from None
+    except ConfigError:
+        raise
+    # NumPy's own message would advise to allow pickled objects, which run code.
+    except (ValueError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error):
+        raise ConfigError(
+            f"{path} is no NPZ file of plain arrays: it is damaged, or an array holds Python objects. Write it with "
+            "numpy.savez(PATH, x=features, y=labels), features as numbers, labels as numbers or texts"
+        ) from None
     shapes = {features.shape[1:] for features, _ in parts}
     if len(shapes) != 1:
         raise ConfigError(f"{path}: the parts have samples of different shapes, {sorted(shapes)}")
@@ -284,9 +295,42 @@ def _checked(path: Path, features: npt.NDArray[Any], classes: npt.NDArray[Any]) 
 
 def _labelled(path: Path, features: npt.NDArray[Any], classes: Sequence[str]) -> Samples:
     """Number the classes in the order of their names, numbers before texts."""
+    classes = _one_spelling(path, classes)
     numbers = {name: _number(name) for name in set(classes)}
     names = sorted(numbers, key=lambda name: (numbers[name] is None, numbers[name] or 0.0, name))
     if len(names) < 2:
         raise ConfigError(f"{path}: all {len(classes)} samples have the label {names[0]!r}; there must be two classes")
     place = {name: number for number, name in enumerate(names)}
     return Samples(features, np.array([place[name] for name in classes], dtype=np.int64), tuple(names))
+
+
+def _one_spelling(path: Path, classes: Sequence[str]) -> Sequence[str]:
+    """The labels, with those that are equal as numbers written in one way, the shortest that occurs.
+
+    Raises:
+        ConfigError: If labels are equal as numbers while others are texts: whether 1 and 1.0 differ cannot be told.
+    """
+    spellings: dict[int | float | str, list[str]] = {}
+    for name in sorted(set(classes), key=lambda name: (len(name), name)):
+        spellings.setdefault(_value(name), []).append(name)
+    twice = [found for found in spellings.values() if len(found) > 1]
+    if not twice:
+        return classes
+    if texts := [value for value in spellings if isinstance(value, str)]:
+        raise ConfigError(
+            f"{path}: the labels {' and '.join(map(repr, twice[0]))} are one number, but other labels are texts "
+            f"({texts[0]!r}). Write the same class in the same way everywhere"
+        )
+    chosen = {name: found[0] for found in spellings.values() for name in found}
+    return [chosen[name] for name in classes]
+
+
+def _value(label: str) -> int | float | str:
+    """What a label says: whole numbers exactly, however large."""
+    for kind in (int, float):
+        try:
+            value = kind(label)
+        except ValueError:
+            continue
+        return value if np.isfinite(value) else label
+    return label

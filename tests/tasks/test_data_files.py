@@ -74,6 +74,15 @@ def test_a_bad_table_is_told_by_its_line(write, content, message):
     assert "\n" not in str(told.value)
 
 
+def test_numbers_as_labels_are_classes_by_their_value(write):
+    samples = read_samples(write("1,2,1\n3,4,1.0\n5,6,2\n7,8,01\n"))
+    assert (samples.names, samples.labels.tolist()) == (("1", "2"), [0, 0, 1, 0])
+    large = read_samples(write("1,2,9007199254740993\n3,4,9007199254740992\n", "large.csv"))
+    assert len(large.names) == 2
+    with pytest.raises(ConfigError, match=r"the labels '1' and '1.0' are one number, but .* \('cat'\)"):
+        read_samples(write("1,2,1\n3,4,1.0\n5,6,cat\n", "mixed.csv"))
+
+
 def test_bad_paths_and_arguments(tmp_path, write):
     with pytest.raises(ConfigError, match="No such file"):
         read_samples(str(tmp_path / "missing.csv"))
@@ -226,8 +235,16 @@ def test_bad_npz(tmp_path, write):
         (write(b"PK\x03\x04 nothing", "zip.npz"), "no NPZ file"),
         (write("text", "text.npz"), "no NPZ file"),
     ):
-        with pytest.raises(ConfigError, match=message):
+        with pytest.raises(ConfigError, match=message) as told:
             read_samples(path)
+        assert "pickle" not in str(told.value)
+
+
+def test_an_array_alone_is_no_npz(tmp_path):
+    with (tmp_path / "x.npz").open("wb") as file:
+        np.save(file, IMAGES)
+    with pytest.raises(ConfigError, match="no NPZ file, which is a zip archive"):
+        read_samples(str(tmp_path / "x.npz"))
 
 
 def test_a_file_becomes_tasks_with_disjoint_splits(write):
