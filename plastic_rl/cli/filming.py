@@ -14,7 +14,6 @@ from plastic_rl.errors import ConfigError
 from plastic_rl.experiment import TrainedAgent
 from plastic_rl.tasks import distribution_for
 
-
 SMALLEST = 320
 """Pixels that the longer side of a video has at least."""
 

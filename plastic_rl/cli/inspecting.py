@@ -118,7 +118,7 @@ def inspect(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="The picture: .png, .svg or .pdf; all entries beside it as .csv. Default: tables.png in the run or agent.",
+            help="The picture: .png, .svg or .pdf; beside it a .csv of all entries. Default: tables.png in the run.",
             show_default=False,
         ),
     ] = None,

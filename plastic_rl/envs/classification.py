@@ -46,16 +46,20 @@ class ClassificationVectorEnv(TaskVectorEnv):
     Nobody can learn that much where labels are noisy: on D, D1, D2 and D8c 1% of them are drawn anew, so that .9925 is
     the most that can be expected, and close classes (D1, D8c) or few samples leave less.
 
-    **Your own data**: `data={"file": PATH}`, in a config or on the command line, e.g.
-    `plastic-rl train configs/rule_table_bandit.yaml --name mine 'environment.kwargs.data={file: my.csv, label: species}'
-    'evaluation.beside=[]'`. The ending tells the format, unless `format: csv`, `npz` or `idx` does.
+    **Your own data**: one line of a config, or of the command line:
+
+        environment: {id: plastic_rl/Classification-v0, kwargs: {data: {file: my.csv, label: species}, steps: 500}}
+        plastic-rl train FILE.yaml 'environment.kwargs.data={file: my.csv, label: species}' 'evaluation.beside=[]'
+
+    The ending tells the format, unless `format: csv`, `npz` or `idx` does.
 
     - CSV: a sample a row, numbers everywhere but in the label. `label`: name of its column (then the first row must be
       a header) or number from 0, by default the last. Labels may be texts; if all are numbers, 1 and 1.0 are one class.
       A first row without any numbers among the features is taken for a header. `delimiter: ";"` if not commas.
     - NPZ: the arrays `x` (a row, or an image, for each sample) and `y`; or data/target, features/labels, images/labels,
       x_train/y_train with x_test/y_test. No pickled objects.
-    - IDX: MNIST as downloaded, gzipped or not: `{file: train-images-idx3-ubyte.gz, labels: train-labels-idx1-ubyte.gz}`.
+    - IDX: MNIST as downloaded, gzipped or not:
+      `{file: train-images-idx3-ubyte.gz, labels: train-labels-idx1-ubyte.gz}`.
 
     No gaps, NaN or infinities; at least 2 classes, with 15 samples each (3 in each split). The file is held in memory,
     8 bytes a number from CSV, else as stored. Train, valid and test get 40, 20 and 40% of it (`shares`); a task streams

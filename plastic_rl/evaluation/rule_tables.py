@@ -147,7 +147,9 @@ def _text(view: TableView) -> list[str]:
     if max(map(len, grid)) > WIDTH:
         return lines + _listing(view)
     if strongest := _strongest(view, 3):
-        named = [f"{view.rows[row]} / {view.columns[column]} {view.change[row, column]:+.2g}" for row, column in strongest]
+        named = [
+            f"{view.rows[row]} / {view.columns[column]} {view.change[row, column]:+.2g}" for row, column in strongest
+        ]
         effect = f"most effect (change x use): {'; '.join(named)}"
         lines.append(textwrap.fill(effect, WIDTH, initial_indent="  ", subsequent_indent="    "))
     return [*lines, f"  rows: {view.row_axis}; columns: {view.column_axis}", *grid]
@@ -261,9 +263,7 @@ def _draw_use(axis: Axes, view: TableView) -> None:
     image = axis.imshow(view.use, aspect="auto", cmap="Greys", vmin=0.0, vmax=largest)
     for row, column in np.argwhere(view.use >= RARE):
         use = view.use[row, column]
-        axis.text(
-            column, row, _short(100 * use), ha="center", va="center", fontsize=8, color=_ink(use / largest)
-        )
+        axis.text(column, row, _short(100 * use), ha="center", va="center", fontsize=8, color=_ink(use / largest))
     axis.set_title("share of use in per cent", fontsize=10.5)
     _scale(axis, image, 100)
 

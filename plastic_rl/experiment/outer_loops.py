@@ -65,7 +65,7 @@ class OuterLoop(ABC):
         """`unit`s done, and all there will be."""
         return int(algorithm.num_timesteps), self.total
 
-    def listen(self, algorithm: Any, say: Callable[[str], None]) -> None:
+    def listen(self, algorithm: Any, say: Callable[[str], None]) -> None:  # noqa: B027 - most have no helpers
         """Let `say` be told what helpers of the algorithm report, if it has any."""
 
     def common(self) -> dict[str, Any]:
