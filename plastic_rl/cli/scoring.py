@@ -95,7 +95,7 @@ def evaluate(
 
     Shows how fast the agent learns within a lifetime, and what is left of that with its plasticity frozen. Without
     options a run's evaluation.json and its pictures are made anew. A folder of several seeds is scored run by run,
-    and all together.
+    and all together (in seeds.txt, where evaluation.json is made anew).
 
     \b
     Examples:
@@ -104,7 +104,15 @@ def evaluate(
       plastic-rl evaluate agents/grid_maze --env-kwargs side=13 --env-kwargs steps=400
       plastic-rl evaluate agents/rule_table_d8c --env-kwargs data=digits --carry-over
     """  # noqa: D301 - click's \b keeps the lines of a paragraph
-    from plastic_rl.experiment import find_agent, find_run, score_agent, score_run, seeds_table, sibling_runs
+    from plastic_rl.experiment import (
+        find_agent,
+        find_run,
+        score_agent,
+        score_run,
+        seeds_table,
+        sibling_runs,
+        write_seeds_table,
+    )
 
     kwargs = key_values(env_kwargs or [], "--env-kwargs")
     changes = key_values(network or [], "--network") if network or carry else None
@@ -133,7 +141,7 @@ def evaluate(
         _show(evaluation, trained, outputs[place : place + 1], own=trained.is_run and as_trained)
         evaluations[trained.folder.name] = evaluation
     if siblings:
-        typer.echo(seeds_table(evaluations))
+        typer.echo(write_seeds_table(siblings) if as_trained else seeds_table(evaluations))
 
 
 def _outputs(output: Path | None, seeds: Sequence[str]) -> list[Path]:

@@ -15,7 +15,7 @@ from plastic_rl.experiment.agents import TrainedAgent, agent_names, export_agent
 from plastic_rl.experiment.comparing import ComparisonConfig, compare, load_comparison
 from plastic_rl.experiment.config import ExperimentConfig, load_experiment, parse_experiment
 from plastic_rl.experiment.folder import RunFolder, create_runs, find_run, find_runs, run_names, seeds_of, sibling_runs
-from plastic_rl.experiment.scoring import draw_curves, score_agent, score_run, seeds_table
+from plastic_rl.experiment.scoring import draw_curves, score_agent, score_run, seeds_table, write_seeds_table
 from plastic_rl.experiment.training import TrainingInterrupted, check_unfinished, is_trained, make_algorithm, train
 from plastic_rl.experiment.whole import check_experiment, finish, resume, start
 
@@ -52,4 +52,5 @@ __all__ = [
     "sibling_runs",
     "start",
     "train",
+    "write_seeds_table",
 ]

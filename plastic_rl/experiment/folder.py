@@ -206,12 +206,9 @@ def find_runs(spec: str | Path, runs_folder: str | Path = "runs") -> list[RunFol
     Raises:
         RunError: If there is none; the message suggests the nearest name.
     """
-    for path in (Path(spec), Path(runs_folder) / str(spec)):
-        if (path / CONFIG).is_file():
-            return [RunFolder(path)]
-    siblings = sibling_runs(spec, runs_folder)
-    if siblings:
-        return siblings
+    found = _named(spec, runs_folder)
+    if found:
+        return found
     names = run_names(runs_folder)
     match = nearest(Path(spec).name, names)
     hint = f" Did you mean {str(Path(runs_folder) / match)!r}?" if match else ""
@@ -221,11 +218,21 @@ def find_runs(spec: str | Path, runs_folder: str | Path = "runs") -> list[RunFol
 
 def sibling_runs(spec: str | Path, runs_folder: str | Path = "runs") -> list[RunFolder]:
     """Return the runs of several seeds in the folder that `spec` names, by seed; none where it names anything else."""
-    for path in (Path(spec), Path(runs_folder) / str(spec)):
-        if path.is_dir() and not (path / CONFIG).is_file():
-            siblings = seeds_of(path)
-            if siblings:
-                return [RunFolder(sibling) for sibling in siblings]
+    return [run for run in _named(spec, runs_folder) if run.path not in _places(spec, runs_folder)]
+
+
+def _places(spec: str | Path, runs_folder: str | Path) -> tuple[Path, Path]:
+    """Where a run of that name may be, in order."""
+    return Path(spec), Path(runs_folder) / str(spec)
+
+
+def _named(spec: str | Path, runs_folder: str | Path) -> list[RunFolder]:
+    """The run, or the sibling runs, at the first of the places that holds any."""
+    for path in _places(spec, runs_folder):
+        if (path / CONFIG).is_file():
+            return [RunFolder(path)]
+        if path.is_dir() and (siblings := seeds_of(path)):
+            return [RunFolder(sibling) for sibling in siblings]
     return []
 
 

@@ -155,6 +155,13 @@ def test_seeds_make_sibling_runs_and_one_curve(workplace: Path, call: Any) -> No
     first, second = (read_mapping(group / name / "config.yaml")["seed"] for name in ("seed-3", "seed-4"))
     assert (first, second) == (3, 4)
     assert (group / "seed-3" / "metrics.csv").read_bytes() != (group / "seed-4" / "metrics.csv").read_bytes()
+    # Scored anew as in training, the pooled scores too.
+    table = (group / "seeds.txt").read_text()
+    (group / "seeds.txt").write_text("stale")
+    code, out, err = call("evaluate", "small")
+    assert code == 0, err
+    assert (group / "seeds.txt").read_text() == table
+    assert table in out
     # All of them on other tasks, and nothing written over.
     code, out, err = call("evaluate", "small", "--tasks", "7", "--output", "seven.json")
     assert code == 0, err
