@@ -43,6 +43,9 @@ class PlasticA2C(GradientAlgorithm):
         plasticity_lr_scale: The learning rate of alpha, eta and the like is `learning_rate` times this.
         normalize_advantage: Scale advantages to mean 0 and deviation 1 (off: it lets policies collapse here).
         center_rewards: Subtract the running mean of rewards. Only sound where lifetimes have a fixed length.
+        expected_rewards: Learn from the expected rewards of the actions taken, where the environment tells them
+            (`info["expected_reward"]`: bandits), in place of those that were drawn: the same gradient on average, with
+            less noise. The agent goes on seeing what was drawn.
         reward_scale: Learning multiplies rewards by this (above 0), so that values are of the order of 1; scores and
             what the agent sees stay as they are.
         policy_kwargs: Arguments of the policy, e.g. `{"network": {"rule": "oja", "hidden_size": 40}}`.
@@ -68,6 +71,7 @@ class PlasticA2C(GradientAlgorithm):
         "vf_coef",
         "normalize_advantage",
         "center_rewards",
+        "expected_rewards",
         "reward_scale",
     )
     stored_schedules: ClassVar[Mapping[str, str]] = {
@@ -91,10 +95,12 @@ class PlasticA2C(GradientAlgorithm):
         optimizer_eps: float = 1e-5,
         normalize_advantage: bool = False,
         center_rewards: bool = False,
+        expected_rewards: bool = False,
         reward_scale: float = 1.0,
         **common: Unpack[GradientArguments],
     ) -> None:
         self.normalize_advantage, self.center_rewards = normalize_advantage, center_rewards
+        self.expected_rewards = expected_rewards
         super().__init__(
             policy,
             env,
@@ -109,6 +115,7 @@ class PlasticA2C(GradientAlgorithm):
                 "reward_scale": reward_scale,
                 "normalize_advantage": normalize_advantage,
                 "center_rewards": center_rewards,
+                "expected_rewards": expected_rewards,
             },
             **common,
         )
@@ -122,6 +129,12 @@ class PlasticA2C(GradientAlgorithm):
         self._reward_mean, self._reward_count = 0.0, 0
 
     def _check_fit(self) -> None:
+        normalised = self.get_vec_normalize_env()
+        if self.expected_rewards and normalised is not None and normalised.norm_reward:
+            raise ConfigError(
+                "expected_rewards learns from rewards that VecNormalize does not scale; give it norm_reward=False, or "
+                "set expected_rewards to false"
+            )
         if self.center_rewards and self.description.lifetime_steps is None:
             raise ConfigError(
                 "center_rewards needs lifetimes of a fixed length: where the agent decides how long it lives, "

@@ -41,6 +41,7 @@ RANGES = {
     "deterministic": _SWITCH,
     "normalize_advantage": _SWITCH,
     "center_rewards": _SWITCH,
+    "expected_rewards": _SWITCH,
 }
 
 

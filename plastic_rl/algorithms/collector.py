@@ -12,6 +12,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
 from plastic_rl.algorithms.rollout import Rollout
+from plastic_rl.errors import ConfigError
 
 if TYPE_CHECKING:
     from plastic_rl.algorithms.gradient import GradientAlgorithm
@@ -71,10 +72,11 @@ class Collector:
                     rollout.recording.append(state)
                 chosen = policy.distribution.to_environment(actions).cpu().numpy()
                 observations, rewards, dones, infos = env.step(chosen)
-                rollout.rewards[step] = _tensor(rewards, device)
+                expected = self._expected(rewards, infos)
+                rollout.rewards[step] = _tensor(expected if algorithm.expected_rewards else rewards, device)
                 algorithm._plastic_state = state
                 ended, truncated = self._ends(dones, infos, rollout, step)
-                self._score(rewards, dones, infos)
+                self._score(expected, dones)
                 if truncated:
                     self._bootstrap(params, state, observations, infos, truncated, rollout, step)
                 rollout.ended[step] = _tensor(ended, device)
@@ -132,15 +134,23 @@ class Collector:
         values = self.algorithm.policy.value(params, _tensor(behind, device), state, going_on)
         rollout.bootstrap[step, truncated] = values[truncated]
 
-    def _score(
-        self, rewards: npt.NDArray[np.float32], dones: npt.NDArray[np.bool_], infos: list[dict[str, Any]]
-    ) -> None:
+    def _expected(self, rewards: npt.NDArray[np.float32], infos: list[dict[str, Any]]) -> npt.NDArray[np.float64]:
+        """Expected rewards `(B,)` of this step where the environment knows them, else those that were drawn."""
+        if self.algorithm.expected_rewards and not all(
+            "expected_reward" in info or awaiting for info, awaiting in zip(infos, self.awaiting_reset, strict=True)
+        ):
+            raise ConfigError(
+                "expected_rewards needs an environment that tells them, under expected_reward in the info of each step "
+                "(as bandits and classification do); this one does not. Set expected_rewards to false"
+            )
         normalised = self.algorithm.get_vec_normalize_env()
         if normalised is not None:
             rewards = normalised.get_original_reward()
-        self.lifetime_scores += [
-            info.get("expected_reward", reward) for info, reward in zip(infos, rewards, strict=True)
-        ]
+        known = [info.get("expected_reward", reward) for info, reward in zip(infos, rewards, strict=True)]
+        return np.array(known, np.float64)
+
+    def _score(self, expected: npt.NDArray[np.float64], dones: npt.NDArray[np.bool_]) -> None:
+        self.lifetime_scores += expected
         for row in np.flatnonzero(dones):
             self.algorithm.score_buffer.append(float(self.lifetime_scores[row]))
             self.lifetime_scores[row] = 0.0

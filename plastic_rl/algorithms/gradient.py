@@ -67,9 +67,11 @@ class GradientAlgorithm(PlasticAlgorithm, OnPolicyAlgorithm):  # type: ignore[mi
 
     Attributes:
         stored_schedules: Constructor arguments that are schedules, and the attributes that hold them.
+        expected_rewards: Whether rollouts hold the expected rewards of actions in place of those that were drawn.
     """
 
     stored_schedules: ClassVar[Mapping[str, str]] = {}
+    expected_rewards: bool = False
     rollout: Rollout
 
     def __init__(

@@ -15,7 +15,7 @@ class Rollout:
     Attributes:
         observations: `(T, B, I)`, what the agent saw before acting.
         actions: `(T, B)` or `(T, B, A)`, as sampled.
-        rewards: `(T, B)`, what learning uses (centred or normalised where asked for).
+        rewards: `(T, B)`, what learning uses (expected or normalised ones where asked for).
         episode_starts: `(T, B)` bool, true where a lifetime starts with this observation.
         ended: `(T, B)` bool, true where the lifetime ended with this step, terminated or truncated.
         bootstrap: `(T, B)`, value of the state behind a truncation, zero elsewhere.

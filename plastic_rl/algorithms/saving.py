@@ -89,8 +89,8 @@ def _check_keywords(cls: type[PlasticAlgorithm], kwargs: Mapping[str, Any]) -> N
 
 
 def parameters_of(algorithm: PlasticAlgorithm) -> dict[str, Tensor]:
-    """The policy's parameters by name."""
-    return {name: parameter.detach() for name, parameter in algorithm.policy.named_parameters()}
+    """The policy's parameters by name, as they are now, whatever training makes of them later."""
+    return {name: parameter.detach().clone() for name, parameter in algorithm.policy.named_parameters()}
 
 
 def streams_of(algorithm: PlasticAlgorithm) -> dict[str, Any]:

@@ -118,8 +118,9 @@ class VectorEnvAdapter(VecEnv):
         infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
         expected = vector_info.get("expected_reward")
         if expected is not None:
-            for info, value in zip(infos, expected.tolist(), strict=True):
-                info["expected_reward"] = value
+            known = vector_info.get("_expected_reward", np.ones(self.num_envs, bool))
+            for row in np.flatnonzero(known):
+                infos[row]["expected_reward"] = float(expected[row])
         ended = terminated | truncated
         if self.autoreset_mode is AutoresetMode.NEXT_STEP:
             dones = self._next_step(observations, terminated, ended, infos)

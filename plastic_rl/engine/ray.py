@@ -66,6 +66,9 @@ class RayEngine(Engine):
                     _knock(self.address)
                 else:
                     local = {"num_cpus": self.workers, "include_dashboard": False}
+                if self.say is not None:
+                    where = "starting Ray on this machine" if self.address is None else f"joining Ray at {self.address}"
+                    self.say(f"{where} (some seconds)")
                 try:
                     ray.init(address=self.address, log_to_driver=False, logging_level="ERROR", **local)
                 except (ConnectionError, ValueError, RuntimeError) as error:

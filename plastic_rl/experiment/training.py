@@ -9,7 +9,7 @@ from __future__ import annotations
 import signal
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +25,7 @@ from plastic_rl.algorithms.base import PlasticAlgorithm
 from plastic_rl.checkpoint import Checkpoint, prune, read_checkpoint, saved_steps, write_checkpoint
 from plastic_rl.config import differences
 from plastic_rl.errors import CheckpointError, ConfigError, FinishedError, PlasticRLError, damage_is_refused
-from plastic_rl.experiment.config import ExperimentConfig
+from plastic_rl.experiment.config import ExperimentConfig, parse_experiment
 from plastic_rl.experiment.document import RUN_DOCUMENT, Best, RunDocument
 from plastic_rl.experiment.folder import RunFolder
 from plastic_rl.experiment.metrics import MetricsWriter, TensorBoardWriter
@@ -173,7 +173,7 @@ def _read_own(run: RunFolder, newest: Path, config: ExperimentConfig) -> Checkpo
             "plastic-rl train CONFIG --name NAME"
         )
         raise CheckpointError(f"{error} {advice}") from None
-    changes = differences(RunDocument.of(checkpoint, newest).config, _own_config(config))
+    changes = differences(_with_defaults(RunDocument.of(checkpoint, newest).config), _own_config(config))
     changed = [f"{path}: {old!r} became {new!r}" for path, old, new in changes]
     if changed:
         raise CheckpointError(
@@ -188,6 +188,14 @@ def _own_config(config: ExperimentConfig) -> dict[str, Any]:
     own = {name: value for name, value in config.to_mapping().items() if name not in {"description", "plugins"}}
     # Results do not depend on where the work is done.
     return own | {"algorithm": {name: value for name, value in own["algorithm"].items() if name != "engine"}}
+
+
+def _with_defaults(stored: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The config that a checkpoint holds, with the defaults of keys that came into being after it was written."""
+    try:
+        return _own_config(parse_experiment(stored))
+    except ConfigError:
+        return stored
 
 
 class Recorder:

@@ -11,12 +11,13 @@ import pytest
 import torch
 from gymnasium import spaces
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.vec_env import VecNormalize
 
 from plastic_rl.algorithms import PlasticA2C
 from plastic_rl.algorithms.rollout import advantages_and_returns
 from plastic_rl.algorithms.vec_env import VectorEnvAdapter
 from plastic_rl.config import Schedule
-from plastic_rl.envs import Lifetime
+from plastic_rl.envs import Lifetime, make_vector
 from plastic_rl.errors import ConfigError, NonFiniteError, SpaceError, UnknownNameError
 
 BANDIT = "plastic_rl/ReversalBandit-v0"
@@ -196,6 +197,31 @@ def test_reward_scale_is_for_learning_only() -> None:
     assert scores[0] == scores[1]
     with pytest.raises(ConfigError, match="reward_scale must be a number above 0"):
         make(reward_scale=0.0)
+
+
+def test_expected_rewards_are_learned_from_and_drawn_ones_seen() -> None:
+    agent, drawn = make(expected_rewards=True), make()
+    agent.learn(80)
+    rollout = agent.rollout
+    assert rollout.rewards.unique().tolist() == pytest.approx([0.2, 0.8])
+    assert rollout.rewards.sum(0).tolist() == pytest.approx(list(agent.score_buffer))
+    # The observation's third column is the reward of the step before.
+    seen = rollout.observations[1:, :, 2]
+    assert set(seen.unique().tolist()) == {0.0, 1.0}
+    drawn.learn(80)
+    assert torch.equal(drawn.rollout.observations, rollout.observations)
+    assert torch.equal(drawn.rollout.rewards[:-1], seen)
+    assert not equal(params_of(agent), params_of(drawn))
+
+
+def test_expected_rewards_are_refused_where_nobody_tells_them() -> None:
+    agent = make("CartPole-v1", expected_rewards=True)
+    with pytest.raises(ConfigError, match="expected_rewards needs an environment that tells them"):
+        agent.learn(80)
+    env = VectorEnvAdapter(make_vector(BANDIT, num_envs=4))
+    with pytest.raises(ConfigError, match="expected_rewards learns from rewards that VecNormalize does not scale"):
+        make(VecNormalize(env), expected_rewards=True)
+    make(VecNormalize(env, norm_reward=False), expected_rewards=True).learn(80)
 
 
 def test_plasticity_has_its_own_learning_rate() -> None:

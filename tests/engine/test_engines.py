@@ -112,13 +112,24 @@ def test_results_come_by_index(engine: Engine) -> None:
     assert engine.map(square, [7]) == [49]
 
 
-def test_starting_workers_is_said_once() -> None:
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("process", "starting 2 workers"),
+        pytest.param(
+            "ray",
+            "starting Ray on this machine",
+            marks=pytest.mark.skipif(not HAS_RAY, reason="ray is not installed"),
+        ),
+    ],
+)
+def test_starting_workers_is_said_once(name: str, line: str) -> None:
     said: list[str] = []
-    with ProcessEngine(workers=3) as engine:
+    with make_engine(name, workers=3) as engine:
         engine.say = said.append
         for _ in range(2):
             engine.map(square, [1, 2])
-    assert [line.split(" (")[0] for line in said] == ["starting 2 workers"]
+    assert [each.split(" (")[0] for each in said] == [line]
 
 
 def test_the_first_failure_by_index_is_raised_and_the_engine_goes_on(engine: Engine) -> None:

@@ -224,6 +224,22 @@ def test_a_run_goes_on_only_as_it_began(tmp_path: Path) -> None:
         train(run, progress=quiet())
 
 
+def test_a_run_goes_on_where_a_key_is_newer_than_its_checkpoint(tmp_path: Path) -> None:
+    run = small_run(tmp_path)
+    train(run, progress=quiet())
+    newest = run.latest()
+    assert newest is not None
+    checkpoint = read_checkpoint(newest)
+    # As it was written before there was such a setting.
+    del checkpoint.documents["run"]["config"]["algorithm"]["expected_rewards"]
+    write_checkpoint(newest, checkpoint)
+    assert train(run, progress=quiet()).num_timesteps == 400
+    checkpoint.documents["run"]["config"]["algorithm"]["expected_rewards"] = True
+    write_checkpoint(newest, checkpoint)
+    with pytest.raises(CheckpointError, match=r"algorithm\.expected_rewards: True became False"):
+        train(run, progress=quiet())
+
+
 def test_recorded_experiments_go_on_where_they_stopped(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
