@@ -43,9 +43,10 @@ class PlasticA2C(GradientAlgorithm):
         plasticity_lr_scale: The learning rate of alpha, eta and the like is `learning_rate` times this.
         normalize_advantage: Scale advantages to mean 0 and deviation 1 (off: it lets policies collapse here).
         center_rewards: Subtract the running mean of rewards. Only sound where lifetimes have a fixed length.
-        expected_rewards: Learn from the expected rewards of the actions taken, where the environment tells them
-            (`info["expected_reward"]`: bandits), in place of those that were drawn: the same gradient on average, with
-            less noise. The agent goes on seeing what was drawn.
+        expected_rewards: Learn from the expected rewards of the actions taken, where the environment reports them
+            (`info["expected_reward"]`: bandits, classification), in place of those that were drawn: the same gradient
+            on average, with less noise. (Of a delayed reward the action that earns it is credited at once, which is
+            another objective than discounting it.) The agent goes on seeing what was drawn.
         reward_scale: Learning multiplies rewards by this (above 0), so that values are of the order of 1; scores and
             what the agent sees stay as they are.
         policy_kwargs: Arguments of the policy, e.g. `{"network": {"rule": "oja", "hidden_size": 40}}`.
@@ -132,8 +133,8 @@ class PlasticA2C(GradientAlgorithm):
         normalised = self.get_vec_normalize_env()
         if self.expected_rewards and normalised is not None and normalised.norm_reward:
             raise ConfigError(
-                "expected_rewards learns from rewards that VecNormalize does not scale; give it norm_reward=False, or "
-                "set expected_rewards to false"
+                "expected_rewards learns from rewards that VecNormalize does not scale; make VecNormalize with "
+                "norm_reward=False, or set expected_rewards to false"
             )
         if self.center_rewards and self.description.lifetime_steps is None:
             raise ConfigError(

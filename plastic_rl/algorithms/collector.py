@@ -73,7 +73,10 @@ class Collector:
                 chosen = policy.distribution.to_environment(actions).cpu().numpy()
                 observations, rewards, dones, infos = env.step(chosen)
                 expected = self._expected(rewards, infos)
-                rollout.rewards[step] = _tensor(expected if algorithm.expected_rewards else rewards, device)
+                if algorithm.expected_rewards:
+                    self._check_known(infos)
+                earned = expected.astype(np.float32) if algorithm.expected_rewards else rewards
+                rollout.rewards[step] = _tensor(earned, device)
                 algorithm._plastic_state = state
                 ended, truncated = self._ends(dones, infos, rollout, step)
                 self._score(expected, dones)
@@ -135,19 +138,21 @@ class Collector:
         rollout.bootstrap[step, truncated] = values[truncated]
 
     def _expected(self, rewards: npt.NDArray[np.float32], infos: list[dict[str, Any]]) -> npt.NDArray[np.float64]:
-        """Expected rewards `(B,)` of this step where the environment knows them, else those that were drawn."""
-        if self.algorithm.expected_rewards and not all(
-            "expected_reward" in info or awaiting for info, awaiting in zip(infos, self.awaiting_reset, strict=True)
-        ):
-            raise ConfigError(
-                "expected_rewards needs an environment that tells them, under expected_reward in the info of each step "
-                "(as bandits and classification do); this one does not. Set expected_rewards to false"
-            )
+        """Expected rewards `(B,)` of this step where the environment reports them, else those that were drawn."""
         normalised = self.algorithm.get_vec_normalize_env()
         if normalised is not None:
             rewards = normalised.get_original_reward()
         known = [info.get("expected_reward", reward) for info, reward in zip(infos, rewards, strict=True)]
         return np.array(known, np.float64)
+
+    def _check_known(self, infos: list[dict[str, Any]]) -> None:
+        """Refuse to learn from expected rewards that are not reported; dummy steps have none."""
+        reported = ["expected_reward" in info for info in infos]
+        if not np.all(reported | self.awaiting_reset):
+            raise ConfigError(
+                "expected_rewards needs an environment that reports them, as expected_reward in the info of each step "
+                "(bandits and classification do); this one does not. Set expected_rewards to false"
+            )
 
     def _score(self, expected: npt.NDArray[np.float64], dones: npt.NDArray[np.bool_]) -> None:
         self.lifetime_scores += expected

@@ -171,8 +171,11 @@ class GradientAlgorithm(PlasticAlgorithm, OnPolicyAlgorithm):  # type: ignore[mi
         algorithm unless `tb_log_name` says otherwise.
 
         Raises:
+            ConfigError: If there is no environment, or one that this algorithm cannot learn in.
             NonFiniteError: Naming what became NaN or infinite, and when.
         """
+        self.check_environment()
+        self._check_fit()
         newborn = reset_num_timesteps or self._last_obs is None
         total_timesteps, hooks = self._setup_learn(
             total_timesteps, callback, reset_num_timesteps, tb_log_name or type(self).__name__, progress_bar

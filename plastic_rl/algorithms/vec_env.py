@@ -21,6 +21,7 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvStepReturn
 
 from plastic_rl.algorithms.vec_lifetime import VecLifetime
 from plastic_rl.envs import Lifetime, make_vector
+from plastic_rl.envs.infos import number_of_this_step
 from plastic_rl.envs.restoring import stored_array
 from plastic_rl.errors import CheckpointError, SpaceError, damage_is_refused
 from plastic_rl.feedback import FeedbackLayout
@@ -116,12 +117,10 @@ class VectorEnvAdapter(VecEnv):
         self._returns += rewards
         self._lengths += ~self._over
         infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
-        expected = vector_info.get("expected_reward")
-        if expected is not None:
-            known = vector_info.get("_expected_reward", np.ones(self.num_envs, bool))
-            for row in np.flatnonzero(known):
-                infos[row]["expected_reward"] = float(expected[row])
         ended = terminated | truncated
+        known, expected = number_of_this_step(vector_info, "expected_reward", ended, self.num_envs)
+        for row in np.flatnonzero(known):
+            infos[row]["expected_reward"] = float(expected[row])
         if self.autoreset_mode is AutoresetMode.NEXT_STEP:
             dones = self._next_step(observations, terminated, ended, infos)
         else:

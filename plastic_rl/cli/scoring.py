@@ -100,8 +100,8 @@ def evaluate(
     \b
     Examples:
       plastic-rl evaluate runs/default
-      plastic-rl evaluate agents/reversal_bandit --split test --split shift --tasks 2000
-      plastic-rl evaluate agents/grid_maze --env-kwargs side=13 --env-kwargs steps=400
+      plastic-rl evaluate agents/default --split test --split shift --tasks 2000
+      plastic-rl evaluate agents/grid_maze_backpropamine --env-kwargs side=13
       plastic-rl evaluate agents/rule_table_d8c --env-kwargs data=digits --carry-over
     """  # noqa: D301 - click's \b keeps the lines of a paragraph
     from plastic_rl.experiment import (
@@ -194,7 +194,7 @@ def export(
 
     \b
     Example:
-      plastic-rl export runs/default agents/reversal_bandit
+      plastic-rl export runs/default agents/mine
     """  # noqa: D301 - click's \b keeps the lines of a paragraph
     from plastic_rl.experiment import export_agent, find_run
 

@@ -63,7 +63,10 @@ class ProcessEngine(Engine):
         deaths = [0] * len(items)
         wanted = min(self.workers, len(items))
         if self.say is not None and not self._crew:
-            self.say(f"starting {wanted} worker{'s' if wanted != 1 else ''} (some seconds, until each has its imports)")
+            workers = f"{wanted} worker{'s' if wanted != 1 else ''}"
+            if wanted < self.workers:
+                workers += f" of {self.workers}, as many as there are pieces of work (see individuals_per_chunk)"
+            self.say(f"starting {workers} (some seconds, until each has its imports)")
         while len(self._crew) < wanted:
             self._crew.append(_Hand())
         while waiting or any(hand.busy for hand in self._crew):

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from plastic_rl.envs import make_vector
+from plastic_rl.envs.infos import number_of_this_step
 from plastic_rl.errors import RunError
 from plastic_rl.evaluation.seeing import View, view_of
 from plastic_rl.tasks.base import Agent, ReferenceAgent, Task
@@ -266,10 +267,10 @@ def _run_batch(
         actions, state = agent.predict(view(observation), state, episode_start.copy(), deterministic)
         observation, reward, terminated, truncated, info = env.step(actions)
         ended = np.asarray(terminated | truncated, np.bool_)
-        known, value = _of_this_step(info, "expected_reward", ended, rows)
+        known, value = number_of_this_step(info, "expected_reward", ended, rows)
         expected = expected and bool(known[alive].all())
         reward = np.asarray(reward, np.float64)
-        _, trial_end = _of_this_step(info, "trial_end", ended, rows)
+        _, trial_end = number_of_this_step(info, "trial_end", ended, rows)
         scores.append(np.where(alive, np.where(known, value, reward), np.nan))
         rewards.append(np.where(alive, reward, np.nan))
         trial_ends.append(alive & (trial_end > 0))
@@ -288,23 +289,6 @@ def _run_batch(
         lifetime_steps=metadata.get("lifetime_steps"),
         steps_per_trial=metadata.get("steps_per_trial"),
     )
-
-
-def _of_this_step(info: Mapping[str, Any], key: str, ended: BoolArray, rows: int) -> tuple[BoolArray, FloatArray]:
-    """Read a number per row from a SAME_STEP `info`: rows that ended keep theirs in `final_info`.
-
-    Returns:
-        Which rows have it, and their values (0 elsewhere), both `(B,)`.
-    """
-    known = np.zeros(rows, np.bool_)
-    values = np.zeros(rows, np.float64)
-    final = info.get("final_info")
-    for source, eligible in ((info, np.ones(rows, np.bool_)), (final, ended)):
-        if isinstance(source, Mapping) and key in source:
-            present = eligible & np.asarray(source.get(f"_{key}", np.ones(rows, np.bool_)), np.bool_)
-            values[present] = np.asarray(source[key])[present].astype(np.float64)
-            known |= present
-    return known, values
 
 
 def _concatenate(batches: Sequence[Lifetimes]) -> Lifetimes:

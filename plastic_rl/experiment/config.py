@@ -74,7 +74,7 @@ class A2CConfig(GradientConfig):
     center_rewards: bool = False
     """Subtract the running mean from rewards; only where lifetimes have a fixed length."""
     expected_rewards: bool = False
-    """Learn from the expected rewards of actions where the environment tells them (bandits): the same gradient on
+    """Learn from the expected rewards of actions where the environment reports them (bandits): the same gradient on
     average, with less noise. What the agent sees stays as drawn."""
     reward_scale: float = Field(default=1.0, gt=0)
     """Learning multiplies rewards by this, so that values are of the order of 1; scores stay as they are."""

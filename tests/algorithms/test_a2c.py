@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import VecNormalize
 
@@ -214,14 +215,47 @@ def test_expected_rewards_are_learned_from_and_drawn_ones_seen() -> None:
     assert not equal(params_of(agent), params_of(drawn))
 
 
-def test_expected_rewards_are_refused_where_nobody_tells_them() -> None:
+@pytest.mark.parametrize("expected_rewards", [False, True])
+def test_autoreset_modes_score_alike(expected_rewards: bool) -> None:
+    """Where Gymnasium's own vector environment resets at once, `final_info` has what the last step reported."""
+    scores = []
+    for mode in (AutoresetMode.SAME_STEP, AutoresetMode.NEXT_STEP, AutoresetMode.DISABLED):
+        rows = [lambda: gym.make("plastic_rl/BernoulliBandit-v0", steps=6)] * 3
+        agent = make(SyncVectorEnv(rows, autoreset_mode=mode), env_kwargs={}, n_envs=3, n_steps=7, learning_rate=0.0,
+                     expected_rewards=expected_rewards)  # fmt: skip
+        agent.learn(3 * 7)
+        scores.append(list(agent.score_buffer))
+        if expected_rewards:
+            lived = agent.rollout.rewards[:6].sum(0).tolist()
+            assert scores[-1] == pytest.approx(lived, abs=1e-6)
+    assert scores[0] == pytest.approx(scores[1])
+    assert scores[0] == pytest.approx(scores[2])
+
+
+def test_expected_rewards_are_refused_where_none_are_reported() -> None:
     agent = make("CartPole-v1", expected_rewards=True)
-    with pytest.raises(ConfigError, match="expected_rewards needs an environment that tells them"):
+    with pytest.raises(ConfigError, match="expected_rewards needs an environment that reports them"):
         agent.learn(80)
     env = VectorEnvAdapter(make_vector(BANDIT, num_envs=4))
     with pytest.raises(ConfigError, match="expected_rewards learns from rewards that VecNormalize does not scale"):
         make(VecNormalize(env), expected_rewards=True)
-    make(VecNormalize(env, norm_reward=False), expected_rewards=True).learn(80)
+    agent = make(VecNormalize(env, norm_reward=False), expected_rewards=True).learn(80)
+    agent.set_env(VecNormalize(env))
+    with pytest.raises(ConfigError, match="expected_rewards learns from rewards that VecNormalize does not scale"):
+        agent.learn(80)
+
+
+def test_a_checkpoint_stays_as_it_was_taken() -> None:
+    agent = make(expected_rewards=True).learn(80)
+    checkpoint, before = agent.get_checkpoint(), params_of(agent)
+    agent.learn(80, reset_num_timesteps=False)
+    assert not equal(params_of(agent), before)
+    assert equal(checkpoint.tensors["params"], before)
+    again = PlasticA2C.from_checkpoint(checkpoint, BANDIT, "cpu")
+    assert again.expected_rewards
+    # As a checkpoint was that is older than the setting.
+    del checkpoint.config["arguments"]["expected_rewards"]
+    assert not PlasticA2C.from_checkpoint(checkpoint, BANDIT, "cpu").expected_rewards
 
 
 def test_plasticity_has_its_own_learning_rate() -> None:

@@ -38,6 +38,9 @@ def test_each_help_has_a_copyable_example(call: Any, verb: str) -> None:
     code, out, _ = call(*verb.split(), "--help")
     assert code == 0
     assert f"\n    plastic-rl {verb}" in out
+    # What an example reads is here; what it writes is "mine".
+    for agent in re.findall(r"agents/(\w+)", out):
+        assert agent in {"mine", "NAME"} or (ROOT / "agents" / agent).is_dir(), agent
 
 
 def test_train_leaves_everything_in_the_run_folder(trained: Path) -> None:

@@ -115,7 +115,7 @@ def test_results_come_by_index(engine: Engine) -> None:
 @pytest.mark.parametrize(
     ("name", "line"),
     [
-        ("process", "starting 2 workers"),
+        ("process", "starting 2 workers of 3, as many as there are pieces of work"),
         pytest.param(
             "ray",
             "starting Ray on this machine",

@@ -238,6 +238,11 @@ def test_a_run_goes_on_where_a_key_is_newer_than_its_checkpoint(tmp_path: Path) 
     write_checkpoint(newest, checkpoint)
     with pytest.raises(CheckpointError, match=r"algorithm\.expected_rewards: True became False"):
         train(run, progress=quiet())
+    # A setting that there no longer is.
+    checkpoint.documents["run"]["config"]["algorithm"] |= {"expected_rewards": False, "momentum": 0.5}
+    write_checkpoint(newest, checkpoint)
+    with pytest.raises(CheckpointError, match=r"\(algorithm\.momentum: 0\.5 became None\)"):
+        train(run, progress=quiet())
 
 
 def test_recorded_experiments_go_on_where_they_stopped(
