@@ -61,14 +61,7 @@ class ProcessEngine(Engine):
         results: dict[int, Any] = {}
         errors: dict[int, Exception] = {}
         deaths = [0] * len(items)
-        wanted = min(self.workers, len(items))
-        if self.say is not None and not self._crew:
-            workers = f"{wanted} worker{'s' if wanted != 1 else ''}"
-            if wanted < self.workers:
-                workers += f" of {self.workers}, as many as there are pieces of work (see individuals_per_chunk)"
-            self.say(f"starting {workers} (some seconds, until each has its imports)")
-        while len(self._crew) < wanted:
-            self._crew.append(_Hand())
+        self._start(min(self.workers, len(items)))
         while waiting or any(hand.busy for hand in self._crew):
             for hand in self._crew:
                 if not hand.busy and waiting and not errors:
@@ -98,6 +91,16 @@ class ProcessEngine(Engine):
         if errors:
             raise errors[min(errors)]
         return [results[index] for index in range(len(items))]
+
+    def _start(self, wanted: int) -> None:
+        """Let there be `wanted` workers or more."""
+        if self.say is not None and not self._crew:
+            workers = f"{wanted} worker{'s' if wanted != 1 else ''}"
+            if wanted < self.workers:
+                workers += f" of {self.workers}, as many as there are pieces of work (see individuals_per_chunk)"
+            self.say(f"starting {workers} (some seconds, until each has its imports)")
+        while len(self._crew) < wanted:
+            self._crew.append(_Hand())
 
     def _ready(self) -> list[_Hand]:
         busy = {hand.connection: hand for hand in self._crew if hand.busy}
