@@ -44,9 +44,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         app(args=None if arguments is None else list(arguments))
     except SystemExit as end:
-        # The parser turns Ctrl-C into its own Abort, and that into exit code 1.
-        if isinstance(end.__context__, typer.Abort):
-            return INTERRUPTED
+        # The parser turns Ctrl-C into its own Abort and exit code 1, or, as later versions do, into its Exit.
+        parsed = end.__context__
+        if isinstance(parsed, typer.Abort) or (parsed and isinstance(parsed.__cause__, KeyboardInterrupt)):
+            return _fail("stopped.", INTERRUPTED)
         return end.code if isinstance(end.code, int) else 0
     except KeyboardInterrupt:
         return _fail("stopped.", INTERRUPTED)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import model_serializer, model_validator
@@ -33,6 +34,8 @@ class Schedule(ConfigModel):
     def _accept_number(cls, value: Any) -> Any:
         if isinstance(value, int | float) and not isinstance(value, bool):
             return {"start": value, "end": value}
+        if not isinstance(value, Mapping | Schedule):
+            raise ValueError(f"must be a number, or {{start: NUMBER, end: NUMBER}}, got {value!r}")
         return value
 
     @model_serializer(mode="plain")

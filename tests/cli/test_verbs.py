@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -41,6 +42,26 @@ def test_each_help_has_a_copyable_example(call: Any, verb: str) -> None:
     # What an example reads is here; what it writes is "mine".
     for agent in re.findall(r"agents/(\w+)", out):
         assert agent in {"mine", "NAME"} or (ROOT / "agents" / agent).is_dir(), agent
+
+
+def test_ctrl_c_says_that_it_stopped() -> None:
+    # Long enough that it cannot have ended when its first line is there.
+    words = ["evaluate", "agents/grid_maze_backpropamine", "--tasks", "100000"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "plastic_rl", *words],
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stderr is not None
+        process.stderr.readline()
+        process.send_signal(signal.SIGINT)
+        out, error = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert out == ""
+    assert error.endswith("stopped.\n")
+    assert "Traceback" not in error
 
 
 def test_train_leaves_everything_in_the_run_folder(trained: Path) -> None:

@@ -26,3 +26,8 @@ def test_a_bare_number_is_constant_and_written_as_a_number() -> None:
 def test_what_is_no_schedule_is_refused(value: object) -> None:
     with pytest.raises(ValidationError):
         Schedule.model_validate(value)
+
+
+def test_what_is_valid_is_said() -> None:
+    with pytest.raises(ValidationError, match=r"must be a number, or \{start: NUMBER, end: NUMBER\}, got 'nan'"):
+        Schedule.model_validate("nan")
