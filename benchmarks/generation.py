@@ -174,6 +174,7 @@ def speeds(setting: GenerationSetting, rounds: int) -> dict[str, dict[str, Any]]
         runs = {name: 1 if name == LOOP else REPEATS for name in seconds}
         found[covariance] = {
             "genes": evolution(setting, covariance).genome.size,
+            "auto": evolution(setting, "auto").search.separable == (covariance == "separable"),
             "times_loop": REPEATS * measure.ratio(seconds[LOOP].wall, seconds["plastic_rl"].wall),
             "times_loop_cpu": REPEATS * measure.ratio(seconds[LOOP].cpu, seconds["plastic_rl"].cpu),
             "parts": {
@@ -196,7 +197,7 @@ def table(setting: GenerationSetting, result: dict[str, dict[str, Any]], require
     """The numbers for a reader."""
     lives = f"{setting.lifetimes} lifetimes of {setting.steps} steps"
     title = f"CMA-ES generation on the reversal bandit: {setting.population} individuals with {lives}"
-    header = f"{'covariance':<10} {'genes':>6} {'loop ms':>8} {'ms':>7} {'CPU ms':>7} {'ask, tell':>10}"
+    header = f"{'covariance':<12} {'genes':>6} {'loop ms':>8} {'ms':>7} {'CPU ms':>7} {'ask, tell':>10}"
     lines = [
         f"{title}, {setting.hidden} hidden units, one thread",
         "",
@@ -207,17 +208,17 @@ def table(setting: GenerationSetting, result: dict[str, dict[str, Any]], require
         whole = parts["plastic_rl"]["cpu_seconds"]
         search, environment = (parts[name]["cpu_seconds"] / whole for name in ("ask and tell", "environment"))
         lines.append(
-            f"{covariance:<10} {numbers['genes']:6} {1e3 * parts[LOOP]['seconds']:8.0f} "
+            f"{covariance + ' *' * numbers['auto']:<12} {numbers['genes']:6} {1e3 * parts[LOOP]['seconds']:8.0f} "
             f"{1e3 * parts['plastic_rl']['seconds']:7.0f} {1e3 * whole:7.0f} {search:10.0%} {environment:12.0%} "
             f"{max(1 - search - environment, 0.0):8.0%} {numbers['times_loop']:6.1f} {numbers['times_loop_cpu']:6.1f}"
         )
-    ratios = {covariance: numbers["times_loop"] for covariance, numbers in result.items()}
-    missed = [f"{covariance} {ratio:.1f}" for covariance, ratio in ratios.items() if ratio < required]
-    verdict = f"NOT met ({', '.join(missed)})" if missed else f"met (lowest {min(ratios.values()):.1f})"
+    (ratio,) = (numbers["times_loop"] for numbers in result.values() if numbers["auto"])
+    verdict = f"{'met' if ratio >= required else 'NOT met'} ({ratio:.1f})"
     lines += [
         "",
         "ms: medians, of the loop and of plastic_rl. Shares are of CPU time, each part measured by itself.",
         "ratio, CPU: how many times as fast as the loop, by wall clock and by CPU time.",
+        "*: what covariance: auto takes for so many genes; the target is for that.",
     ]
     lines += ["", f"Target of {required:g} times the loop over individuals and a scalar environment: {verdict}"]
     return "\n".join(lines)

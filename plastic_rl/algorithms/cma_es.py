@@ -58,7 +58,7 @@ class CMAES(PlasticAlgorithm):
         evolve: Patterns of the names of the parameters that evolve, e.g. `["network.*table*"]`; None: all trainable
             ones that actions depend on. The others stay as they were drawn.
         groups: Scale and bounds of parameters by pattern, e.g. `{"network.eta": {"scale": 0.1, "low": 0, "high": 1}}`.
-        covariance: `"full"`, `"separable"`, or `"auto"`: full up to 1,000 genes.
+        covariance: `"full"`, `"separable"`, or `"auto"`: full up to 800 genes.
         restarts: `"none"`, `"ipop"` or `"bipop"`: what follows when the search has converged or stagnates.
         deterministic: Individuals take their most probable actions instead of sampling.
         individuals_per_chunk: Individuals that live side by side in one process. Results depend on it in their last

@@ -23,8 +23,8 @@ from plastic_rl.errors import NonFiniteError
 Covariance = Literal["auto", "full", "separable"]
 Restarts = Literal["none", "ipop", "bipop"]
 
-FULL_UP_TO = 1000
-"""Genes up to which `auto` keeps the full covariance, whose update soon costs more than a generation of lifetimes."""
+FULL_UP_TO = 800
+"""Genes up to which `auto` keeps the full covariance; its eigenvectors soon take longer than a generation of lifetimes."""
 MAX_DOUBLINGS = 9
 """Restarts that double the population; later ones have the last size."""
 LARGEST = 1e30

@@ -143,7 +143,7 @@ class CMAESConfig(ConfigModel):
     groups: dict[str, GeneGroupConfig] = Field(default_factory=dict)
     """Scale and bounds of parameters by pattern of their names, e.g. `{network.eta: {scale: 0.1, low: 0, high: 1}}`."""
     covariance: Literal["auto", "full", "separable"] = "auto"
-    """Correlations between genes; auto: full up to 1,000 genes, separable (none) beyond."""
+    """Correlations between genes; auto: full up to 800 genes, separable (none) beyond."""
     restarts: Literal["none", "ipop", "bipop"] = "none"
     """What follows when the search has converged or stagnates: ipop doubles the population, bipop alternates."""
     deterministic: bool = False
