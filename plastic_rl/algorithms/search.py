@@ -24,7 +24,7 @@ Covariance = Literal["auto", "full", "separable"]
 Restarts = Literal["none", "ipop", "bipop"]
 
 FULL_UP_TO = 800
-"""Genes up to which `auto` keeps the full covariance; its eigenvectors soon take longer than a generation of lifetimes."""
+"""Genes up to which `auto` keeps the full covariance, whose eigenvectors soon take longer than the lifetimes do."""
 MAX_DOUBLINGS = 9
 """Restarts that double the population; later ones have the last size."""
 LARGEST = 1e30
