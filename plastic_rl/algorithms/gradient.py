@@ -137,6 +137,11 @@ class GradientAlgorithm(PlasticAlgorithm, OnPolicyAlgorithm):  # type: ignore[mi
     def _check_fit(self) -> None:
         """Refuse environments and networks that this algorithm cannot learn with."""
 
+    def check_environment(self) -> None:
+        """See `PlasticAlgorithm.check_environment`; also refuse one, set later, that this algorithm cannot learn in."""
+        super().check_environment()
+        self._check_fit()
+
     def _setup_optimizer(self) -> None:
         plasticity = set(self.policy.plasticity_parameters())
         named = [(name, parameter) for name, parameter in self.policy.named_parameters() if parameter.requires_grad]
@@ -174,8 +179,6 @@ class GradientAlgorithm(PlasticAlgorithm, OnPolicyAlgorithm):  # type: ignore[mi
             ConfigError: If there is no environment, or one that this algorithm cannot learn in.
             NonFiniteError: Naming what became NaN or infinite, and when.
         """
-        self.check_environment()
-        self._check_fit()
         newborn = reset_num_timesteps or self._last_obs is None
         total_timesteps, hooks = self._setup_learn(
             total_timesteps, callback, reset_num_timesteps, tb_log_name or type(self).__name__, progress_bar

@@ -10,34 +10,14 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
-from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.vec_env import VecNormalize
 
-from plastic_rl.algorithms import PlasticA2C
 from plastic_rl.algorithms.rollout import advantages_and_returns
 from plastic_rl.algorithms.vec_env import VectorEnvAdapter
 from plastic_rl.config import Schedule
-from plastic_rl.envs import Lifetime, make_vector
+from plastic_rl.envs import Lifetime
 from plastic_rl.errors import ConfigError, NonFiniteError, SpaceError, UnknownNameError
-
-BANDIT = "plastic_rl/ReversalBandit-v0"
-SMALL = {"network": {"hidden_size": 8}}
-
-
-def make(env: Any = BANDIT, policy: str = "BackpropaminePolicy", **kwargs: Any) -> PlasticA2C:
-    kwargs = {"n_envs": 4, "seed": 3, "policy_kwargs": SMALL, "env_kwargs": {"steps": 20}, **kwargs}
-    if env != BANDIT and "steps" in kwargs["env_kwargs"]:
-        kwargs["env_kwargs"] = {}
-    return PlasticA2C(policy, env, **kwargs)
-
-
-def params_of(agent: PlasticA2C) -> dict[str, torch.Tensor]:
-    return {name: parameter.detach().clone() for name, parameter in agent.policy.named_parameters()}
-
-
-def equal(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> bool:
-    return one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
+from tests.algorithms.a2c_cases import BANDIT, equal, make, params_of
 
 
 def test_rollout_is_one_lifetime_by_default() -> None:
@@ -198,64 +178,6 @@ def test_reward_scale_is_for_learning_only() -> None:
     assert scores[0] == scores[1]
     with pytest.raises(ConfigError, match="reward_scale must be a number above 0"):
         make(reward_scale=0.0)
-
-
-def test_expected_rewards_are_learned_from_and_drawn_ones_seen() -> None:
-    agent, drawn = make(expected_rewards=True), make()
-    agent.learn(80)
-    rollout = agent.rollout
-    assert rollout.rewards.unique().tolist() == pytest.approx([0.2, 0.8])
-    assert rollout.rewards.sum(0).tolist() == pytest.approx(list(agent.score_buffer))
-    # The observation's third column is the reward of the step before.
-    seen = rollout.observations[1:, :, 2]
-    assert set(seen.unique().tolist()) == {0.0, 1.0}
-    drawn.learn(80)
-    assert torch.equal(drawn.rollout.observations, rollout.observations)
-    assert torch.equal(drawn.rollout.rewards[:-1], seen)
-    assert not equal(params_of(agent), params_of(drawn))
-
-
-@pytest.mark.parametrize("expected_rewards", [False, True])
-def test_autoreset_modes_score_alike(expected_rewards: bool) -> None:
-    """Where Gymnasium's own vector environment resets at once, `final_info` has what the last step reported."""
-    scores = []
-    for mode in (AutoresetMode.SAME_STEP, AutoresetMode.NEXT_STEP, AutoresetMode.DISABLED):
-        rows = [lambda: gym.make("plastic_rl/BernoulliBandit-v0", steps=6)] * 3
-        agent = make(SyncVectorEnv(rows, autoreset_mode=mode), env_kwargs={}, n_envs=3, n_steps=7, learning_rate=0.0,
-                     expected_rewards=expected_rewards)  # fmt: skip
-        agent.learn(3 * 7)
-        scores.append(list(agent.score_buffer))
-        if expected_rewards:
-            lived = agent.rollout.rewards[:6].sum(0).tolist()
-            assert scores[-1] == pytest.approx(lived, abs=1e-6)
-    assert scores[0] == pytest.approx(scores[1])
-    assert scores[0] == pytest.approx(scores[2])
-
-
-def test_expected_rewards_are_refused_where_none_are_reported() -> None:
-    agent = make("CartPole-v1", expected_rewards=True)
-    with pytest.raises(ConfigError, match="expected_rewards needs an environment that reports them"):
-        agent.learn(80)
-    env = VectorEnvAdapter(make_vector(BANDIT, num_envs=4))
-    with pytest.raises(ConfigError, match="expected_rewards learns from rewards that VecNormalize does not scale"):
-        make(VecNormalize(env), expected_rewards=True)
-    agent = make(VecNormalize(env, norm_reward=False), expected_rewards=True).learn(80)
-    agent.set_env(VecNormalize(env))
-    with pytest.raises(ConfigError, match="expected_rewards learns from rewards that VecNormalize does not scale"):
-        agent.learn(80)
-
-
-def test_a_checkpoint_stays_as_it_was_taken() -> None:
-    agent = make(expected_rewards=True).learn(80)
-    checkpoint, before = agent.get_checkpoint(), params_of(agent)
-    agent.learn(80, reset_num_timesteps=False)
-    assert not equal(params_of(agent), before)
-    assert equal(checkpoint.tensors["params"], before)
-    again = PlasticA2C.from_checkpoint(checkpoint, BANDIT, "cpu")
-    assert again.expected_rewards
-    # As a checkpoint was that is older than the setting.
-    del checkpoint.config["arguments"]["expected_rewards"]
-    assert not PlasticA2C.from_checkpoint(checkpoint, BANDIT, "cpu").expected_rewards
 
 
 def test_plasticity_has_its_own_learning_rate() -> None:
