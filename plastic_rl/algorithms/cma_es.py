@@ -29,13 +29,13 @@ from stable_baselines3.common.vec_env import VecEnv
 from plastic_rl.algorithms.arguments import check_ranges
 from plastic_rl.algorithms.base import WITHOUT_GRADIENT, CommonArguments, PlasticAlgorithm
 from plastic_rl.algorithms.cma_es_saving import checkpoint_of, restore
-from plastic_rl.algorithms.fitness import Exam, Examiner, Marks, Setting, Statistic, examine
+from plastic_rl.algorithms.fitness import BoolArray, Exam, Examiner, Marks, Setting, Statistic, examine
 from plastic_rl.algorithms.genome import FloatArray, GeneGroup, Genome
 from plastic_rl.algorithms.search import Covariance, Restarts, Search
 from plastic_rl.checkpoint import Checkpoint
 from plastic_rl.engine import Engine, make_engine
 from plastic_rl.envs.plugins import load_plugins, loaded_plugins
-from plastic_rl.errors import ConfigError, SpaceError
+from plastic_rl.errors import ConfigError, NonFiniteError, SpaceError
 from plastic_rl.policies import PlasticPolicy
 
 
@@ -246,7 +246,8 @@ class CMAES(PlasticAlgorithm):
 
         Raises:
             ConfigError: If neither limit is given.
-            NonFiniteError: If a reward is NaN or infinite; the message names individual, generation and seed.
+            NonFiniteError: If the environment gives a reward or observation that is NaN or infinite, or the networks of
+                more than half of a generation become so; the message names individuals, generation and seed.
         """
         if total_timesteps is None and generations is None:
             raise ConfigError("learn needs total_timesteps or generations")
@@ -284,6 +285,7 @@ class CMAES(PlasticAlgorithm):
         exam = Exam(self.seed, self.exams, self.lifetimes)
         genes = self.search.ask()
         marks = examine(self.examiner, exam, genes, self.individuals_per_chunk, self.engine)
+        self._check_usable(exam, genes, marks.usable)
         fitness = marks.fitness(self.statistic)
         self._record(genes, marks, fitness)
         self.search.tell(fitness)
@@ -295,15 +297,41 @@ class CMAES(PlasticAlgorithm):
             self.logger.record(f"search/{name}", value)
         self.logger.record("search/restarts", self.search.run)
 
+    def _check_usable(self, exam: Exam, genes: FloatArray, usable: BoolArray) -> None:
+        """Name the individuals whose network became NaN or infinite; they rank last.
+
+        Raises:
+            NonFiniteError: If they are more than half of the generation, which then says too little.
+        """
+        if usable.all():
+            return
+        broken = np.flatnonzero(~usable)
+        named = f"individual{'s' * (len(broken) > 1)} {', '.join(map(str, broken[:10]))}{', ...' * (len(broken) > 10)}"
+        where = f"{named} of {len(genes)} in generation {exam.generation} (seed {exam.seed})"
+        if 2 * len(broken) <= len(genes):
+            self.logger.warn(f"the networks of {where} became NaN or infinite; they rank last")
+            return
+        largest = {name: float(value.abs().max()) for name, value in self.genome.parameters(genes[broken]).items()}
+        first = sorted(largest, key=largest.__getitem__, reverse=True)[:3]
+        bounds = f"algorithm.groups: {{{first[0]}: {{low: ..., high: ...}}}}"
+        raise NonFiniteError(
+            f"the networks of {where} became NaN or infinite: more than half, so that evolution has nothing to go by. "
+            f"Their largest parameters are {', '.join(f'{name} ({largest[name]:.3g})' for name in first)}. Give what "
+            f"makes them grow bounds ({bounds}), or lower algorithm.sigma"
+        )
+
     def _record(self, genes: FloatArray, marks: Marks, fitness: FloatArray) -> None:
-        self.score_buffer.append(float(marks.score.mean()))
+        usable = marks.usable
+        fitness = fitness[usable]
+        self.score_buffer.append(float(marks.score[usable].mean()))
         apart = (genes - genes.mean(0)) / self.genome.scale
         for name, value in (
             ("fitness/mean", fitness.mean()),
             ("fitness/best", fitness.max()),
             ("fitness/std", fitness.std()),
-            ("rollout/ep_rew_mean", marks.reward.mean()),
-            ("rollout/ep_len_mean", marks.steps.mean()),
+            ("fitness/non_finite", (~usable).sum()),
+            ("rollout/ep_rew_mean", marks.reward[usable].mean()),
+            ("rollout/ep_len_mean", marks.steps[usable].mean()),
             # Root mean square distance of a gene from the population's mean, in units of its scale.
             ("search/diversity", np.sqrt(np.square(apart).mean())),
             ("search/population_size", len(genes)),

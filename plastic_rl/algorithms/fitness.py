@@ -7,6 +7,7 @@ All randomness follows from the exam, so that results do not depend on where a c
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -27,6 +28,7 @@ from plastic_rl.feedback import FeedbackLayout
 from plastic_rl.policies import PlasticPolicy
 from plastic_rl.tasks import first_task
 
+BoolArray = npt.NDArray[np.bool_]
 Statistic = Literal["mean", "late_half", "worst_quartile"]
 
 MAX_STEPS = 100_000
@@ -103,45 +105,39 @@ class Marks:
         late: Sum of the reward of its second half.
         score: Sum of the expected reward where the environment knows it, else of the reward; for reports only.
         steps: Length of the lifetime.
+        finite: Whether the network was finite all through it. One that is not rests from then on.
     """
 
     reward: FloatArray
     late: FloatArray
     score: FloatArray
     steps: npt.NDArray[np.int64]
+    finite: BoolArray
+
+    @property
+    def usable(self) -> BoolArray:
+        """Individuals whose network was finite in all their lifetimes, `(P,)`."""
+        return np.asarray(self.finite.all(1))
 
     def fitness(self, statistic: Statistic) -> FloatArray:
         """Fitness of each individual, `(P,)`: what was earned in a lifetime, on average.
 
         From the rewards that the agent received. The expected reward, where an environment tells it, knows the hidden
-        task: it may score agents, not train them.
+        task: it may score agents, not train them. An individual whose network became NaN or infinite has the worst
+        fitness of those whose did not, less 1 (there must be one).
 
         Args:
             statistic: `"mean"`: over all lifetimes; `"late_half"`: the same, of their second halves alone, when there
                 was time to learn; `"worst_quartile"`: over the worst quarter of the lifetimes.
         """
         if statistic == "late_half":
-            return np.asarray(self.late.mean(1))
-        if statistic == "worst_quartile":
-            worst = np.sort(self.reward, axis=1)[:, : -(-self.reward.shape[1] // 4)]
-            return np.asarray(worst.mean(1))
-        return np.asarray(self.reward.mean(1))
-
-    def check_finite(self, sitting: Sitting) -> None:
-        """Refuse rewards that are NaN or infinite.
-
-        Raises:
-            NonFiniteError: Naming the individual, the generation, the task and the seeds.
-        """
-        bad = np.argwhere(~np.isfinite(self.reward))
-        if len(bad):
-            individual, lifetime = (int(index) for index in bad[0])
-            exam = sitting.exam
-            raise NonFiniteError(
-                f"the fitness of individual {sitting.first + individual} in generation {exam.generation} is "
-                f"{self.reward[individual, lifetime]} (seed {exam.seed}, train task {exam.tasks[lifetime]}, "
-                f"environment seed {exam.environment_seeds()[lifetime]}): the environment gave such a reward"
-            )
+            earned = self.late
+        elif statistic == "worst_quartile":
+            earned = np.sort(self.reward, axis=1)[:, : -(-self.reward.shape[1] // 4)]
+        else:
+            earned = self.reward
+        fitness = earned.mean(1)
+        return np.asarray(np.where(self.usable, fitness, fitness[self.usable].min() - 1))
 
     @classmethod
     def joined(cls, pieces: list[Marks]) -> Marks:
@@ -202,19 +198,14 @@ class Examiner:
         """Let the individuals live.
 
         Raises:
-            NonFiniteError: If a reward is NaN or infinite, or what the network carries along.
+            NonFiniteError: If the environment gives a reward or an observation that is NaN or infinite.
             RunError: If a lifetime does not end within `MAX_STEPS` steps.
         """
         population, lifetimes = len(sitting.genes), sitting.exam.lifetimes
         env = self._environment(population * lifetimes)
         policy = self._policy_for(env)
         with torch.inference_mode(), _one_thread():
-            marks, finite = _live(
-                env, policy, self._parameters(sitting.genes), sitting.exam, self.setting.deterministic
-            )
-        marks.check_finite(sitting)
-        _check_states(finite, sitting)
-        return marks
+            return _live(env, policy, self._parameters(sitting.genes), sitting, self.setting.deterministic)
 
     def _environment(self, rows: int) -> RowVectorEnv:
         # A population that is no multiple of the chunk has chunks of two sizes in every generation.
@@ -250,11 +241,12 @@ class Examiner:
 
 
 def _live(
-    env: RowVectorEnv, policy: PlasticPolicy, params: dict[str, Tensor], exam: Exam, deterministic: bool
-) -> tuple[Marks, npt.NDArray[np.bool_]]:
-    """What each lifetime earned, and whether its network's state is finite at the end, `(P, B)`."""
-    lifetimes = exam.lifetimes
+    env: RowVectorEnv, policy: PlasticPolicy, params: dict[str, Tensor], sitting: Sitting, deterministic: bool
+) -> Marks:
+    """What each lifetime earned."""
+    exam, lifetimes = sitting.exam, sitting.exam.lifetimes
     population = env.num_envs // lifetimes
+    shape = (population, lifetimes)
     device = policy.device
     params = policy.prepared(params)
     generator = exam.agent_generator()
@@ -265,8 +257,9 @@ def _live(
     observations, _ = env.reset(options=options)
     horizon = env.metadata.get("lifetime_steps")
     noises = _NoiseAhead(policy, lifetimes, horizon or _BLOCK, generator)
-    start = torch.ones(population, lifetimes, dtype=torch.bool, device=device)
+    start = torch.ones(shape, dtype=torch.bool, device=device)
     alive = np.ones(env.num_envs, dtype=np.bool_)
+    finite = np.ones(env.num_envs, dtype=np.bool_)
     rewards: list[FloatArray] = []
     score = np.zeros(env.num_envs)
     steps = np.zeros(env.num_envs, dtype=np.int64)
@@ -276,47 +269,78 @@ def _live(
                 f"{int(alive.sum())} of {env.num_envs} lifetimes had not ended after {MAX_STEPS} steps; give the "
                 "environment a time limit"
             )
-        shown = torch.from_numpy(observations).to(device).reshape(population, lifetimes, -1)
+        _check_given("an observation", observations, alive, sitting, len(rewards))
+        shown = torch.from_numpy(observations).to(device).reshape(*shape, -1)
         noise = None if deterministic else noises(len(rewards)).to(device).expand(population, -1, -1)
-        actions, state = policy.act(params, shown, state, start, noise)
+        features, state = policy.features(params, shown, state, start)
+        head = policy.head(params, features)
+        actions = policy.choose(params, head, noise)
         if not rewards:
             start = torch.zeros_like(start)
+        well = _well(head, actions).cpu().numpy().reshape(-1)
+        if not well.all():
+            actions[torch.from_numpy(~well).to(device).reshape(shape)] = 0
+            env.rest(~well)
+            finite &= well | ~alive
+            alive &= well
         chosen = policy.distribution.to_environment(actions.flatten(0, 1)).cpu().numpy()
         observations, reward, terminated, truncated, info = env.step(chosen)
+        _check_given("a reward", reward, alive, sitting, len(rewards))
         rewards.append(reward)
         score += np.where(info["_expected_reward"], info["expected_reward"], reward) if _KNOWN in info else reward
         steps += alive
-        alive &= ~(terminated | truncated)
+        ended = alive & (terminated | truncated)
+        if ended.any():
+            finite[ended] = _finite_state(state, torch.from_numpy(ended).to(device).reshape(shape))
+        alive &= ~ended
     earned = np.stack(rewards)
     late = np.arange(len(rewards))[:, None] >= steps // 2
-    shape = (population, lifetimes)
-    marks = Marks(
+    return Marks(
         # Rows that rest earn 0.
         reward=earned.sum(0).reshape(shape),
         late=np.where(late, earned, 0.0).sum(0).reshape(shape),
         score=score.reshape(shape),
         steps=steps.reshape(shape),
+        finite=finite.reshape(shape),
     )
-    finite = torch.ones(shape, dtype=torch.bool, device=device)
+
+
+def _well(head: Tensor, actions: Tensor) -> Tensor:
+    """Where what the network answers can be acted on, `(P, B)`: NaN would act like any number, and might win."""
+    # Minus infinity is the logit of an action that is never taken.
+    well = (head < math.inf).all(-1)
+    return well & actions.isfinite().all(-1) if actions.is_floating_point() else well
+
+
+def _finite_state(state: Mapping[str, Tensor], rows: Tensor) -> BoolArray:
+    """Whether all that the network carries along is finite, for the `rows (P, B)` that are true."""
+    count = int(rows.sum())
+    finite = torch.ones(count, dtype=torch.bool, device=rows.device)
     for entry in state.values():
         if entry.is_floating_point():
-            finite &= entry.isfinite().reshape(*shape, -1).all(-1)
-    return marks, finite.cpu().numpy()
+            finite &= entry[rows].isfinite().reshape(count, -1).all(1)
+    return np.asarray(finite.cpu().numpy())
 
 
-def _check_states(finite: npt.NDArray[np.bool_], sitting: Sitting) -> None:
-    """Refuse individuals whose network blew up: NaN acts like any number, and might win.
+def _check_given(what: str, values: npt.NDArray[Any], alive: BoolArray, sitting: Sitting, step: int) -> None:
+    """Refuse `values (P B, ..)` that the environment gave to living rows, if they are NaN or infinite.
 
     Raises:
-        NonFiniteError: Naming the individual, the generation, the task and the seed.
+        NonFiniteError: Naming the individual, the generation, the task and the seeds.
     """
-    if not finite.all():
-        individual, lifetime = (int(index) for index in np.argwhere(~finite)[0])
+    if np.isfinite(values).all():
+        return
+    bad = alive & ~np.isfinite(values.reshape(len(alive), -1)).all(1)
+    if bad.any():
+        row = int(np.flatnonzero(bad)[0])
         exam = sitting.exam
+        individual, lifetime = divmod(row, exam.lifetimes)
+        entries = values[row].reshape(-1)
         raise NonFiniteError(
-            f"the network of individual {sitting.first + individual} in generation {exam.generation} became NaN or "
-            f"infinite (seed {exam.seed}, train task {exam.tasks[lifetime]}). Bound the parameters that make it grow, "
-            "e.g. algorithm.groups: {network.log_step: {low: -6, high: 6}}, or lower algorithm.sigma"
+            f"the environment gave {what} of {entries[~np.isfinite(entries)][0]} at step {step} to individual "
+            f"{sitting.first + individual} in generation {exam.generation} (seed {exam.seed}, train task "
+            f"{exam.tasks[lifetime]}, environment seed {exam.environment_seeds()[lifetime]}); look at the environment, "
+            "not at the agent"
         )
 
 

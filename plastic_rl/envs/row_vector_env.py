@@ -227,6 +227,16 @@ class RowVectorEnv(VectorEnv[Observations, Array, Array], ABC):
             observations = self._observe()
         return observations.copy(), reward, terminated, truncated, info
 
+    def rest(self, rows: BoolArray) -> None:
+        """End the lifetimes of `rows (B,)` where they are: until the next `reset` their steps count for nothing.
+
+        Only after a `reset` with the option `"rest"`.
+        """
+        if not self._resting:
+            raise ResetNeeded('rows rest only after reset(options={"rest": True})')
+        self._over |= rows
+        self._any_over = bool(self._over.any())
+
     def observe(self) -> Observations:
         """Return a copy of the present observations `(B, I)`, as the last `reset` or `step` gave them."""
         if not self._tasks:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import signal
 import threading
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.logger import KVWriter, Logger
+from stable_baselines3.common.logger import KVWriter, Logger, SeqWriter
 
 from plastic_rl.algorithms.base import PlasticAlgorithm
 from plastic_rl.checkpoint import Checkpoint, prune, read_checkpoint, saved_steps, write_checkpoint
@@ -144,6 +144,7 @@ def train(run: RunFolder, *, progress: Progress | None = None) -> PlasticAlgorit
         shown = stack.enter_context(progress or make_progress())
         if old_metrics is not None:
             shown.say(f"starting anew from step 0: there is no checkpoint yet; earlier metrics are in {old_metrics}")
+        recorder.logger.output_formats.append(SpokenLog(shown.say))
         for warning in caught:
             shown.say(f"warning: {warning.message}")
         stop = StopRequest()
@@ -216,6 +217,27 @@ class Recorder:
             purge = 0 if document is None else document.step + 1
             writers.append(TensorBoardWriter(run.tensorboard, purge))
         self.logger = Logger(str(run.path), writers)
+
+
+class SpokenLog(SeqWriter, KVWriter):
+    """Where lines of the log that are no metrics go: to the person who watches.
+
+    Args:
+        say: Shows a line.
+    """
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self.say = say
+
+    def write_sequence(self, sequence: list[str]) -> None:
+        """Show a line."""
+        self.say(" ".join(sequence))
+
+    def write(self, key_values: dict[str, Any], key_excluded: dict[str, tuple[str, ...]], step: int = 0) -> None:
+        """Metrics are shown by the progress line."""
+
+    def close(self) -> None:
+        """Nothing is held open."""
 
 
 class Keeper(BaseCallback):

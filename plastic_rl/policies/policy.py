@@ -166,13 +166,16 @@ class PlasticPolicy(BasePolicy):
             noise: `(.., B, noise_size)`, from `distribution.draw_noise`.
         """
         features, state = self.features(params, observation, state, episode_start)
-        head = self.head(params, features)
+        return self.choose(params, self.head(params, features), noise), state
+
+    def choose(self, params: Params, head: Tensor, noise: Tensor | None) -> Tensor:
+        """Choose actions by the action distribution's parameters `(.., B, H)`; see `act`."""
         if noise is None:
-            return self.distribution.mode(head), state
+            return self.distribution.mode(head)
         log_std = params.get("log_std")
         if log_std is not None and log_std.dim() > 1:
             log_std = log_std.unsqueeze(-2)  # (P, 1, K): one for all environments of an individual
-        return self.distribution.sample(head, log_std, noise), state
+        return self.distribution.sample(head, log_std, noise)
 
     def value(self, params: Params, observation: Tensor, state: State, episode_start: Tensor) -> Tensor:
         """Value `(.., B)` of an observation, given the plastic state before it (the state is not advanced)."""

@@ -30,13 +30,13 @@ class Odd(gym.Env[Any, Any]):
 
     observation_space = gym.spaces.Box(-1.0, 1.0, (2,), np.float32)
 
-    def __init__(self, actions: str = "discrete", spoilt: float = 0.0) -> None:
+    def __init__(self, actions: str = "discrete", spoilt: float = 0.0, what: str = "reward") -> None:
         self.action_space = {
             "discrete": gym.spaces.Discrete(3),
             "multi": gym.spaces.MultiDiscrete([2, 3]),
             "box": gym.spaces.Box(-1.0, 1.0, (2,), np.float32),
         }[actions]
-        self.spoilt = spoilt
+        self.spoilt, self.what = spoilt, what
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         super().reset(seed=seed)
@@ -48,8 +48,12 @@ class Odd(gym.Env[Any, Any]):
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         self.left -= 1
-        reward = self.spoilt if self.spoilt and self.left == 1 else float(np.sum(action))
-        return self._look(), reward, self.left == 0, False, {}
+        observation, reward = self._look(), float(np.sum(action))
+        if self.spoilt and self.left == 1:
+            observation, reward = (
+                (observation, self.spoilt) if self.what == "reward" else (observation * self.spoilt, 0.0)
+            )
+        return observation, reward, self.left == 0, False, {}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -227,7 +231,9 @@ def test_an_individual_lives_as_the_agent_with_its_parameters_would() -> None:
 
 def test_the_statistics_of_fitness() -> None:
     reward = np.array([[1.0, 2.0, 3.0, 4.0, 10.0], [5.0, 5.0, 5.0, 5.0, 5.0]])
-    marks = Marks(reward, late=reward / 2, score=reward, steps=np.ones((2, 5), np.int64))
+    marks = Marks(
+        reward, late=reward / 2, score=reward, steps=np.ones((2, 5), np.int64), finite=np.ones((2, 5), np.bool_)
+    )
     assert marks.fitness("mean").tolist() == [4.0, 5.0]
     assert marks.fitness("late_half").tolist() == [2.0, 2.5]
     assert marks.fitness("worst_quartile").tolist() == [1.5, 5.0]  # the worst 2 of 5
@@ -255,10 +261,14 @@ def test_fitness_is_the_reward_and_never_what_knows_the_task() -> None:
     assert set(np.unique(marks.reward % 1)) == {0.0}  # rewards of the bandit are 0 and 1
 
 
-@pytest.mark.parametrize("spoilt", [float("nan"), float("inf")])
-def test_a_reward_that_is_not_finite_names_individual_generation_and_seed(spoilt: float) -> None:
-    agent = make("cma_es_tests/Odd-v0", env_kwargs={"spoilt": spoilt})
-    named = r"individual 0 in generation 0 is (nan|inf) \(seed 3, train task 3000000000, "
+@pytest.mark.parametrize("spoilt", ["nan", "inf"])
+@pytest.mark.parametrize("what", ["reward", "observation"])
+def test_what_the_environment_spoils_is_told_from_what_the_network_does(spoilt: str, what: str) -> None:
+    agent = make("cma_es_tests/Odd-v0", env_kwargs={"spoilt": float(spoilt), "what": what})
+    named = (
+        rf"gave an? {what} of -?{spoilt} at step \d to individual 0 in generation 0 "
+        r"\(seed 3, train task 300000000\d, environment seed \d+\); look at the environment"
+    )
     with pytest.raises(NonFiniteError, match=named):
         agent.learn(generations=1)
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import pytest
 
 from plastic_rl.algorithms import CMAES
 from plastic_rl.algorithms.fitness import Exam, Sitting, examine
+from plastic_rl.algorithms.genome import FloatArray
 from plastic_rl.engine import SerialEngine
 from plastic_rl.errors import NonFiniteError
 
 
-def make(individuals_per_chunk: int = 64) -> CMAES:
+def make(individuals_per_chunk: int = 64, **kwargs: Any) -> CMAES:
     network = {"kind": "rule_table", "hidden_size": 6, "cap": 2, "rounds": 1, "inputs": "all"}
     return CMAES(
         "PlasticPolicy",
@@ -22,22 +26,77 @@ def make(individuals_per_chunk: int = 64) -> CMAES:
         individuals_per_chunk=individuals_per_chunk,
         policy_kwargs={"network": network},
         seed=4,
+        **kwargs,
     )
 
 
-def test_an_individual_whose_network_blows_up_is_named() -> None:
-    evolution = make()
+def drawn(evolution: CMAES, broken: Sequence[int] = ()) -> FloatArray:
+    """Genes of 6 individuals; the steps of those that are `broken` are so large that their weights overflow."""
     genes = np.random.default_rng(0).normal(size=(6, evolution.genome.size))
     place = evolution.genome.names.index("network.log_step")
     sizes = [int(np.prod(shape)) for shape in evolution.genome.shapes]
-    genes[3, sum(sizes[:place]) : sum(sizes[: place + 1])] = 100.0
+    genes[broken, sum(sizes[:place]) : sum(sizes[: place + 1])] = 100.0
+    return genes
+
+
+def test_an_individual_whose_network_blows_up_rests_and_ranks_last() -> None:
+    evolution = make()
     assert evolution.examiner is not None
-    exam = Exam(4, 7, 2)
-    with pytest.raises(
-        NonFiniteError, match=r"individual 13 in generation 7 became NaN or infinite \(seed 4, train task 4000000014"
-    ):
-        evolution.examiner(Sitting(exam, 10, genes))
-    evolution.examiner(Sitting(exam, 10, np.delete(genes, 3, axis=0)))
+    well = evolution.examiner(Sitting(Exam(4, 7, 2), 10, drawn(evolution)))
+    marks = evolution.examiner(Sitting(Exam(4, 7, 2), 10, drawn(evolution, [3])))
+    assert well.usable.all()
+    assert marks.usable.tolist() == [True, True, True, False, True, True]
+    # It rests from the step on in which its answer was not finite; the others live as they would beside any other.
+    assert (marks.steps[3] < 20).all()
+    for name in ("reward", "late", "score", "steps"):
+        one, other = getattr(well, name), getattr(marks, name)
+        assert np.array_equal(np.delete(one, 3, axis=0), np.delete(other, 3, axis=0))
+    for statistic in ("mean", "late_half", "worst_quartile"):
+        fitness = marks.fitness(statistic)
+        assert fitness[3] == np.delete(fitness, 3).min() - 1
+        assert np.array_equal(np.delete(fitness, 3), np.delete(well.fitness(statistic), 3))
+
+
+def test_individuals_that_blow_up_are_counted_and_named_and_evolution_goes_on(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    evolution = make(verbose=1)
+    evolution.search.ask = lambda: drawn(evolution, [1, 3, 4])  # type: ignore[method-assign]
+    evolution.search.tell = lambda fitness: told.append(fitness)  # type: ignore[method-assign]
+    told: list[FloatArray] = []
+    evolution.learn(generations=1, log_interval=None)
+    assert "networks of individuals 1, 3, 4 of 6 in generation 0 (seed 4) became NaN" in capsys.readouterr().out
+    assert evolution.logger.name_to_value["fitness/non_finite"] == 3
+    # What is recorded is of those that lived.
+    assert evolution.logger.name_to_value["fitness/mean"] == pytest.approx(told[0][[0, 2, 5]].mean())
+    assert told[0][[1, 3, 4]].tolist() == [told[0][[0, 2, 5]].min() - 1] * 3
+
+
+def test_a_generation_of_which_most_blow_up_ends_the_run() -> None:
+    evolution = make()
+    evolution.search.ask = lambda: drawn(evolution, [0, 1, 3, 4])  # type: ignore[method-assign]
+    with pytest.raises(NonFiniteError) as raised:
+        evolution.learn(generations=1)
+    message = str(raised.value)
+    assert "individuals 0, 1, 3, 4 of 6 in generation 0 (seed 4)" in message
+    assert "network.log_step (100)" in message
+    assert "algorithm.groups: {network.log_step: {low: ..., high: ...}}" in message
+
+
+@pytest.mark.parametrize("rule", ["differentiable_plasticity", "oja"])
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_unbounded_traces_do_not_end_evolution(rule: str, seed: int) -> None:
+    network = {"rule": rule, "hidden_size": 10}
+    agent = CMAES(
+        "PlasticPolicy",
+        "plastic_rl/ReversalBandit-v0",
+        population_size=10,
+        seed=seed,
+        policy_kwargs={"network": network},
+    )
+    agent.learn(generations=50)
+    assert agent.iterations == 50
+    assert all(parameter.isfinite().all() for parameter in agent.policy.parameters())
 
 
 def test_chunks_of_two_sizes_keep_their_environments() -> None:
