@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from plastic_rl.errors import ConfigError, unknown_name_message
+from plastic_rl.plasticity import UNBOUNDED, Range
 from plastic_rl.policies import PlasticPolicy
 
 FloatArray = npt.NDArray[np.float64]
@@ -90,11 +91,11 @@ class Genome:
             policy: Its parameters are not changed.
             evolve: Patterns (`*` stands for anything) of the names of the parameters that evolve; None: all that are
                 trainable and that actions depend on (`acting_parameters`).
-            groups: Scale and bounds by pattern; a later group goes before an earlier one. Starts beyond the bounds are
-                moved to them.
+            groups: Scale and bounds by pattern; a later group goes before an earlier one. Bounds narrow a parameter's
+                valid range, and starts beyond them are moved to them.
 
         Raises:
-            ConfigError: If a pattern matches no such parameter.
+            ConfigError: If a pattern matches no such parameter, or bounds lie outside its valid range.
         """
         names = policy.acting_parameters()
         if evolve is not None:
@@ -112,8 +113,9 @@ class Genome:
         def spread(values: Iterable[float]) -> FloatArray:
             return np.repeat(np.array(list(values), dtype=np.float64), sizes)
 
-        low = spread(-np.inf if settings[name].low is None else _number(settings[name].low) for name in names)
-        high = spread(np.inf if settings[name].high is None else _number(settings[name].high) for name in names)
+        ranges = policy.valid_ranges()
+        bounds = [_bounds(name, settings[name], ranges.get(name, UNBOUNDED)) for name in names]
+        low, high = spread(low for low, _ in bounds), spread(high for _, high in bounds)
         flat = [parameters[name].detach().reshape(-1).double().cpu().numpy() for name in names]
         start = np.clip(np.concatenate(flat), low, high)
         return cls(tuple(names), shapes, start, spread(settings[name].scale for name in names), low, high)
@@ -154,6 +156,13 @@ def _matching(pattern: str, names: Sequence[str], where: str) -> list[str]:
     return found
 
 
-def _number(value: float | None) -> float:
-    assert value is not None
-    return value
+def _bounds(name: str, group: GeneGroup, valid: Range) -> Range:
+    """Where a parameter is searched: its valid range, as far as its group allows."""
+    low = valid[0] if group.low is None else max(group.low, valid[0])
+    high = valid[1] if group.high is None else min(group.high, valid[1])
+    if low >= high:
+        raise ConfigError(
+            f"algorithm.groups leaves no values for {name}: valid are those from {valid[0]:g} to {valid[1]:g}, and its "
+            f"group has low {group.low} and high {group.high}"
+        )
+    return low, high

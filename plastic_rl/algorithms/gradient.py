@@ -31,6 +31,7 @@ from plastic_rl.algorithms.saving import count_in
 from plastic_rl.checkpoint import Checkpoint
 from plastic_rl.config import Schedule
 from plastic_rl.errors import ConfigError, NonFiniteError
+from plastic_rl.plasticity import UNBOUNDED
 from plastic_rl.policies import PlasticPolicy
 
 DEFAULT_STEPS = 128
@@ -214,11 +215,20 @@ class GradientAlgorithm(PlasticAlgorithm, OnPolicyAlgorithm):  # type: ignore[mi
         gradient_norm = torch.nn.utils.clip_grad_norm_(self.policy.parameters(), self.max_grad_norm)
         self._check_finite(loss, gradient_norm)
         optimizer.step()
+        self._project()
         self._n_updates += 1
         metrics = {"loss": loss, **metrics, "gradient_norm": gradient_norm, "learning_rate": learning_rate}
         for name, value in metrics.items():
             self.logger.record(f"train/{name}", value.item() if isinstance(value, Tensor) else value)
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
+
+    @torch.no_grad()
+    def _project(self) -> None:
+        """Move parameters that the step has taken out of their valid range to its nearest end."""
+        named = dict(self.policy.named_parameters())
+        for name, (low, high) in self.policy.valid_ranges().items():
+            if named[name].requires_grad and (low, high) != UNBOUNDED:
+                named[name].clamp_(low, high)
 
     @abstractmethod
     def rollout_loss(self, remaining: float) -> tuple[Tensor, dict[str, Tensor | float]]:

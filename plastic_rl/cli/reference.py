@@ -15,6 +15,7 @@ from plastic_rl.config.loading import models_in
 from plastic_rl.errors import ConfigError, nearest
 from plastic_rl.experiment import ComparisonConfig
 from plastic_rl.experiment.config import ExperimentConfig
+from plastic_rl.plasticity import RuleConfig, SynapseConfig
 
 WIDTH = 110
 COMPARE = "compare"
@@ -52,8 +53,9 @@ def _lines_of(name: str) -> Iterator[str]:
     if name == "network":
         for kind, entry in NETWORKS.items():
             yield f"network, kind {kind}: {_summary(entry.config)}"
+            of_rule = SynapseConfig.model_fields if issubclass(entry.config, RuleConfig) else {}
             for inner, inner_field in entry.config.model_fields.items():
-                yield from _nested(f"network.{inner}", inner_field)
+                yield from _nested(f"network.{inner}", inner_field, "as the rule has it" if inner in of_rule else None)
         return
     models = list(models_in(field.annotation))
     for model in models:
@@ -63,21 +65,22 @@ def _lines_of(name: str) -> Iterator[str]:
             yield from _nested(f"{name}.{inner}", inner_field)
 
 
-def _nested(path: str, field: FieldInfo) -> Iterator[str]:
-    yield from _field(path, field)
+def _nested(path: str, field: FieldInfo, default: str | None = None) -> Iterator[str]:
+    yield from _field(path, field, default)
     for model in models_in(field.annotation):
         if model is Schedule:
             continue
         # A mapping of such models has a key of the user's own in between.
         inside = f"{path}.KEY" if get_origin(field.annotation) is dict else path
         for inner, inner_field in model.model_fields.items():
-            yield from _nested(f"{inside}.{inner}", inner_field)
+            yield from _nested(f"{inside}.{inner}", inner_field, default)
 
 
-def _field(path: str, field: FieldInfo) -> Iterator[str]:
-    default = "" if field.is_required() else f"  (default {_default(field)})"
+def _field(path: str, field: FieldInfo, default: str | None = None) -> Iterator[str]:
+    stated = default or ("" if field.is_required() else _default(field))
     if any(True for _ in models_in(field.annotation)) and not isinstance(field.default, Schedule):
-        default = ""
+        stated = ""
+    default = f"  (default {stated})" if stated else ""
     yield f"{path}: {_type_name(field.annotation)}{default}"
     yield from textwrap.wrap(
         " ".join((field.description or "").split()), WIDTH, initial_indent="    ", subsequent_indent="    "

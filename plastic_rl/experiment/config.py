@@ -314,9 +314,8 @@ def _check_network(mapping: Any) -> tuple[dict[str, Any], list[str]]:
     validated, problems = check(model, dict(mapping), prefix=["network"])
     if validated is None:
         return {}, problems
-    short = validated.model_dump(mode="json", exclude_none=True)
-    # Most nulls say nothing: those that stand for "as the rule has it".
-    return (short if model.model_validate(short) == validated else validated.model_dump(mode="json")), problems
+    resolved = validated.model_dump(mode="json")
+    return {name: resolved[name] for name in sorted(resolved, key=lambda name: name not in {"kind", "rule"})}, problems
 
 
 def _check_names(mapping: Mapping[str, Any]) -> list[str]:

@@ -16,6 +16,8 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from plastic_rl.plasticity import Parameter, Range
+
 State = dict[str, Tensor]
 Params = Mapping[str, Tensor]
 
@@ -100,6 +102,7 @@ class PlasticNetwork(nn.Module, ABC):
     Attributes:
         input_size: `I`, the whole observation, feedback included.
         output_size: `O`, the features that action and value heads read.
+        valid_ranges: Lowest and highest value of parameters by name, where they have a range.
         plasticity_frozen: While true, nothing plastic changes (activity still does); set by `freeze_plasticity`.
         is_plastic: False where there is nothing that `freeze_plasticity` could hold.
         has_readout: True where the features are the network's own preferences among actions, turned into the
@@ -116,6 +119,25 @@ class PlasticNetwork(nn.Module, ABC):
     def __init__(self) -> None:
         super().__init__()
         self.plasticity_frozen = False
+        self.valid_ranges: dict[str, Range] = {}
+        self._gains: set[str] = set()
+
+    def adopt(self, name: str, parameter: Parameter, owner: nn.ParameterDict | None = None) -> None:
+        """Register a parameter of plasticity, with its range, under its dotted `name`.
+
+        Args:
+            name: Its name in `named_parameters`.
+            parameter: Its start value, and what the outer loop may make of it.
+            owner: The part of this network that holds it, under the last part of its name; None: the network itself.
+        """
+        self.valid_ranges[name] = parameter.valid
+        if parameter.is_gain:
+            self._gains.add(name)
+        own = nn.Parameter(parameter.value, requires_grad=parameter.trainable)
+        if owner is None:
+            self.register_parameter(name, own)
+        else:
+            owner[name.rpartition(".")[2]] = own
 
     @abstractmethod
     def state_entries(self) -> dict[str, StateEntry]:
@@ -136,8 +158,8 @@ class PlasticNetwork(nn.Module, ABC):
         return params
 
     def plasticity_parameters(self) -> list[str]:
-        """Names of the parameters that say how plastic synapses are (alpha, eta), for a learning rate of their own."""
-        return []
+        """Names of the trained parameters that say how plastic synapses are, for a learning rate of their own."""
+        return [name for name, own in self.named_parameters() if name in self._gains and own.requires_grad]
 
     def initial_state(self, batch: int, generator: torch.Generator | None = None) -> State:
         """State of `batch` newborn lifetimes: entries `(B, ...)`, all zero unless a network says otherwise.

@@ -13,17 +13,19 @@ reward is made; the forward pass; an update that needs no reward is made, in all
 from __future__ import annotations
 
 import itertools
-from typing import Literal, Self
+from collections.abc import Mapping
+from typing import Any, Literal, Self
 
 import torch
 from pydantic import Field, field_validator, model_validator
 from torch import Tensor, nn
+from typing_extensions import override
 
 from plastic_rl.errors import ConfigError, SpaceError
 from plastic_rl.networks.base import Feedback, Params, PlasticNetwork, Recording, State, StateEntry
 from plastic_rl.networks.resets import reset_where
 from plastic_rl.networks.start_weights import draw_keys, next_keys, normal_weights
-from plastic_rl.plasticity import GAINS, RULES, GainConfig, GainOverride, Synapse, SynapseConfig, SynapseOverrides
+from plastic_rl.plasticity import RULES, GainConfig, Parameter, RuleConfig, Synapse, SynapseConfig
 
 CERTAIN = 1e4
 """Difference of logits that makes an action certain in float32, and its entropy 0 instead of NaN."""
@@ -31,7 +33,7 @@ CERTAIN = 1e4
 _WHOLE = GainConfig(granularity="scalar", low=1.0, high=1.0, trainable=False)
 
 
-class PlasticFeedForwardConfig(SynapseOverrides):
+class PlasticFeedForwardConfig(RuleConfig):
     """A feed-forward network whose layers are all plastic under one rule: a rule by name, and changes to it."""
 
     kind: Literal["plastic_feed_forward"] = Field("plastic_feed_forward", description="Kind of network.")
@@ -79,7 +81,7 @@ class PlasticFeedForwardConfig(SynapseOverrides):
                     f"the rule {self.rule!r} changes nothing, so with start: random there is nothing to learn; "
                     "use start: trained"
                 )
-            if self.alpha != GainOverride():
+            if self.alpha != _WHOLE:
                 raise ValueError("alpha is 1 with start: random (the trace is the weight); leave alpha out")
         return self
 
@@ -92,10 +94,11 @@ class PlasticFeedForwardConfig(SynapseOverrides):
         """
         return self.hidden_size if isinstance(self.hidden_size, tuple) else (self.hidden_size,)
 
-    def synapse(self) -> SynapseConfig:
-        """The rule with its changes; alpha is 1 where start weights are random."""
-        synapse = super().synapse()
-        return synapse.model_copy(update={"alpha": _WHOLE}) if self.start == "random" else synapse
+    @override
+    @classmethod
+    def preset(cls, rule: str, changes: Mapping[str, Any]) -> SynapseConfig:
+        random_start = changes.get("start", cls.model_fields["start"].default) == "random"
+        return RULES[rule].model_copy(update={"alpha": _WHOLE}) if random_start else RULES[rule]
 
 
 class PlasticFeedForward(PlasticNetwork):
@@ -138,23 +141,23 @@ class PlasticFeedForward(PlasticNetwork):
                 "Use network.inputs=all or network.bias=true"
             )
         self.random_start = config.start == "random"
-        rule = config.synapse()
-        self.synapses = [Synapse(rule, post, pre + config.bias) for pre, post in itertools.pairwise(sizes)]
+        self.synapses = [Synapse(config, post, pre + config.bias) for pre, post in itertools.pairwise(sizes)]
         self.external = self.synapses[0].external
         self.inert = self.synapses[0].inert
         self.is_plastic = not self.inert
         self.layers = nn.ModuleList()
         self._names: list[dict[str, str]] = []
         for layer, synapse in enumerate(self.synapses):
-            parameters = nn.ParameterDict()
+            parameters: dict[str, Parameter] = {}
             if not self.random_start:
                 weight = torch.empty(synapse.post_size, synapse.pre_size)
                 weight.normal_(0.0, self.start_scale(layer), generator=generator)
-                parameters["weight"] = nn.Parameter(weight)
-            for name, parameter in synapse.parameters(generator).items():
-                parameters[name] = nn.Parameter(parameter.value, requires_grad=parameter.trainable)
-            self.layers.append(parameters)
+                parameters["weight"] = Parameter(weight, is_gain=False)
+            parameters |= synapse.parameters(generator)
             self._names.append({name: f"layers.{layer}.{name}" for name in parameters})
+            self.layers.append(own := nn.ParameterDict())
+            for name, parameter in parameters.items():
+                self.adopt(self._names[layer][name], parameter, own)
         if config.readout == "softmax":
             self.readout_scale = nn.Parameter(torch.full((1,), config.readout_scale))
         self._state_names = [{name: f"{name}.{layer}" for name in own.state_entries()} for layer, own in self._layers()]
@@ -180,14 +183,6 @@ class PlasticFeedForward(PlasticNetwork):
         """Standard deviation of the start weights of `layer`."""
         scale = self.config.start_scale
         return self.synapses[layer].pre_size ** -0.5 if scale is None else scale
-
-    def plasticity_parameters(self) -> list[str]:
-        """Names of those of alpha and the etas that are trained."""
-        return [
-            name
-            for name, parameter in self.named_parameters()
-            if name.rpartition(".")[2] in GAINS and parameter.requires_grad
-        ]
 
     def state_entries(self) -> dict[str, StateEntry]:
         """See the class."""

@@ -20,10 +20,10 @@ from plastic_rl.networks.fused_rule import FusedRule
 from plastic_rl.networks.fused_sequences import Resets
 from plastic_rl.networks.recurrent import affine, tanh_sequence
 from plastic_rl.networks.resets import ResetScope, check_reset_scopes, reset_entry, reset_where, stretches
-from plastic_rl.plasticity import GAINS, Synapse, SynapseOverrides
+from plastic_rl.plasticity import RuleConfig, Synapse
 
 
-class PlasticRNNConfig(SynapseOverrides):
+class PlasticRNNConfig(RuleConfig):
     """A recurrent network whose recurrent synapses are plastic: a rule by name, and changes to it."""
 
     kind: Literal["plastic_rnn"] = Field("plastic_rnn", description="Kind of network.")
@@ -67,7 +67,7 @@ class PlasticRNN(PlasticNetwork):
         self.config = config
         self.input_size = input_size
         self.output_size = units = config.hidden_size
-        self.synapse = Synapse(config.synapse(), units, units)
+        self.synapse = Synapse(config, units, units)
         self.is_plastic = not self.synapse.inert
         entries = {"activity": (units,)} | self.synapse.state_entries()
         if self.synapse.external:
@@ -86,11 +86,7 @@ class PlasticRNN(PlasticNetwork):
             torch.empty(units, units).uniform_(-fan_recurrent, fan_recurrent, generator=generator)
         )
         for name, parameter in self.synapse.parameters(generator).items():
-            self.register_parameter(name, nn.Parameter(parameter.value, requires_grad=parameter.trainable))
-
-    def plasticity_parameters(self) -> list[str]:
-        """Names of those of alpha and the etas that are trained."""
-        return [name for name, parameter in self.named_parameters() if name in GAINS and parameter.requires_grad]
+            self.adopt(name, parameter)
 
     def state_entries(self) -> dict[str, StateEntry]:
         """`activity` y; the synapse's own; and `presynaptic` x where the update waits for the reward."""

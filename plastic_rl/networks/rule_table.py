@@ -15,13 +15,14 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from plastic_rl.errors import SpaceError
 from plastic_rl.networks.base import Feedback, Params, PlasticNetwork, Recording, State, StateEntry
 from plastic_rl.networks.rule_table_config import LAYERS, RuleTableConfig
 from plastic_rl.networks.rule_table_update import TableUpdate, tidied_
 from plastic_rl.networks.start_weights import draw_keys, next_keys, normal_weights
+from plastic_rl.plasticity import LOGARITHM, Parameter
 from plastic_rl.plasticity.tables import add_round, k_cap
 
 FEEDBACK_BESIDES_ACTION = 3
@@ -86,17 +87,14 @@ class RuleTableNetwork(PlasticNetwork):
             **self.update.state_entries(),
         }
         for name, table in self.update.start_tables(generator).items():
-            self.register_parameter(name, nn.Parameter(table))
+            self.adopt(name, Parameter(table, is_gain=False))
         if self.plastic_layers:
-            self.log_step = nn.Parameter(torch.zeros(len(self.plastic_layers)), requires_grad=config.learn_steps)
-        if config.selection == "softmax":
-            self.log_inverse_temperature = nn.Parameter(torch.zeros(1))
-        if config.exploration > 0:
-            self.exploration = nn.Parameter(torch.zeros(1))
-
-    def plasticity_parameters(self) -> list[str]:
-        """The steps, where they are trained."""
-        return ["log_step"] if self.plastic_layers and self.config.learn_steps else []
+            steps = torch.zeros(len(self.plastic_layers))
+            self.adopt("log_step", Parameter(steps, config.learn_steps, valid=LOGARITHM))
+        # An inverse temperature's logarithm, and the logit of how often to explore.
+        heads = {"log_inverse_temperature": config.selection == "softmax", "exploration": config.exploration > 0}
+        for name in (name for name, used in heads.items() if used):
+            self.adopt(name, Parameter(torch.zeros(1), valid=LOGARITHM, is_gain=False))
 
     def state_entries(self) -> dict[str, StateEntry]:
         """`key`, the layers' weights, and what the update of the next step needs to know of this one.

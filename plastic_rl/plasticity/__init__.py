@@ -10,9 +10,9 @@ from __future__ import annotations
 from plastic_rl.plasticity.bounds import BOUNDS, NORMALISATIONS, Bound, Normalisation
 from plastic_rl.plasticity.coefficients import ABCD, BCM, Delta, General, PresynapticallyGated
 from plastic_rl.plasticity.eligibility import ELIGIBILITIES, Eligibility
-from plastic_rl.plasticity.gains import GainConfig, GainOverride, Parameter
+from plastic_rl.plasticity.gains import LOGARITHM, RATE, UNBOUNDED, GainConfig, Parameter, Range
 from plastic_rl.plasticity.modulators import MODULATORS, Modulator
-from plastic_rl.plasticity.rules import GAINS, RULES, SynapseConfig, SynapseOverrides
+from plastic_rl.plasticity.rules import RULES, RuleConfig, SynapseConfig
 from plastic_rl.plasticity.synapse import Synapse
 from plastic_rl.plasticity.terms import TERMS, Term
 
@@ -21,23 +21,25 @@ __all__ = [
     "BCM",
     "BOUNDS",
     "ELIGIBILITIES",
-    "GAINS",
+    "LOGARITHM",
     "MODULATORS",
     "NORMALISATIONS",
+    "RATE",
     "RULES",
     "TERMS",
+    "UNBOUNDED",
     "Bound",
     "Delta",
     "Eligibility",
     "GainConfig",
-    "GainOverride",
     "General",
     "Modulator",
     "Normalisation",
     "Parameter",
     "PresynapticallyGated",
+    "Range",
+    "RuleConfig",
     "Synapse",
     "SynapseConfig",
-    "SynapseOverrides",
     "Term",
 ]

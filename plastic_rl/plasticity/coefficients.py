@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from plastic_rl.plasticity.gains import GainConfig, Parameter
+from plastic_rl.plasticity.gains import RATE, GainConfig, Parameter
 from plastic_rl.plasticity.terms import TERMS, Term
 
 ABCD_NAMES = ("coefficient_a", "coefficient_b", "coefficient_c", "coefficient_d")
@@ -35,7 +35,7 @@ class ABCD(Term):
         self, post_size: int, pre_size: int, coefficients: GainConfig, generator: torch.Generator | None = None
     ) -> dict[str, Parameter]:
         """`coefficient_a` to `coefficient_d`, each `(1, 1)`, `(O, 1)` or `(O, I)`."""
-        return {name: coefficients.draw(post_size, pre_size, generator) for name in ABCD_NAMES}
+        return {name: coefficients.draw(post_size, pre_size, generator, is_gain=False) for name in ABCD_NAMES}
 
     def change(
         self, params: Mapping[str, Tensor], pre: Tensor, post: Tensor, trace: Tensor, state: Mapping[str, Tensor]
@@ -55,7 +55,7 @@ class General(Term):
         """`theta`, `(3, 3, 3, ..)`: powers of weight, post and pre, then as the granularity has it (e.g. `(1, 1)`)."""
         drawn = [coefficients.draw(post_size, pre_size, generator).value for _ in range(DEGREES**3)]
         theta = torch.stack(drawn).reshape(DEGREES, DEGREES, DEGREES, *drawn[0].shape)
-        return {"theta": Parameter(theta, coefficients.trainable)}
+        return {"theta": Parameter(theta, coefficients.trainable, is_gain=False)}
 
     def change(
         self, params: Mapping[str, Tensor], pre: Tensor, post: Tensor, trace: Tensor, state: Mapping[str, Tensor]
@@ -77,7 +77,7 @@ class PresynapticallyGated(Term):
         self, post_size: int, pre_size: int, coefficients: GainConfig, generator: torch.Generator | None = None
     ) -> dict[str, Parameter]:
         """`threshold`, `(1, 1)`, `(O, 1)` or `(O, I)`."""
-        return {"threshold": coefficients.draw(post_size, pre_size, generator)}
+        return {"threshold": coefficients.draw(post_size, pre_size, generator, is_gain=False)}
 
     def change(
         self, params: Mapping[str, Tensor], pre: Tensor, post: Tensor, trace: Tensor, state: Mapping[str, Tensor]
@@ -97,8 +97,8 @@ class BCM(Term):
     def parameters(
         self, post_size: int, pre_size: int, coefficients: GainConfig, generator: torch.Generator | None = None
     ) -> dict[str, Parameter]:
-        """`bcm_rate` `(1,)`, 0.1, not trained by gradients (it needs to stay within 0 and 1)."""
-        return {"bcm_rate": Parameter(torch.full((1,), 0.1), trainable=False)}
+        """`bcm_rate` `(1,)`, 0.1, not trained."""
+        return {"bcm_rate": Parameter(torch.full((1,), 0.1), trainable=False, valid=RATE)}
 
     def state_entries(self, post_size: int, pre_size: int) -> dict[str, tuple[int, ...]]:
         """`bcm_threshold` theta, one for each post neuron."""

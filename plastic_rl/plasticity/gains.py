@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple, Self
+import math
+from dataclasses import KW_ONLY, dataclass
+from typing import Literal, Self
 
 import torch
 from pydantic import Field, model_validator
@@ -11,13 +13,32 @@ from torch import Tensor
 from plastic_rl.config import ConfigModel
 
 Granularity = Literal["scalar", "neuron", "synapse"]
+Range = tuple[float, float]
+"""Lowest and highest valid value of a parameter."""
+
+UNBOUNDED: Range = (-math.inf, math.inf)
+RATE: Range = (0.0, 1.0)
+"""Of a rate: the share of the way that something moves in a step."""
+LOGARITHM: Range = (-20.0, 20.0)
+"""Of the logarithm of a factor: its exponential leaves room for products in float32."""
 
 
-class Parameter(NamedTuple):
-    """A start value, and whether the outer loop may change it."""
+@dataclass(frozen=True)
+class Parameter:
+    """A start value, and what the outer loop may make of it.
+
+    Attributes:
+        value: Where it starts.
+        trainable: Whether the outer loop may change it.
+        valid: The range that it stays in: evolution mirrors at its ends, a gradient step is projected onto it.
+        is_gain: Whether `plasticity_lr_scale` scales its learning rate.
+    """
 
     value: Tensor
     trainable: bool = True
+    _: KW_ONLY
+    valid: Range = UNBOUNDED
+    is_gain: bool = True
 
 
 class GainConfig(ConfigModel):
@@ -41,7 +62,15 @@ class GainConfig(ConfigModel):
         """True where the gain is 0 and stays so."""
         return not self.trainable and self.low == self.high == 0.0
 
-    def draw(self, post_size: int, pre_size: int, generator: torch.Generator | None = None) -> Parameter:
+    def draw(
+        self,
+        post_size: int,
+        pre_size: int,
+        generator: torch.Generator | None = None,
+        *,
+        valid: Range = UNBOUNDED,
+        is_gain: bool = True,
+    ) -> Parameter:
         """Start values: `(1, 1)`, `(O, 1)` or `(O, I)` by granularity; all broadcast against `(.., B, O, I)`."""
         rows = 1 if self.granularity == "scalar" else post_size
         columns = pre_size if self.granularity == "synapse" else 1
@@ -50,23 +79,4 @@ class GainConfig(ConfigModel):
             value.fill_(self.low)
         else:
             value.uniform_(self.low, self.high, generator=generator)
-        return Parameter(value, self.trainable)
-
-
-class GainOverride(ConfigModel):
-    """Changes to the gain of a rule; what is left out stays as the rule has it."""
-
-    granularity: Granularity | None = Field(
-        None, description="One number for all synapses (scalar), one per post neuron, or one per synapse."
-    )
-    low: float | None = Field(None, description="Lower end of the uniform start values.")
-    high: float | None = Field(None, description="Upper end of the uniform start values.")
-    trainable: bool | None = Field(None, description="Whether the outer loop changes it.")
-
-    def applied_to(self, gain: GainConfig) -> GainConfig:
-        """Return `gain` with these changes.
-
-        >>> GainOverride(granularity="scalar").applied_to(GainConfig(low=0.1, high=0.1)).granularity
-        'scalar'
-        """
-        return GainConfig.model_validate(gain.model_dump() | self.model_dump(exclude_none=True))
+        return Parameter(value, self.trainable, valid=valid, is_gain=is_gain)

@@ -7,6 +7,7 @@ start of the next step, from the stored activity of the step that acted).
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import ClassVar
@@ -14,7 +15,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from plastic_rl.plasticity.gains import Parameter
+from plastic_rl.plasticity.gains import RATE, Parameter
 from plastic_rl.registry import Registry
 
 
@@ -24,10 +25,12 @@ class Modulator(ABC):
     Attributes:
         external: True where `gate` reads the reward, and so has to wait for it.
         uses_eta: True where `gate` reads the parameter `eta`.
+        eta_limit: The largest valid eta.
     """
 
     external: ClassVar[bool] = False
     uses_eta: ClassVar[bool] = False
+    eta_limit: ClassVar[float] = 1.0
 
     def parameters(self, post_size: int, generator: torch.Generator | None = None) -> dict[str, Parameter]:
         """Parameters of its own, by name. None unless overridden."""
@@ -81,7 +84,10 @@ class Simple(Modulator):
         """`modulator_weight` `(1, O)` uniform within +-1/sqrt(O), `modulator_bias` `(1,)` zero."""
         bound = post_size**-0.5
         weight = torch.empty(1, post_size).uniform_(-bound, bound, generator=generator)
-        return {"modulator_weight": Parameter(weight), "modulator_bias": Parameter(torch.zeros(1))}
+        return {
+            "modulator_weight": Parameter(weight, is_gain=False),
+            "modulator_bias": Parameter(torch.zeros(1), is_gain=False),
+        }
 
     def gate(
         self, params: Mapping[str, Tensor], post: Tensor, reward: Tensor | None, state: Mapping[str, Tensor]
@@ -105,8 +111,8 @@ class FanOut(Simple):
         f starts at `FAN_OUT_START` and g at 0; with f = 1 fan-out equals simple modulation.
         """
         return super().parameters(post_size, generator) | {
-            "modulator_fan_out": Parameter(torch.full((post_size,), FAN_OUT_START)),
-            "modulator_offset": Parameter(torch.zeros(post_size)),
+            "modulator_fan_out": Parameter(torch.full((post_size,), FAN_OUT_START), is_gain=False),
+            "modulator_offset": Parameter(torch.zeros(post_size), is_gain=False),
         }
 
     def gate(
@@ -125,10 +131,11 @@ class Reward(Modulator):
 
     external = True
     uses_eta = True
+    eta_limit = math.inf  # rewards may be of any size
 
     def parameters(self, post_size: int, generator: torch.Generator | None = None) -> dict[str, Parameter]:
-        """`reward_average_rate` `(1,)`, 0.1, not trained by gradients (it needs to stay within 0 and 1)."""
-        return {"reward_average_rate": Parameter(torch.full((1,), 0.1), trainable=False)}
+        """`reward_average_rate` `(1,)`, 0.1, not trained."""
+        return {"reward_average_rate": Parameter(torch.full((1,), 0.1), trainable=False, valid=RATE)}
 
     def state_entries(self) -> dict[str, tuple[int, ...]]:
         """`reward_average`: one number per lifetime."""

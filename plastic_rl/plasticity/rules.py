@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from plastic_rl.config import ConfigModel
+from plastic_rl.config import ConfigModel, merge
 from plastic_rl.errors import unknown_name_message
 from plastic_rl.plasticity.bounds import BOUNDS, NORMALISATIONS
 from plastic_rl.plasticity.eligibility import ELIGIBILITIES
-from plastic_rl.plasticity.gains import GainConfig, GainOverride
+from plastic_rl.plasticity.gains import RATE, GainConfig, Range
 from plastic_rl.plasticity.modulators import MODULATORS
 from plastic_rl.plasticity.terms import TERMS
 from plastic_rl.registry import Registry
@@ -24,18 +25,6 @@ _PARTS: dict[str, Registry[Any]] = {
 }
 
 
-def check_part(field: str | None, value: str | None) -> str | None:
-    """Return `value` if it names a part of the kind `field` (or is None).
-
-    Raises:
-        ValueError: Otherwise, with the nearest name.
-    """
-    registry = _PARTS[str(field)]
-    if value is not None and value not in registry:
-        raise ValueError(unknown_name_message(registry.kind, value, registry))
-    return value
-
-
 class SynapseConfig(ConfigModel):
     """One synapse, complete: `F <- normalise(bound(rho F, G S))`, used as `W0 + alpha F`."""
 
@@ -44,7 +33,9 @@ class SynapseConfig(ConfigModel):
     eligibility: str = Field("none", description="What the modulator gates: this step's change (none), or a trace.")
     bound: str = Field("none", description="What bounds the trace: none, hard_clip, soft_clip.")
     clip: float = Field(1.0, gt=0, description="The bound c of hard_clip.")
-    normalise: str = Field("none", description="Scaling after each update: none, incoming_l2, outgoing_l2, ...")
+    normalise: str = Field(
+        "none", description="Scaling after each update: none, incoming_l2, outgoing_l2, layer_maximum."
+    )
     decay: bool = Field(False, description="Whether the trace decays by the factor 1 - eta in each step.")
     alpha: GainConfig = Field(
         GainConfig(granularity="synapse", low=-0.01, high=0.01, trainable=True),
@@ -62,34 +53,60 @@ class SynapseConfig(ConfigModel):
         GainConfig(granularity="scalar", low=0.0, high=0.0, trainable=True),
         description="Granularity and start values of the term's own coefficients, where it has some (abcd, general).",
     )
+    anti_hebbian: bool = Field(False, description="Whether eta may be negative: what fires together then disconnects.")
 
     @field_validator(*_PARTS, mode="after")
     @classmethod
-    def _known_part(cls, value: str, info: Any) -> str | None:
-        return check_part(info.field_name, value)
+    def _known_part(cls, value: str, info: Any) -> str:
+        registry = _PARTS[str(info.field_name)]
+        if value not in registry:
+            raise ValueError(unknown_name_message(registry.kind, value, registry))
+        return value
+
+    @model_validator(mode="after")
+    def _rates_start_in_range(self) -> Self:
+        if self.decay and self.anti_hebbian:
+            raise ValueError("a trace that decays by 1 - eta needs an eta of 0 or more; set anti_hebbian to false")
+        rates = {"eta": self.uses_eta, "eta_eligibility": ELIGIBILITIES[self.eligibility].has_trace}
+        for name in (name for name, used in rates.items() if used):
+            gain, (low, high) = getattr(self, name), self.eta_range if name == "eta" else RATE
+            if not low <= gain.low <= gain.high <= high:
+                hint = " (below 0: set anti_hebbian to true)" if name == "eta" and gain.low < 0 <= low else ""
+                raise ValueError(f"{name} must start from {low:g} to {high:g}, got {gain.low:g} to {gain.high:g}{hint}")
+        return self
+
+    @property
+    def uses_eta(self) -> bool:
+        """Whether the rule reads eta at all."""
+        return MODULATORS[self.modulator].uses_eta or self.decay
+
+    @property
+    def eta_range(self) -> Range:
+        """Valid range of eta."""
+        if self.decay:
+            return RATE
+        limit = MODULATORS[self.modulator].eta_limit
+        return (-limit if self.anti_hebbian else 0.0, limit)
 
 
-class SynapseOverrides(ConfigModel):
-    """A rule by name, and changes to its parts; a part left out stays as the rule has it."""
+class RuleConfig(SynapseConfig):
+    """A rule by name, and changes to its parts; what is left out is as the rule has it."""
 
     rule: str = Field("backpropamine_simple", description="Name of a rule; the other keys change parts of it.")
-    term: str | None = Field(
-        None, description="What pre- and postsynaptic activity do to a synapse: hebb, oja, abcd, ..."
-    )
-    modulator: str | None = Field(None, description="What gates the change: constant (eta), simple, fan_out, reward.")
-    eligibility: str | None = Field(
-        None, description="What the modulator gates: this step's change (none), or a trace."
-    )
-    bound: str | None = Field(None, description="What bounds the trace: none, hard_clip, soft_clip.")
-    clip: float | None = Field(None, gt=0, description="The bound c of hard_clip.")
-    normalise: str | None = Field(
-        None, description="Scaling after each update: none, incoming_l2, outgoing_l2, layer_maximum."
-    )
-    decay: bool | None = Field(None, description="Whether the trace decays by the factor 1 - eta in each step.")
-    alpha: GainOverride = Field(GainOverride(), description="Changes to the gain alpha: how much of the trace is used.")
-    eta: GainOverride = Field(GainOverride(), description="Changes to the plasticity rate eta.")
-    eta_eligibility: GainOverride = Field(GainOverride(), description="Changes to the rate of the eligibility trace.")
-    coefficients: GainOverride = Field(GainOverride(), description="Changes to the term's own coefficients.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_rule(cls, value: Any) -> Any:
+        if not isinstance(value, Mapping):
+            return value
+        name = value.get("rule", cls.model_fields["rule"].default)
+        known = name if isinstance(name, str) and name in RULES else cls.model_fields["rule"].default
+        return merge(cls.preset(known, value).model_dump(), value)
+
+    @classmethod
+    def preset(cls, rule: str, changes: Mapping[str, Any]) -> SynapseConfig:
+        """The synapse that `changes` are changes of."""
+        return RULES[rule]
 
     @field_validator("rule", mode="after")
     @classmethod
@@ -98,34 +115,6 @@ class SynapseOverrides(ConfigModel):
             raise ValueError(unknown_name_message(RULES.kind, value, RULES))
         return value
 
-    @field_validator(*_PARTS, mode="after")
-    @classmethod
-    def _known_part(cls, value: str | None, info: Any) -> str | None:
-        return check_part(info.field_name, value)
-
-    @model_validator(mode="after")
-    def _resolves(self) -> Self:
-        self.synapse()
-        return self
-
-    def synapse(self) -> SynapseConfig:
-        """The rule with these changes.
-
-        >>> SynapseOverrides(rule="oja", bound="hard_clip").synapse().bound
-        'hard_clip'
-        """
-        rule = RULES[self.rule]
-        changes: dict[str, Any] = {
-            name: value
-            for name in SynapseConfig.model_fields
-            if (value := getattr(self, name)) is not None and not isinstance(value, GainOverride)
-        }
-        gains = {name: getattr(self, name).applied_to(getattr(rule, name)) for name in _GAIN_FIELDS}
-        return rule.model_copy(update=changes | gains)
-
-
-GAINS = ("alpha", "eta", "eta_eligibility")
-_GAIN_FIELDS = (*GAINS, "coefficients")
 
 RULES: Registry[SynapseConfig] = Registry("rule")
 """Papers' rules by name; each row of the docs' table of plastic recurrent rules is one."""

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from plastic_rl.plasticity.bounds import BOUNDS, NORMALISATIONS, unbounded
 from plastic_rl.plasticity.eligibility import ELIGIBILITIES
-from plastic_rl.plasticity.gains import Parameter
+from plastic_rl.plasticity.gains import RATE, Parameter
 from plastic_rl.plasticity.modulators import MODULATORS
 from plastic_rl.plasticity.rules import SynapseConfig
 from plastic_rl.plasticity.terms import TERMS
@@ -51,16 +51,16 @@ class Synapse:
 
     def parameters(self, generator: torch.Generator | None = None) -> dict[str, Parameter]:
         """Start values of alpha, eta and the parts' own parameters, by name."""
-        parameters = {"alpha": self.config.alpha.draw(self.post_size, self.pre_size, generator)}
+        config, sizes = self.config, (self.post_size, self.pre_size)
+        parameters = {"alpha": config.alpha.draw(*sizes, generator)}
         if self.inert:
             return parameters
-        if self.modulator.uses_eta or self.config.decay:
-            parameters["eta"] = self.config.eta.draw(self.post_size, self.pre_size, generator)
+        if config.uses_eta:
+            parameters["eta"] = config.eta.draw(*sizes, generator, valid=config.eta_range)
         if self.eligibility.has_trace:
-            parameters["eta_eligibility"] = self.config.eta_eligibility.draw(self.post_size, self.pre_size, generator)
+            parameters["eta_eligibility"] = config.eta_eligibility.draw(*sizes, generator, valid=RATE)
         parameters |= self.modulator.parameters(self.post_size, generator)
-        coefficients = self.config.coefficients
-        return parameters | self.term.parameters(self.post_size, self.pre_size, coefficients, generator)
+        return parameters | self.term.parameters(*sizes, config.coefficients, generator)
 
     def state_entries(self) -> dict[str, tuple[int, ...]]:
         """Name and shape (without `B`) of the state: `trace` F, `eligibility` E, and the parts' own."""

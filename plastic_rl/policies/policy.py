@@ -22,6 +22,7 @@ from plastic_rl.feedback import FeedbackLayout
 from plastic_rl.networks import Recording, make_network
 from plastic_rl.networks.base import Feedback, Params, State
 from plastic_rl.networks.recurrent import affine
+from plastic_rl.plasticity import Range
 from plastic_rl.policies.distributions import Categorical, make_distribution
 
 
@@ -120,6 +121,10 @@ class PlasticPolicy(BasePolicy):
     def plasticity_parameters(self) -> list[str]:
         """Dotted names of the gains and rates of plasticity (alpha, eta, ...)."""
         return [f"network.{name}" for name in self.network.plasticity_parameters()]
+
+    def valid_ranges(self) -> dict[str, Range]:
+        """Lowest and highest value of the parameters that have a range, by dotted name."""
+        return {f"network.{name}": valid for name, valid in self.network.valid_ranges.items()}
 
     def feedback(self, observations: Tensor, episode_starts: Tensor) -> Feedback:
         """Cut the feedback out of observations `(.., B, I)`; nothing is valid where `episode_starts` is true."""

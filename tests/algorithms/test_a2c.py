@@ -17,6 +17,8 @@ from plastic_rl.algorithms.vec_env import VectorEnvAdapter
 from plastic_rl.config import Schedule
 from plastic_rl.envs import Lifetime
 from plastic_rl.errors import ConfigError, NonFiniteError, SpaceError, UnknownNameError
+from plastic_rl.plasticity import TERMS, Parameter
+from plastic_rl.plasticity.terms import Hebb
 from tests.algorithms.a2c_cases import BANDIT, equal, make, params_of
 
 
@@ -189,6 +191,45 @@ def test_plasticity_has_its_own_learning_rate() -> None:
     assert frozen
     assert all(torch.equal(before[name], after[name]) for name in frozen)
     assert not torch.equal(before["network.recurrent_weight"], after["network.recurrent_weight"])
+
+
+def test_gradient_steps_are_projected_onto_valid_ranges() -> None:
+    agent = make(learning_rate=5.0, policy_kwargs={"network": {"rule": "oja", "hidden_size": 8}}, max_grad_norm=1e3)
+    reached = []
+
+    class Watch(BaseCallback):
+        def _on_step(self) -> bool:
+            return True
+
+        def _on_rollout_start(self) -> None:
+            reached.append(params_of(self.model)["network.eta"].item())
+
+    agent.learn(80 * 8, callback=Watch())
+    # Adam's first step is as long as the learning rate: it ends at an end of the range.
+    assert reached[1] in {0.0, 1.0}
+    assert all(0.0 <= eta <= 1.0 for eta in reached)
+
+
+class Drifting(Hebb):
+    """Hebb's product plus a constant that is a gain of its own."""
+
+    def parameters(self, *sizes: Any, **kwargs: Any) -> dict[str, Parameter]:
+        return {"drift": Parameter(torch.full((1, 1), 0.1), valid=(0.0, 0.5))}
+
+    def change(self, params: Any, *activity: Any, **kwargs: Any) -> torch.Tensor:
+        return super().change(params, *activity, **kwargs) + params["drift"].unsqueeze(-3)
+
+
+def test_parameters_of_a_term_from_outside_are_gains_and_those_of_built_in_terms_are_not() -> None:
+    TERMS.register("drifting", Drifting(), replace=True)
+    try:
+        own = make(policy_kwargs={"network": {"rule": "hard_clip", "term": "drifting", "hidden_size": 4}})
+    finally:
+        del TERMS._entries["drifting"]
+    assert "network.drift" in own.policy.plasticity_parameters()
+    assert own.policy.valid_ranges()["network.drift"] == (0.0, 0.5)
+    built_in = make(policy_kwargs={"network": {"rule": "abcd", "hidden_size": 4}})
+    assert built_in.policy.plasticity_parameters() == ["network.eta"]
 
 
 def test_learning_rate_schedule_reaches_the_optimizer() -> None:

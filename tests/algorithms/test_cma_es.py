@@ -18,11 +18,14 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 
 from plastic_rl.algorithms import CMAES
 from plastic_rl.algorithms.fitness import Exam, Marks, Sitting
+from plastic_rl.algorithms.search import into_bounds
 from plastic_rl.envs import Lifetime
 from plastic_rl.errors import ConfigError, NonFiniteError
 from plastic_rl.evaluation import run_lifetimes
 from plastic_rl.tasks import distribution_for
 from tests.algorithms.cma_es_cases import BANDIT, SMALL, make
+
+TABLE = {"network": {"kind": "rule_table", "hidden_size": 4, "inputs": "all"}}
 
 
 class Odd(gym.Env[Any, Any]):
@@ -166,6 +169,27 @@ def test_groups_have_their_scale_and_stay_within_their_bounds() -> None:
     assert agent.genome.start.min() >= agent.genome.low.min()
 
 
+def test_evolution_stays_within_valid_ranges_which_groups_only_narrow() -> None:
+    network = {"network": {"rule": "oja", "hidden_size": 4}}
+    free = make(policy_kwargs=network, sigma=2.0, population_size=40)
+    narrowed = make(policy_kwargs=network, groups={"network.eta": {"low": -3.0, "high": 0.5}})
+    place = free.genome.names.index("network.eta")
+    gene = sum(int(np.prod(shape)) for shape in free.genome.shapes[:place])
+    assert (free.genome.low[gene], free.genome.high[gene]) == (0.0, 1.0)
+    assert (narrowed.genome.low[gene], narrowed.genome.high[gene]) == (0.0, 0.5)
+    assert np.isinf(np.delete(free.genome.low, gene)).all()
+    drawn = np.asarray(free.search.strategy.ask())
+    outside = (drawn[:, gene] < 0) | (drawn[:, gene] > 1)
+    assert outside.any()
+    genes = into_bounds(drawn, free.genome)
+    assert genes[:, gene].min() >= 0
+    assert genes[:, gene].max() <= 1
+    assert np.array_equal(genes[~outside], drawn[~outside])
+    first = drawn[outside][0, gene]
+    mirrored = abs(first) % 2
+    assert genes[outside][0, gene] == pytest.approx(mirrored if mirrored <= 1 else 2 - mirrored)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -173,6 +197,10 @@ def test_groups_have_their_scale_and_stay_within_their_bounds() -> None:
         ({"groups": {"nothing.*": {"scale": 2.0}}}, "unknown parameter in algorithm.groups 'nothing"),
         ({"groups": {"*": {"scale": 0.0}}}, "a scale above 0"),
         ({"groups": {"*": {"low": 1.0, "high": 1.0}}}, "a low below its high"),
+        (
+            {"groups": {"*": {"low": 30.0}}, "policy_kwargs": TABLE},
+            r"no values for network.log_step: valid are .* -20 to 20",
+        ),
         ({"evolve": []}, "no parameter evolves"),
         ({"population_size": 3}, "population_size must be a whole number of 4 or more, got 3"),
         ({"sigma": 0.0, "lifetimes": 0}, "sigma must be a number above 0, got 0.0"),

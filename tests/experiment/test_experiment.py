@@ -33,7 +33,7 @@ from plastic_rl.experiment import (
     train,
 )
 from plastic_rl.experiment.__main__ import main as run_recorded
-from plastic_rl.experiment.agents import acting_part
+from plastic_rl.experiment.agents import acting_part, agent_names, find_agent
 from plastic_rl.experiment.config import is_comparison
 from plastic_rl.experiment.metrics import TensorBoardWriter
 from plastic_rl.experiment.progress import PlainProgress
@@ -336,3 +336,12 @@ def test_plain_progress_says_how_far_how_well_how_fast() -> None:
     line = stream.getvalue()
     assert line.startswith("  500/1,000 steps  score 72.34  ")
     assert line.rstrip().endswith("left  best on valid 71")
+
+
+@pytest.mark.parametrize("name", agent_names(ROOT / "agents"))
+def test_every_shipped_agent_lies_within_every_valid_range(name: str) -> None:
+    plugins = [str(file) for file in (ROOT / "envs").glob("*.py")]
+    policy = find_agent(ROOT / "agents" / name, plugins=plugins).load().policy
+    parameters = policy.parameters_by_name()
+    for own, (low, high) in policy.valid_ranges().items():
+        assert bool(((parameters[own] >= low) & (parameters[own] <= high)).all()), own

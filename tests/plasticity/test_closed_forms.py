@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from plastic_rl.plasticity import RULES, Synapse, SynapseOverrides
+from plastic_rl.plasticity import RULES, RuleConfig, Synapse
 
 
 def column(value: float) -> Tensor:
@@ -14,7 +14,7 @@ def column(value: float) -> Tensor:
 
 
 def synapse_and_state(**changes: object) -> tuple[Synapse, dict[str, Tensor]]:
-    synapse = Synapse(SynapseOverrides.model_validate(changes).synapse(), 1, 1)
+    synapse = Synapse(RuleConfig.model_validate(changes), 1, 1)
     state = {name: torch.zeros(1, *shape, dtype=torch.float64) for name, shape in synapse.state_entries().items()}
     return synapse, state
 

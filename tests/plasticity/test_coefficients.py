@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from plastic_rl.plasticity import RULES, TERMS, GainConfig, Synapse, SynapseOverrides
+from plastic_rl.plasticity import RULES, TERMS, GainConfig, RuleConfig, Synapse
 
 POST, PRE, BATCH, STEPS = 3, 4, 2, 6
 
@@ -52,8 +52,8 @@ def test_the_general_form_reproduces_the_special_ones(rule: str, granularity: st
         params = {"threshold": numbers[0]}
         entries = {(0, 1, 1): one, (0, 0, 1): -numbers[0]}
     parts = {"bound": "none", "normalise": "none"}
-    first = Synapse(SynapseOverrides.model_validate(special | parts).synapse(), POST, PRE)
-    second = Synapse(SynapseOverrides.model_validate({"rule": "general"} | parts).synapse(), POST, PRE)
+    first = Synapse(RuleConfig.model_validate(special | parts), POST, PRE)
+    second = Synapse(RuleConfig.model_validate({"rule": "general"} | parts), POST, PRE)
     eta = {"eta": torch.tensor([[0.3]], dtype=torch.float64)}
     pre, post = normal(generator, STEPS, BATCH, PRE), normal(generator, STEPS, BATCH, POST).tanh()
     state = {"trace": normal(generator, BATCH, POST, PRE)}
@@ -108,7 +108,7 @@ def test_bcm_selects_one_of_orthonormal_inputs_where_eta_tau_is_below_one(eta: f
 
 def test_the_delta_rule_recalls_after_one_write() -> None:
     generator = torch.Generator().manual_seed(2)
-    synapse = Synapse(SynapseOverrides(rule="delta", bound="none").synapse(), POST, PRE)
+    synapse = Synapse(RuleConfig(rule="delta", bound="none"), POST, PRE)
     eta = {"eta": torch.ones(1, 1, dtype=torch.float64)}
     keys = torch.linalg.qr(normal(generator, PRE, PRE))[0][:2].unsqueeze(1)
     values = normal(generator, 2, 1, POST)
@@ -124,7 +124,7 @@ def test_the_delta_rule_recalls_after_one_write() -> None:
 
 @pytest.mark.parametrize(("rate", "stable"), [(1.9, True), (2.1, False)])
 def test_the_delta_rule_is_stable_where_eta_times_key_squared_is_below_two(rate: float, stable: bool) -> None:
-    synapse = Synapse(SynapseOverrides(rule="delta", bound="none").synapse(), 1, 1)
+    synapse = Synapse(RuleConfig(rule="delta", bound="none"), 1, 1)
     eta = {"eta": torch.tensor([[rate]], dtype=torch.float64)}
     ones = torch.ones(400, 1, 1, dtype=torch.float64)
     error = abs(
@@ -155,7 +155,7 @@ def test_coefficients_have_the_granularity_of_the_rule(granularity: str, shape: 
 def test_gradients_through_six_steps(rule: str) -> None:
     generator = torch.Generator().manual_seed(4)
     overrides = {"rule": rule, "coefficients": {"granularity": "neuron", "low": -0.3, "high": 0.3}, "clip": 50.0}
-    synapse = Synapse(SynapseOverrides.model_validate(overrides).synapse(), 2, 3)
+    synapse = Synapse(RuleConfig.model_validate(overrides), 2, 3)
     params = {
         name: parameter.value.double().requires_grad_() for name, parameter in synapse.parameters(generator).items()
     }
@@ -170,6 +170,6 @@ def test_gradients_through_six_steps(rule: str) -> None:
 
 
 def test_overrides_reach_the_coefficients() -> None:
-    overrides = SynapseOverrides.model_validate({"rule": "abcd", "coefficients": {"granularity": "scalar"}})
-    coefficients = overrides.synapse().coefficients
+    overrides = RuleConfig.model_validate({"rule": "abcd", "coefficients": {"granularity": "scalar"}})
+    coefficients = overrides.coefficients
     assert coefficients == RULES["abcd"].coefficients.model_copy(update={"granularity": "scalar"})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from pydantic import ValidationError
@@ -15,9 +17,9 @@ from plastic_rl.plasticity import (
     RULES,
     TERMS,
     GainConfig,
+    RuleConfig,
     Synapse,
     SynapseConfig,
-    SynapseOverrides,
 )
 
 
@@ -120,25 +122,70 @@ def test_unknown_names_come_with_the_nearest(registry: object, wrong: str, neare
 @pytest.mark.parametrize("field", ["rule", "term", "modulator", "eligibility", "bound", "normalise"])
 def test_configs_refuse_unknown_parts(field: str) -> None:
     with pytest.raises(ValidationError, match="unknown"):
-        SynapseOverrides.model_validate({field: "no_such_part"})
+        RuleConfig.model_validate({field: "no_such_part"})
 
 
 def test_overrides_change_only_what_they_name() -> None:
-    synapse = SynapseOverrides.model_validate(
+    synapse = RuleConfig.model_validate(
         {"rule": "backpropamine_retroactive", "clip": 2.0, "alpha": {"granularity": "scalar"}}
-    ).synapse()
+    )
     rule = RULES["backpropamine_retroactive"]
     assert synapse.clip == 2.0
     assert synapse.alpha == GainConfig(granularity="scalar", low=rule.alpha.low, high=rule.alpha.high)
-    assert synapse.model_copy(update={"clip": rule.clip, "alpha": rule.alpha}) == rule
+    unchanged = synapse.model_copy(update={"clip": rule.clip, "alpha": rule.alpha})
+    assert {name: getattr(unchanged, name) for name in SynapseConfig.model_fields} == dict(rule)
+    # Written out, it is the same rule, whatever becomes of the one that it is named after.
+    assert RuleConfig.model_validate(synapse.model_dump()) == synapse
 
 
 def test_an_override_that_breaks_a_gain_is_refused() -> None:
     with pytest.raises(ValidationError, match="low must not exceed high"):
-        SynapseOverrides.model_validate({"alpha": {"low": 5.0}})
+        RuleConfig.model_validate({"alpha": {"low": 5.0}})
 
 
 def test_every_field_is_described() -> None:
-    for model in (SynapseConfig, SynapseOverrides, GainConfig):
+    for model in (SynapseConfig, RuleConfig, GainConfig):
         undescribed = [name for name, field in model.model_fields.items() if not field.description]
         assert undescribed == []
+
+
+@pytest.mark.parametrize("rule", sorted(RULES))
+def test_every_parameter_starts_within_its_valid_range(rule: str) -> None:
+    for name, parameter in Synapse(RULES[rule], 3, 4).parameters(torch.Generator().manual_seed(0)).items():
+        low, high = parameter.valid
+        assert bool(((parameter.value >= low) & (parameter.value <= high)).all()), name
+
+
+@pytest.mark.parametrize(
+    ("changes", "valid"),
+    [
+        ({"rule": "oja"}, (0.0, 1.0)),
+        ({"rule": "oja", "anti_hebbian": True}, (-1.0, 1.0)),
+        ({"rule": "differentiable_plasticity"}, (0.0, 1.0)),
+        ({"rule": "reward_gated"}, (0.0, math.inf)),
+        ({"rule": "reward_gated", "anti_hebbian": True}, (-math.inf, math.inf)),
+    ],
+)
+def test_the_range_of_eta_is_that_of_the_rule(changes: dict[str, object], valid: tuple[float, float]) -> None:
+    assert Synapse(RuleConfig.model_validate(changes), 2, 2).parameters()["eta"].valid == valid
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"rule": "oja", "eta": {"low": 0.5, "high": 1.5}}, "eta must start from 0 to 1, got 0.5 to 1.5"),
+        ({"rule": "oja", "eta": {"low": -0.1}}, r"got -0.1 to 0.1 \(below 0: set anti_hebbian to true\)"),
+        (
+            {"rule": "backpropamine_retroactive", "eta_eligibility": {"high": 2}},
+            "eta_eligibility must start",
+        ),
+        ({"rule": "differentiable_plasticity", "anti_hebbian": True}, "set anti_hebbian to false"),
+    ],
+)
+def test_rates_that_start_outside_their_range_are_refused(changes: dict[str, object], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        RuleConfig.model_validate(changes)
+
+
+def test_a_rate_that_the_rule_does_not_read_may_be_anything() -> None:
+    assert RuleConfig.model_validate({"rule": "backpropamine_simple", "eta": {"low": 5, "high": 5}}).eta.low == 5
