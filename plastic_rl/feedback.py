@@ -53,6 +53,11 @@ class FeedbackLayout:
         return {name: columns for name, columns in asdict(self).items() if columns is not None}
 
     @property
+    def action_size(self) -> int:
+        """Number of columns of the action, `A`."""
+        return self.action[1] - self.action[0]
+
+    @property
     def start(self) -> int:
         """First feedback column: the number of family features before it."""
         return self.action[0]

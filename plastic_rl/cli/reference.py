@@ -51,10 +51,11 @@ def _lines_of(name: str) -> Iterator[str]:
     field = ExperimentConfig.model_fields[name]
     yield from _field(name, field)
     if name == "network":
-        for kind, entry in NETWORKS.items():
-            yield f"network, kind {kind}: {_summary(entry.config)}"
-            of_rule = SynapseConfig.model_fields if issubclass(entry.config, RuleConfig) else {}
-            for inner, inner_field in entry.config.model_fields.items():
+        for kind, network in NETWORKS.items():
+            model: type[BaseModel] = network.config_model
+            yield f"network, kind {kind}: {_summary(model)}"
+            of_rule = SynapseConfig.model_fields if issubclass(model, RuleConfig) else {}
+            for inner, inner_field in model.model_fields.items():
                 yield from _nested(f"network.{inner}", inner_field, "as the rule has it" if inner in of_rule else None)
         return
     models = list(models_in(field.annotation))

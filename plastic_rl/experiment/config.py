@@ -296,7 +296,7 @@ def network_model(kind: str) -> type[BaseModel]:
     """
     from plastic_rl.networks import NETWORKS
 
-    return NETWORKS[kind].config
+    return NETWORKS[kind].config_model
 
 
 def _check_network(mapping: Any) -> tuple[dict[str, Any], list[str]]:

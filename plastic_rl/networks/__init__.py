@@ -10,17 +10,15 @@ from plastic_rl.networks.base import Feedback, Params, PlasticNetwork, Recording
 from plastic_rl.networks.feed_forward import PlasticFeedForward, PlasticFeedForwardConfig
 from plastic_rl.networks.plastic_rnn import PlasticRNN, PlasticRNNConfig
 from plastic_rl.networks.recurrent import GRU, LSTM, GRUConfig, LSTMConfig, PlainRNN, RNNConfig
-from plastic_rl.networks.registry import NETWORKS, BuildNetwork, NetworkEntry, make_network
+from plastic_rl.networks.registry import NETWORKS, make_network
 
 __all__ = [
     "GRU",
     "LSTM",
     "NETWORKS",
-    "BuildNetwork",
     "Feedback",
     "GRUConfig",
     "LSTMConfig",
-    "NetworkEntry",
     "Params",
     "PlainRNN",
     "PlasticFeedForward",

@@ -11,11 +11,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from plastic_rl.config import ConfigModel
+from plastic_rl.feedback import FeedbackLayout
 from plastic_rl.plasticity import Parameter, Range
 
 State = dict[str, Tensor]
@@ -99,8 +101,19 @@ class Recording:
 class PlasticNetwork(nn.Module, ABC):
     """A network whose synapses may change while it acts. The module only stores and names the parameters.
 
-    Attributes:
+    A subclass calls this constructor, then makes its parameters.
+
+    Args:
+        config: An instance of `config_model`.
         input_size: `I`, the whole observation, feedback included.
+        feedback: Where in the observation the feedback stands.
+        generator: Draws the start weights; None: torch's global one.
+        steps_per_trial: Length of a trial where it is fixed (1 for bandits), else None.
+
+    Attributes:
+        config_model: The model of its configuration: what may stand in a config's `network`.
+        config: Its configuration.
+        input_size: As given.
         output_size: `O`, the features that action and value heads read.
         valid_ranges: Lowest and highest value of parameters by name, where they have a range.
         plasticity_frozen: While true, nothing plastic changes (activity still does); set by `freeze_plasticity`.
@@ -110,14 +123,24 @@ class PlasticNetwork(nn.Module, ABC):
         discrete_only: True where these preferences are among the actions of one `Discrete` space.
     """
 
+    config_model: ClassVar[type[ConfigModel]]
     input_size: int
     output_size: int
     is_plastic: bool = True
     has_readout: bool = False
     discrete_only: bool = False
 
-    def __init__(self) -> None:
+    def __init__(
+        self,
+        config: Any,
+        input_size: int,
+        feedback: FeedbackLayout,
+        generator: torch.Generator | None = None,
+        steps_per_trial: int | None = None,
+    ) -> None:
         super().__init__()
+        self.config = config
+        self.input_size = input_size
         self.plasticity_frozen = False
         self.valid_ranges: dict[str, Range] = {}
         self._gains: set[str] = set()
@@ -195,7 +218,6 @@ class PlasticNetwork(nn.Module, ABC):
         """A recording for a rollout of `steps` steps, where this network's `unroll` is quicker with one; else None."""
         return None
 
-    @abstractmethod
     def unroll(
         self,
         params: Params,
@@ -219,6 +241,7 @@ class PlasticNetwork(nn.Module, ABC):
         Returns:
             Features `(T, B, O)` and the state after the last step.
         """
+        return self.unroll_reference(self.prepared(params), xs, feedbacks, state, episode_starts)
 
     def unroll_reference(
         self, params: Params, xs: Tensor, feedbacks: Feedback, state: State, episode_starts: Tensor

@@ -21,11 +21,12 @@ from pydantic import Field, field_validator, model_validator
 from torch import Tensor, nn
 from typing_extensions import override
 
-from plastic_rl.errors import ConfigError, SpaceError
-from plastic_rl.networks.base import Feedback, Params, PlasticNetwork, Recording, State, StateEntry
+from plastic_rl.errors import ConfigError
+from plastic_rl.feedback import FeedbackLayout
+from plastic_rl.networks.base import Feedback, Params, PlasticNetwork, State, StateEntry
 from plastic_rl.networks.resets import reset_where
 from plastic_rl.networks.start_weights import draw_keys, next_keys, normal_weights
-from plastic_rl.plasticity import RULES, GainConfig, Parameter, RuleConfig, Synapse, SynapseConfig
+from plastic_rl.plasticity import RULES, GainConfig, Parameter, RuleConfig, Synapse, SynapseConfig, after_reward
 
 CERTAIN = 1e4
 """Difference of logits that makes an action certain in float32, and its entropy 0 instead of NaN."""
@@ -111,30 +112,30 @@ class PlasticFeedForward(PlasticNetwork):
     Args:
         config: The rule, the sizes, the start and the readout.
         input_size: `I`, the whole observation.
-        action_size: Number of outputs.
+        feedback: Where it stands; there is an output for each of its columns of the action.
         generator: Draws the trained start weights.
         steps_per_trial: Not used: nothing here resets with a trial.
 
     Raises:
-        ConfigError: If the observation is too short to hold the feedback, or there is nothing to see.
+        ConfigError: If there is nothing to see.
     """
 
+    config_model = PlasticFeedForwardConfig
+    config: PlasticFeedForwardConfig
     has_readout = True
 
     def __init__(
         self,
         config: PlasticFeedForwardConfig,
         input_size: int,
-        action_size: int,
+        feedback: FeedbackLayout,
         generator: torch.Generator | None = None,
         steps_per_trial: int | None = None,
     ) -> None:
-        super().__init__()
-        self.config = config
-        self.input_size = input_size
-        self.output_size = action_size
-        self.seen = input_size if config.inputs == "all" else _feature_size(input_size, action_size)
-        sizes = (self.seen, *config.hidden_sizes, action_size)
+        super().__init__(config, input_size, feedback, generator, steps_per_trial)
+        self.output_size = feedback.action_size
+        self.seen = input_size if config.inputs == "all" else feedback.start
+        sizes = (self.seen, *config.hidden_sizes, self.output_size)
         if sizes[0] + config.bias < 1:
             raise ConfigError(
                 "this environment has no features, and network.bias is false: the network would see nothing. "
@@ -230,34 +231,25 @@ class PlasticFeedForward(PlasticNetwork):
     def step(
         self, params: Params, x: Tensor, feedback: Feedback, state: State, episode_start: Tensor
     ) -> tuple[Tensor, State]:
-        """One time step; see `PlasticNetwork.step`.
-
-        Raises:
-            SpaceError: With `inputs: features`, in an environment that shows labels.
-        """
-        if feedback.label is not None and self.config.inputs == "features":
-            raise SpaceError(
-                "with inputs: features this network counts on feedback without labels, but this environment teaches; "
-                "use network.inputs=all or the environment's twin that rewards"
-            )
+        """One time step; see `PlasticNetwork.step`."""
         current = self._begun(state, episode_start)
         if self.external and not self.plasticity_frozen:
-            current = self._delayed_update(params, feedback, current, episode_start)
-        own_params = [self._of_layer(layer, params) for layer, _ in self._layers()]
-        own_state = [self._state_of_layer(layer, current) for layer, _ in self._layers()]
+            activities = [current[f"activity.{layer}"] for layer in range(len(self.synapses) + 1)]
+            rewarded = self._updated(params, current, activities, feedback.reward)
+            current = after_reward(current, rewarded, feedback.valid & ~episode_start)
         post = x[..., : self.seen]
         activities = []
         for layer, synapse in self._layers():
             pre = nn.functional.pad(post, (0, 1), value=1.0) if self.config.bias else post
             activities.append(pre)
-            total = self._total(synapse, own_params[layer], pre, own_state[layer])
+            total = self._total(synapse, self._of_layer(layer, params), pre, self._state_of_layer(layer, current))
             post = torch.tanh(total)
         activities.append(post)
         following = dict(current)
         if self.external:
             following |= {f"activity.{layer}": activity for layer, activity in enumerate(activities)}
         elif not self.inert and not self.plasticity_frozen:
-            following |= self._updated(own_params, own_state, activities, None)
+            following |= self._updated(params, current, activities, None)
         # The preferred action is the same by either, but saturated outputs would tie where their inputs do not.
         return total if self.config.readout == "greedy" else post, following
 
@@ -269,46 +261,15 @@ class PlasticFeedForward(PlasticNetwork):
         weighted = pre @ params["weight"].mT
         return weighted if synapse.inert else weighted + synapse.current(params, pre, state)
 
-    def _updated(
-        self, params: list[dict[str, Tensor]], state: list[State], activities: list[Tensor], reward: Tensor | None
-    ) -> State:
+    def _updated(self, params: Params, state: State, activities: list[Tensor], reward: Tensor | None) -> State:
         """The synapses' state after the step in which layer l was given `activities[l]`."""
         updated: State = {}
         for layer, synapse in self._layers():
             post = activities[layer + 1][..., : synapse.post_size]
-            changed = synapse.update(params[layer], activities[layer], post, state[layer], reward)
+            own_params, own_state = self._of_layer(layer, params), self._state_of_layer(layer, state)
+            changed = synapse.update(own_params, activities[layer], post, own_state, reward)
             updated |= {f"{name}.{layer}": entry for name, entry in changed.items()}
         return updated
-
-    def _delayed_update(self, params: Params, feedback: Feedback, state: State, episode_start: Tensor) -> State:
-        """The update of the step before, now that its reward is known; a lifetime that starts has none."""
-        layers = range(len(self.synapses))
-        updated = self._updated(
-            [self._of_layer(layer, params) for layer in layers],
-            [self._state_of_layer(layer, state) for layer in layers],
-            [state[f"activity.{layer}"] for layer in range(len(self.synapses) + 1)],
-            feedback.reward,
-        )
-        happens = feedback.valid & ~episode_start
-        if bool(happens.all()):
-            return {**state, **updated}
-        chosen = {
-            name: torch.where(happens.reshape(happens.shape + (1,) * (entry.dim() - happens.dim())), entry, state[name])
-            for name, entry in updated.items()
-        }
-        return {**state, **chosen}
-
-    def unroll(
-        self,
-        params: Params,
-        xs: Tensor,
-        feedbacks: Feedback,
-        state: State,
-        episode_starts: Tensor,
-        recorded: Recording | None = None,
-    ) -> tuple[Tensor, State]:
-        """`T` steps one after the other; see `PlasticNetwork.unroll`."""
-        return self.unroll_reference(params, xs, feedbacks, state, episode_starts)
 
     def readout(self, params: Params, features: Tensor) -> Tensor:
         """Preferences `(.., B, O)` as what the action distribution takes, by `config.readout`."""
@@ -322,18 +283,3 @@ class PlasticFeedForward(PlasticNetwork):
         """The rule and the sizes."""
         sizes = [self.seen, *(synapse.post_size for synapse in self.synapses)]
         return f"rule={self.config.rule}, start={self.config.start}, sizes={sizes}"
-
-
-def _feature_size(input_size: int, action_size: int) -> int:
-    """Columns before the feedback `[action, reward, trial_start, t/T]`.
-
-    Raises:
-        ConfigError: If there is no room for the feedback.
-    """
-    features = input_size - action_size - 3
-    if features < 0:
-        raise ConfigError(
-            f"observations of {input_size} columns cannot hold the feedback of {action_size} action columns and 3 "
-            "more, so that there are no features in front of it; use network.inputs=all"
-        )
-    return features

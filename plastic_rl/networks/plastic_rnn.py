@@ -14,13 +14,14 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from plastic_rl.feedback import FeedbackLayout
 from plastic_rl.networks.base import Feedback, Params, PlasticNetwork, Recording, State, StateEntry
-from plastic_rl.networks.fused import Recorded, checkpoint_spacing, fused_unroll
-from plastic_rl.networks.fused_rule import FusedRule
-from plastic_rl.networks.fused_sequences import Resets
+from plastic_rl.networks.fused.forward import Recorded, checkpoint_spacing, fused_unroll
+from plastic_rl.networks.fused.rule import FusedRule
+from plastic_rl.networks.fused.sequences import Resets
 from plastic_rl.networks.recurrent import affine, tanh_sequence
 from plastic_rl.networks.resets import ResetScope, check_reset_scopes, reset_entry, reset_where, stretches
-from plastic_rl.plasticity import RuleConfig, Synapse
+from plastic_rl.plasticity import RuleConfig, Synapse, after_reward
 
 
 class PlasticRNNConfig(RuleConfig):
@@ -49,6 +50,7 @@ class PlasticRNN(PlasticNetwork):
     Args:
         config: The rule and the sizes.
         input_size: `I`, the whole observation.
+        feedback: Not used: the feedback is input like any other.
         generator: Draws the start weights.
         steps_per_trial: Length of a trial where it is fixed (1 for bandits), else None.
 
@@ -56,16 +58,18 @@ class PlasticRNN(PlasticNetwork):
         ConfigError: If a reset scope names no state entry, or leaves nothing to carry from trial to trial.
     """
 
+    config_model = PlasticRNNConfig
+    config: PlasticRNNConfig
+
     def __init__(
         self,
         config: PlasticRNNConfig,
         input_size: int,
+        feedback: FeedbackLayout,
         generator: torch.Generator | None = None,
         steps_per_trial: int | None = None,
     ) -> None:
-        super().__init__()
-        self.config = config
-        self.input_size = input_size
+        super().__init__(config, input_size, feedback, generator, steps_per_trial)
         self.output_size = units = config.hidden_size
         self.synapse = Synapse(config, units, units)
         self.is_plastic = not self.synapse.inert
@@ -99,7 +103,9 @@ class PlasticRNN(PlasticNetwork):
         current = reset_where(episode_start, state, self._entries, "lifetime")
         synapse = self.synapse
         if synapse.external and not self.plasticity_frozen:
-            current = self._delayed_update(params, feedback, current, episode_start)
+            pre, post = current["presynaptic"], current["activity"]
+            rewarded = synapse.update(params, pre, post, current, feedback.reward)
+            current = after_reward(current, rewarded, feedback.valid & ~episode_start)
         current = reset_where(feedback.trial_start, current, self._entries, "trial")
         pre = current["activity"]
         total = affine(x, params["input_weight"], params["input_bias"]) + pre @ params["recurrent_weight"].mT
@@ -115,18 +121,6 @@ class PlasticRNN(PlasticNetwork):
             else:
                 following |= self._fused.update(params, pre, post, current)
         return post, following
-
-    def _delayed_update(self, params: Params, feedback: Feedback, state: State, episode_start: Tensor) -> State:
-        """The update of the step before, now that its reward is known; a lifetime that starts has none."""
-        updated = self.synapse.update(params, state["presynaptic"], state["activity"], state, feedback.reward)
-        happens = feedback.valid & ~episode_start
-        if bool(happens.all()):
-            return {**state, **updated}
-        chosen = {
-            name: torch.where(happens.reshape(happens.shape + (1,) * (entry.dim() - happens.dim())), entry, state[name])
-            for name, entry in updated.items()
-        }
-        return {**state, **chosen}
 
     def unroll(
         self,

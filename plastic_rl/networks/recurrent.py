@@ -15,6 +15,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from plastic_rl.config import ConfigModel
+from plastic_rl.feedback import FeedbackLayout
 from plastic_rl.networks.base import Feedback, Params, PlasticNetwork, Recording, State, StateEntry
 from plastic_rl.networks.resets import ResetScope, check_reset_scopes, reset_where, stretches
 
@@ -53,9 +54,12 @@ class RecurrentNetwork(PlasticNetwork):
     Args:
         config: Sizes and reset scopes.
         input_size: `I`.
+        feedback: Not used: the feedback is input like any other.
         generator: Draws the start weights, uniform within +-1/sqrt(hidden_size) as torch's layers have them.
         steps_per_trial: Length of a trial where it is fixed, else None.
     """
+
+    config: RecurrentConfig
 
     gates: int
     """Stacked blocks of weights per unit."""
@@ -66,12 +70,11 @@ class RecurrentNetwork(PlasticNetwork):
         self,
         config: RecurrentConfig,
         input_size: int,
+        feedback: FeedbackLayout,
         generator: torch.Generator | None = None,
         steps_per_trial: int | None = None,
     ) -> None:
-        super().__init__()
-        self.config = config
-        self.input_size = input_size
+        super().__init__(config, input_size, feedback, generator, steps_per_trial)
         self.output_size = units = config.hidden_size
         check_reset_scopes(config.reset, self.entry_names, steps_per_trial)
         self._entries = {name: StateEntry((units,), config.reset.get(name, "lifetime")) for name in self.entry_names}
@@ -170,6 +173,7 @@ def tanh_sequence(xs: Tensor, activity: Tensor, weights: tuple[Tensor, ...]) -> 
 class PlainRNN(RecurrentNetwork):
     """`h_t = tanh(U o_t + b + W h_{t-1} + b')`."""
 
+    config_model = RNNConfig
     gates = 1
 
     def cell(self, x: Tensor, hidden: tuple[Tensor, ...], weights: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -188,6 +192,7 @@ class PlainRNN(RecurrentNetwork):
 class GRU(RecurrentNetwork):
     """Gated recurrent unit, with torch's order of gates: reset, update, new."""
 
+    config_model = GRUConfig
     gates = 3
 
     def cell(self, x: Tensor, hidden: tuple[Tensor, ...], weights: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -213,6 +218,7 @@ class GRU(RecurrentNetwork):
 class LSTM(RecurrentNetwork):
     """Long short-term memory, with torch's order of gates: input, forget, cell, output."""
 
+    config_model = LSTMConfig
     gates = 4
     entry_names = ("activity", "cell")
 

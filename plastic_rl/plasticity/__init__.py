@@ -13,7 +13,7 @@ from plastic_rl.plasticity.eligibility import ELIGIBILITIES, Eligibility
 from plastic_rl.plasticity.gains import LOGARITHM, RATE, UNBOUNDED, GainConfig, Parameter, Range
 from plastic_rl.plasticity.modulators import MODULATORS, Modulator
 from plastic_rl.plasticity.rules import RULES, RuleConfig, SynapseConfig
-from plastic_rl.plasticity.synapse import Synapse
+from plastic_rl.plasticity.synapse import Synapse, after_reward
 from plastic_rl.plasticity.terms import TERMS, Term
 
 __all__ = [
@@ -42,4 +42,5 @@ __all__ = [
     "Synapse",
     "SynapseConfig",
     "Term",
+    "after_reward",
 ]

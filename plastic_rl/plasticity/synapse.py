@@ -131,3 +131,20 @@ class Synapse:
         if reward is not None:
             updated |= self.modulator.next_state(params, reward, state)
         return updated | self.term.next_state(params, pre, post, trace, state)
+
+
+def after_reward(state: Mapping[str, Tensor], updated: Mapping[str, Tensor], happens: Tensor) -> dict[str, Tensor]:
+    """The state after an update that waited for the reward, which came with this observation.
+
+    Args:
+        state: Entries `(.., B, ...)`; never modified.
+        updated: What the update of the step before makes of some of them.
+        happens: Where there was a step before, in this lifetime, `(.., B)` bool; a lifetime that starts has none.
+    """
+    if bool(happens.all()):
+        return {**state, **updated}
+    chosen = {
+        name: torch.where(happens.reshape(happens.shape + (1,) * (entry.dim() - happens.dim())), entry, state[name])
+        for name, entry in updated.items()
+    }
+    return {**state, **chosen}

@@ -85,7 +85,7 @@ class PlasticPolicy(BasePolicy):
         self.network = make_network(
             self.network_config,
             input_size=self.input_size,
-            action_size=feedback.action[1] - feedback.action[0],
+            feedback=feedback,
             generator=generator,
             steps_per_trial=steps_per_trial,
         )

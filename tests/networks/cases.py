@@ -9,7 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from plastic_rl.networks import Feedback, PlasticNetwork, State, make_network
+from plastic_rl import networks
+from plastic_rl.feedback import FeedbackLayout
+from plastic_rl.networks import Feedback, PlasticNetwork, State
 from plastic_rl.plasticity import RULES
 
 INPUTS, ACTIONS = 8, 2
@@ -56,6 +58,17 @@ FUSED = [
     "backpropamine_fan_out",
     "backpropamine_retroactive",
 ]
+
+
+def make_network(
+    config: Any, inputs: int, actions: int, *args: Any, labels: bool | None = None, **kwargs: Any
+) -> PlasticNetwork:
+    """A network for observations of `inputs` columns that end in the feedback (with labels where the config asks)."""
+    if labels is None:
+        labels = isinstance(config, Mapping) and str(config.get("output_table")).startswith("supervised")
+    features = inputs - actions - 3 - labels * actions
+    layout = FeedbackLayout.after(max(features, 0), actions, labels * actions)
+    return networks.make_network(config, inputs, layout, *args, **kwargs)
 
 
 @dataclass

@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from plastic_rl.networks import Feedback, State, make_network
-from plastic_rl.networks.rule_table import RuleTableNetwork
+from plastic_rl.networks import Feedback, State
+from plastic_rl.networks.rule_table.network import RuleTableNetwork
+from tests.networks.cases import make_network
 
 KIND = {"kind": "rule_table"}
 ALL_LAYERS = {"input": True, "hidden": True, "output": True}
@@ -19,7 +20,8 @@ NOBODY = torch.tensor([False])
 def build(
     config: dict[str, Any], features: int, actions: int, *, labels: bool = False, double: bool = True
 ) -> RuleTableNetwork:
-    network = make_network(KIND | config, features + actions + 3 + labels * actions, actions, torch.Generator())
+    inputs = features + actions + 3 + labels * actions
+    network = make_network(KIND | config, inputs, actions, torch.Generator(), labels=labels)
     assert isinstance(network, RuleTableNetwork)
     return network.double() if double else network
 

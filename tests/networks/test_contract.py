@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from plastic_rl.errors import ConfigError, UnknownNameError
-from plastic_rl.networks import NETWORKS, Feedback, make_network
+from plastic_rl.networks import NETWORKS, Feedback
 from plastic_rl.plasticity import RULES
 from tests.networks.cases import (
     ACTIONS,
@@ -20,6 +20,7 @@ from tests.networks.cases import (
     gradients,
     largest_difference,
     make_case,
+    make_network,
     run_steps,
     tracked,
     weighted_sum,
@@ -229,7 +230,7 @@ def test_plasticity_parameters_are_trained_parameters(config: dict[str, str]) ->
 
 @pytest.mark.parametrize("kind", NETWORKS)
 def test_every_config_field_is_described(kind: str) -> None:
-    fields = NETWORKS[kind].config.model_fields
+    fields = NETWORKS[kind].config_model.model_fields
     assert [name for name, field in fields.items() if not field.description] == []
 
 
@@ -243,7 +244,7 @@ def test_unknown_kinds_and_keys_come_with_the_nearest() -> None:
 
 
 def test_a_config_model_builds_the_same_network_as_its_mapping() -> None:
-    model = NETWORKS["plastic_rnn"].config.model_validate({"rule": "oja", "hidden_size": 3})
+    model = NETWORKS["plastic_rnn"].config_model.model_validate({"rule": "oja", "hidden_size": 3})
     built = make_network(model, INPUTS, ACTIONS, torch.Generator().manual_seed(0))
     same = make_network(
         {"kind": "plastic_rnn", "rule": "oja", "hidden_size": 3}, INPUTS, ACTIONS, torch.Generator().manual_seed(0)

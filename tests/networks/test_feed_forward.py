@@ -8,9 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from plastic_rl.errors import ConfigError, SpaceError
-from plastic_rl.networks import Feedback, PlasticFeedForward, State, make_network
+from plastic_rl import networks
+from plastic_rl.errors import ConfigError
+from plastic_rl.feedback import FeedbackLayout
+from plastic_rl.networks import Feedback, PlasticFeedForward, State
 from plastic_rl.networks.start_weights import next_keys, normal_weights
+from tests.networks.cases import make_network
 
 INPUTS, ACTIONS = 9, 2
 FEATURES = INPUTS - ACTIONS - 3
@@ -91,8 +94,8 @@ def test_one_abcd_step_by_hand() -> None:
             "inputs": "features",
             "coefficients": {"granularity": "scalar", "low": 1.0, "high": 1.0},
         },
-        input_size=6,
-        action_size=1,
+        6,
+        1,
     )
     params: dict[str, Tensor] = dict(network.named_parameters())
     for name, value in (("a", 0.0), ("b", 1.0), ("c", 3.0), ("d", 0.5)):
@@ -125,16 +128,14 @@ def test_the_bias_lets_a_network_act_that_sees_nothing() -> None:
     params = dict(network.named_parameters())
     features, _ = network.step(params, torch.ones(1, bandit), feedback(1), state, torch.tensor([False]))
     torch.testing.assert_close(features, torch.tensor([[0.3, -0.2]]).tanh())
-    with pytest.raises(ConfigError, match="cannot hold the feedback"):
-        make_network({"kind": "plastic_feed_forward"}, 4, ACTIONS)
 
 
 def test_labels_are_not_mistaken_for_features() -> None:
-    network = build()
-    taught = feedback(1)._replace(label=torch.zeros(1, ACTIONS))
-    state = network.initial_state(1, torch.Generator().manual_seed(0))
-    with pytest.raises(SpaceError, match="this environment teaches"):
-        network.step(dict(network.named_parameters()), torch.zeros(1, INPUTS), taught, state, torch.tensor([True]))
+    layout = FeedbackLayout.after(3, ACTIONS, ACTIONS)
+    network = networks.make_network({"kind": "plastic_feed_forward"}, layout.stop, layout)
+    assert isinstance(network, PlasticFeedForward)
+    assert network.seen == 3
+    assert network.output_size == ACTIONS
 
 
 def test_a_reward_gated_update_waits_for_the_reward_and_reaches_every_layer() -> None:

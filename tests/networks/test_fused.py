@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import torch
 
-import plastic_rl.networks.fused as fused
-from plastic_rl.networks import PlasticRNN, make_network
-from plastic_rl.networks.fused_rule import FusedRule
+import plastic_rl.networks.fused.forward as fused
+from plastic_rl.networks import PlasticRNN
+from plastic_rl.networks.fused.rule import FusedRule
 from plastic_rl.plasticity import TERMS, Synapse, SynapseConfig
 from plastic_rl.plasticity.terms import Hebb
 from tests.networks.cases import (
@@ -22,6 +22,7 @@ from tests.networks.cases import (
     gradients,
     largest_difference,
     make_case,
+    make_network,
     run_steps,
     tracked,
     weighted_sum,

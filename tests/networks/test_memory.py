@@ -10,12 +10,13 @@ import pytest
 SCRIPT = """
 import sys
 import torch
+from plastic_rl.feedback import FeedbackLayout
 from plastic_rl.networks import Feedback, make_network
 
 torch.set_num_threads(1)
 batch, units, inputs = 30, 100, 17
 network = make_network(
-    {"kind": "plastic_rnn", "rule": sys.argv[2], "hidden_size": units}, inputs, 4,
+    {"kind": "plastic_rnn", "rule": sys.argv[2], "hidden_size": units}, inputs, FeedbackLayout.after(inputs - 7, 4),
     torch.Generator().manual_seed(0),
 )
 params = dict(network.named_parameters())

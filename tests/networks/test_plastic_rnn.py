@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from plastic_rl.errors import ConfigError
-from plastic_rl.networks import Feedback, PlasticRNN, make_network
+from plastic_rl.networks import Feedback, PlasticRNN
 from plastic_rl.plasticity import RULES
 from plastic_rl.plasticity.modulators import FAN_OUT_START
-from tests.networks.cases import ACTIONS, ALL, INPUTS, make_case, run_steps
+from tests.networks.cases import ACTIONS, ALL, INPUTS, make_case, make_network, run_steps
 
 
 def quiet(batch: int = 1, reward: float = 0.0, valid: bool = True, trial_start: bool = False) -> Feedback:

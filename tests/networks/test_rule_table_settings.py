@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from plastic_rl.errors import ConfigError, SpaceError
-from plastic_rl.networks import NETWORKS, Feedback, make_network
-from plastic_rl.networks.rule_table_config import RULE_TABLE_PRESETS
-from tests.networks.rule_table_cases import ALL_LAYERS, KIND, NOBODY, build, observe, told
+from plastic_rl.networks import NETWORKS, Feedback
+from plastic_rl.networks.rule_table.config import RULE_TABLE_PRESETS
+from tests.networks.cases import make_network
+from tests.networks.rule_table_cases import ALL_LAYERS, KIND, build, observe, told
 
 
 @pytest.mark.parametrize(
@@ -40,7 +41,7 @@ def test_a_label_free_network_refuses_labels_and_never_sees_the_feedback_as_inpu
     second, _ = network.step(params, poisoned, told(0, 1, 2, valid=False), state, born)
     assert torch.equal(first, second)
     with pytest.raises(SpaceError, match=r"label-free.*Classification-v0"):
-        network.step(params, plain, told(0, 1, 2, label=1), state, NOBODY)
+        build({}, 3, 2, labels=True)
 
 
 def test_a_label_is_never_an_input() -> None:
@@ -54,15 +55,12 @@ def test_a_label_is_never_an_input() -> None:
     assert outputs.isfinite().all()
 
 
-def test_supervised_networks_need_labels() -> None:
-    network = build({"output_table": "supervised"}, 4, 2, labels=True)
-    state = network.initial_state(1, torch.Generator())
+def test_supervised_networks_need_labels_and_all_need_inputs() -> None:
     with pytest.raises(SpaceError, match=r"learns from labels.*SupervisedClassification-v0"):
-        network.step(dict(network.named_parameters()), observe(network), told(0, 0, 2), state, NOBODY)
-    with pytest.raises(SpaceError, match=r"leave 0 features.*label_free"):
-        make_network(KIND | {"output_table": "supervised"}, 2 + 2 + 3, 2)
-    with pytest.raises(SpaceError, match="inputs: all"):
-        make_network(KIND, 2 + 3, 2)
+        build({"output_table": "supervised"}, 4, 2, labels=False)
+    for labels in (False, True):
+        with pytest.raises(SpaceError, match=r"no features before the feedback; use inputs: all"):
+            build({"output_table": "supervised"} if labels else {}, 0, 2, labels=labels)
 
 
 def test_published_settings() -> None:
@@ -78,7 +76,7 @@ def test_published_settings() -> None:
     assert not joosten.log_step.requires_grad
     changed = build({"preset": "joosten_2021", "hidden_size": 30, "step": {"output": 0.5}}, 10, 4, labels=True).config
     assert (changed.hidden_size, changed.step.output, changed.step.hidden, changed.cap) == (30, 0.5, 0.01, 10)
-    model = NETWORKS["rule_table"].config
+    model = NETWORKS["rule_table"].config_model
     for name in RULE_TABLE_PRESETS:
         resolved = model.model_validate({"preset": name})
         assert model.model_validate(resolved.model_dump()) == resolved

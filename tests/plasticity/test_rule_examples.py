@@ -16,7 +16,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from plastic_rl.networks.fused_rule import FusedRule
+from plastic_rl.networks.fused.rule import FusedRule
 from plastic_rl.plasticity import RULES, Synapse
 
 PRE = torch.tensor([[1.0, 0.0], [1.0, 1.0], [0.0, -1.0]], dtype=torch.float64)

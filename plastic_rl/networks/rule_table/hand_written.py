@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from plastic_rl.errors import ConfigError, unknown_name_message
-from plastic_rl.plasticity.tables import OutputTable
+from plastic_rl.networks.rule_table.tables import OutputTable
 from plastic_rl.registry import Registry
 
 

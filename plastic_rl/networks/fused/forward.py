@@ -24,9 +24,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from plastic_rl.networks.base import State
-from plastic_rl.networks.fused_backward import GroupBackward
-from plastic_rl.networks.fused_rule import FusedRule
-from plastic_rl.networks.fused_sequences import Resets, Sequences
+from plastic_rl.networks.fused.backward import GroupBackward
+from plastic_rl.networks.fused.rule import FusedRule
+from plastic_rl.networks.fused.sequences import Resets, Sequences
 
 GROUP_BYTES = 400_000
 """Traces and eligibilities of one group of lifetimes: with gradients and scratch they about fit a core's own cache."""

@@ -9,8 +9,8 @@ from pydantic import Field, field_validator, model_validator
 
 from plastic_rl.config import ConfigModel, merge
 from plastic_rl.errors import ConfigError, unknown_name_message
-from plastic_rl.plasticity.tables import CONDITIONS, NO_OUTCOME, OutputTable
-from plastic_rl.plasticity.tables_hand_written import HAND_WRITTEN
+from plastic_rl.networks.rule_table.hand_written import HAND_WRITTEN
+from plastic_rl.networks.rule_table.tables import CONDITIONS, NO_OUTCOME, OutputTable
 from plastic_rl.registry import Registry
 
 LAYERS = ("input", "hidden", "output")

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from plastic_rl.networks.fused_rule import FusedRule
+from plastic_rl.networks.fused.rule import FusedRule
 
 Checkpoint = tuple[Tensor, Tensor | None]
 """Trace and eligibility, `(B, O, I)`, before the resets of the step that follows."""

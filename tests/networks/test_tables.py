@@ -11,7 +11,8 @@ from sklearn.linear_model import Perceptron
 from torch import Tensor
 
 from plastic_rl.errors import ConfigError
-from plastic_rl.plasticity.tables import (
+from plastic_rl.networks.rule_table.hand_written import HAND_WRITTEN
+from plastic_rl.networks.rule_table.tables import (
     add_round,
     hidden_change,
     input_change,
@@ -21,7 +22,6 @@ from plastic_rl.plasticity.tables import (
     scaled_,
     stacked,
 )
-from plastic_rl.plasticity.tables_hand_written import HAND_WRITTEN
 
 ONE = torch.ones(())
 

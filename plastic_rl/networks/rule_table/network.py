@@ -18,15 +18,13 @@ import torch
 from torch import Tensor
 
 from plastic_rl.errors import SpaceError
-from plastic_rl.networks.base import Feedback, Params, PlasticNetwork, Recording, State, StateEntry
-from plastic_rl.networks.rule_table_config import LAYERS, RuleTableConfig
-from plastic_rl.networks.rule_table_update import TableUpdate, tidied_
+from plastic_rl.feedback import FeedbackLayout
+from plastic_rl.networks.base import Feedback, Params, PlasticNetwork, State, StateEntry
+from plastic_rl.networks.rule_table.config import LAYERS, RuleTableConfig
+from plastic_rl.networks.rule_table.tables import add_round, k_cap
+from plastic_rl.networks.rule_table.update import TableUpdate, tidied_
 from plastic_rl.networks.start_weights import draw_keys, next_keys, normal_weights
 from plastic_rl.plasticity import LOGARITHM, Parameter
-from plastic_rl.plasticity.tables import add_round, k_cap
-
-FEEDBACK_BESIDES_ACTION = 3
-"""Reward, trial_start and t/T."""
 
 
 class RuleTableNetwork(PlasticNetwork):
@@ -39,13 +37,17 @@ class RuleTableNetwork(PlasticNetwork):
     Args:
         config: The network's shape and which rules it may have.
         input_size: `I`, the whole observation.
-        action_size: `K`, the number of actions.
+        feedback: Where it stands; there is an output for each of its columns of the action, `K`.
         generator: Draws the tables, where they start at random.
+        steps_per_trial: Not used: nothing here resets with a trial.
 
     Raises:
-        SpaceError: If the observation leaves no inputs.
+        SpaceError: If the observation leaves no inputs, or the output table needs labels and the environment shows
+            none, or the other way round.
     """
 
+    config_model = RuleTableConfig
+    config: RuleTableConfig
     has_readout = True
     discrete_only = True
 
@@ -53,31 +55,26 @@ class RuleTableNetwork(PlasticNetwork):
         self,
         config: RuleTableConfig,
         input_size: int,
-        action_size: int,
+        feedback: FeedbackLayout,
         generator: torch.Generator | None = None,
+        steps_per_trial: int | None = None,
     ) -> None:
-        super().__init__()
-        self.config = config
-        self.input_size = input_size
-        self.output_size = action_size
-        features = input_size - action_size - FEEDBACK_BESIDES_ACTION - (action_size if config.supervised else 0)
-        if features < (config.inputs == "features"):
+        super().__init__(config, input_size, feedback, generator, steps_per_trial)
+        self._check_labels(feedback)
+        self.output_size = feedback.action_size
+        if config.inputs == "features" and not feedback.start:
             raise SpaceError(
-                f"observations of {input_size} columns leave {features} features beside the feedback of {action_size} "
-                f"actions{' and as many labels' if config.supervised else ''}. "
-                + (
-                    "A supervised output table needs an environment that shows labels; use output_table: label_free."
-                    if config.supervised
-                    else "Use inputs: all, which takes the feedback as input."
-                )
+                f"observations of {input_size} columns leave no features before the feedback; use inputs: all, which "
+                "takes the feedback as input"
             )
-        self.feature_size = features if config.inputs == "features" else features + action_size + 4
+        # All of them: and a constant 1.
+        self.feature_size = feedback.start if config.inputs == "features" else feedback.time[1] + 1
         self.plastic_layers = config.plastic_layers()
         self.is_plastic = bool(self.plastic_layers)
         self._shapes = {
             "input": (config.hidden_size, self.feature_size),
             "hidden": (config.hidden_size, config.hidden_size),
-            "output": (action_size, config.hidden_size),
+            "output": (self.output_size, config.hidden_size),
         }
         self.update = TableUpdate(config, self._shapes)
         weights = [layer for layer in LAYERS if layer != "hidden" or config.rounds]
@@ -118,12 +115,7 @@ class RuleTableNetwork(PlasticNetwork):
     def step(
         self, params: Params, x: Tensor, feedback: Feedback, state: State, episode_start: Tensor
     ) -> tuple[Tensor, State]:
-        """One time step; see `PlasticNetwork.step`. Features are the outputs `(.., B, K)`.
-
-        Raises:
-            SpaceError: If the output table needs a label and the environment shows none, or the other way round.
-        """
-        self._check_label(feedback)
+        """One time step; see `PlasticNetwork.step`. Features are the outputs `(.., B, K)`."""
         following = dict(state)
         if bool(episode_start.any()):
             following |= self._born(state, episode_start)
@@ -175,11 +167,11 @@ class RuleTableNetwork(PlasticNetwork):
             probabilities = probabilities + ready["uniform"]
         return probabilities.log()
 
-    def _check_label(self, feedback: Feedback) -> None:
+    def _check_labels(self, feedback: FeedbackLayout) -> None:
         if self.config.supervised and feedback.label is None:
             raise SpaceError(
-                f"output_table: {self.config.output_table} learns from labels, but this environment shows none; use an "
-                "environment that teaches (plastic_rl/SupervisedClassification-v0) or output_table: label_free"
+                f"output_table: {self.config.output_table} learns from labels, but this environment shows none; use a "
+                "supervised environment (plastic_rl/SupervisedClassification-v0) or output_table: label_free"
             )
         if not self.config.supervised and feedback.label is not None:
             raise SpaceError(
@@ -264,18 +256,6 @@ class RuleTableNetwork(PlasticNetwork):
     def uses(self, feedback: Feedback, state: State, episode_start: Tensor) -> dict[str, Tensor]:
         """How often the update that `step` would now make looks up each table entry; see `TableUpdate.uses`."""
         return self.update.uses(feedback, state, episode_start)
-
-    def unroll(
-        self,
-        params: Params,
-        xs: Tensor,
-        feedbacks: Feedback,
-        state: State,
-        episode_starts: Tensor,
-        recorded: Recording | None = None,
-    ) -> tuple[Tensor, State]:
-        """`T` steps at once; differentiable in table entries, steps and the readout's parameters."""
-        return self.unroll_reference(self.prepared(params), xs, feedbacks, state, episode_starts)
 
     def extra_repr(self) -> str:
         """Sizes and the kind of table."""

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from plastic_rl.networks.fused_rule import FusedRule
-from plastic_rl.networks.fused_sequences import Checkpoint, ResetViews, Segment, Sequences, Views
+from plastic_rl.networks.fused.rule import FusedRule
+from plastic_rl.networks.fused.sequences import Checkpoint, ResetViews, Segment, Sequences, Views
 
 # Called as often as the sums around it: looking it up each time would cost a third of it.
 _HARDTANH_BACKWARD = torch.ops.aten.hardtanh_backward.grad_input

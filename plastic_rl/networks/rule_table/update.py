@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from plastic_rl.networks.base import Feedback, Params, State, StateEntry
-from plastic_rl.networks.rule_table_config import RuleTableConfig
-from plastic_rl.plasticity.tables import (
+from plastic_rl.networks.rule_table.config import RuleTableConfig
+from plastic_rl.networks.rule_table.hand_written import HAND_WRITTEN
+from plastic_rl.networks.rule_table.tables import (
     code_count,
     hidden_change,
     input_change,
@@ -24,7 +25,6 @@ from plastic_rl.plasticity.tables import (
     scaled_,
     stacked,
 )
-from plastic_rl.plasticity.tables_hand_written import HAND_WRITTEN
 
 
 class Seen(NamedTuple):
