@@ -143,9 +143,9 @@ class PlasticFeedForward(PlasticNetwork):
             )
         self.random_start = config.start == "random"
         self.synapses = [Synapse(config, post, pre + config.bias) for pre, post in itertools.pairwise(sizes)]
-        self.external = self.synapses[0].external
-        self.inert = self.synapses[0].inert
-        self.is_plastic = not self.inert
+        self.reward_modulated = self.synapses[0].reward_modulated
+        self.non_plastic = self.synapses[0].non_plastic
+        self.is_plastic = not self.non_plastic
         self.layers = nn.ModuleList()
         self._names: list[dict[str, str]] = []
         for layer, synapse in enumerate(self.synapses):
@@ -175,7 +175,7 @@ class PlasticFeedForward(PlasticNetwork):
         }
         if self.random_start:
             entries["key"] = StateEntry((), dtype=torch.int64)
-        if self.external:
+        if self.reward_modulated:
             entries |= {f"activity.{layer}": StateEntry((synapse.pre_size,)) for layer, synapse in self._layers()}
             entries[f"activity.{len(self.synapses)}"] = StateEntry((self.output_size,))
         return entries
@@ -233,7 +233,7 @@ class PlasticFeedForward(PlasticNetwork):
     ) -> tuple[Tensor, State]:
         """One time step; see `PlasticNetwork.step`."""
         current = self._begun(state, episode_start)
-        if self.external and not self.plasticity_frozen:
+        if self.reward_modulated and not self.plasticity_frozen:
             activities = [current[f"activity.{layer}"] for layer in range(len(self.synapses) + 1)]
             rewarded = self._updated(params, current, activities, feedback.reward)
             current = after_reward(current, rewarded, feedback.valid & ~episode_start)
@@ -246,9 +246,9 @@ class PlasticFeedForward(PlasticNetwork):
             post = torch.tanh(total)
         activities.append(post)
         following = dict(current)
-        if self.external:
+        if self.reward_modulated:
             following |= {f"activity.{layer}": activity for layer, activity in enumerate(activities)}
-        elif not self.inert and not self.plasticity_frozen:
+        elif not self.non_plastic and not self.plasticity_frozen:
             following |= self._updated(params, current, activities, None)
         # The preferred action is the same by either, but saturated outputs would tie where their inputs do not.
         return total if self.config.readout == "greedy" else post, following
@@ -259,7 +259,7 @@ class PlasticFeedForward(PlasticNetwork):
         if "weight" not in params:
             return synapse.current(params, pre, state)
         weighted = pre @ params["weight"].mT
-        return weighted if synapse.inert else weighted + synapse.current(params, pre, state)
+        return weighted if synapse.non_plastic else weighted + synapse.current(params, pre, state)
 
     def _updated(self, params: Params, state: State, activities: list[Tensor], reward: Tensor | None) -> State:
         """The synapses' state after the step in which layer l was given `activities[l]`."""

@@ -72,9 +72,9 @@ class PlasticRNN(PlasticNetwork):
         super().__init__(config, input_size, feedback, generator, steps_per_trial)
         self.output_size = units = config.hidden_size
         self.synapse = Synapse(config, units, units)
-        self.is_plastic = not self.synapse.inert
+        self.is_plastic = not self.synapse.non_plastic
         entries = {"activity": (units,)} | self.synapse.state_entries()
-        if self.synapse.external:
+        if self.synapse.reward_modulated:
             entries["presynaptic"] = (units,)
         self._fused = FusedRule.of(self.synapse)
         check_reset_scopes(config.reset, entries, steps_per_trial)
@@ -102,18 +102,18 @@ class PlasticRNN(PlasticNetwork):
         """One time step; see `PlasticNetwork.step`."""
         current = reset_where(episode_start, state, self._entries, "lifetime")
         synapse = self.synapse
-        if synapse.external and not self.plasticity_frozen:
+        if synapse.reward_modulated and not self.plasticity_frozen:
             pre, post = current["presynaptic"], current["activity"]
             rewarded = synapse.update(params, pre, post, current, feedback.reward)
             current = after_reward(current, rewarded, feedback.valid & ~episode_start)
         current = reset_where(feedback.trial_start, current, self._entries, "trial")
         pre = current["activity"]
         total = affine(x, params["input_weight"], params["input_bias"]) + pre @ params["recurrent_weight"].mT
-        if not synapse.inert:
+        if not synapse.non_plastic:
             total = total + synapse.current(params, pre, current)
         post = torch.tanh(total)
         following = {**current, "activity": post}
-        if synapse.external:
+        if synapse.reward_modulated:
             following["presynaptic"] = pre
         elif not self.plasticity_frozen:
             if self._fused is None or torch.is_grad_enabled():
@@ -138,8 +138,8 @@ class PlasticRNN(PlasticNetwork):
         """
         if recorded is not None and len(recorded) != xs.shape[0]:
             raise ValueError(f"a recording of {len(recorded)} steps cannot stand for the {xs.shape[0]} steps of xs.")
-        if self.synapse.inert:
-            return self._unroll_inert(params, xs, feedbacks, state, episode_starts)
+        if self.synapse.non_plastic:
+            return self._unroll_non_plastic(params, xs, feedbacks, state, episode_starts)
         if self._fused is None or self.config.unroll == "reference" or self.plasticity_frozen:
             return self.unroll_reference(params, xs, feedbacks, state, episode_starts)
         resets = Resets(*(self._starts(name, feedbacks, episode_starts) for name in Resets._fields))
@@ -157,7 +157,7 @@ class PlasticRNN(PlasticNetwork):
         by_trial = entry in self._entries and self._entries[entry].reset == "trial"
         return episode_starts | feedbacks.trial_start if by_trial else episode_starts
 
-    def _unroll_inert(
+    def _unroll_non_plastic(
         self, params: Params, xs: Tensor, feedbacks: Feedback, state: State, episode_starts: Tensor
     ) -> tuple[Tensor, State]:
         """With alpha 0 for good, this is a plain recurrent network."""

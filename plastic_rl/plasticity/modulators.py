@@ -1,8 +1,8 @@
 """Modulators: the gain `G_t` that decides how much of a change a synapse keeps.
 
-A modulator is internal (computed from the network's own activity, applied right after the forward pass) or external
-(it depends on the outcome of the action, which arrives with the next observation: the synapse then changes at the
-start of the next step, from the stored activity of the step that acted).
+A modulator is computed from the network's own activity, and applied right after the forward pass; or the synapse is
+reward-modulated: the outcome of the action arrives with the next observation, and the synapse changes at the start of that
+step, from the stored activity of the step that acted.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ class Modulator(ABC):
     """Computes `G`.
 
     Attributes:
-        external: True where `gate` reads the reward, and so has to wait for it.
+        reward_modulated: True where `gate` reads the reward, and so has to wait for it.
         uses_eta: True where `gate` reads the parameter `eta`.
         eta_limit: The largest valid eta.
     """
 
-    external: ClassVar[bool] = False
+    reward_modulated: ClassVar[bool] = False
     uses_eta: ClassVar[bool] = False
     eta_limit: ClassVar[float] = 1.0
 
@@ -49,7 +49,7 @@ class Modulator(ABC):
         Args:
             params: The network's parameters.
             post: `y`, `(.., B, O)`.
-            reward: `r`, `(.., B)`: what the step that `post` belongs to brought. None unless `external`.
+            reward: `r`, `(.., B)`: what the step that `post` belongs to brought. None unless `reward_modulated`.
             state: The network's state, with this modulator's own entries.
         """
 
@@ -129,7 +129,7 @@ class Reward(Modulator):
     `rbar` is a running average: after each use, `rbar <- rbar + rate (r - rbar)`, from 0 at the start of a lifetime.
     """
 
-    external = True
+    reward_modulated = True
     uses_eta = True
     eta_limit = math.inf  # rewards may be of any size
 
@@ -145,7 +145,7 @@ class Reward(Modulator):
         self, params: Mapping[str, Tensor], post: Tensor, reward: Tensor | None, state: Mapping[str, Tensor]
     ) -> Tensor:
         """Return eta times the reward beyond its average so far."""
-        assert reward is not None, "an external modulator is given the reward"
+        assert reward is not None, "a reward-modulated synapse is given the reward"
         surprise = reward - state["reward_average"]
         return params["eta"].unsqueeze(-3) * surprise.unsqueeze(-1).unsqueeze(-1)
 

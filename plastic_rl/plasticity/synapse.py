@@ -33,8 +33,8 @@ class Synapse:
         pre_size: `I`.
 
     Attributes:
-        external: True where the update waits for the reward, which comes with the next observation.
-        inert: True where alpha is 0 for good: the trace is then never computed, since nothing reads it.
+        reward_modulated: True where the update waits for the reward, which comes with the next observation.
+        non_plastic: True where alpha is 0 for good: the trace is then never computed, since nothing reads it.
     """
 
     def __init__(self, config: SynapseConfig, post_size: int, pre_size: int) -> None:
@@ -46,14 +46,14 @@ class Synapse:
         self.eligibility = ELIGIBILITIES[config.eligibility]
         self.bound = BOUNDS[config.bound]
         self.normalise = NORMALISATIONS[config.normalise]
-        self.inert = config.alpha.is_zero
-        self.external = self.modulator.external and not self.inert
+        self.non_plastic = config.alpha.is_zero
+        self.reward_modulated = self.modulator.reward_modulated and not self.non_plastic
 
     def parameters(self, generator: torch.Generator | None = None) -> dict[str, Parameter]:
         """Start values of alpha, eta and the parts' own parameters, by name."""
         config, sizes = self.config, (self.post_size, self.pre_size)
         parameters = {"alpha": config.alpha.draw(*sizes, generator)}
-        if self.inert:
+        if self.non_plastic:
             return parameters
         if config.uses_eta:
             parameters["eta"] = config.eta.draw(*sizes, generator, valid=config.eta_range)
@@ -64,7 +64,7 @@ class Synapse:
 
     def state_entries(self) -> dict[str, tuple[int, ...]]:
         """Name and shape (without `B`) of the state: `trace` F, `eligibility` E, and the parts' own."""
-        if self.inert:
+        if self.non_plastic:
             return {}
         matrix = (self.post_size, self.pre_size)
         entries: dict[str, tuple[int, ...]] = {"trace": matrix}
@@ -82,9 +82,9 @@ class Synapse:
             state: Holds `trace`, `(.., B, O, I)`.
 
         Returns:
-            `(.., B, O)`; zeros where the synapse is inert.
+            `(.., B, O)`; zeros where the synapse is non-plastic.
         """
-        if self.inert:
+        if self.non_plastic:
             return pre.new_zeros(*pre.shape[:-1], self.post_size)
         # A row vector from the left is several times faster in a batched product than a column from the right.
         row = pre.unsqueeze(-2)
@@ -108,12 +108,12 @@ class Synapse:
             pre: `x`, `(.., B, I)`.
             post: `y`, `(.., B, O)`.
             state: As left by the last update; never modified.
-            reward: `(.., B)`, the outcome of that step; needed where `external`.
+            reward: `(.., B)`, the outcome of that step; needed where `reward_modulated`.
 
         Returns:
             The entries of `state_entries`, new.
         """
-        if self.inert:
+        if self.non_plastic:
             return {}
         trace = state["trace"]
         eligibility = state.get("eligibility")

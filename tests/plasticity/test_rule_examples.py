@@ -198,7 +198,7 @@ def test_eligibility_and_reward_average_follow_the_example() -> None:
 
 def test_the_fixed_rule_has_no_trace() -> None:
     synapse = Synapse(RULES["fixed"], 2, 2)
-    assert synapse.inert
+    assert synapse.non_plastic
     assert synapse.state_entries() == {}
     assert synapse.update({}, PRE[:1], POST[:1], {}) == {}
     assert synapse.current({}, PRE[:1], {}).tolist() == [[0.0, 0.0]]
