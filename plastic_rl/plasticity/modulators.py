@@ -1,8 +1,8 @@
 """Modulators: the gain `G_t` that decides how much of a change a synapse keeps.
 
 A modulator is computed from the network's own activity, and applied right after the forward pass; or the synapse is
-reward-modulated: the outcome of the action arrives with the next observation, and the synapse changes at the start of that
-step, from the stored activity of the step that acted.
+reward-modulated: the outcome of the action arrives with the next observation, and the synapse changes at the start of
+that step, from the stored activity of the step that acted.
 """
 
 from __future__ import annotations
