@@ -32,6 +32,7 @@ class PlasticA2C(GradientAlgorithm):
         n_envs: Number of environments where `env` is an id.
         env_kwargs: Arguments of the environment where `env` is an id.
         trials: Inner episodes of a lifetime where `env` is the id of a foreign environment.
+        same_task_each_trial: Whether these share the lifetime's seed; None: where tasks are reset seeds (`Lifetime`).
         gamma: Discount, 0 to 1, or a schedule.
         gae_lambda: 0 to 1; 1 is plain returns.
         ent_coef: Weight of the entropy bonus.

@@ -34,6 +34,7 @@ RANGES = {
     "n_envs": _COUNT,
     "n_steps": _COUNT,
     "trials": _COUNT,
+    "same_task_each_trial": _SWITCH,
     "population_size": _SEVERAL,
     "lifetimes": _COUNT,
     "individuals_per_chunk": _COUNT,

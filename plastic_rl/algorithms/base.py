@@ -34,6 +34,7 @@ class CommonArguments(TypedDict, total=False):
 
     env_kwargs: Mapping[str, Any] | None
     trials: int
+    same_task_each_trial: bool | None
     policy_kwargs: Mapping[str, Any] | None
     stats_window_size: int
     tensorboard_log: str | None
@@ -58,6 +59,7 @@ class PlasticAlgorithm(BaseAlgorithm):
         inherited: Arguments of the stable-baselines3 class that are not among these.
         env_kwargs: Arguments of the environment where `env` is an id.
         trials: Inner episodes of a lifetime where `env` is the id of a foreign environment.
+        same_task_each_trial: Whether these share the lifetime's seed; None: where tasks are reset seeds (`Lifetime`).
         policy_kwargs: Arguments of the policy.
         stats_window_size: As in stable-baselines3.
         tensorboard_log: Folder for TensorBoard, or None.
@@ -82,6 +84,7 @@ class PlasticAlgorithm(BaseAlgorithm):
     env_id: str | None = None
     env_kwargs: dict[str, Any]
     trials: int
+    same_task_each_trial: bool | None
 
     def __init__(
         self,
@@ -92,6 +95,7 @@ class PlasticAlgorithm(BaseAlgorithm):
         inherited: Mapping[str, Any],
         env_kwargs: Mapping[str, Any] | None = None,
         trials: int = 1,
+        same_task_each_trial: bool | None = None,
         policy_kwargs: Mapping[str, Any] | None = None,
         stats_window_size: int = 100,
         tensorboard_log: str | None = None,
@@ -99,8 +103,10 @@ class PlasticAlgorithm(BaseAlgorithm):
         seed: int | None = None,
         device: torch.device | str = "auto",
     ) -> None:
-        check_ranges({"trials": trials})
+        same = {} if same_task_each_trial is None else {"same_task_each_trial": same_task_each_trial}
+        check_ranges({"trials": trials, **same})
         self.env_kwargs, self.trials = dict(env_kwargs or {}), trials
+        self.same_task_each_trial = same_task_each_trial
         self.seed = int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else seed
         super().__init__(
             POLICIES[policy] if isinstance(policy, str) else policy,
@@ -123,7 +129,12 @@ class PlasticAlgorithm(BaseAlgorithm):
         if isinstance(env, str):
             self.env_id = env
         return adapt(
-            env, n_envs=n_envs, env_kwargs=self.env_kwargs, trials=self.trials, task_start=first_task(self.seed or 0)
+            env,
+            n_envs=n_envs,
+            env_kwargs=self.env_kwargs,
+            trials=self.trials,
+            same_task_each_trial=self.same_task_each_trial,
+            task_start=first_task(self.seed or 0),
         )
 
     @staticmethod
@@ -228,7 +239,7 @@ class PlasticAlgorithm(BaseAlgorithm):
 
     def arguments(self) -> dict[str, Any]:
         """Constructor arguments by name: those that a checkpoint holds."""
-        names = (*self.stored_arguments, "env_kwargs", "trials", "policy_kwargs", "seed")
+        names = (*self.stored_arguments, "env_kwargs", "trials", "same_task_each_trial", "policy_kwargs", "seed")
         return {**{name: getattr(self, name) for name in names}, "stats_window_size": self._stats_window_size}
 
     @classmethod

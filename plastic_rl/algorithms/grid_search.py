@@ -37,6 +37,7 @@ class GridSearch(PlasticAlgorithm):
             setting changes first.
         env_kwargs: Arguments of the environment.
         trials: Inner episodes of a lifetime where `env` is the id of a foreign environment.
+        same_task_each_trial: Whether these share the lifetime's seed; None: where tasks are reset seeds (`Lifetime`).
         policy_kwargs: Arguments of the policy, e.g. `{"network": {"kind": "rule_table", "tables": "hebb"}}`.
         stats_window_size: As in stable-baselines3.
         tensorboard_log: Folder for TensorBoard, or None.

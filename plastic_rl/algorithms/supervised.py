@@ -47,6 +47,7 @@ class SupervisedGradient(GradientAlgorithm):
         n_envs: Number of environments where `env` is an id.
         env_kwargs: Arguments of the environment where `env` is an id.
         trials: Inner episodes of a lifetime where `env` is the id of a foreign environment.
+        same_task_each_trial: Whether these share the lifetime's seed; None: where tasks are reset seeds (`Lifetime`).
         loss: `"cross_entropy"` of the action probabilities against the labels; or `"squared_error"` of the outputs (a
             rule table's before its softmax, else the action head's) against one-hot labels, summed over classes.
         max_grad_norm: The gradient's norm is clipped to this.

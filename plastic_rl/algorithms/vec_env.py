@@ -315,6 +315,7 @@ def adapt(
     n_envs: int = 32,
     env_kwargs: Mapping[str, Any] | None = None,
     trials: int = 1,
+    same_task_each_trial: bool | None = None,
     task_start: int = 0,
 ) -> gym.Env[Any, Any] | VecEnv | None:
     """Turn an id or VectorEnv into a VecEnv, and give a scalar environment its feedback.
@@ -326,7 +327,14 @@ def adapt(
         SpaceError: If a VectorEnv carries no feedback (its rows cannot be wrapped one by one).
     """
     if isinstance(env, str):
-        made = make_vector(env, n_envs, env_kwargs=dict(env_kwargs or {}), trials=trials, task_start=task_start)
+        made = make_vector(
+            env,
+            n_envs,
+            env_kwargs=dict(env_kwargs or {}),
+            trials=trials,
+            same_task_each_trial=same_task_each_trial,
+            task_start=task_start,
+        )
         return VectorEnvAdapter(made)
     if isinstance(env, VectorEnv):
         if "feedback" not in (env.metadata or {}):
@@ -336,7 +344,7 @@ def adapt(
             )
         return VectorEnvAdapter(env)
     if isinstance(env, gym.Env) and "feedback" not in (env.metadata or {}):
-        return cast("gym.Env[Any, Any]", Lifetime(env, trials=trials))
+        return cast("gym.Env[Any, Any]", Lifetime(env, trials, same_task_each_trial))
     return env
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import gymnasium
@@ -13,8 +13,9 @@ import numpy.typing as npt
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.utils.env_checker import check_env
 
-from plastic_rl.envs import TaskVectorEnv, make_vector
+from plastic_rl.envs import Lifetime, ScalarVectorEnv, TaskVectorEnv, make_vector
 from plastic_rl.envs.make import load_creator
+from plastic_rl.envs.row_vector_env import RowVectorEnv
 from plastic_rl.errors import PlasticRLError
 from plastic_rl.feedback import FeedbackLayout
 from plastic_rl.tasks import DISTRIBUTIONS, distribution_for
@@ -31,6 +32,8 @@ TASKS = 20
 TRIED_TASKS = 6
 """Tasks lived for an effect of those parameters."""
 TRIED_STEPS = 300
+TRIAL_STEPS = 2000
+"""Longest trial that is waited for."""
 TRIES = 4
 """Sequences of actions that each of these tasks is lived with, until one shows a difference."""
 
@@ -100,11 +103,12 @@ def _arguments(creator: Any, spec: EnvSpec) -> list[str]:
 
 
 class Check(NamedTuple):
-    """What was checked, whether training needs it, and the problem if there is one."""
+    """What was checked, whether training needs it, the problem if there is one, and else what there was to see."""
 
     name: str
     required: bool
     problem: str | None
+    seen: str | None
 
 
 def checks(env_id: str) -> Iterator[Check]:
@@ -124,18 +128,20 @@ def checks(env_id: str) -> Iterator[Check]:
             _check_tasks,
         ),
         ("state can be stored and restored, so that a resumed run goes on in mid-lifetime", False, _check_state),
+        ("two trials of one lifetime with same_task_each_trial", False, _check_trials),
     ):
-        yield Check(name, required, _problem(check, env_id))
+        yield Check(name, required, *_outcome(check, env_id))
 
 
-def _problem(check: Callable[[str], None], env_id: str) -> str | None:
+def _outcome(check: Callable[[str], str | None], env_id: str) -> tuple[str | None, str | None]:
+    """The problem, and what was seen."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)
-            check(env_id)
+            return None, check(env_id)
     except Exception as error:  # noqa: BLE001 - the environment is foreign code and may raise anything
-        return f"{error}" if isinstance(error, PlasticRLError | AssertionError) else f"{type(error).__name__}: {error}"
-    return None
+        known = isinstance(error, PlasticRLError | AssertionError)
+        return f"{error}" if known else f"{type(error).__name__}: {error}", None
 
 
 def _check_scalar(env_id: str) -> None:
@@ -252,3 +258,47 @@ def _check_state(env_id: str) -> None:
         assert np.array_equal(first, second), "after set_state it goes on differently"
     finally:
         env.close()
+
+
+def _check_trials(env_id: str) -> str:
+    """Live two trials that get the same seed, with the same actions, and say what repeats."""
+    env = make_vector(env_id, 1)
+    env.close()
+    if not (isinstance(env, ScalarVectorEnv) and isinstance(env.envs[0], Lifetime)):
+        return "none, since it is a lifetime already"
+    env = make_vector(env_id, 1, trials=2, same_task_each_trial=True)
+    try:
+        env.action_space.seed(0)
+        first = env.reset(seed=0)[0][0, : env.feedback.start].copy()
+        actions = [env.action_space.sample() for _ in range(TRIAL_STEPS)]
+        one = _trial(env, actions)
+        assert one[-1][-1], f"not seen, since the first had not ended after {TRIAL_STEPS:,} steps"
+        second = env.observe()[0, : env.feedback.start].copy()
+        assert np.array_equal(first, second), (
+            "their first observations differ: they are not one task, since reset draws from more than its seed"
+        )
+        other = _trial(env, actions[: len(one)])
+    finally:
+        env.close()
+    if len(one) == len(other) and np.array_equal(one, other):
+        return (
+            f"their first observations are equal, and so are the steps of the same {len(one):,} actions: starts and "
+            "noise repeat with the task, so an agent may replay a lucky path"
+        )
+    return (
+        f"their first observations are equal, the steps of the same {len(one):,} actions are not: some noise does not "
+        "follow from the seed"
+    )
+
+
+def _trial(env: RowVectorEnv, actions: Sequence[npt.NDArray[Any]]) -> list[FloatArray]:
+    """Features, reward and end of each step, up to the trial's end, where 0 stands for the features of the next."""
+    steps: list[FloatArray] = []
+    for action in actions:
+        observation, reward, _, _, info = env.step(action)
+        ended = info["trial_end"][0]
+        features = observation[0, : env.feedback.start]
+        steps.append(np.concatenate([np.where(ended, 0.0, features), [reward[0], ended]]))
+        if ended:
+            break
+    return steps

@@ -49,6 +49,7 @@ def film(trained: TrainedAgent, output: Path, *, lifetimes: int, split: str, fps
         env_kwargs=environment.kwargs,
         split=split,
         trials=environment.trials,
+        same_task_each_trial=environment.same_task_each_trial,
         autoreset_mode=AutoresetMode.DISABLED,
         render_mode="rgb_array",
     )

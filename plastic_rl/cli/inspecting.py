@@ -80,9 +80,9 @@ def check_env(env_id: EnvironmentId, plugin: Plugins = None) -> None:
 
     load_plugins(plugin)
     failed = False
-    for name, required, problem in checks(env_id):
+    for name, required, problem, seen in checks(env_id):
         verdict = "ok" if problem is None else "FAILED" if required else "note"
-        typer.echo(f"{verdict:<6}  {name}{'' if problem is None else f': {problem}'}")
+        typer.echo(": ".join(filter(None, (f"{verdict:<6}  {name}", problem, seen))))
         failed = failed or verdict == "FAILED"
     if failed:
         raise typer.Exit(2)
@@ -157,6 +157,7 @@ def inspect(
         chosen,
         env_kwargs=environment.kwargs,
         trials=environment.trials,
+        same_task_each_trial=environment.same_task_each_trial,
         seed=trained.config.evaluation.seed,
     )
     typer.echo(tables_text(views))

@@ -69,6 +69,14 @@ def evaluate(
             show_default=False,
         ),
     ] = None,
+    same_task_each_trial: Annotated[
+        bool | None,
+        typer.Option(
+            help="Whether the trials of a lifetime share its seed, and with it task, starts and noise; default as in "
+            "training, or with another --env where tasks are reset seeds.",
+            show_default=False,
+        ),
+    ] = None,
     network: Annotated[
         list[str] | None,
         typer.Option(
@@ -119,7 +127,8 @@ def evaluate(
     siblings = sibling_runs(agent, runs_folder)
     outputs = _outputs(output, [run.path.name for run in siblings])
     plugins = load_plugins(plugin)
-    as_trained = not any((split, tasks, env, kwargs, trials, device, changes is not None))
+    changed = (split, tasks, env, kwargs, trials, device, same_task_each_trial is not None, changes is not None)
+    as_trained = not any(changed)
     evaluations = {}
     for place, name in enumerate([str(run.path) for run in siblings] or [agent]):
         trained = find_agent(name, runs_folder=runs_folder, agents_folder=agents_folder, plugins=plugins)
@@ -134,6 +143,7 @@ def evaluate(
                 env_id=env,
                 env_kwargs=kwargs,
                 trials=trials,
+                same_task_each_trial=same_task_each_trial,
                 network=changes,
                 device=device,
                 progress=note,

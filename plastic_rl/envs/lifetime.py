@@ -15,6 +15,7 @@ from gymnasium import spaces
 from plastic_rl.envs.actions import ActionCodec
 from plastic_rl.errors import ConfigError, SpaceError
 from plastic_rl.feedback import FeedbackLayout
+from plastic_rl.tasks.catalog import DISTRIBUTIONS
 
 REWARD_LIMIT = 1000.0
 
@@ -32,6 +33,12 @@ class Lifetime(gymnasium.Wrapper[npt.NDArray[np.float32], Any, Any, Any], gymnas
     first one), and the end of the last trial is the lifetime's own horizon: `terminated`, never `truncated`, even where
     the trial was cut by a time limit, since no further trial follows from which anything could be gained.
 
+    **What repeats.** With `same_task_each_trial` every inner reset of a lifetime gets the lifetime's seed, so that an
+    environment that draws its maze in `reset` shows the same maze in each trial. All else that follows from that seed
+    repeats too, starts and noise: the same actions lead to the same steps, so that an agent may do well by replaying a
+    path that was lucky once, as on FrozenLake's slippery ice. Without it only `options` stay the same, and each trial
+    draws anew.
+
     `info` holds `trial_end` on every step. An environment with trials of its own says so itself, with
     `info["trial_end"]`; with `trials=1` that is passed through.
 
@@ -39,6 +46,10 @@ class Lifetime(gymnasium.Wrapper[npt.NDArray[np.float32], Any, Any, Any], gymnas
         env: The environment; Box (no images), Discrete, MultiDiscrete or MultiBinary observations, and Discrete,
             MultiDiscrete or Box actions.
         trials: Inner episodes in a lifetime, n.
+        same_task_each_trial: Reset every trial of a lifetime with its seed: the one that `reset` is given, else one
+            that is drawn from a generator of the wrapper's own (which follows from the last seed given). None: true
+            where the environment's id has no task distribution of its own, so that its tasks are reset seeds; false
+            where it has one, whose task `options` carry to every trial, or where there is one trial.
 
     Raises:
         SpaceError: If the observation or action space is of another kind.
@@ -49,8 +60,8 @@ class Lifetime(gymnasium.Wrapper[npt.NDArray[np.float32], Any, Any, Any], gymnas
     (23,)
     """
 
-    def __init__(self, env: gymnasium.Env[Any, Any], trials: int = 1) -> None:
-        gymnasium.utils.RecordConstructorArgs.__init__(self, trials=trials)
+    def __init__(self, env: gymnasium.Env[Any, Any], trials: int = 1, same_task_each_trial: bool | None = None) -> None:
+        gymnasium.utils.RecordConstructorArgs.__init__(self, trials=trials, same_task_each_trial=same_task_each_trial)
         gymnasium.Wrapper.__init__(self, env)
         if trials < 1:
             raise ConfigError(f"a lifetime has 1 or more trials, got {trials}")
@@ -58,7 +69,10 @@ class Lifetime(gymnasium.Wrapper[npt.NDArray[np.float32], Any, Any, Any], gymnas
             raise ConfigError(
                 f"{env} is a lifetime already (its observation holds feedback); leave Lifetime and `trials` away"
             )
+        if same_task_each_trial is None:
+            same_task_each_trial = env.spec is None or env.spec.id not in DISTRIBUTIONS
         self.trials = trials
+        self._repeats_seed = same_task_each_trial and trials > 1
         self._inner_space = env.observation_space
         low, high = flat_bounds(env.observation_space)
         self._codec = ActionCodec(env.action_space)
@@ -71,13 +85,19 @@ class Lifetime(gymnasium.Wrapper[npt.NDArray[np.float32], Any, Any, Any], gymnas
         self._horizon = None if limit is None else trials * limit
         self._time = 0
         self._trial = 0
+        self._seed: int | None = None
         self._options: dict[str, Any] | None = None
+        self._drawn_seeds = np.random.default_rng()
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[npt.NDArray[np.float32], dict[str, Any]]:
-        """Start a lifetime; `options` reach the inner reset of every trial (so a task stays the same)."""
-        self._options = options
+        """Start a lifetime; `options` reach the inner reset of every trial, and the seed may (see the class)."""
+        if self._repeats_seed and seed is None:
+            seed = int(self._drawn_seeds.integers(2**31))
+        elif self._repeats_seed:
+            self._drawn_seeds = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(0,)))
+        self._seed, self._options = seed if self._repeats_seed else None, options
         observation, info = self.env.reset(seed=seed, options=options)
         self._time = 0
         self._trial = 0
@@ -96,7 +116,7 @@ class Lifetime(gymnasium.Wrapper[npt.NDArray[np.float32], Any, Any, Any], gymnas
             self._trial += ended
             terminated, truncated = self._trial >= self.trials, False
             if ended and not terminated:
-                observation, _ = self.env.reset(options=self._options)
+                observation, _ = self.env.reset(seed=self._seed, options=self._options)
         info = {**info, "trial_end": trial_end}
         composed = self._compose(observation, checked, float(reward), trial_end)
         return composed, float(reward), bool(terminated), bool(truncated), info
@@ -113,6 +133,19 @@ class Lifetime(gymnasium.Wrapper[npt.NDArray[np.float32], Any, Any, Any], gymnas
         share = self._trial / self.trials if self._horizon is None else self._time / self._horizon
         composed[self.feedback.time[0]] = min(share, 1.0)
         return composed
+
+
+def refuse_trials(env: str, trials: int, same_task_each_trial: bool | None) -> None:
+    """Refuse the arguments of `Lifetime` for an environment that is one already.
+
+    Raises:
+        ConfigError: If one of them is given.
+    """
+    if trials != 1 or same_task_each_trial is not None:
+        raise ConfigError(
+            f"{env} is a lifetime already, with trials of its own; `trials` (got {trials}) and `same_task_each_trial` "
+            f"(got {same_task_each_trial}) are for environments whose episodes are to become trials"
+        )
 
 
 def lifetime_space(low: npt.NDArray[np.float32], high: npt.NDArray[np.float32], codec: ActionCodec) -> spaces.Box:

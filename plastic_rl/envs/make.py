@@ -11,6 +11,7 @@ import gymnasium
 from gymnasium.envs.registration import load_env_creator
 from gymnasium.vector import AutoresetMode
 
+from plastic_rl.envs.lifetime import refuse_trials
 from plastic_rl.envs.row_vector_env import RowOptions, RowVectorEnv
 from plastic_rl.envs.scalar_vector_env import ScalarVectorEnv
 from plastic_rl.envs.task_vector_env import TaskVectorEnv
@@ -27,6 +28,7 @@ def make_vector(
     task_start: int = 0,
     task_stop: int | None = None,
     trials: int = 1,
+    same_task_each_trial: bool | None = None,
     autoreset_mode: AutoresetMode = AutoresetMode.SAME_STEP,
     render_mode: str | None = None,
 ) -> RowVectorEnv:
@@ -45,6 +47,7 @@ def make_vector(
         task_start: Index of the first task.
         task_stop: One past the last task (then they repeat); None: no end.
         trials: Inner episodes in a lifetime, for environments that are no lifetimes by themselves.
+        same_task_each_trial: Whether these share the lifetime's seed; None: where tasks are reset seeds (`Lifetime`).
         autoreset_mode: What happens after a lifetime ended.
         render_mode: As the environment knows them.
 
@@ -78,13 +81,12 @@ def make_vector(
     }
     if native is None:
         return ScalarVectorEnv(
-            [_make_scalar(env_id, env_kwargs, render_mode) for _ in range(num_envs)], trials=trials, **options
+            [_make_scalar(env_id, env_kwargs, render_mode) for _ in range(num_envs)],
+            trials=trials,
+            same_task_each_trial=same_task_each_trial,
+            **options,
         )
-    if trials != 1:
-        raise ConfigError(
-            f"{env_id} is a lifetime already, with trials of its own; `trials` (got {trials}) is for environments "
-            "whose episodes are to become trials"
-        )
+    refuse_trials(env_id, trials, same_task_each_trial)
     env: TaskVectorEnv = native(num_envs, render_mode=render_mode, **options, **kwargs)
     env.spec = copy.deepcopy(spec)
     env.spec.kwargs = dict(kwargs)

@@ -11,7 +11,7 @@ import numpy as np
 from gymnasium import spaces
 
 from plastic_rl.envs.actions import ActionCodec
-from plastic_rl.envs.lifetime import Lifetime
+from plastic_rl.envs.lifetime import Lifetime, refuse_trials
 from plastic_rl.envs.restoring import stored_array
 from plastic_rl.envs.row_vector_env import (
     Array,
@@ -22,7 +22,7 @@ from plastic_rl.envs.row_vector_env import (
     RowVectorEnv,
     StepResult,
 )
-from plastic_rl.errors import CheckpointError, ConfigError, SpaceError, damage_is_refused
+from plastic_rl.errors import CheckpointError, SpaceError, damage_is_refused
 from plastic_rl.feedback import FeedbackLayout
 from plastic_rl.tasks.base import Task
 from plastic_rl.tasks.catalog import distribution_for
@@ -41,6 +41,7 @@ class ScalarVectorEnv(RowVectorEnv):
     Args:
         envs: The rows, B of them, with equal spaces.
         trials: Inner episodes in a lifetime (see `Lifetime`).
+        same_task_each_trial: See `Lifetime`; None: true where tasks are reset seeds.
         options: See `RowOptions`; without a distribution, that of the environment's id (else tasks are reset seeds).
 
     Raises:
@@ -52,18 +53,25 @@ class ScalarVectorEnv(RowVectorEnv):
     """
 
     def __init__(
-        self, envs: Sequence[gymnasium.Env[Any, Any]], *, trials: int = 1, **options: Unpack[RowOptions]
+        self,
+        envs: Sequence[gymnasium.Env[Any, Any]],
+        *,
+        trials: int = 1,
+        same_task_each_trial: bool | None = None,
+        **options: Unpack[RowOptions],
     ) -> None:
         if not envs:
             raise ValueError("a vector environment needs 1 or more environments")
-        if "feedback" in envs[0].metadata and trials > 1:
-            raise ConfigError(
-                f"{envs[0]} is a lifetime already, with trials of its own; `trials` (got {trials}) is for environments "
-                "whose episodes are to become trials"
-            )
-        self.envs = [env if "feedback" in env.metadata else Lifetime(env, trials=trials) for env in envs]
-        first = self.envs[0]
+        if "feedback" in envs[0].metadata:
+            refuse_trials(str(envs[0]), trials, same_task_each_trial)
         spec = envs[0].spec
+        distribution = options.get("distribution")
+        if distribution is None:
+            distribution = distribution_for(spec.id, _own_keywords(spec.kwargs)) if spec else SeedTasks(_WITHOUT_SPEC)
+        if same_task_each_trial is None:
+            same_task_each_trial = isinstance(distribution, SeedTasks)
+        self.envs = [env if "feedback" in env.metadata else Lifetime(env, trials, same_task_each_trial) for env in envs]
+        first = self.envs[0]
         observation_space = first.observation_space
         if not isinstance(observation_space, spaces.Box):
             raise SpaceError(f"a lifetime's observation must be a flat Box, got {observation_space}")
@@ -74,13 +82,12 @@ class ScalarVectorEnv(RowVectorEnv):
                     f"{observation_space} and {first.action_space}"
                 )
         single = trials == 1
-        known = SeedTasks(_WITHOUT_SPEC) if spec is None else distribution_for(spec.id, _own_keywords(spec.kwargs))
         super().__init__(
             len(envs),
             observation_space=observation_space,
             codec=ActionCodec(first.action_space),
             feedback=FeedbackLayout.from_dict(first.metadata["feedback"]),
-            distribution=options.get("distribution") or known,
+            distribution=distribution,
             lifetime_steps=first.metadata.get("lifetime_steps") if single else None,
             steps_per_trial=first.metadata.get("steps_per_trial") if single else None,
             options=options,

@@ -124,6 +124,7 @@ def run_lifetimes(
     *,
     env_kwargs: Mapping[str, Any] | None = None,
     trials: int = 1,
+    same_task_each_trial: bool | None = None,
     deterministic: bool = False,
     seed: int = 0,
     agent_seed: int | None = None,
@@ -150,6 +151,7 @@ def run_lifetimes(
         tasks: `N` tasks, 1 or more.
         env_kwargs: Arguments of the environment.
         trials: Trials in a lifetime of an environment that has no lifetimes of its own.
+        same_task_each_trial: Whether these share the lifetime's seed; None: where tasks are reset seeds (`Lifetime`).
         deterministic: Greedy instead of sampled actions.
         seed: Of the environment's noise, 0 or more.
         agent_seed: Of the agent's own stream; by default it follows from `seed`.
@@ -186,6 +188,7 @@ def run_lifetimes(
             env_kwargs=dict(env_kwargs or {}),
             split=batch[0].split,
             trials=trials,
+            same_task_each_trial=same_task_each_trial,
         )
         try:
             view = view_of(agent, env_id, env)

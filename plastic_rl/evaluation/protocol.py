@@ -49,6 +49,7 @@ def evaluate(
     tasks: int | None = None,
     env_kwargs: Mapping[str, Any] | None = None,
     trials: int = 1,
+    same_task_each_trial: bool | None = None,
     seed: int = 0,
     batch_size: int = 1000,
     name: str = "agent",
@@ -77,6 +78,7 @@ def evaluate(
             lifetime is a data set (classification).
         env_kwargs: Arguments of the environment.
         trials: Trials in a lifetime of an environment that has no lifetimes of its own.
+        same_task_each_trial: Whether these share the lifetime's seed; None: where tasks are reset seeds (`Lifetime`).
         seed: 0 or more; environment and agent seeds of each split follow from it.
         batch_size: Lifetimes to run at a time.
         name: The agent's name in tables and plots.
@@ -141,6 +143,7 @@ def evaluate(
                     split_tasks,
                     env_kwargs=kwargs,
                     trials=trials,
+                    same_task_each_trial=same_task_each_trial,
                     deterministic=contestant.deterministic,
                     seed=environment_seed,
                     agent_seed=environment_seed + zlib.crc32(key.encode()),
@@ -166,6 +169,7 @@ def evaluate(
         env_id=env_id,
         env_kwargs=kwargs,
         trials=trials,
+        same_task_each_trial=same_task_each_trial,
         family=distribution.family,
         single_task=distribution.single_task,
         seed=seed,

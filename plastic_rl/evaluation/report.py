@@ -143,6 +143,8 @@ class Evaluation(ConfigModel):
     """Its arguments."""
     trials: int
     """Trials per lifetime of an environment without lifetimes of its own."""
+    same_task_each_trial: bool | None = None
+    """Whether these shared the lifetime's seed; None: where tasks are reset seeds."""
     family: str
     """Task distribution."""
     single_task: bool

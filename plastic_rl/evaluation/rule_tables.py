@@ -67,6 +67,7 @@ def view_tables(
     *,
     env_kwargs: Mapping[str, Any] | None = None,
     trials: int = 1,
+    same_task_each_trial: bool | None = None,
     seed: int = 0,
 ) -> list[TableView]:
     """Let the agent live one lifetime on each task, count the use of each table entry, and lay the tables out.
@@ -77,6 +78,7 @@ def view_tables(
         tasks: One lifetime each; actions are sampled.
         env_kwargs: Arguments of the environment.
         trials: Trials in a lifetime of an environment that has no lifetimes of its own.
+        same_task_each_trial: Whether these share the lifetime's seed; None: where tasks are reset seeds (`Lifetime`).
         seed: Of the environment's noise.
 
     Raises:
@@ -96,7 +98,16 @@ def view_tables(
         for name, uses in network.uses(policy.feedback(shown, start), state, start).items():
             totals[name] = totals.get(name, 0) + uses.numpy()
 
-    run_lifetimes(agent, env_id, tasks, env_kwargs=env_kwargs, trials=trials, seed=seed, watch=count)
+    run_lifetimes(
+        agent,
+        env_id,
+        tasks,
+        env_kwargs=env_kwargs,
+        trials=trials,
+        same_task_each_trial=same_task_each_trial,
+        seed=seed,
+        watch=count,
+    )
     return _views(network, totals)
 
 

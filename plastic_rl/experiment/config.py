@@ -24,6 +24,9 @@ class EnvironmentConfig(ConfigModel):
     """Arguments of the environment, e.g. `{arms: 5, steps: 100}`."""
     trials: int = Field(default=1, ge=1)
     """Inner episodes in one lifetime, for environments that are not made of lifetimes themselves."""
+    same_task_each_trial: bool | None = None
+    """Whether each of these is reset with the lifetime's seed: the same task, and the same starts and noise too, so
+    that an agent may replay a lucky path. null: true where tasks are reset seeds, false where the id has its own."""
 
 
 def _share(schedule: Schedule) -> Schedule:

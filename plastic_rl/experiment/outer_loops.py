@@ -74,6 +74,7 @@ class OuterLoop(ABC):
         return {
             "env_kwargs": config.environment.kwargs,
             "trials": config.environment.trials,
+            "same_task_each_trial": config.environment.same_task_each_trial,
             "policy_kwargs": {"network": config.network},
             "seed": config.seed,
             "device": config.device,

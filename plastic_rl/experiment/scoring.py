@@ -29,6 +29,7 @@ def score_agent(
     env_id: str | None = None,
     env_kwargs: Mapping[str, Any] | None = None,
     trials: int | None = None,
+    same_task_each_trial: bool | None = None,
     network: Mapping[str, Any] | None = None,
     device: str | None = None,
     progress: Callable[[str], None] | None = None,
@@ -43,6 +44,7 @@ def score_agent(
         env_kwargs: Arguments of the environment, in place of those of training of the same names. Those of training
             hold where the id is the same; another environment has its own defaults.
         trials: Inner episodes in a lifetime; by default as in training where the id is the same, else 1.
+        same_task_each_trial: Whether these share the lifetime's seed; None: as in training where the id is the same.
         network: Changes to the network's config, e.g. `{"hidden_size": 500}`: the agent's rules then act in a network
             made for this environment, see `carry_over`. An empty mapping carries them over unchanged.
         device: Where to run the network.
@@ -59,6 +61,8 @@ def score_agent(
     same = env_id in {None, config.environment.id}
     kwargs = {**(config.environment.kwargs if same else {}), **(env_kwargs or {})}
     trials = trials or (config.environment.trials if same else 1)
+    if same_task_each_trial is None and same:
+        same_task_each_trial = config.environment.same_task_each_trial
     where = env_id or config.environment.id
 
     def acting(agent: TrainedAgent) -> PlasticAlgorithm | PlasticPolicy:
@@ -84,6 +88,7 @@ def score_agent(
         tasks=tasks or config.evaluation.tasks,
         env_kwargs=kwargs,
         trials=trials,
+        same_task_each_trial=same_task_each_trial,
         seed=config.evaluation.seed,
         batch_size=config.evaluation.batch_size,
         name=name,

@@ -344,6 +344,7 @@ def valid_score(algorithm: PlasticAlgorithm, config: ExperimentConfig) -> float:
         distribution.tasks("valid", 0, config.evaluation.valid_tasks),
         env_kwargs=config.environment.kwargs,
         trials=config.environment.trials,
+        same_task_each_trial=config.environment.same_task_each_trial,
         deterministic=False,
         seed=config.evaluation.seed,
         batch_size=config.evaluation.batch_size,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -12,6 +13,7 @@ import torch
 from gymnasium import spaces
 from stable_baselines3.common.callbacks import BaseCallback
 
+from plastic_rl.algorithms import PlasticA2C
 from plastic_rl.algorithms.rollout import advantages_and_returns
 from plastic_rl.algorithms.vec_env import VectorEnvAdapter
 from plastic_rl.config import Schedule
@@ -359,6 +361,24 @@ def test_nan_from_the_environment_is_blamed_on_it() -> None:
         make(Lifetime(NaNReward()), n_envs=1, n_steps=5).learn(5)
 
 
+@pytest.mark.parametrize(("same", "score"), [(None, 2.0), (True, 2.0), (False, 0.0)])
+def test_trials_of_a_foreign_environment_are_one_task_unless_told_otherwise(
+    drawing: str, same: bool | None, score: float, tmp_path: Path
+) -> None:
+    agent = make(drawing, trials=3, same_task_each_trial=same, n_steps=6)
+    agent.learn(24)
+    assert list(agent.score_buffer) == [score] * 8
+    agent.save(tmp_path / "agent.zip")
+    loaded = PlasticA2C.load(tmp_path / "agent.zip", env=drawing)
+    assert loaded.arguments()["same_task_each_trial"] is same
+    loaded.learn(24)
+    assert list(loaded.score_buffer) == [score] * 16
+    # An environment that was made by hand is given its trials too.
+    by_hand = make(gym.make(drawing), trials=3, same_task_each_trial=same, n_steps=6)
+    by_hand.learn(6)
+    assert list(by_hand.score_buffer) == [score] * 2
+
+
 def test_bad_arguments_say_what_is_valid() -> None:
     with pytest.raises(UnknownNameError, match="Did you mean 'BackpropaminePolicy'"):
         make(policy="BackpropaminPolicy")
@@ -384,6 +404,8 @@ def test_bad_arguments_say_what_is_valid() -> None:
     ):
         with pytest.raises(ConfigError, match=f"{name} must be a .*{valid}, got"):
             make(**{name: bad})
+    with pytest.raises(ConfigError, match="same_task_each_trial must be true or false, got 1"):
+        make(same_task_each_trial=1)
     with pytest.raises(ConfigError, match=r"gamma must be .*; n_steps must be"):
         make(gamma=2, n_steps=0)
     agent = make()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 import shutil
@@ -14,7 +15,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageSequence
 
 from plastic_rl.checkpoint import read_checkpoint
 from plastic_rl.cli.app import app, main
@@ -131,6 +132,44 @@ def test_another_environment_is_not_given_the_trials_of_training(tmp_path: Path,
         code, _, err = call("evaluate", tmp_path / "small", "--tasks", "3", "--output", output, *words)
         assert code == 0, err
         assert json.loads(output.read_text())["trials"] == trials
+
+
+def test_trials_are_one_task_as_the_config_says(tmp_path: Path, call: Any, drawing: str) -> None:
+    for same, score in (("null", 2.0), ("true", 2.0), ("false", 0.0)):
+        (tmp_path / f"{same}.yaml").write_text(
+            f"environment: {{id: {drawing}, trials: 3, same_task_each_trial: {same}}}\n"
+            "network: {kind: gru, hidden_size: 3}\n"
+            "algorithm: {name: a2c, total_timesteps: 24, n_envs: 2, n_steps: 6}\n"
+            "evaluation: {tasks: 3, valid_tasks: 3}\nlogging: {tensorboard: false}\n"
+        )
+        run = tmp_path / same
+        assert call("train", tmp_path / f"{same}.yaml", "--runs-folder", tmp_path)[0] == 0
+        with (run / "metrics.csv").open() as file:
+            rows = list(csv.DictReader(file))
+        assert {float(row["rollout/score"]) for row in rows if row["rollout/score"]} == {score}
+        assert {float(row["valid/score"]) for row in rows if row["valid/score"]} == {score}
+        document = json.loads((run / "evaluation.json").read_text())
+        assert document["same_task_each_trial"] is json.loads(same)
+        assert document["splits"]["test"]["raw_score"] == score
+        assert call("video", run, "--output", run / "lives.gif")[0] == 0
+        with Image.open(run / "lives.gif") as film:
+            shown = [int(np.asarray(frame.convert("L")).mean()) for frame in ImageSequence.Iterator(film)]
+        # One for each reset, and one for the last step; GIFs hold equal pictures as one.
+        assert shown == ([0, 255] if score else [0])
+        # A run's own files are left as they are where an option is given.
+        before = (run / "evaluation.json").read_bytes()
+        for words, other in (
+            ([], score),
+            (["--same-task-each-trial"], 2.0),
+            (["--no-same-task-each-trial"], 0.0),
+            (["--env", f"{drawing.removesuffix('-v0')}Again-v0", "--trials", "4"], 3.0),
+        ):
+            output = run / f"scores{len(list(run.iterdir()))}.json"
+            code, _, err = call("evaluate", run, "--tasks", "3", *words, "--output", output)
+            assert code == 0, err
+            assert json.loads(output.read_text())["splits"]["test"]["raw_score"] == other
+        assert call("evaluate", run, "--no-same-task-each-trial")[0] == 0
+        assert (run / "evaluation.json").read_bytes() == before
 
 
 def test_evaluating_again_gives_the_same_numbers(trained: Path, call: Any) -> None:

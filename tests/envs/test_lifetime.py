@@ -10,13 +10,14 @@ import gymnasium
 import numpy as np
 import pytest
 from gymnasium import spaces
+from gymnasium.envs.toy_text.frozen_lake import generate_random_map
 from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode
 
 from plastic_rl.envs import Lifetime, ScalarVectorEnv, make_vector
 from plastic_rl.errors import CheckpointError, ConfigError, SpaceError, TaskError, UnknownNameError
 from plastic_rl.feedback import FeedbackLayout
-from plastic_rl.tasks import SeedTasks, distribution_for
+from plastic_rl.tasks import SeedTasks, TaskDistribution, distribution_for, register_distribution
 
 NEXT_STEP, SAME_STEP, DISABLED = AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP, AutoresetMode.DISABLED
 
@@ -99,7 +100,129 @@ def test_several_trials_are_one_lifetime_that_terminates_however_its_trials_end(
     third = np.float32(1 / 3)
     assert seen[:4] == [(1, 10, 0, 0), (2, 20, 0, 0), (0, 30, 1, third), (1, 10, 0, third)]
     assert seen[-1] == (3, 30, 1, 1)
-    assert inner.resets == [(5, {"task": "kept"}), (None, {"task": "kept"}), (None, {"task": "kept"})]
+    assert inner.resets == [(5, {"task": "kept"})] * 3
+    again = Lifetime(inner, trials=3, same_task_each_trial=False)
+    again.reset(seed=6, options={"task": "kept"})
+    for _ in range(9):
+        again.step(1)
+    assert inner.resets[3:] == [(6, {"task": "kept"}), (None, {"task": "kept"}), (None, {"task": "kept"})]
+
+
+def lived(env: Any, lifetimes: int, seed: int | None, actions: int = 2) -> list[list[list[float]]]:
+    """First features of each trial of some lifetimes, of which only the first is given the seed."""
+    stream = np.random.default_rng(0)
+    starts: list[list[list[float]]] = []
+    for lifetime in range(lifetimes):
+        observation, _ = env.reset(seed=seed if lifetime == 0 else None)
+        starts.append([observation[: env.feedback.start].tolist()])
+        terminated = False
+        while not terminated:
+            observation, _, terminated, _, info = env.step(stream.integers(actions))
+            if info["trial_end"] and not terminated:
+                starts[-1].append(observation[: env.feedback.start].tolist())
+    return starts
+
+
+def foreign(env_id: str) -> Any:
+    return (
+        gymnasium.wrappers.FlattenObservation(gymnasium.make(env_id)) if "Black" in env_id else gymnasium.make(env_id)
+    )
+
+
+@pytest.mark.parametrize("env_id", ["tests/Drawing-v0", "CartPole-v1", "Blackjack-v1"])
+def test_every_trial_of_a_lifetime_is_the_same_task(drawing: str, env_id: str) -> None:
+    before = np.random.get_state()[1].tolist()  # noqa: NPY002 - the global state is what must not be touched
+    starts = lived(Lifetime(foreign(env_id), trials=3), 8, seed=4)
+    assert [len(trials) for trials in starts] == [3] * 8
+    for trials in starts:
+        assert trials == [trials[0]] * 3
+    # Lifetimes that are given no seed differ, follow from the last seed given, and without any are drawn anew.
+    distinct = {str(trials[0]) for trials in starts}
+    assert len(distinct) == 8 if "Black" not in env_id else len(distinct) > 3
+    assert lived(Lifetime(foreign(env_id), trials=3), 8, seed=4) == starts
+    assert lived(Lifetime(foreign(env_id), trials=3), 8, seed=5) != starts
+    first, second = (lived(Lifetime(foreign(env_id), trials=3), 8, seed=None) for _ in range(2))
+    assert first != second
+    assert all(trials == [trials[0]] * 3 for trials in first)
+    fresh = lived(Lifetime(foreign(env_id), trials=3, same_task_each_trial=False), 8, seed=4)
+    assert all(trials != [trials[0]] * 3 for trials in fresh)
+    assert fresh[0][0] == starts[0][0]
+    assert np.random.get_state()[1].tolist() == before  # noqa: NPY002
+
+
+def test_the_seeds_of_later_lifetimes_follow_from_no_action_and_no_draw_of_the_environment() -> None:
+    resets = []
+    for actions in ([0], [0, 1]):
+        inner = Counter(length=len(actions))
+        env = Lifetime(inner, trials=2)
+        env.reset(seed=9)
+        for action in actions * 2:
+            inner.np_random.random()
+            env.step(action)
+        env.reset()
+        resets.append(inner.resets)
+    assert resets[0] == resets[1]
+    seeds = [seed for seed, _ in resets[0]]
+    assert seeds[:2] == [9, 9]
+    assert 0 <= seeds[2] < 2**31
+    assert seeds[2] != 9
+
+
+@pytest.mark.parametrize("same", [None, True, False])
+def test_one_trial_is_reset_as_it_is_told(same: bool | None) -> None:
+    inner = Counter(length=1)
+    env = Lifetime(inner, same_task_each_trial=same)
+    for seed in (None, 3, None):
+        env.reset(seed=seed)
+        env.step(0)
+    assert inner.resets == [(None, None), (3, None), (None, None)]
+
+
+def test_noise_repeats_with_the_task() -> None:
+    """On FrozenLake's slippery ice the same moves lead the same way in every trial: a lucky path can be replayed."""
+    ice = generate_random_map(size=6, p=0.9, seed=3)
+    ways: dict[bool, list[list[float]]] = {}
+    for same in (True, False):
+        env = Lifetime(gymnasium.make("FrozenLake-v1", desc=ice), trials=4, same_task_each_trial=same)
+        ways[same] = []
+        for seed in range(5):
+            env.reset(seed=seed)
+            moves, way, terminated = np.random.default_rng(1), [], False
+            while not terminated:
+                observation, _, terminated, _, info = env.step(moves.integers(4))
+                way.append(float(observation[:36].argmax()))
+                if info["trial_end"]:
+                    ways[same].append(way)
+                    moves, way = np.random.default_rng(1), []
+    repeated, fresh = ({str(way[:-1]) for way in ways[same][:4]} for same in (True, False))
+    assert (len(repeated), len(fresh)) == (1, 4)
+    assert len({str(way[:-1]) for way in ways[True]}) == 5
+
+
+class Places(TaskDistribution):
+    family = "Drawing"
+
+    def sample_params(self, generator: np.random.Generator, split: str) -> dict[str, Any]:
+        return {"place": float(generator.random())}
+
+
+def test_without_a_setting_trials_are_one_task_where_the_id_has_no_tasks_of_its_own(drawing: str) -> None:
+    gymnasium.register("tests/DrawingWithTasks-v0", type(gymnasium.make(drawing).unwrapped))
+    register_distribution("tests/DrawingWithTasks-v0", Places)
+    for env_id, own in ((drawing, False), ("tests/DrawingWithTasks-v0", True)):
+        for same in (None, True, False):
+            repeats = not own if same is None else same
+            # By hand, and as a row.
+            env = Lifetime(gymnasium.make(env_id), 3, same)
+            env.reset(seed=1)
+            assert sum(env.step(0)[1] for _ in range(3)) == (2.0 if repeats else 0.0)
+            rows = make_vector(env_id, 2, trials=3, same_task_each_trial=same)
+            rows.reset(seed=1)
+            total = np.sum([rows.step(np.zeros(2, np.int64))[1] for _ in range(6)], axis=0)
+            assert total.tolist() == ([4.0, 4.0] if repeats else [0.0, 0.0])
+            resets = rows.envs[0].unwrapped.resets
+            tasks = [options["task"].index for _, options in resets] if own else []
+            assert tasks == ([0, 0, 0, 2, 2, 2, 4] if own else [])
 
 
 def test_time_is_the_share_of_the_time_limits_where_there_are_some():
@@ -169,6 +292,12 @@ def test_what_is_a_lifetime_already_is_refused():
         Lifetime(gymnasium.make("plastic_rl/GridMaze-v0"), trials=2)
     with pytest.raises(ConfigError, match="is a lifetime already"):
         make_vector("plastic_rl/GridMaze-v0", 2, trials=2)
+    for made in (
+        lambda: make_vector("plastic_rl/GridMaze-v0", 2, same_task_each_trial=False),
+        lambda: ScalarVectorEnv([OwnFeedback()], same_task_each_trial=False),
+    ):
+        with pytest.raises(ConfigError, match=r"`same_task_each_trial` \(got False\) are for environments whose"):
+            made()
     with pytest.raises(ConfigError, match="1 or more trials"):
         Lifetime(Counter(), trials=0)
 

@@ -12,7 +12,7 @@ from stable_baselines3 import PPO
 
 from plastic_rl.algorithms.vec_env import adapt
 from plastic_rl.errors import RunError, SpaceError
-from plastic_rl.evaluation import Lifetimes, run_lifetimes
+from plastic_rl.evaluation import Lifetimes, evaluate, run_lifetimes
 from plastic_rl.tasks import distribution_for
 
 REVERSAL = "plastic_rl/ReversalBandit-v0"
@@ -123,6 +123,20 @@ def test_foreign_environments_of_several_trials_and_varying_length() -> None:
     assert returns.shape == (6, 3)
     assert_array_equal(returns.sum(1), lived.totals)
     assert_array_equal(np.isnan(lived.scores).sum(1), lived.scores.shape[1] - lived.lengths)
+
+
+@pytest.mark.parametrize(("same", "score"), [(None, 2.0), (True, 2.0), (False, 0.0)])
+def test_trials_of_a_foreign_environment_are_one_task_unless_told_otherwise(
+    drawing: str, same: bool | None, score: float
+) -> None:
+    distribution = distribution_for(drawing)
+    tasks, agent = distribution.tasks("test", 0, 5), distribution.reference_agents("test")["random"]
+    lived = run_lifetimes(agent, drawing, tasks, trials=3, same_task_each_trial=same)
+    assert lived.totals.tolist() == [score] * 5
+    evaluation = evaluate(agent, drawing, tasks=5, trials=3, same_task_each_trial=same, resamples=10)
+    assert evaluation.same_task_each_trial is same
+    assert evaluation.splits["test"].raw_score == score
+    assert evaluation.splits["test"].reference_agents["random"].raw_score == score
 
 
 def test_a_stock_model_of_stable_baselines3_lives_reproducibly_and_leaves_global_chance_alone() -> None:

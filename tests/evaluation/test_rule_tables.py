@@ -23,8 +23,8 @@ from tests.networks.cases import make_network
 BANDIT = "plastic_rl/ReversalBandit-v0"
 
 
-def agent(**network: object) -> PlasticPolicy:
-    env = make_vector(BANDIT, 1)
+def agent(env_id: str = BANDIT, **network: object) -> PlasticPolicy:
+    env = make_vector(env_id, 1)
     layout = FeedbackLayout.from_dict(env.metadata["feedback"])
     config = {"kind": "rule_table", "hidden_size": 8, "cap": 3, "inputs": "all", **network}
     return PlasticPolicy(env.single_observation_space, env.single_action_space, feedback=layout, network=config)
@@ -56,6 +56,16 @@ def test_uses_equal_a_count_weight_by_weight() -> None:
             assert counts[place].item() == expected[(name, *place)], (name, place)
     assert sum(counts.sum().item() for counts in got.values()) == expected.total()
     assert network.uses(feedback, state, torch.ones(3, dtype=torch.bool)) == {}
+
+
+def test_tables_are_used_in_trials_that_are_one_task_or_not(drawing: str) -> None:
+    policy = agent(drawing, rounds=1, gated={"hidden": True})
+    tasks = distribution_for(drawing).tasks("valid", 0, 10)
+    for same, rewarded in ((None, 2 / 3), (True, 2 / 3), (False, 0.0)):
+        views = view_tables(policy, drawing, tasks, trials=3, same_task_each_trial=same)
+        # Of three steps the first never pays, the others do where the task is the same.
+        assert views[1].title == "hidden -> hidden weights, rewarded"
+        assert views[1].use.sum() == pytest.approx(rewarded)
 
 
 def test_shares_of_use_in_a_bandit() -> None:

@@ -40,14 +40,26 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
-def both(case: Case, *, final: bool = True) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor], float]:
+LOSSES = ["features and final state", "features", "features, recorded"]
+"""What the loss is of: training has it of the features alone, after acting has recorded what it computed."""
+
+over_losses = pytest.mark.parametrize("loss", LOSSES)
+
+
+def both(case: Case, loss: str = LOSSES[0]) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor], float]:
     """Gradients by the plain and the fused unroll, and the largest difference in values."""
+    recording = case.network.recording(len(case.xs)) if loss == LOSSES[2] else None
+    if recording is not None:
+        with torch.no_grad():
+            run_steps(case, recording)
     found = []
     values = []
-    for name in ("unroll_reference", "unroll"):
+    for name, own in (("unroll_reference", {}), ("unroll", {"recorded": recording})):
         copy, leaves = tracked(case)
-        features, state = getattr(copy.network, name)(copy.params, copy.xs, copy.feedbacks, copy.state, copy.starts)
-        found.append(gradients(weighted_sum(features, state if final else {}), leaves))
+        features, state = getattr(copy.network, name)(
+            copy.params, copy.xs, copy.feedbacks, copy.state, copy.starts, **own
+        )
+        found.append(gradients(weighted_sum(features, state if loss == LOSSES[0] else {}), leaves))
         values.append({"features": features.detach(), **{key: value.detach() for key, value in state.items()}})
     difference = max((values[0][key] - values[1][key]).abs().max().item() for key in values[0])
     return found[0], found[1], difference
@@ -58,10 +70,11 @@ def is_fused(network: object) -> bool:
     return network.recording(1) is not None
 
 
+@over_losses
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("granularity", ["scalar", "neuron", "synapse"])
 @pytest.mark.parametrize("rule", FUSED)
-def test_fused_equals_plain_in_float64(rule: str, granularity: str, variant: str) -> None:
+def test_fused_equals_plain_in_float64(rule: str, granularity: str, variant: str, loss: str) -> None:
     gains = {name: {"granularity": granularity} for name in ("alpha", "eta", "eta_eligibility")}
     config = ALL[rule] | gains | VARIANTS[variant]
     if config.get("decay") and rule == "soft_clip":
@@ -69,24 +82,26 @@ def test_fused_equals_plain_in_float64(rule: str, granularity: str, variant: str
     case = make_case(config)
     # Softly clipped decay is the one combination here that is not of the family.
     assert is_fused(case.network) == (not (rule == "differentiable_plasticity" and "soft" in variant))
-    plain, quick, difference = both(case)
+    plain, quick, difference = both(case, loss)
     assert difference < 1e-9
     assert largest_difference(plain, quick) < 1e-9
 
 
+@over_losses
 @pytest.mark.parametrize(("alpha", "eta"), list(itertools.product(["scalar", "neuron", "synapse"], repeat=2)))
-def test_granularities_mix(alpha: str, eta: str) -> None:
+def test_granularities_mix(alpha: str, eta: str, loss: str) -> None:
     config = ALL["backpropamine_retroactive"] | {
         "alpha": {"granularity": alpha},
         "eta_eligibility": {"granularity": eta},
     }
-    plain, quick, difference = both(make_case(config))
+    plain, quick, difference = both(make_case(config), loss)
     assert difference < 1e-9
     assert largest_difference(plain, quick) < 1e-9
 
 
+@over_losses
 @pytest.mark.parametrize("rule", FUSED)
-def test_fused_equals_plain_in_float32_with_the_clip_active(rule: str) -> None:
+def test_fused_equals_plain_in_float32_with_the_clip_active(rule: str, loss: str) -> None:
     clip = {} if rule == "soft_clip" else {"bound": "hard_clip", "clip": 0.15}
     decay = {"decay": False} if rule == "soft_clip" else {}
     # Contracting weights: strong plasticity is chaotic, and then rounding grows with time whatever the code.
@@ -97,52 +112,41 @@ def test_fused_equals_plain_in_float32_with_the_clip_active(rule: str) -> None:
     _, state = run_steps(case)
     bound = 0.99 if rule == "soft_clip" else 0.15
     assert rule == "soft_clip" or (state["trace"].abs() >= bound).float().mean().item() > 0.01
-    plain, quick, difference = both(case)
+    plain, quick, difference = both(case, loss)
     assert difference < 1e-5
     assert largest_difference(plain, quick) < 5e-5
 
 
-@pytest.mark.parametrize("recorded", [False, True])
-def test_gradient_passes_where_the_trace_is_at_the_bound_without_being_clipped(recorded: bool) -> None:
+@pytest.mark.parametrize("loss", LOSSES[1:])
+def test_gradient_passes_where_the_trace_is_at_the_bound_without_being_clipped(loss: str) -> None:
     # Traces start at exactly +-c and nothing pushes them: silent input and no bias keep y = 0, so F + 0 is exactly c.
     case = make_case(ALL["backpropamine_simple"] | {"clip": 0.5}, steps=6, start_rate=0)
     case.params["input_bias"] = torch.zeros_like(case.params["input_bias"])
     case.xs[:4] = 0
     case.state = {"activity": torch.zeros_like(case.state["activity"]), "trace": 0.5 * case.state["trace"].sign()}
-    recording = case.network.recording(6)
-    with torch.no_grad():
-        run_steps(case, recording)
-    plain_case, plain_leaves = tracked(case)
-    plain, _ = plain_case.network.unroll_reference(
-        plain_case.params, plain_case.xs, plain_case.feedbacks, plain_case.state, plain_case.starts
-    )
-    quick_case, quick_leaves = tracked(case)
-    quick, _ = quick_case.network.unroll(
-        quick_case.params,
-        quick_case.xs,
-        quick_case.feedbacks,
-        quick_case.state,
-        quick_case.starts,
-        recording if recorded else None,
-    )
-    expected = gradients(weighted_sum(plain, {}), plain_leaves)
-    assert expected["initial trace"].abs().max().item() > 1e-3
-    assert largest_difference(expected, gradients(weighted_sum(quick, {}), quick_leaves)) < 1e-9
-
-
-@pytest.mark.parametrize("rule", ["backpropamine_fan_out", "backpropamine_retroactive", "soft_clip"])
-@pytest.mark.parametrize("group_bytes", [1, 6 * 6 * 8 * 2, 10**9])
-def test_groups_of_lifetimes_change_nothing(rule: str, group_bytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fused, "GROUP_BYTES", group_bytes)
-    plain, quick, difference = both(make_case(ALL[rule]))
+    plain, quick, difference = both(case, loss)
+    assert plain["initial trace"].abs().max().item() > 1e-3
     assert difference < 1e-9
     assert largest_difference(plain, quick) < 1e-9
 
 
+@over_losses
+@pytest.mark.parametrize("rule", ["backpropamine_fan_out", "backpropamine_retroactive", "soft_clip"])
+@pytest.mark.parametrize("group_bytes", [1, 6 * 6 * 8 * 2, 10**9])
+def test_groups_of_lifetimes_change_nothing(
+    rule: str, group_bytes: int, loss: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fused, "GROUP_BYTES", group_bytes)
+    plain, quick, difference = both(make_case(ALL[rule]), loss)
+    assert difference < 1e-9
+    assert largest_difference(plain, quick) < 1e-9
+
+
+@over_losses
 @pytest.mark.parametrize("steps", [1, 2, 3, 50])
-def test_any_number_of_steps(steps: int) -> None:
+def test_any_number_of_steps(steps: int, loss: str) -> None:
     for rule in ("backpropamine_fan_out", "backpropamine_retroactive", "differentiable_plasticity"):
-        plain, quick, difference = both(make_case(ALL[rule], steps=steps))
+        plain, quick, difference = both(make_case(ALL[rule], steps=steps), loss)
         assert difference < 1e-9
         assert largest_difference(plain, quick) < 1e-9
 
