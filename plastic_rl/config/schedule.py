@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Literal
+import math
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Literal, Self
 
-from pydantic import model_serializer, model_validator
+from pydantic import AfterValidator, ModelWrapValidatorHandler, model_serializer, model_validator
 
 from plastic_rl.config.base import ConfigModel
 
@@ -29,6 +30,12 @@ class Schedule(ConfigModel):
     end: float
     """Value at the end of training."""
 
+    @model_validator(mode="wrap")
+    @classmethod
+    def _functions_are_schedules(cls, value: Any, handler: ModelWrapValidatorHandler[Self]) -> Any:
+        # From Python, as stable-baselines3 has it; what checkpoints and configs hold is data.
+        return value if callable(value) and not isinstance(value, Schedule) else handler(value)
+
     @model_validator(mode="before")
     @classmethod
     def _accept_number(cls, value: Any) -> Any:
@@ -49,3 +56,23 @@ class Schedule(ConfigModel):
         if self.start == self.end:
             return self.start
         return self.end + progress_remaining * (self.start - self.end)
+
+
+if TYPE_CHECKING:
+    Scheduled = float | Schedule | Callable[[float], float]
+else:
+    Scheduled = Schedule
+"""An argument that is a number, a `Schedule`, or a function of the training progress that remains (1 to 0)."""
+
+
+def ends_within(low: float, high: float = math.inf) -> AfterValidator:
+    """For `Annotated`: both ends of a schedule lie from `low` to `high`."""
+    valid = f"{low:g} or more" if high == math.inf else f"from {low:g} to {high:g}"
+
+    def check(schedule: Callable[[float], float]) -> Callable[[float], float]:
+        for end in (schedule(1.0), schedule(0.0)):
+            if not low <= end <= high:
+                raise ValueError(f"must be {valid}, got {end:g}")
+        return schedule
+
+    return AfterValidator(check)
