@@ -17,15 +17,18 @@ import numpy as np
 import numpy.typing as npt
 from gymnasium import spaces
 
-from plastic_rl.envs import Outcome, RowOptions, TaskEnv, TaskVectorEnv
-from plastic_rl.tasks import (
+from plastic_rl.envs import (
     STANDARD_SPLITS,
+    Outcome,
     Params,
     RandomAgent,
     ReferenceAgent,
+    RowOptions,
     SeededAgent,
     Task,
     TaskDistribution,
+    TaskEnv,
+    TaskVectorEnv,
     as_rows,
     number_of,
     register_distribution,
@@ -173,7 +176,7 @@ class PickCountingAgent(SeededAgent):
         episode_start: npt.NDArray[np.bool_] | None = None,
         deterministic: bool = False,
     ) -> tuple[npt.NDArray[Any], Any]:
-        """See `plastic_rl.tasks.Agent`."""
+        """See `plastic_rl.envs.Agent`."""
         rows, start = as_rows(observation, episode_start, state)
         picked = rows[:, 1 + PICK] > 0.5
         arrived = start | (rows[:, 4] > 0.5)

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from gymnasium import spaces
 
-from plastic_rl.tasks import (
+from plastic_rl.envs import (
     STANDARD_SPLITS,
     Params,
     RandomAgent,
@@ -155,7 +155,7 @@ class AimingAgent(SeededAgent):
         episode_start: npt.NDArray[np.bool_] | None = None,
         deterministic: bool = False,
     ) -> tuple[npt.NDArray[Any], Any]:
-        """See `plastic_rl.tasks.Agent`."""
+        """See `plastic_rl.envs.Agent`."""
         rows, start = as_rows(observation, episode_start, state)
         before = np.zeros((len(rows), 3)) if state is None else np.where(start[:, None], 0.0, state)
         # A miss is what the prism turned beyond the estimate that was in use.

@@ -17,14 +17,12 @@ import gymnasium
 import numpy as np
 import numpy.typing as npt
 
+from plastic_rl.arrays import BoolArray, FloatArray
 from plastic_rl.envs import make_vector
-from plastic_rl.envs.infos import number_of_this_step
+from plastic_rl.envs.task import Agent, ReferenceAgent, Task
+from plastic_rl.envs.vector_env import number_of_this_step
 from plastic_rl.errors import RunError
 from plastic_rl.evaluation.seeing import View, view_of
-from plastic_rl.tasks.base import Agent, ReferenceAgent, Task
-
-FloatArray = npt.NDArray[np.float64]
-BoolArray = npt.NDArray[np.bool_]
 
 
 class Moment(NamedTuple):
@@ -167,7 +165,7 @@ def run_lifetimes(
         SpaceError: If the agent declares spaces that are not the environment's, with or without feedback.
         RunError: If a lifetime lasts longer than `max_steps`.
 
-    >>> from plastic_rl.tasks import distribution_for
+    >>> from plastic_rl.envs import distribution_for
     >>> distribution = distribution_for("plastic_rl/ReversalBandit-v0")
     >>> oracle = distribution.reference_agents("test")["oracle"]
     >>> tasks = distribution.tasks("test", 0, 3)

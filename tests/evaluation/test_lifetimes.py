@@ -11,9 +11,9 @@ from numpy.testing import assert_allclose, assert_array_equal
 from stable_baselines3 import PPO
 
 from plastic_rl.algorithms.vec_env import adapt
+from plastic_rl.envs import distribution_for
 from plastic_rl.errors import RunError, SpaceError
 from plastic_rl.evaluation import Lifetimes, evaluate, run_lifetimes
-from plastic_rl.tasks import distribution_for
 
 REVERSAL = "plastic_rl/ReversalBandit-v0"
 BERNOULLI = "plastic_rl/BernoulliBandit-v0"
