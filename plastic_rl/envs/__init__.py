@@ -12,7 +12,7 @@ from plastic_rl.envs.catalog import DISTRIBUTIONS, SeedTasks, distribution_for, 
 from plastic_rl.envs.lifetime import Lifetime
 from plastic_rl.envs.make import make_vector
 from plastic_rl.envs.plugins import load_entry_point_plugins, load_plugin
-from plastic_rl.envs.reference_agents import RandomAgent, SeededAgent, as_rows
+from plastic_rl.envs.reference_agents import RandomAgent
 from plastic_rl.envs.scalar_vector_env import ScalarVectorEnv
 from plastic_rl.envs.task import (
     STANDARD_SPLITS,
@@ -41,13 +41,11 @@ __all__ = [
     "RowVectorEnv",
     "ScalarVectorEnv",
     "SeedTasks",
-    "SeededAgent",
     "Task",
     "TaskDistribution",
     "TaskEnv",
     "TaskSource",
     "TaskVectorEnv",
-    "as_rows",
     "distribution_for",
     "first_task",
     "load_entry_point_plugins",

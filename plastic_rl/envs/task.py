@@ -12,12 +12,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, final, runtime_checkable
 
 import numpy as np
 
-from plastic_rl.arrays import Array, BoolArray
-from plastic_rl.errors import TaskError, UnknownNameError, nearest
+from plastic_rl.arrays import Array, BoolArray, FloatArray, IntArray
+from plastic_rl.errors import SpaceError, TaskError, UnknownNameError, nearest
 
 Scalar = bool | int | float | str
 Params = Mapping[str, Scalar | tuple[Scalar, ...]]
@@ -87,25 +87,30 @@ class Agent(Protocol):
 class ReferenceAgent(ABC):
     """A hand-made agent of a family (random, heuristic, oracle, Bayes), with the interface of `Agent`.
 
-    Before each batch of lifetimes the evaluation calls `begin(tasks, seed)`. Only an oracle may look at the hidden
-    parameters of `tasks`; any other agent may use no more than their number and what is public about the family.
+    Before each batch of lifetimes the evaluation calls `begin(tasks, seed)`. What an agent has learned is in the state
+    that `predict` passes in and out, as trained agents do it. A family's agent writes `choose`.
     """
 
     needs_task: ClassVar[bool] = False
+    """True for an oracle, whose privileged information is the hidden task."""
     needs_env: ClassVar[bool] = False
-    """True for an upper reference that must be shown, by `attach`, what no observation holds (its own position)."""
+    """True for an agent whose privileged information is what no observation holds (its own position)."""
 
-    def attach(self, env: Any) -> None:  # noqa: B027 - a hook that most agents leave empty
-        """Show the agent the vector environment that it is going to act in, before the first `predict`.
+    def __init__(self) -> None:
+        self._generator = np.random.Generator(np.random.PCG64(0))
+        self._tasks: Sequence[Task] = ()
+        self._env: Any = None
 
-        Only agents with `needs_env` look at it; for all others this does nothing.
-        """
+    def attach(self, env: Any) -> None:
+        """Show the agent the vector environment that it is going to act in, before the first `predict`."""
+        self._env = env.unwrapped if self.needs_env else None
 
-    @abstractmethod
     def begin(self, tasks: Sequence[Task], seed: int) -> None:
         """Prepare for one lifetime on each of `tasks` (row b lives task b), with its own random stream."""
+        self._generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed)))
+        self._tasks = tuple(tasks) if self.needs_task else ()
 
-    @abstractmethod
+    @final
     def predict(
         self,
         observation: Array | dict[str, Array],
@@ -113,7 +118,64 @@ class ReferenceAgent(ABC):
         episode_start: BoolArray | None = None,
         deterministic: bool = False,
     ) -> tuple[Array, Any]:
-        """See `Agent`."""
+        """See `Agent`.
+
+        Raises:
+            SpaceError: If the observation is not a flat batch.
+        """
+        if isinstance(observation, dict) or observation.ndim != 2:
+            got = "a dict" if isinstance(observation, dict) else f"shape {observation.shape}"
+            raise SpaceError(f"reference agents take flat observations of shape (B, I), got {got}")
+        start = np.full(len(observation), state is None)
+        if state is not None and episode_start is not None:
+            start = np.asarray(episode_start, dtype=np.bool_)
+        return self.choose(observation, start, state, deterministic)
+
+    @abstractmethod
+    def choose(self, rows: Array, start: BoolArray, state: Any, deterministic: bool) -> tuple[Array, Any]:
+        """Return the actions `(B, ...)` and the next state, which must not be None.
+
+        Args:
+            rows: Observations `(B, I)`.
+            start: Which rows start a lifetime with them, `(B,)`: all where there is no state.
+            state: What the last call returned, None in the first one; it must stay as it is.
+            deterministic: Whether to leave chance out of what can do without it (ties go to the lowest action).
+        """
+
+    def best(self, values: FloatArray, deterministic: bool) -> IntArray:
+        """Index of the largest entry of each row of `values (B, N)`, ties broken at random (or to the lowest index)."""
+        if not deterministic:
+            best = values == values.max(axis=1, keepdims=True)
+            values = best * (self._generator.random(values.shape) + 1.0)
+        index: IntArray = values.argmax(axis=1)
+        return index
+
+    def privileged_tasks(self, rows: int) -> Sequence[Task]:
+        """The hidden tasks of `rows` rows, for agents with `needs_task`.
+
+        Raises:
+            TaskError: If `begin` was given another number of tasks.
+        """
+        if len(self._tasks) != rows:
+            raise TaskError(
+                f"{type(self).__name__} acts in {rows} rows but began with {len(self._tasks)} tasks; "
+                "call begin(tasks, seed) with one task for each row"
+            )
+        return self._tasks
+
+    def privileged(self, name: str, rows: int) -> Array:
+        """What the environment holds under `name` for each of `rows` rows, for agents with `needs_env`.
+
+        Raises:
+            TaskError: If the agent is attached to no environment, or to one of another number of rows.
+        """
+        values: Array = np.zeros(0) if self._env is None else self._env.privileged()[name]
+        if len(values) != rows:
+            raise TaskError(
+                f"{type(self).__name__} needs the {name} of each row: call attach(env) with the vector environment of "
+                f"{rows} rows that it acts in"
+            )
+        return values
 
 
 class TaskDistribution(ABC):

@@ -8,10 +8,11 @@ from typing import Any, ClassVar, Unpack
 
 import numpy as np
 from gymnasium import spaces
+from typing_extensions import override
 
 from plastic_rl.arrays import Array, BoolArray, FloatArray, Image, IntArray
 from plastic_rl.envs import drawing
-from plastic_rl.envs.reference_agents import RandomAgent, SeededAgent, argmax_at_random, as_rows
+from plastic_rl.envs.reference_agents import RandomAgent
 from plastic_rl.envs.task import STANDARD_SPLITS, Params, ReferenceAgent, Task, TaskDistribution
 from plastic_rl.envs.task_vector_env import Outcome, TaskEnv, TaskVectorEnv
 from plastic_rl.envs.vector_env import RowOptions
@@ -75,7 +76,7 @@ class BernoulliBanditTasks(TaskDistribution):
         return agents
 
 
-class CountingAgent(SeededAgent):
+class CountingAgent(ReferenceAgent):
     """Base of agents that act on how often each arm has paid: state `(B, 2, k)`, successes and failures.
 
     Args:
@@ -86,21 +87,14 @@ class CountingAgent(SeededAgent):
         super().__init__()
         self.arms = arms
 
-    def predict(
-        self,
-        observation: Array | dict[str, Array],
-        state: Any = None,
-        episode_start: BoolArray | None = None,
-        deterministic: bool = False,
-    ) -> tuple[Array, Any]:
-        """See `Agent`; `deterministic` breaks ties to the lowest arm."""
-        rows, start = as_rows(observation, episode_start, state)
+    @override
+    def choose(self, rows: Array, start: BoolArray, state: Any, deterministic: bool) -> tuple[Array, Any]:
         counts = np.zeros((len(rows), 2, self.arms)) if state is None else np.where(start[:, None, None], 0.0, state)
         pulled = np.where(start[:, None], 0.0, rows[:, : self.arms])
         reward = rows[:, self.arms, None]
         counts = counts + np.stack([pulled * reward, pulled * (1.0 - reward)], axis=1)
         scores = self.scores(counts[:, 0], counts[:, 1])
-        return argmax_at_random(scores, None if deterministic else self._generator), counts
+        return self.best(scores, deterministic), counts
 
     @abstractmethod
     def scores(self, successes: FloatArray, failures: FloatArray) -> FloatArray:
@@ -180,22 +174,15 @@ class TwoArmedBayesAgent(CountingAgent):
         return policy.advantages(successes.astype(np.int64), failures.astype(np.int64))
 
 
-class BestArmAgent(SeededAgent):
+class BestArmAgent(ReferenceAgent):
     """Oracle: pulls the arm with the largest hidden probability."""
 
     needs_task = True
 
-    def predict(
-        self,
-        observation: Array | dict[str, Array],
-        state: Any = None,
-        episode_start: BoolArray | None = None,
-        deterministic: bool = False,
-    ) -> tuple[Array, Any]:
-        """See `Agent`."""
-        rows, _ = as_rows(observation, episode_start, state)
+    @override
+    def choose(self, rows: Array, start: BoolArray, state: Any, deterministic: bool) -> tuple[Array, Any]:
         if state is None:
-            tasks = self._known_tasks(len(rows))
+            tasks = self.privileged_tasks(len(rows))
             state = np.array([np.argmax(task.params["probabilities"]) for task in tasks])
         return state.copy(), state
 

@@ -8,10 +8,11 @@ from typing import Any, ClassVar, Unpack
 
 import numpy as np
 from gymnasium import spaces
+from typing_extensions import override
 
 from plastic_rl.arrays import Array, BoolArray, FloatArray, Image, IntArray, SingleArray
 from plastic_rl.envs import drawing
-from plastic_rl.envs.reference_agents import RandomAgent, SeededAgent, argmax_at_random, as_rows
+from plastic_rl.envs.reference_agents import RandomAgent
 from plastic_rl.envs.task import STANDARD_SPLITS, Params, ReferenceAgent, Task, TaskDistribution, number_of
 from plastic_rl.envs.task_vector_env import Outcome, TaskEnv, TaskVectorEnv
 from plastic_rl.envs.vector_env import RowOptions, stored_array
@@ -167,38 +168,16 @@ class GridMazeTasks(TaskDistribution):
         }
 
 
-class PositionedAgent(SeededAgent):
-    """Base of agents that know their own cell, from the environment they are attached to."""
+class PositionedAgent(ReferenceAgent):
+    """Base of agents whose privileged information is their own cell, from the environment they are attached to."""
 
     needs_env = True
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._env: Any = None
-
-    def attach(self, env: Any) -> None:
-        """See `ReferenceAgent`; `env` is the vector environment whose rows the agent acts in."""
-        self._env = env.unwrapped
-
-    def _places(self, rows: int) -> tuple[IntArray, IntArray]:
-        """Side and present cell of each row, `(B,)` each.
-
-        Raises:
-            TaskError: If the agent is attached to no environment, or to one of another number of rows.
-        """
-        known = {} if self._env is None else self._env.privileged()
-        if "position" not in known or len(known["position"]) != rows:
-            raise TaskError(
-                f"{type(self).__name__} must know where it is: call attach(env) with the vector environment of "
-                f"{rows} rows that it acts in"
-            )
-        return known["side"], known["position"]
 
     def _towards(self, side: int, position: IntArray, target: IntArray, deterministic: bool) -> IntArray:
         """A first move `(R,)` of a shortest path from `position (R,)` to `target (R,)`."""
         maze = maze_of(side)
         nearness = -maze.distances[maze.next_cell[position], target[:, None]].astype(np.float64)
-        return argmax_at_random(nearness, None if deterministic else self._generator)
+        return self.best(nearness, deterministic)
 
 
 class ShortestPathAgent(PositionedAgent):
@@ -206,17 +185,10 @@ class ShortestPathAgent(PositionedAgent):
 
     needs_task = True
 
-    def predict(
-        self,
-        observation: Array | dict[str, Array],
-        state: Any = None,
-        episode_start: BoolArray | None = None,
-        deterministic: bool = False,
-    ) -> tuple[Array, Any]:
-        """See `Agent`; `deterministic` breaks ties to the lowest move."""
-        rows, _ = as_rows(observation, episode_start, state)
-        sides, positions = self._places(len(rows))
-        goals = np.array([task.params["goal"] for task in self._known_tasks(len(rows))], dtype=np.int64)
+    @override
+    def choose(self, rows: Array, start: BoolArray, state: Any, deterministic: bool) -> tuple[Array, Any]:
+        sides, positions = self.privileged("side", len(rows)), self.privileged("position", len(rows))
+        goals = np.array([task.params["goal"] for task in self.privileged_tasks(len(rows))], dtype=np.int64)
         actions = np.zeros(len(rows), dtype=np.int64)
         for side in np.unique(sides).tolist():
             here = np.flatnonzero(sides == side)
@@ -230,16 +202,9 @@ class SearchAgent(PositionedAgent):
     State: visited cells `(B, C)` bool, the known goal `(B,)` (-1: unknown), the cell of the last move `(B,)`.
     """
 
-    def predict(
-        self,
-        observation: Array | dict[str, Array],
-        state: Any = None,
-        episode_start: BoolArray | None = None,
-        deterministic: bool = False,
-    ) -> tuple[Array, Any]:
-        """See `Agent`; `deterministic` breaks ties to the lowest cell and move."""
-        rows, start = as_rows(observation, episode_start, state)
-        sides, positions = self._places(len(rows))
+    @override
+    def choose(self, rows: Array, start: BoolArray, state: Any, deterministic: bool) -> tuple[Array, Any]:
+        sides, positions = self.privileged("side", len(rows)), self.privileged("position", len(rows))
         if state is None:
             cells = int(sides.max()) ** 2
             state = {
@@ -261,7 +226,7 @@ class SearchAgent(PositionedAgent):
             maze = maze_of(side)
             unseen: FloatArray = -maze.distances[positions[here]][:, maze.free].astype(np.float64)
             unseen[visited[here][:, maze.free]] = -np.inf
-            nearest = maze.free[argmax_at_random(unseen, None if deterministic else self._generator)]
+            nearest = maze.free[self.best(unseen, deterministic)]
             target = np.where(goal[here] >= 0, goal[here], nearest)
             actions[here] = self._towards(side, positions[here], target, deterministic)
             entered[here] = maze.next_cell[positions[here], actions[here]]

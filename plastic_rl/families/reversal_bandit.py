@@ -7,10 +7,11 @@ from typing import Any, ClassVar, Unpack
 
 import numpy as np
 from gymnasium import spaces
+from typing_extensions import override
 
 from plastic_rl.arrays import Array, BoolArray, FloatArray, Image, IntArray
 from plastic_rl.envs import drawing
-from plastic_rl.envs.reference_agents import RandomAgent, SeededAgent, as_rows
+from plastic_rl.envs.reference_agents import RandomAgent
 from plastic_rl.envs.task import STANDARD_SPLITS, Params, ReferenceAgent, Task, TaskDistribution, number_of
 from plastic_rl.envs.task_vector_env import Outcome, TaskEnv, TaskVectorEnv
 from plastic_rl.envs.vector_env import RowOptions
@@ -73,25 +74,18 @@ def good_arms(task: Task, steps: int) -> IntArray:
     return np.cumsum(switches) % 2
 
 
-class WinStayLoseShiftAgent(SeededAgent):
+class WinStayLoseShiftAgent(ReferenceAgent):
     """Repeats the last arm after a reward and takes the other after none; the first arm is random."""
 
-    def predict(
-        self,
-        observation: Array | dict[str, Array],
-        state: Any = None,
-        episode_start: BoolArray | None = None,
-        deterministic: bool = False,
-    ) -> tuple[Array, Any]:
-        """See `Agent`; `deterministic` begins with arm 0."""
-        rows, start = as_rows(observation, episode_start, state)
+    @override
+    def choose(self, rows: Array, start: BoolArray, state: Any, deterministic: bool) -> tuple[Array, Any]:
         last = rows[:, 1] > 0.5
         action = np.where(rows[:, 2] > 0.5, last, ~last).astype(np.int64)
         first = np.zeros(len(rows), dtype=np.int64) if deterministic else self._generator.integers(0, 2, len(rows))
         return np.where(start, first, action), True
 
 
-class BeliefFilterAgent(SeededAgent):
+class BeliefFilterAgent(ReferenceAgent):
     """Bayes-optimal: pulls the arm that is more probably the good one.
 
     Both arms are equally informative (one pays with p, the other with 1 - p), so that acting greedily on the belief
@@ -107,15 +101,8 @@ class BeliefFilterAgent(SeededAgent):
         self.p_good = p_good
         self.hazard = hazard
 
-    def predict(
-        self,
-        observation: Array | dict[str, Array],
-        state: Any = None,
-        episode_start: BoolArray | None = None,
-        deterministic: bool = False,
-    ) -> tuple[Array, Any]:
-        """See `Agent`; `deterministic` breaks ties to arm 0."""
-        rows, start = as_rows(observation, episode_start, state)
+    @override
+    def choose(self, rows: Array, start: BoolArray, state: Any, deterministic: bool) -> tuple[Array, Any]:
         before = np.full(len(rows), 0.5) if state is None else state
         # A reward on arm 1 and none on arm 0 speak for arm 1 alike.
         for_one = (rows[:, 1] > 0.5) == (rows[:, 2] > 0.5)
@@ -128,7 +115,7 @@ class BeliefFilterAgent(SeededAgent):
         return np.where(belief == 0.5, tie, belief > 0.5).astype(np.int64), belief
 
 
-class GoodArmAgent(SeededAgent):
+class GoodArmAgent(ReferenceAgent):
     """Oracle: always pulls the good arm.
 
     Args:
@@ -141,17 +128,10 @@ class GoodArmAgent(SeededAgent):
         super().__init__()
         self.steps = steps
 
-    def predict(
-        self,
-        observation: Array | dict[str, Array],
-        state: Any = None,
-        episode_start: BoolArray | None = None,
-        deterministic: bool = False,
-    ) -> tuple[Array, Any]:
-        """See `Agent`; the time is read from the last column of the observation."""
-        rows, _ = as_rows(observation, episode_start, state)
+    @override
+    def choose(self, rows: Array, start: BoolArray, state: Any, deterministic: bool) -> tuple[Array, Any]:
         if state is None:
-            state = np.stack([good_arms(task, self.steps) for task in self._known_tasks(len(rows))])
+            state = np.stack([good_arms(task, self.steps) for task in self.privileged_tasks(len(rows))])
         time = np.rint(rows[:, -1].astype(np.float64) * self.steps).astype(np.int64)
         return state[np.arange(len(rows)), np.minimum(time, self.steps - 1)], state
 

@@ -8,10 +8,11 @@ from typing import Any, ClassVar, Literal, Unpack, get_args
 
 import numpy as np
 from gymnasium import spaces
+from typing_extensions import override
 
 from plastic_rl.arrays import Array, BoolArray, FloatArray, Image, IntArray, SingleArray
 from plastic_rl.envs import drawing
-from plastic_rl.envs.reference_agents import RandomAgent, SeededAgent, as_rows
+from plastic_rl.envs.reference_agents import RandomAgent
 from plastic_rl.envs.task import STANDARD_SPLITS, Params, ReferenceAgent, Task, TaskDistribution, number_of
 from plastic_rl.envs.task_vector_env import Outcome, TaskEnv, TaskVectorEnv
 from plastic_rl.envs.vector_env import RowOptions
@@ -103,7 +104,7 @@ class SwappedCartPoleTasks(TaskDistribution):
         }
 
 
-class BalancingAgent(SeededAgent):
+class BalancingAgent(ReferenceAgent):
     """Oracle: a linear controller of the pole that knows whether left and right are swapped.
 
     Args:
@@ -126,16 +127,9 @@ class BalancingAgent(SeededAgent):
         lean: FloatArray = self._pole(rows) @ np.array(GAINS)
         return (lean > 0).astype(np.int64)
 
-    def predict(
-        self,
-        observation: Array | dict[str, Array],
-        state: Any = None,
-        episode_start: BoolArray | None = None,
-        deterministic: bool = False,
-    ) -> tuple[Array, Any]:
-        """See `Agent`; `deterministic` changes nothing."""
-        rows, _ = as_rows(observation, episode_start, state)
-        swapped = np.array([bool(task.params["swapped"]) for task in self._known_tasks(len(rows))])
+    @override
+    def choose(self, rows: Array, start: BoolArray, state: Any, deterministic: bool) -> tuple[Array, Any]:
+        swapped = np.array([bool(task.params["swapped"]) for task in self.privileged_tasks(len(rows))])
         return self._push(rows) ^ swapped, True
 
 
@@ -147,15 +141,8 @@ class InferSwapAgent(BalancingAgent):
 
     needs_task = False
 
-    def predict(
-        self,
-        observation: Array | dict[str, Array],
-        state: Any = None,
-        episode_start: BoolArray | None = None,
-        deterministic: bool = False,
-    ) -> tuple[Array, Any]:
-        """See `Agent`; the first action of a lifetime takes the actions for not swapped."""
-        rows, start = as_rows(observation, episode_start, state)
+    @override
+    def choose(self, rows: Array, start: BoolArray, state: Any, deterministic: bool) -> tuple[Array, Any]:
         velocity = self._pole(rows)[:, 1]
         if state is None:
             state = {"known": np.zeros(len(rows)), "velocity": velocity}

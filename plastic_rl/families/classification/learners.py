@@ -13,10 +13,10 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+from typing_extensions import override
 
 from plastic_rl.arrays import Array, BoolArray, FloatArray, IntArray, SingleArray
-from plastic_rl.envs.reference_agents import SeededAgent, argmax_at_random, as_rows
-from plastic_rl.envs.task import Task
+from plastic_rl.envs.task import ReferenceAgent, Task
 from plastic_rl.errors import SpaceError
 from plastic_rl.families.classification.data import DataSource
 from plastic_rl.feedback import FeedbackLayout
@@ -26,7 +26,7 @@ Weights = dict[str, SingleArray]
 State = dict[str, Array]
 
 
-class OnlineLearner(SeededAgent):
+class OnlineLearner(ReferenceAgent):
     """Base of the learners: remembers which sample a reward or label belongs to, and explores.
 
     With probability `exploration / (1 + t / patience)` at its t-th sample a bandit answers at random, else it takes the
@@ -95,15 +95,8 @@ class OnlineLearner(SeededAgent):
                 All zeros in rows with nothing to learn.
         """
 
-    def predict(
-        self,
-        observation: Array | dict[str, Array],
-        state: Any = None,
-        episode_start: BoolArray | None = None,
-        deterministic: bool = False,
-    ) -> tuple[Array, Any]:
-        """See `Agent`; state: what is known, samples and answers that wait for their outcome, and samples so far."""
-        rows, start = as_rows(observation, episode_start, state)
+    @override
+    def choose(self, rows: Array, start: BoolArray, state: Any, deterministic: bool) -> tuple[Array, Any]:
         # The supervised environment has label columns more, which a bandit leaves alone.
         if rows.shape[1] not in {self._layout.stop, self._layout.stop + self.classes * (not self.labels)}:
             raise SpaceError(
@@ -116,7 +109,7 @@ class OnlineLearner(SeededAgent):
         if not self.frozen:
             known = self._take_in(known, memory, rows)
         scores = self.scores(known, samples)
-        answers = argmax_at_random(scores.astype(np.float64), None if deterministic else self._generator)
+        answers = self.best(scores.astype(np.float64), deterministic)
         if self.exploration and not deterministic:
             share = self.exploration / (1.0 + memory["age"] / self.patience)
             random = self._generator.integers(0, self.classes, count)
@@ -343,7 +336,7 @@ class MixtureBayes(PrototypeLearner):
         return np.asarray(-0.5 * distance / variance - 0.5 * self.features * np.log(variance), dtype=np.float32)
 
 
-class LabelOracle(SeededAgent):
+class LabelOracle(ReferenceAgent):
     """Oracle: knows the data set, looks the sample up in it and answers its label, drawn anew or not.
 
     Args:
@@ -372,16 +365,9 @@ class LabelOracle(SeededAgent):
             self._keys.append(keys[order])
             self._labels.append(labels[order])
 
-    def predict(
-        self,
-        observation: Array | dict[str, Array],
-        state: Any = None,
-        episode_start: BoolArray | None = None,
-        deterministic: bool = False,
-    ) -> tuple[Array, Any]:
-        """See `Agent`; there is nothing random about it."""
-        rows, _ = as_rows(observation, episode_start, state)
-        self._known_tasks(len(rows))
+    @override
+    def choose(self, rows: Array, start: BoolArray, state: Any, deterministic: bool) -> tuple[Array, Any]:
+        self.privileged_tasks(len(rows))
         wanted = (rows[:, : self._source.features] * self._direction).sum(axis=1)
         answers = np.zeros(len(rows), dtype=np.int64)
         for row, (key, keys, labels) in enumerate(zip(wanted.tolist(), self._keys, self._labels, strict=True)):
