@@ -49,6 +49,7 @@ BUILT_IN_DISTRIBUTIONS: dict[str, str] = {}
 for _name, _module in (
     ("BernoulliBandit", "bernoulli_bandit"),
     ("ReversalBandit", "reversal_bandit"),
+    ("CueAssociation", "cue_association"),
     ("GridMaze", "grid_maze"),
     ("SwappedCartPole", "swapped_cartpole"),
     ("Classification", "classification.environment"),

@@ -13,6 +13,7 @@ from gymnasium.vector import AutoresetMode
 import plastic_rl
 from plastic_rl.envs import RowVectorEnv, load_plugin, make_vector
 from plastic_rl.errors import TaskError
+from tests.families.cases import lasting
 
 for _file in sorted((Path(__file__).resolve().parents[2] / "envs").glob("*.py")):
     load_plugin(str(_file))
@@ -23,7 +24,7 @@ MODES = list(AutoresetMode)
 
 def make(env_id: str, rows: int, mode: AutoresetMode = AutoresetMode.SAME_STEP) -> RowVectorEnv:
     assert plastic_rl.__version__
-    kwargs = {"steps": 9} if env_id in NATIVE else {}
+    kwargs = lasting(env_id) if env_id in NATIVE else {}
     return make_vector(env_id, rows, env_kwargs=kwargs, autoreset_mode=mode)
 
 

@@ -25,12 +25,17 @@ FAMILIES = sorted(
 )
 EVERY_ID = sorted(env_id for env_id in gymnasium.registry if env_id.startswith(("plastic_rl/", "examples/")))
 
-STEPS = 7
+STEPS = 9
+
+
+def lasting(env_id: str, steps: int = STEPS) -> dict[str, int]:
+    """Arguments of a family for lifetimes of `steps` steps, a multiple of 3."""
+    return {"trials": steps // 3} if env_id == "plastic_rl/CueAssociation-v0" else {"steps": steps}
 
 
 def make(env_id: str, num_envs: int = 5, *, steps: int = STEPS, **arguments: Any) -> TaskVectorEnv:
     """A family with short lifetimes."""
-    env = make_vector(env_id, num_envs, env_kwargs={"steps": steps}, **arguments)
+    env = make_vector(env_id, num_envs, env_kwargs=lasting(env_id, steps), **arguments)
     assert isinstance(env, TaskVectorEnv)
     return env
 

@@ -23,6 +23,7 @@ from tests.families.cases import (
     actions_for,
     assert_same_steps,
     every_family,
+    lasting,
     make,
     play,
 )
@@ -32,6 +33,7 @@ def test_the_registry_holds_the_families_of_this_version():
     assert set(FAMILIES) >= {
         "plastic_rl/BernoulliBandit-v0",
         "plastic_rl/Classification-v0",
+        "plastic_rl/CueAssociation-v0",
         "plastic_rl/SupervisedClassification-v0",
         "plastic_rl/GridMaze-v0",
         "plastic_rl/ReversalBandit-v0",
@@ -56,8 +58,8 @@ def test_passes_the_checkers_of_gymnasium_and_stable_baselines3(env_id):
 def test_the_first_observation_is_the_same_whatever_the_task(env_id, split):
     env = make(env_id, 64, split=split)
     observations, info = env.reset(seed=0)
-    # The features are a sample of the task's own data, or a start state of the row's noise (see its own tests).
-    if "Classification" in env_id or "CartPole" in env_id:
+    # The features are a sample or cue of the task's own, or a start state of the row's noise (see its own tests).
+    if any(name in env_id for name in ("Classification", "CartPole", "CueAssociation")):
         observations = observations[:, env.feedback.start :]
     assert len({str(dict(task.params)) + str(task.seed) for task in info["task"]}) == 64
     np.testing.assert_array_equal(observations, np.repeat(observations[:1], 64, axis=0))
@@ -113,9 +115,9 @@ def test_spaces_are_finite_and_what_is_returned_is_safe_to_keep(env_id):
 
 @every_family
 def test_info_holds_the_expected_reward_where_it_is_known(env_id):
-    env = make(env_id, 400, steps=50, autoreset_mode=DISABLED)
+    env = make(env_id, 400, steps=48, autoreset_mode=DISABLED)
     env.reset(seed=0)
-    steps = play(env, actions_for(env, 50))
+    steps = play(env, actions_for(env, 48))
     rewards = np.array([step[1] for step in steps])
     if "expected_reward" not in steps[0][4]:
         assert env_id in {"plastic_rl/GridMaze-v0", "plastic_rl/SwappedCartPole-v0"}  # their rewards are certain
@@ -157,7 +159,7 @@ def test_pictures(env_id):
             assert all(isinstance(picture, kind) for picture in pictures)
             env.step(action)
         if mode == "ansi":
-            assert "step 3/7" in env.render()[0]
+            assert "step 3/9" in env.render()[0]
         else:
             assert pictures[0].dtype == np.uint8
             assert pictures[0].ndim == 3
@@ -170,7 +172,7 @@ def test_pictures(env_id):
 def test_gymnasium_makes_the_vector_environment_too(env_id):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        env = gymnasium.make_vec(env_id, num_envs=3, steps=STEPS, split="test")
+        env = gymnasium.make_vec(env_id, num_envs=3, **lasting(env_id), split="test")
     assert env.metadata["autoreset_mode"] is NEXT_STEP
     ours = make(env_id, 3, split="test", autoreset_mode=NEXT_STEP)
     actions = actions_for(ours, 2 * STEPS)

@@ -20,6 +20,7 @@ from tests.families.cases import (
     actions_for,
     assert_same_steps,
     every_family,
+    lasting,
     make,
     play,
 )
@@ -31,7 +32,7 @@ def test_each_row_is_the_scalar_environment_seeded_with_s_plus_i(env_id):
     observations, info = env.reset(seed=100)
     steps = play(env, actions := actions_for(env, 3 * STEPS))
     for row in range(env.num_envs):
-        scalar = gymnasium.make(env_id, steps=STEPS)
+        scalar = gymnasium.make(env_id, **lasting(env_id))
         observation, scalar_info = scalar.reset(seed=100 + row, options={"task": info["task"][row]})
         np.testing.assert_array_equal(observation, observations[row])
         assert scalar_info == {"task": info["task"][row]}
@@ -51,7 +52,7 @@ def test_each_row_is_the_scalar_environment_seeded_with_s_plus_i(env_id):
 
 @every_family
 def test_a_seed_fixes_everything_and_another_seed_changes_only_the_noise(env_id):
-    env = make(env_id, 8, steps=50)
+    env = make(env_id, 8, steps=48)
     first = env.reset(seed=3)
     steps = play(env, actions := actions_for(env, 120))
     again = env.reset(seed=3)
@@ -70,7 +71,7 @@ def test_a_seed_fixes_everything_and_another_seed_changes_only_the_noise(env_id)
 @every_family
 def test_rows_take_their_tasks_in_turn_and_wrap_at_the_stop(env_id):
     env = make(env_id, 3, split="valid", task_start=10, task_stop=15, autoreset_mode=SAME_STEP)
-    source = distribution_for(env_id, {"steps": STEPS})
+    source = distribution_for(env_id, lasting(env_id))
     _, info = env.reset(seed=0)
     assert [task.index for task in info["task"]] == [10, 11, 12]
     for expected in ([13, 14, 10], [11, 12, 13]):
@@ -87,7 +88,7 @@ def test_rows_take_their_tasks_in_turn_and_wrap_at_the_stop(env_id):
 @every_family
 def test_tasks_set_by_hand_hold_for_one_lifetime(env_id):
     env = make(env_id, 3, autoreset_mode=SAME_STEP)
-    wanted = distribution_for(env_id, {"steps": STEPS}).tasks("shift", 5, 8)
+    wanted = distribution_for(env_id, lasting(env_id)).tasks("shift", 5, 8)
     _, info = env.reset(seed=0, options={"tasks": wanted})
     assert list(info["task"]) == wanted == list(env.tasks)
     last = play(env, actions_for(env, STEPS))[-1][4]
