@@ -34,24 +34,36 @@ MOTOR_NOISE = 0.1  # radians
 class PrismThrow(gymnasium.Env[SingleArray, SingleArray]):
     """Throw darts at targets all around you, wearing prism glasses that turn the world by a hidden angle.
 
-    **What must be learned.** To see from one's own misses how far the prism turns, and to aim beside the target by that
-    much: the angle is drawn anew for each lifetime.
+    # Task
+    To see from one's own misses how far the prism turns, and to aim beside the target by that much: the angle is drawn
+    anew for each lifetime.
 
-    **Observation** (Box, 4 columns): cosine and sine of the target's direction; cosine and sine of the last miss, i.e.
-    of the angle from the last target to where the dart landed (both 0 before the first throw).
+    # Observation
+    Box, 4 columns: cosine and sine of the target's direction; cosine and sine of the last miss, i.e. of the angle from
+    the last target to where the dart landed (both 0 before the first throw).
 
-    **Actions** (Box, 2 in [-1, 1]): the direction of the aim, as a vector of any length.
+    # Actions
+    Box, 2 in [-1, 1]:
 
-    **Reward**: the cosine of the miss, 1 for a hit; `info["expected_reward"]` is its mean over the motor noise.
+    | column | meaning                                                |
+    |--------|--------------------------------------------------------|
+    | 0, 1   | the direction of the aim, a vector of any length       |
 
-    **Trial**: one throw. **End**: terminated after `throws` throws.
+    # Reward
+    The cosine of the miss, 1 for a hit; `info["expected_reward"]` is its mean over the motor noise.
 
-    **Tasks**: `rotation`, uniform within +-1 radian; on the split `shift` 1 to 1.5 radians to either side.
+    # End
+    A trial is one throw. Terminated after `throws` throws.
 
-    **Limits**, sum over 40 throws: random 0, aiming straight at the target 33.5, averaging one's misses 39.6, oracle
-    (the limit) 39.8.
+    # Tasks and splits
+    `rotation`, uniform within +-1 radian; on the split `shift` 1 to 1.5 radians to either side.
 
-    **Source**: prism adaptation, Martin et al. 1996, "Throwing while looking through prisms".
+    # Limits
+    Sum over 40 throws: random 0, aiming straight at the target 33.5, averaging one's misses 39.6, oracle (the limit)
+    39.8.
+
+    # Source
+    Prism adaptation, Martin et al. 1996, "Throwing while looking through prisms".
 
     Args:
         throws: Throws in a lifetime.
@@ -123,8 +135,8 @@ class PrismTasks(TaskDistribution):
         super().__init__()
         self.throws = throws
 
+    @override
     def sample_params(self, generator: np.random.Generator, split: str) -> Params:
-        """See `TaskDistribution`."""
         if split == "shift":
             return {"rotation": float(generator.choice((-1.0, 1.0)) * generator.uniform(1.0, 1.5))}
         return {"rotation": float(generator.uniform(-1.0, 1.0))}
@@ -169,18 +181,18 @@ class StraightAgent(AimingAgent):
 class AveragingAgent(AimingAgent):
     """Believes in the mean of the angles seen so far."""
 
+    @override
     def estimate(self, mean_seen: FloatArray) -> FloatArray:
-        """See `AimingAgent`."""
         return mean_seen
 
 
 class CorrectedAgent(AimingAgent):
-    """Oracle: knows the prism's angle."""
+    """Oracle: told the prism's angle."""
 
     needs_task = True
 
+    @override
     def estimate(self, mean_seen: FloatArray) -> FloatArray:
-        """See `AimingAgent`."""
         return np.array([number_of(task, "rotation") for task in self.privileged_tasks(len(mean_seen))])
 
 

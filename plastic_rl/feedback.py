@@ -23,7 +23,7 @@ class FeedbackLayout:
         reward: Previous reward (one column).
         trial_start: 1 where this step starts a trial (one column).
         time: Share of the lifetime that has passed, t/T (one column).
-        label: One-hot label of the previous sample, in environments that teach instead of reward; else None.
+        label: One-hot label of the previous sample, in supervised environments; else None.
     """
 
     action: Columns

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import textwrap
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -13,6 +14,7 @@ from gymnasium.envs.registration import EnvSpec
 from gymnasium.utils.env_checker import check_env
 
 from plastic_rl.arrays import Array, FloatArray
+from plastic_rl.config.signatures import argument_help
 from plastic_rl.envs import DISTRIBUTIONS, Lifetime, ScalarVectorEnv, TaskVectorEnv, distribution_for, make_vector
 from plastic_rl.envs.catalog import spec_of
 from plastic_rl.envs.make import load_creator
@@ -74,7 +76,6 @@ def description(env_id: str) -> str:
         env.close()
     steps = metadata["lifetime_steps"]
     facts = {
-        "arguments": ", ".join(_arguments(creator, spec)) or "none",
         "observation": f"{observations} with feedback",
         "actions": str(actions),
         "lifetime": f"{steps} steps" if steps else "of varying length",
@@ -85,17 +86,25 @@ def description(env_id: str) -> str:
         "limit": distribution.limit_of("test"),
     }
     width = max(map(len, facts))
-    lines = [env_id, "", inspect.getdoc(creator) or "(no documentation)", ""]
+    documentation = (inspect.getdoc(creator) or "(no documentation)").partition("\nArgs:\n")[0].rstrip()
+    lines = [env_id, "", documentation, "", "Arguments:", *(_arguments(creator, spec) or ["    none"]), ""]
     return "\n".join(lines + [f"{name:<{width}}  {fact}" for name, fact in facts.items()])
 
 
 def _arguments(creator: Any, spec: EnvSpec) -> list[str]:
+    """A line for each argument: its default, and what its declaration says of it."""
+    declared = getattr(creator, "tasks_class", creator)
+    helps: dict[str, str] = {}
+    for kind in reversed(inspect.getmro(declared)) if inspect.isclass(declared) else [declared]:
+        helps |= argument_help(kind.__doc__)
     found = []
     for name, parameter in inspect.signature(creator).parameters.items():
         if parameter.kind in {parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL} or name in _NOT_ITS_OWN:
             continue
         default = spec.kwargs.get(name, parameter.default)
-        found.append(name if default is parameter.empty else f"{name}={default!r}")
+        shown = name if default is parameter.empty else f"{name}={default!r}"
+        line = f"{shown}: {helps[name]}" if name in helps else shown
+        found.append(textwrap.fill(line, 120, initial_indent="    ", subsequent_indent="        "))
     return found
 
 

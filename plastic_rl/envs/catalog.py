@@ -13,6 +13,7 @@ from typing import Any
 
 import gymnasium
 import numpy as np
+from typing_extensions import override
 
 from plastic_rl import BUILT_IN_DISTRIBUTIONS
 from plastic_rl.envs.reference_agents import RandomAgent
@@ -136,8 +137,8 @@ class SeedTasks(TaskDistribution):
         self.family = env_id
         self._env_kwargs = dict(env_kwargs or {})
 
+    @override
     def task(self, split: str, index: int) -> Task:
-        """See `TaskDistribution`."""
         if split not in self.splits:
             raise UnknownNameError(f"split of {self.family}", split, self.splits)
         if index < 0:
@@ -150,8 +151,8 @@ class SeedTasks(TaskDistribution):
         """Draw a reset seed (`task` counts them instead, so that splits are disjoint)."""
         return {"reset_seed": int(generator.integers(2**31))}
 
+    @override
     def reference_agents(self, split: str) -> dict[str, ReferenceAgent]:
-        """See `TaskDistribution`."""
         env = gymnasium.make(self.family, **self._env_kwargs)
         env.close()
         return {"random": RandomAgent(env.action_space)}

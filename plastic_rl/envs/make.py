@@ -88,7 +88,7 @@ def make_vector(
             **options,
         )
     refuse_trials(env_id, trials, same_task_each_trial)
-    env: TaskVectorEnv = native(num_envs, render_mode=render_mode, **options, **kwargs)
+    env: TaskVectorEnv[Any] = native(num_envs, render_mode=render_mode, **options)
     env.spec = copy.deepcopy(spec)
     env.spec.kwargs = dict(kwargs)
     return env

@@ -118,7 +118,7 @@ class ReferenceAgent(ABC):
         episode_start: BoolArray | None = None,
         deterministic: bool = False,
     ) -> tuple[Array, Any]:
-        """See `Agent`.
+        """Act as any `Agent` does.
 
         Raises:
             SpaceError: If the observation is not a flat batch.

@@ -6,9 +6,10 @@ in `RowVectorEnv`: feedback columns, horizon, tasks, seeds, autoreset, info, sta
 
 from __future__ import annotations
 
+import inspect
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 import gymnasium
 import numpy as np
@@ -16,10 +17,12 @@ import numpy.typing as npt
 from gymnasium import spaces
 from gymnasium.error import ResetNeeded
 from gymnasium.vector import AutoresetMode
+from typing_extensions import override
 
 from plastic_rl.arrays import Array, BoolArray, FloatArray, Image, IntArray, SingleArray
 from plastic_rl.envs import drawing
 from plastic_rl.envs.actions import ActionCodec
+from plastic_rl.envs.catalog import check_keywords, keywords_of
 from plastic_rl.envs.task import Task, TaskDistribution
 from plastic_rl.envs.vector_env import RowOptions, RowVectorEnv, StepResult, stored_array
 from plastic_rl.errors import CheckpointError, ConfigError, damage_is_refused
@@ -60,26 +63,31 @@ class Outcome(NamedTuple):
     ended: BoolArray | None = None
 
 
-class TaskVectorEnv(RowVectorEnv):
+TasksT = TypeVar("TasksT", bound=TaskDistribution)
+
+
+class TaskVectorEnv(RowVectorEnv, Generic[TasksT]):
     """A task family, all rows in NumPy at once.
 
     The observation is `[features, previous action, previous reward, trial_start, t/T]`, float32, clipped to finite
     bounds. A lifetime takes `steps` steps and is then `terminated`; nothing is ever truncated.
 
-    A subclass calls `super().__init__`, then allocates arrays with one row per lifetime, names those that change in
-    `state_arrays`, and implements `begin_rows`, `transition` and, where there are features, `write_features`.
-    In hooks it may read `self.time (B,)`, the number of steps that each row has lived.
+    A subclass names its `tasks_class`, whose arguments are its own: its constructor takes them as `**arguments`, has
+    them made into the distribution by `tasks_and_options`, and reads sizes from that. It calls `super().__init__`, then
+    allocates arrays with one row per lifetime, names those that change in `state_arrays`, and implements `begin_rows`,
+    `transition` and, where there are features, `write_features`. In hooks it may read `self.distribution`, and
+    `self.time (B,)`, the number of steps that each row has lived.
 
     Args:
         num_envs: Number of rows, `B`.
-        distribution: The family's own distribution (`options["distribution"]` goes before it).
+        distribution: The family's distribution.
         action_space: Of one row.
         steps: Horizon of a lifetime, `T`.
         feature_low: Lowest value of each family feature, `(F,)`.
         feature_high: Highest value of each family feature, `(F,)`.
         reward_range: Bounds of the reward column (the observed reward is clipped to them, the real one is not).
         steps_per_trial: Length of every trial, None where it varies.
-        label_size: Classes K of the label column, in environments that teach; the family writes `_label_columns`.
+        label_size: Classes K of the label column, in supervised environments; the family writes `_label_columns`.
         options: See `RowOptions`.
 
     Raises:
@@ -87,14 +95,51 @@ class TaskVectorEnv(RowVectorEnv):
     """
 
     metadata: dict[str, Any] = drawing.render_metadata(frames_per_second=4)
+    tasks_class: type[TasksT]
+    """The family's distribution, which declares the arguments of both."""
+    distribution: TasksT
     state_arrays: ClassVar[tuple[str, ...]] = ()
     """Names of the attributes, arrays with leading `B`, that hold a row's life beside its task and time."""
+
+    __signature__: ClassVar[inspect.Signature]
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Let the signature of the class show the arguments of its distribution."""
+        super().__init_subclass__(**kwargs)
+        rows = inspect.Parameter("num_envs", inspect.Parameter.POSITIONAL_OR_KEYWORD, default=1, annotation=int)
+        own = inspect.signature(cls.tasks_class).parameters.values()
+        options = inspect.Parameter("options", inspect.Parameter.VAR_KEYWORD, annotation=RowOptions)
+        shared = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in own]
+        cls.__signature__ = inspect.Signature([rows, *shared, options])
+
+    @classmethod
+    def tasks_and_options(cls, arguments: Mapping[str, Any]) -> tuple[TasksT, RowOptions]:
+        """Divide a constructor's `arguments`: the distribution, given or made of its own arguments, and `RowOptions`.
+
+        Raises:
+            ConfigError: If the distribution takes no such argument, is of another family, or is given beside arguments.
+        """
+        own = {name: value for name, value in arguments.items() if name not in RowOptions.__annotations__}
+        options: Any = {name: value for name, value in arguments.items() if name not in own}
+        check_keywords(cls.__name__, keywords_of(cls.tasks_class), own)
+        tasks = options.pop("distribution", None)
+        if tasks is None:
+            return cls.tasks_class(**own), options
+        if not isinstance(tasks, cls.tasks_class):
+            raise ConfigError(
+                f"{cls.__name__} needs {cls.tasks_class.__name__} or a subclass, got {type(tasks).__name__}"
+            )
+        if own:
+            raise ConfigError(
+                f"{cls.__name__} has its arguments from the distribution that it is given; leave {', '.join(own)} away"
+            )
+        return tasks, options
 
     def __init__(
         self,
         num_envs: int,
         *,
-        distribution: TaskDistribution,
+        distribution: TasksT,
         action_space: spaces.Space[Any],
         steps: int,
         feature_low: npt.ArrayLike = (),
@@ -121,7 +166,7 @@ class TaskVectorEnv(RowVectorEnv):
             observation_space=space,
             codec=codec,
             feedback=feedback,
-            distribution=options.get("distribution") or distribution,
+            distribution=distribution,
             lifetime_steps=steps,
             steps_per_trial=steps_per_trial,
             options=options,
@@ -214,8 +259,9 @@ class TaskVectorEnv(RowVectorEnv):
 
     # State --------------------------------------------------------------------------------------------------------
 
+    @override
     def get_state(self) -> dict[str, Any]:
-        """See `RowVectorEnv`; continuing from it gives the same bits as never having stopped."""
+        """Continuing from it gives the same bits as never having stopped."""
         return {
             "seeds": list(self._seeds),
             "generators": [generator.bit_generator.state for generator in self._generators],
@@ -228,8 +274,9 @@ class TaskVectorEnv(RowVectorEnv):
             "family": self.family_state(),
         }
 
+    @override
     def set_state(self, state: Mapping[str, Any]) -> None:
-        """See `RowVectorEnv`.
+        """Continue from the state of an environment with equal arguments.
 
         Raises:
             CheckpointError: If the state is of another number of rows or another family, or is no such state.
@@ -302,7 +349,7 @@ class TaskEnv(gymnasium.Env[SingleArray, Any]):
 
     def __init__(self, *, render_mode: str | None = None, **kwargs: Any) -> None:
         self.render_mode = render_mode
-        self.vector: TaskVectorEnv = self.vector_class(
+        self.vector: TaskVectorEnv[Any] = self.vector_class(
             1, render_mode=render_mode, autoreset_mode=AutoresetMode.DISABLED, **kwargs
         )
         self.observation_space = self.vector.single_observation_space
@@ -330,9 +377,9 @@ class TaskEnv(gymnasium.Env[SingleArray, Any]):
         return None if pictures is None else pictures[0]
 
     def get_state(self) -> dict[str, Any]:
-        """See `TaskVectorEnv.get_state`."""
+        """Return all that a resumed run needs, as a vector environment does."""
         return self.vector.get_state()
 
     def set_state(self, state: Mapping[str, Any]) -> None:
-        """See `TaskVectorEnv.set_state`."""
+        """Continue from what `get_state` of an environment with equal arguments returned."""
         self.vector.set_state(state)

@@ -1,10 +1,10 @@
-"""Bernoulli bandits with k arms."""
+"""Bernoulli bandits: k arms, of which each pays with a hidden probability of its own."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar, Unpack
+from typing import Any, ClassVar
 
 import numpy as np
 from gymnasium import spaces
@@ -15,7 +15,6 @@ from plastic_rl.envs import drawing
 from plastic_rl.envs.reference_agents import RandomAgent
 from plastic_rl.envs.task import STANDARD_SPLITS, Params, ReferenceAgent, Task, TaskDistribution
 from plastic_rl.envs.task_vector_env import Outcome, TaskEnv, TaskVectorEnv
-from plastic_rl.envs.vector_env import RowOptions
 from plastic_rl.errors import TaskError
 from plastic_rl.families.bandit_limits import GittinsIndex, TwoArmedBayes
 
@@ -37,6 +36,7 @@ class BernoulliBanditTasks(TaskDistribution):
     """
 
     family = "BernoulliBandit"
+    splits = (*STANDARD_SPLITS, "shift")
 
     def __init__(self, arms: int = 5, steps: int = 100, entropy: int = 0) -> None:
         super().__init__(entropy)
@@ -44,28 +44,27 @@ class BernoulliBanditTasks(TaskDistribution):
             raise TaskError(f"a bandit has 2 or more arms and 1 or more steps, got arms={arms}, steps={steps}")
         self.arms = arms
         self.steps = steps
-        self.splits = (*STANDARD_SPLITS, "shift")
         self.limit_kind = "bayes" if arms == 2 and steps <= EXACT_BAYES_STEPS else "index"
 
     def prior(self, split: str) -> tuple[float, float]:
         """Parameters of the Beta distribution that the arms of `split` come from."""
         return (2.0, 2.0) if split == "shift" else (1.0, 1.0)
 
+    @override
     def sample_params(self, generator: np.random.Generator, split: str) -> Params:
-        """See `TaskDistribution`: `probabilities`, one for each arm."""
-        if split == "shift":
-            return {"probabilities": tuple(generator.beta(2.0, 2.0, self.arms).tolist())}
-        return {"probabilities": tuple(generator.random(self.arms).tolist())}
+        drawn = generator.beta(2.0, 2.0, self.arms) if split == "shift" else generator.random(self.arms)
+        return {"probabilities": tuple(drawn.tolist())}
 
+    @override
     def reference_agents(self, split: str) -> dict[str, ReferenceAgent]:
         """`random`, `thompson`, `ucb1_tuned`, `oracle`, and the limit: `bayes` (two arms) or `index`.
 
-        The heuristics believe in uniform arms on every split; the limit knows the split's own prior.
+        The heuristics believe in uniform arms on every split; the limit is told the split's own prior.
         """
         agents: dict[str, ReferenceAgent] = {
             "random": RandomAgent(spaces.Discrete(self.arms)),
             "thompson": ThompsonAgent(self.arms),
-            "ucb1_tuned": TunedUCB1Agent(self.arms, self.steps),
+            "ucb1_tuned": TunedUCB1Agent(self.arms),
             "oracle": BestArmAgent(),
         }
         prior = self.prior(split)
@@ -74,6 +73,108 @@ class BernoulliBanditTasks(TaskDistribution):
         else:
             agents["index"] = GittinsAgent(self.arms, self.steps, prior)
         return agents
+
+
+class BernoulliBanditVectorEnv(TaskVectorEnv[BernoulliBanditTasks]):
+    """Which of k arms pays best? Each pays 1 with a hidden probability of its own, else 0.
+
+    # Task
+    To explore the arms and settle on a good one within one lifetime: the probabilities are drawn anew for each
+    lifetime, and nothing but the rewards received tells them.
+
+    # Observation
+    Box, k + 3 columns: previous action one-hot (k); previous reward; trial_start (always 1); t/T.
+
+    # Actions
+    Discrete k:
+
+    | action     | meaning       |
+    |------------|---------------|
+    | 0 to k - 1 | pull this arm |
+
+    # Reward
+    1 with the probability of the arm pulled, else 0; `info["expected_reward"]` is that probability.
+
+    # End
+    A trial is one pull. Terminated after `steps` pulls.
+
+    # Tasks and splits
+    `probabilities`, uniform on [0, 1] each; on the split `shift` Beta(2, 2).
+
+    # Limits
+    Total over (n, k) = (100, 5): random 49.9, Thompson 74.7, index policy 78.65 (the limit; exact Bayes for two arms
+    and up to 100 pulls), oracle 83.33.
+
+    # Source
+    Duan et al. 2016, "RL2: Fast reinforcement learning via slow reinforcement learning", and Mishra et al. 2018 (the
+    published totals); Kaufmann et al. 2018 and Garivier et al. 2016 (the finite-horizon Gittins index).
+
+    Args:
+        num_envs: Number of rows, `B`.
+        arguments: Those of `BernoulliBanditTasks`, and `RowOptions`.
+    """
+
+    tasks_class = BernoulliBanditTasks
+    state_arrays: ClassVar[tuple[str, ...]] = ("_probabilities", "_uniforms", "_pulls", "_last")
+
+    def __init__(self, num_envs: int = 1, **arguments: Any) -> None:
+        tasks, options = self.tasks_and_options(arguments)
+        super().__init__(
+            num_envs,
+            distribution=tasks,
+            action_space=spaces.Discrete(tasks.arms),
+            steps=tasks.steps,
+            steps_per_trial=1,
+            options=options,
+        )
+        self._probabilities: FloatArray = np.zeros((num_envs, tasks.arms))
+        self._uniforms: FloatArray = np.zeros((num_envs, tasks.steps))
+        self._pulls: IntArray = np.zeros((num_envs, tasks.arms), dtype=np.int64)
+        self._last: IntArray = np.zeros(num_envs, dtype=np.int64)
+
+    @override
+    def begin_rows(self, rows: IntArray, tasks: Sequence[Task], generators: Sequence[np.random.Generator]) -> None:
+        for row, task, generator in zip(rows.tolist(), tasks, generators, strict=True):
+            self._probabilities[row] = task.params["probabilities"]
+            # One number for each pull decides whether it pays, whatever the arm.
+            generator.random(out=self._uniforms[row])
+        self._pulls[rows] = 0
+        self._last[rows] = -1
+
+    @override
+    def transition(self, actions: Array) -> Outcome:
+        probability = self._probabilities[self._all_rows, actions]
+        reward = (self._uniforms[self._all_rows, self.time] < probability).astype(np.float64)
+        self._pulls[self._all_rows, actions] += 1
+        self._last[:] = actions
+        return Outcome(reward, np.ones(self.num_envs, dtype=np.bool_), probability)
+
+    @override
+    def text(self, row: int) -> str:
+        """Hidden probability, pulls, and a mark at the arm pulled last."""
+        lines = [drawing.headline(self.time[row], self.steps, self.returns[row])]
+        for arm, probability in enumerate(self._probabilities[row]):
+            mark = ">" if arm == self._last[row] else " "
+            pulls = self._pulls[row, arm]
+            lines.append(f"{mark} arm {arm:<3d} p {probability:.2f} {drawing.text_bar(probability)} {pulls} pulls")
+        return "\n".join(lines)
+
+    @override
+    def frame(self, row: int) -> Image:
+        """A bar for each arm's hidden probability, its pulls below, the arm pulled last in colour."""
+        return drawing.bars(
+            self._probabilities[row],
+            labels=[str(pulls) for pulls in self._pulls[row]],
+            chosen=int(self._last[row]),
+            paid=bool(self._reward_column[row] > 0),
+            head=f"{self.time[row]}/{self.steps} R {self.returns[row]:.0f}",
+        )
+
+
+class BernoulliBanditEnv(TaskEnv):
+    """One row of `BernoulliBanditVectorEnv`, which documents it."""
+
+    vector_class = BernoulliBanditVectorEnv
 
 
 class CountingAgent(ReferenceAgent):
@@ -93,8 +194,7 @@ class CountingAgent(ReferenceAgent):
         pulled = np.where(start[:, None], 0.0, rows[:, : self.arms])
         reward = rows[:, self.arms, None]
         counts = counts + np.stack([pulled * reward, pulled * (1.0 - reward)], axis=1)
-        scores = self.scores(counts[:, 0], counts[:, 1])
-        return self.best(scores, deterministic), counts
+        return self.best(self.scores(counts[:, 0], counts[:, 1]), deterministic), counts
 
     @abstractmethod
     def scores(self, successes: FloatArray, failures: FloatArray) -> FloatArray:
@@ -104,8 +204,8 @@ class CountingAgent(ReferenceAgent):
 class ThompsonAgent(CountingAgent):
     """Draws a probability for each arm from its posterior (uniform prior) and pulls the largest."""
 
+    @override
     def scores(self, successes: FloatArray, failures: FloatArray) -> FloatArray:
-        """See `CountingAgent`."""
         return self._generator.beta(1.0 + successes, 1.0 + failures)
 
 
@@ -113,20 +213,12 @@ class TunedUCB1Agent(CountingAgent):
     """UCB1 (Auer et al. 2002) with a tuned width: posterior mean + c sqrt(2 ln t / m), m = pulls + 2 of the prior.
 
     Textbook UCB1 (c = 1 on sample means) explores far too much over 10 to 500 pulls; c is 0.2 here.
-
-    Args:
-        arms: Number of arms, k.
-        steps: Pulls in a lifetime (not used by the rule; kept for a tuned table).
     """
 
     width = 0.2
 
-    def __init__(self, arms: int, steps: int) -> None:
-        super().__init__(arms)
-        self.steps = steps
-
+    @override
     def scores(self, successes: FloatArray, failures: FloatArray) -> FloatArray:
-        """See `CountingAgent`."""
         pulls = successes + failures
         time = pulls.sum(axis=1, keepdims=True) + 1.0
         mean = (successes + 1.0) / (pulls + 2.0)
@@ -148,8 +240,8 @@ class GittinsAgent(CountingAgent):
         self.steps = steps
         self.prior = prior
 
+    @override
     def scores(self, successes: FloatArray, failures: FloatArray) -> FloatArray:
-        """See `CountingAgent`."""
         index = GittinsIndex.shared(self.steps, self.prior)
         left = self.steps - (successes + failures).sum(axis=1).astype(np.int64)
         return index(successes.astype(np.int64), failures.astype(np.int64), np.maximum(left, 1)[:, None])
@@ -168,8 +260,8 @@ class TwoArmedBayesAgent(CountingAgent):
         self.steps = steps
         self.prior = prior
 
+    @override
     def scores(self, successes: FloatArray, failures: FloatArray) -> FloatArray:
-        """See `CountingAgent`."""
         policy = TwoArmedBayes.shared(self.steps, self.prior)
         return policy.advantages(successes.astype(np.int64), failures.astype(np.int64))
 
@@ -185,90 +277,3 @@ class BestArmAgent(ReferenceAgent):
             tasks = self.privileged_tasks(len(rows))
             state = np.array([np.argmax(task.params["probabilities"]) for task in tasks])
         return state.copy(), state
-
-
-class BernoulliBanditVectorEnv(TaskVectorEnv):
-    """Which of k arms pays best? Each pays 1 with a hidden probability of its own, else 0.
-
-    **What must be learned.** To explore the arms and settle on a good one within one lifetime: the probabilities are
-    drawn anew for each lifetime, and nothing but the rewards received tells them.
-
-    **Observation** (Box, k + 3 columns): previous action one-hot (k), previous reward, trial_start (always 1), t/T.
-
-    **Actions** (Discrete k): pull arm 0 to k - 1.
-
-    **Reward**: 1 with the probability of the arm pulled, else 0; `info["expected_reward"]` is that probability.
-
-    **Trial**: one pull. **End**: terminated after `steps` pulls.
-
-    **Tasks**: `probabilities`, uniform on [0, 1] each; on the split `shift` Beta(2, 2).
-
-    **Limits**, total over (n, k) = (100, 5): random 49.9, Thompson 74.7, index policy 78.65 (limit; exact Bayes for two
-    arms and up to 100 pulls), oracle 83.33.
-
-    **Source**: Duan et al. 2016, "RL2: Fast reinforcement learning via slow reinforcement learning".
-
-    Args:
-        num_envs: Number of rows, `B`.
-        arms: Number of arms, k.
-        steps: Pulls in a lifetime, n.
-        options: See `RowOptions`.
-    """
-
-    state_arrays: ClassVar[tuple[str, ...]] = ("_probabilities", "_uniforms", "_pulls", "_last")
-
-    def __init__(self, num_envs: int = 1, *, arms: int = 5, steps: int = 100, **options: Unpack[RowOptions]) -> None:
-        super().__init__(
-            num_envs,
-            distribution=BernoulliBanditTasks(arms=arms, steps=steps),
-            action_space=spaces.Discrete(arms),
-            steps=steps,
-            steps_per_trial=1,
-            options=options,
-        )
-        self.arms = arms
-        self._probabilities: FloatArray = np.zeros((num_envs, arms))
-        self._uniforms: FloatArray = np.zeros((num_envs, steps))
-        self._pulls: IntArray = np.zeros((num_envs, arms), dtype=np.int64)
-        self._last: IntArray = np.zeros(num_envs, dtype=np.int64)
-
-    def begin_rows(self, rows: IntArray, tasks: Sequence[Task], generators: Sequence[np.random.Generator]) -> None:
-        """See `TaskVectorEnv`; one uniform number for each pull decides whether it pays, whatever the arm."""
-        for row, task, generator in zip(rows.tolist(), tasks, generators, strict=True):
-            self._probabilities[row] = task.params["probabilities"]
-            generator.random(out=self._uniforms[row])
-        self._pulls[rows] = 0
-        self._last[rows] = -1
-
-    def transition(self, actions: Array) -> Outcome:
-        """See `TaskVectorEnv`."""
-        probability = self._probabilities[self._all_rows, actions]
-        reward = (self._uniforms[self._all_rows, self.time] < probability).astype(np.float64)
-        self._pulls[self._all_rows, actions] += 1
-        self._last[:] = actions
-        return Outcome(reward, np.ones(self.num_envs, dtype=np.bool_), probability)
-
-    def text(self, row: int) -> str:
-        """See `TaskVectorEnv`: hidden probability, pulls and a mark at the arm pulled last."""
-        lines = [drawing.headline(self.time[row], self.steps, self.returns[row])]
-        for arm, probability in enumerate(self._probabilities[row]):
-            mark = ">" if arm == self._last[row] else " "
-            pulls = self._pulls[row, arm]
-            lines.append(f"{mark} arm {arm:<3d} p {probability:.2f} {drawing.text_bar(probability)} {pulls} pulls")
-        return "\n".join(lines)
-
-    def frame(self, row: int) -> Image:
-        """See `TaskVectorEnv`: a bar for each arm's hidden probability, pulls below, the last one in colour."""
-        return drawing.bars(
-            self._probabilities[row],
-            labels=[str(pulls) for pulls in self._pulls[row]],
-            chosen=int(self._last[row]),
-            paid=bool(self._reward_column[row] > 0),
-            head=f"{self.time[row]}/{self.steps} R {self.returns[row]:.0f}",
-        )
-
-
-class BernoulliBanditEnv(TaskEnv):
-    """One row of `BernoulliBanditVectorEnv`, which documents it."""
-
-    vector_class = BernoulliBanditVectorEnv

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, Unpack
+from typing import Any, ClassVar
 
 import numpy as np
 from gymnasium import spaces
@@ -14,7 +14,6 @@ from plastic_rl.envs import drawing
 from plastic_rl.envs.reference_agents import RandomAgent
 from plastic_rl.envs.task import STANDARD_SPLITS, Params, ReferenceAgent, Task, TaskDistribution, number_of
 from plastic_rl.envs.task_vector_env import Outcome, TaskEnv, TaskVectorEnv
-from plastic_rl.envs.vector_env import RowOptions
 from plastic_rl.errors import TaskError
 
 CUE, GO, BLANK = range(3)
@@ -44,6 +43,7 @@ class CueAssociationTasks(TaskDistribution):
     """
 
     family = "CueAssociation"
+    splits = (*STANDARD_SPLITS, "shift")
 
     def __init__(self, cues: int = 5, trials: int = 20, bits: int = 20, entropy: int = 0) -> None:
         super().__init__(entropy)
@@ -52,14 +52,14 @@ class CueAssociationTasks(TaskDistribution):
                 f"cue association has 1 or more trials, 1 to {MOST_BITS} bits and from 1 to 2 ** bits cues, "
                 f"got cues={cues}, trials={trials}, bits={bits}"
             )
-        self.splits = (*STANDARD_SPLITS, "shift")
         self.cues = cues
         self.trials = trials
         self.bits = bits
         self.shift_cues = tuple(number for number in (cues // 2, 2 * cues) if 1 <= number <= 2**bits)
 
+    @override
     def sample_params(self, generator: np.random.Generator, split: str) -> Params:
-        """See `TaskDistribution`: `cues` and `flip`; for each cue its bits as a number, and its correct action."""
+        """`cues` and `flip`; for each cue its bits as a number, and its correct action."""
         cues, flip = self.cues, 0.0
         if split == "shift":
             cues = int(generator.choice(self.shift_cues))
@@ -81,8 +81,9 @@ class CueAssociationTasks(TaskDistribution):
             "oracle": CorrectActionAgent(),
         }
 
+    @override
     def limit_of(self, split: str) -> str:
-        """See `TaskDistribution`: `bayes`, on `shift` `told_cue`."""
+        """`bayes`, on `shift` `told_cue`."""
         return "told_cue" if split == "shift" else "bayes"
 
 
@@ -105,7 +106,7 @@ def trial_and_step(time: IntArray, trials: int) -> tuple[IntArray, IntArray]:
     return trial, np.minimum(time - STEPS_PER_TRIAL * trial, BLANK)
 
 
-class CueAssociationVectorEnv(TaskVectorEnv):
+class CueAssociationVectorEnv(TaskVectorEnv[CueAssociationTasks]):
     """Which of two actions belongs to each of several cues? All of them must be kept in mind at once.
 
     # Task
@@ -151,37 +152,35 @@ class CueAssociationVectorEnv(TaskVectorEnv):
 
     Args:
         num_envs: Number of rows, `B`.
-        cues: Number of cues in a lifetime, K.
-        trials: Trials in a lifetime, T.
-        bits: Length of a cue.
-        options: See `RowOptions`.
+        arguments: Those of `CueAssociationTasks`, and `RowOptions`.
     """
 
+    tasks_class = CueAssociationTasks
     metadata: dict[str, Any] = drawing.render_metadata(frames_per_second=2)
     state_arrays: ClassVar[tuple[str, ...]] = ("_cue", "_correct", "_shown", "_last")
 
-    def __init__(
-        self, num_envs: int = 1, *, cues: int = 5, trials: int = 20, bits: int = 20, **options: Unpack[RowOptions]
-    ) -> None:
+    def __init__(self, num_envs: int = 1, **arguments: Any) -> None:
+        tasks, options = self.tasks_and_options(arguments)
         super().__init__(
             num_envs,
-            distribution=CueAssociationTasks(cues=cues, trials=trials, bits=bits),
+            distribution=tasks,
             action_space=spaces.Discrete(2),
-            steps=STEPS_PER_TRIAL * trials,
-            feature_low=[-1.0] * bits + [0.0],
-            feature_high=[1.0] * (bits + 1),
+            steps=STEPS_PER_TRIAL * tasks.trials,
+            feature_low=[-1.0] * tasks.bits + [0.0],
+            feature_high=[1.0] * (tasks.bits + 1),
             steps_per_trial=STEPS_PER_TRIAL,
             options=options,
         )
-        self.trials = trials
-        self.bits = bits
-        self._cue: IntArray = np.zeros((num_envs, trials), dtype=np.int64)
-        self._correct: IntArray = np.zeros((num_envs, trials), dtype=np.int64)
-        self._shown: Array = np.zeros((num_envs, trials, bits), dtype=np.int8)
+        self.trials = tasks.trials
+        self.bits = tasks.bits
+        self._cue: IntArray = np.zeros((num_envs, self.trials), dtype=np.int64)
+        self._correct: IntArray = np.zeros((num_envs, self.trials), dtype=np.int64)
+        self._shown: Array = np.zeros((num_envs, self.trials, self.bits), dtype=np.int8)
         self._last: IntArray = np.zeros(num_envs, dtype=np.int64)
 
+    @override
     def begin_rows(self, rows: IntArray, tasks: Sequence[Task], generators: Sequence[np.random.Generator]) -> None:
-        """See `TaskVectorEnv`; the noise is which cue each trial shows, and which of its bits are flipped."""
+        """The noise is which cue each trial shows, and which of its bits are flipped."""
         for row, task, generator in zip(rows.tolist(), tasks, generators, strict=True):
             uniforms = generator.random((self.trials, 1 + self.bits))
             cue = (uniforms[:, 0] * number_of(task, "cues")).astype(np.int64)
@@ -192,28 +191,31 @@ class CueAssociationVectorEnv(TaskVectorEnv):
             self._shown[row] = np.where(flipped, -1, 1) * bits_of(patterns[cue], self.bits)
         self._last[rows] = -1
 
+    @override
     def transition(self, actions: Array) -> Outcome:
-        """See `TaskVectorEnv`."""
         trial, step = trial_and_step(self.time, self.trials)
         correct = (step == GO) & (actions == self._correct[self._all_rows, trial])
         self._last[:] = actions
         reward = correct.astype(np.float64)
         return Outcome(reward, step == BLANK, reward.copy())
 
+    @override
     def write_features(self, features: SingleArray) -> None:
-        """See `TaskVectorEnv`: the cue and the go flag."""
+        """The cue and the go flag."""
         trial, step = trial_and_step(self.time, self.trials)
         np.multiply(self._shown[self._all_rows, trial], (step != BLANK)[:, None], out=features[:, :-1])
         features[:, -1] = step == GO
 
+    @override
     def privileged(self) -> dict[str, Array]:
-        """See `TaskVectorEnv`: number of the present trial's cue, before any bit was flipped."""
+        """Number of the present trial's cue, before any bit was flipped."""
         return {"cue": self._cue[self._all_rows, trial_and_step(self.time, self.trials)[0]]}
 
     # Pictures -------------------------------------------------------------------------------------------------------
 
+    @override
     def text(self, row: int) -> str:
-        """See `TaskVectorEnv`: trial, hidden cue and correct action; what is shown; the last action and its reward."""
+        """Trial, hidden cue and correct action; what is shown; the last action and its reward."""
         trial, step = (int(values[row]) for values in trial_and_step(self.time, self.trials))
         shown = "".join("+" if bit > 0 else "-" for bit in self._shown[row, trial])
         last = "none" if self._last[row] < 0 else f"{self._last[row]}, paid {self._reward_column[row]:g}"
@@ -224,8 +226,9 @@ class CueAssociationVectorEnv(TaskVectorEnv):
             f"last action {last}"
         )
 
+    @override
     def frame(self, row: int) -> Image:
-        """See `TaskVectorEnv`: bits dark (+1) or light; the go flag gold; both actions, the correct one outlined.
+        """Bits dark (+1) or light; the go flag gold; both actions, the correct one outlined.
 
         The last action is blue where it did not count, green where it was paid, else red.
         """

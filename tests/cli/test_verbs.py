@@ -332,6 +332,7 @@ def test_environments_can_be_listed_shown_and_checked(call: Any) -> None:
     for name in ("BernoulliBandit", "ReversalBandit", "GridMaze"):
         assert f"plastic_rl/{name}-v0" in out
     code, out, _ = call("envs", "show", "plastic_rl/GridMaze-v0")
+    assert "    side=9: Outer side of the maze, walls included: odd, 5 or more.\n" in out
     assert code == 0
     assert "side=" in out
     assert "reference agents" in out

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
+import gymnasium
 import numpy as np
 import pytest
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
 
-from plastic_rl.envs import Outcome, Params, RowOptions, Task, TaskDistribution, TaskEnv, TaskVectorEnv, number_of
-from plastic_rl.errors import CheckpointError, SpaceError
+from plastic_rl.envs import Outcome, Params, Task, TaskDistribution, TaskEnv, TaskVectorEnv, number_of
+from plastic_rl.errors import CheckpointError, ConfigError, SpaceError
 
 SAME_STEP, DISABLED = AutoresetMode.SAME_STEP, AutoresetMode.DISABLED
 
@@ -19,23 +21,29 @@ SAME_STEP, DISABLED = AutoresetMode.SAME_STEP, AutoresetMode.DISABLED
 class FuelTasks(TaskDistribution):
     family = "Fuel"
 
+    def __init__(self, action_space: spaces.Space[Any] = spaces.Discrete(2)) -> None:  # noqa: B008 - it is not changed
+        super().__init__()
+        self.action_space = action_space
+
     def sample_params(self, generator: np.random.Generator, split: str) -> Params:
         return {"fuel": float(generator.integers(2, 6))}
 
 
-class FuelVectorEnv(TaskVectorEnv):
+class FuelVectorEnv(TaskVectorEnv[FuelTasks]):
     """A life ends when the fuel is used up; the reward is 100 times the thrust used."""
 
+    tasks_class = FuelTasks
     state_arrays: ClassVar[tuple[str, ...]] = ("fuel",)
 
-    def __init__(self, num_envs: int = 1, *, action_space: spaces.Space[Any], **options: Any) -> None:
+    def __init__(self, num_envs: int = 1, **arguments: Any) -> None:
+        tasks, options = self.tasks_and_options(arguments)
         super().__init__(
             num_envs,
-            distribution=FuelTasks(),
-            action_space=action_space,
+            distribution=tasks,
+            action_space=tasks.action_space,
             steps=5,
             reward_range=(-50.0, 50.0),
-            options=RowOptions(**options),
+            options=options,
         )
         self.fuel = np.zeros(num_envs)
 
@@ -112,3 +120,32 @@ def test_the_scalar_environment_carries_its_state_too():
         one, two = env.step(action), other.step(action)
         np.testing.assert_array_equal(one[0], two[0])
         assert one[1:] == two[1:]
+
+
+def test_environment_and_distribution_have_the_same_arguments():
+    class TankTasks(FuelTasks):
+        def __init__(self, size: int = 3, entropy: int = 0) -> None:
+            super().__init__()
+            self.size = size
+
+    class TankVectorEnv(FuelVectorEnv):
+        tasks_class = TankTasks
+
+    signature = inspect.signature(TankVectorEnv)
+    defaults = {name: each.default for name, each in signature.parameters.items()}
+    assert defaults == {"num_envs": 1, "size": 3, "entropy": 0, "options": inspect.Parameter.empty}
+    assert list(inspect.signature(FuelVectorEnv).parameters) == ["num_envs", "action_space", "options"]
+    assert TankVectorEnv(2, size=7, split="valid").distribution.size == 7
+    given = TankTasks(9)
+    assert TankVectorEnv(2, distribution=given).distribution is given
+    with pytest.raises(ConfigError, match=r"TankVectorEnv takes no keyword 'sise' \(did you mean 'size'\?\)"):
+        TankVectorEnv(2, sise=7)
+    with pytest.raises(ConfigError, match="has its arguments from the distribution that it is given; leave size away"):
+        TankVectorEnv(2, size=7, distribution=given)
+    with pytest.raises(ConfigError, match="needs TankTasks or a subclass, got FuelTasks"):
+        TankVectorEnv(2, distribution=FuelTasks())
+
+
+def test_a_misspelled_argument_of_a_scalar_family_is_refused():
+    with pytest.raises(ConfigError, match=r"takes no keyword 'arm' \(did you mean 'arms'\?\)"):
+        gymnasium.make("plastic_rl/BernoulliBandit-v0", arm=3)

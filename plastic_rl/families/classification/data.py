@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from typing_extensions import override
 
 from plastic_rl.arrays import Array, FloatArray, IntArray, SingleArray
 from plastic_rl.envs.task import STANDARD_SPLITS, Params, Task, number_of
@@ -209,8 +210,9 @@ class GeneratedData(DataSource):
         self.classes = recipe.classes
         self.held_out = recipe.held_out
 
+    @override
     def sample_params(self, generator: np.random.Generator, split: str) -> Params:
-        """See `DataSource`: `data`, `clusters` and `class_sep`."""
+        """`data`, `clusters` and `class_sep`."""
         clusters, class_sep = self.recipe.clusters, self.recipe.class_sep
         if split == "shift":
             easier = RECIPES["D1"].clusters, RECIPES["D1"].class_sep
@@ -218,8 +220,8 @@ class GeneratedData(DataSource):
             clusters = min(clusters, 2**self.recipe.informative // self.recipe.classes)
         return {"data": self.name, "clusters": clusters, "class_sep": class_sep}
 
+    @override
     def data_set(self, task: Task) -> DataSet:
-        """See `DataSource`."""
         from sklearn.datasets import make_classification
 
         self.check(task)
@@ -278,16 +280,17 @@ class GaussianMixtureData(DataSource):
         self.train = train
         self.held_out = held_out
 
+    @override
     def sample_params(self, generator: np.random.Generator, split: str) -> Params:
-        """See `DataSource`: `data` and `sigma`."""
+        """`data` and `sigma`."""
         return {"data": self.name, "sigma": self.sigma_of(split)}
 
     def sigma_of(self, split: str) -> float:
         """Standard deviation of the noise on `split`."""
         return self.sigma * (1.5 if split == "shift" else 1.0)
 
+    @override
     def data_set(self, task: Task) -> DataSet:
-        """See `DataSource`."""
         self.check(task)
         sigma = number_of(task, "sigma")
         generator = generator_of(task)

@@ -202,17 +202,19 @@ class LogisticLearner(OnlineLearner):
         super().__init__(features, classes, **arguments)
         self.rate = rate
 
+    @override
     def fresh(self, rows: int) -> Weights:
-        """See `OnlineLearner`: weights `(B, K, F)` and biases `(B, K)`, all 0."""
+        """Weights `(B, K, F)` and biases `(B, K)`, all 0."""
         shape = (rows, self.classes)
         return {"weights": np.zeros((*shape, self.features), np.float32), "bias": np.zeros(shape, np.float32)}
 
+    @override
     def scores(self, known: Weights, samples: SingleArray) -> SingleArray:
-        """See `OnlineLearner`: logits."""
+        """Logits."""
         return np.asarray((known["weights"] @ samples[:, :, None])[:, :, 0] + known["bias"], dtype=np.float32)
 
+    @override
     def learn(self, known: Weights, samples: SingleArray, targets: SingleArray, asked: SingleArray) -> Weights:
-        """See `OnlineLearner`."""
         share = _softmax(self.scores(known, samples))
         if self.labels:
             gradient = (targets - share) * asked
@@ -250,8 +252,9 @@ class MLPLearner(OnlineLearner):
         self.hidden = hidden
         self.rate = rate
 
+    @override
     def fresh(self, rows: int) -> Weights:
-        """See `OnlineLearner`: input weights `(B, H, F)` of variance 2 / F, output weights `(B, K, H)` 0, biases 0."""
+        """Input weights `(B, H, F)` of variance 2 / F, output weights `(B, K, H)` 0, biases 0."""
         shape = (rows, self.hidden, self.features)
         spread = np.float32(np.sqrt(2.0 / self.features))
         return {
@@ -261,8 +264,9 @@ class MLPLearner(OnlineLearner):
             "output_bias": np.zeros((rows, self.classes), np.float32),
         }
 
+    @override
     def scores(self, known: Weights, samples: SingleArray) -> SingleArray:
-        """See `OnlineLearner`: log odds."""
+        """Log odds."""
         return self._forward(known, samples)[1]
 
     def _forward(self, known: Weights, samples: SingleArray) -> tuple[SingleArray, SingleArray]:
@@ -270,8 +274,9 @@ class MLPLearner(OnlineLearner):
         active = np.maximum(drive, np.float32(0.0))
         return active, (known["output"] @ active[:, :, None])[:, :, 0] + known["output_bias"]
 
+    @override
     def learn(self, known: Weights, samples: SingleArray, targets: SingleArray, asked: SingleArray) -> Weights:
-        """See `OnlineLearner`: one step of backpropagation."""
+        """One step of backpropagation."""
         active, logits = self._forward(known, samples)
         error = (targets - (_softmax(logits) if self.labels else _logistic(logits))) * asked
         step = np.float32(self.rate) * error
@@ -290,19 +295,21 @@ class PrototypeLearner(OnlineLearner):
     A class that was never met has its prototype at 0, the mean of all data.
     """
 
+    @override
     def fresh(self, rows: int) -> Weights:
-        """See `OnlineLearner`: sums `(B, K, F)` and counts `(B, K)`."""
+        """Sums `(B, K, F)` and counts `(B, K)`."""
         shape = (rows, self.classes)
         return {"sums": np.zeros((*shape, self.features), np.float32), "counts": np.zeros(shape, np.float32)}
 
+    @override
     def scores(self, known: Weights, samples: SingleArray) -> SingleArray:
-        """See `OnlineLearner`: minus half the squared distance, but for what is common to all classes."""
+        """Minus half the squared distance, but for what is common to all classes."""
         prototypes = known["sums"] / np.maximum(known["counts"], 1.0)[:, :, None]
         common = (prototypes @ samples[:, :, None])[:, :, 0]
         return np.asarray(common - 0.5 * (prototypes**2).sum(axis=2), dtype=np.float32)
 
+    @override
     def learn(self, known: Weights, samples: SingleArray, targets: SingleArray, asked: SingleArray) -> Weights:
-        """See `OnlineLearner`."""
         met = targets * asked
         return {"sums": known["sums"] + met[:, :, None] * samples[:, None, :], "counts": known["counts"] + met}
 
@@ -325,8 +332,9 @@ class MixtureBayes(PrototypeLearner):
         super().__init__(features, classes, labels=True)
         self.sigma = sigma
 
+    @override
     def scores(self, known: Weights, samples: SingleArray) -> SingleArray:
-        """See `OnlineLearner`: log predictive density of the sample under each class."""
+        """Log predictive density of the sample under each class."""
         noise = self.sigma**2
         posterior = noise / (known["counts"] + noise)  # variance of a class's mean
         spread = np.sqrt(1.0 + noise)
@@ -337,7 +345,7 @@ class MixtureBayes(PrototypeLearner):
 
 
 class LabelOracle(ReferenceAgent):
-    """Oracle: knows the data set, looks the sample up in it and answers its label, drawn anew or not.
+    """Oracle: told the data set, it looks the sample up in it and answers its label, drawn anew or not.
 
     Args:
         source: Where the data of the tasks come from.
@@ -351,8 +359,8 @@ class LabelOracle(ReferenceAgent):
         # One number tells samples apart: their projection on a random direction.
         self._direction = np.random.default_rng(0).standard_normal(source.features)
 
+    @override
     def begin(self, tasks: Sequence[Task], seed: int) -> None:
-        """See `ReferenceAgent`."""
         super().begin(tasks, seed)
         self._keys: list[FloatArray] = []
         self._labels: list[IntArray] = []

@@ -11,6 +11,7 @@ from functools import lru_cache
 from typing import Any, Literal, get_args
 
 import numpy as np
+from typing_extensions import override
 
 from plastic_rl.arrays import Array, IntArray
 from plastic_rl.envs.task import Params, Task
@@ -187,8 +188,9 @@ class PooledData(DataSource):
         held_out = max(1, min(self.plan.held_out, round(available * self.plan.held_out_share)))
         return min(self.plan.train, available - held_out), held_out
 
+    @override
     def sample_params(self, generator: np.random.Generator, split: str) -> Params:
-        """See `DataSource`: `data`, `classes` (which class each action means), `visible` (features that are shown)."""
+        """`data`, `classes` (which class each action means), `visible` (features that are shown)."""
         own = np.asarray(self._classes_of["test" if split == "shift" else split])
         classes = generator.permutation(own)[: self.classes] if len(own) > self.classes or self._few_shot else own
         params: dict[str, Any] = {"data": self.name, "classes": tuple(classes.tolist())}
@@ -201,8 +203,8 @@ class PooledData(DataSource):
     def _few_shot(self) -> bool:
         return self.plan.ways is not None
 
+    @override
     def data_set(self, task: Task) -> DataSet:
-        """See `DataSource`."""
         self.check(task)
         split = "test" if task.split == "shift" else task.split
         classes = task.params.get("classes")

@@ -216,7 +216,7 @@ def test_metadata_and_misuse():
     assert env.metadata["pays"] == (-1.0, 1.0)
     assert (env.metadata["steps_per_trial"], env.metadata["lifetime_steps"]) == (1, 1500)
     bandit = distribution_for("plastic_rl/BernoulliBandit-v0")
-    with pytest.raises(ConfigError, match="needs ClassificationTasks, got BernoulliBanditTasks"):
+    with pytest.raises(ConfigError, match="needs ClassificationTasks or a subclass, got BernoulliBanditTasks"):
         ClassificationVectorEnv(2, distribution=bandit)
     for bad in ({"delay": -1}, {"epochs": 0}, {"epochs": 41}, {"samples": "test"}, {"reward": "1"}, {"data": "mnist"}):
         with pytest.raises((ValueError, LookupError)):
