@@ -14,19 +14,21 @@ from typing import Any, ClassVar, Unpack
 
 import gymnasium
 import numpy as np
-import numpy.typing as npt
 from gymnasium import spaces
+from typing_extensions import override
 
-from plastic_rl.envs import Outcome, RowOptions, TaskEnv, TaskVectorEnv
-from plastic_rl.tasks import (
+from plastic_rl.arrays import Array, BoolArray, Image, IntArray, SingleArray
+from plastic_rl.envs import (
     STANDARD_SPLITS,
+    Outcome,
     Params,
     RandomAgent,
     ReferenceAgent,
-    SeededAgent,
+    RowOptions,
     Task,
     TaskDistribution,
-    as_rows,
+    TaskEnv,
+    TaskVectorEnv,
     number_of,
     register_distribution,
 )
@@ -82,9 +84,7 @@ class PatchLeavingVectorEnv(TaskVectorEnv):
         self._walking = np.zeros(num_envs, dtype=np.int64)  # steps still to walk, 0 at a bush
         self._uniforms = np.zeros((num_envs, steps))
 
-    def begin_rows(
-        self, rows: npt.NDArray[np.int64], tasks: Sequence[Task], generators: Sequence[np.random.Generator]
-    ) -> None:
+    def begin_rows(self, rows: IntArray, tasks: Sequence[Task], generators: Sequence[np.random.Generator]) -> None:
         """See `TaskVectorEnv`; one uniform number for each step decides whether a pick pays."""
         for row, task, generator in zip(rows.tolist(), tasks, generators, strict=True):
             self._keep[row] = number_of(task, "keep")
@@ -93,7 +93,7 @@ class PatchLeavingVectorEnv(TaskVectorEnv):
         self._picks[rows] = 0
         self._walking[rows] = 0
 
-    def transition(self, actions: npt.NDArray[Any]) -> Outcome:
+    def transition(self, actions: Array) -> Outcome:
         """See `TaskVectorEnv`."""
         here = self._walking == 0
         picking = here & (actions == PICK)
@@ -106,7 +106,7 @@ class PatchLeavingVectorEnv(TaskVectorEnv):
         self._picks[arrived] = 0
         return Outcome(reward, trial_end=arrived, expected_reward=probability)
 
-    def write_features(self, features: npt.NDArray[np.float32]) -> None:
+    def write_features(self, features: SingleArray) -> None:
         """See `TaskVectorEnv`."""
         features[:, 0] = self._walking == 0
 
@@ -118,7 +118,7 @@ class PatchLeavingVectorEnv(TaskVectorEnv):
             f"(keep {self._keep[row]:.2f}, walk {self._walk[row]})"
         )
 
-    def frame(self, row: int) -> npt.NDArray[np.uint8]:
+    def frame(self, row: int) -> Image:
         """See `TaskVectorEnv`: the bush's remaining berries as a green bar, the way to go as a brown one."""
         picture = np.full((60, 180, 3), 250, dtype=np.uint8)
         if self._walking[row]:
@@ -163,25 +163,18 @@ class PatchTasks(TaskDistribution):
         }
 
 
-class PickCountingAgent(SeededAgent):
+class PickCountingAgent(ReferenceAgent):
     """Base of agents that decide by how often they have picked here; state: that number, `(B,)`."""
 
-    def predict(
-        self,
-        observation: npt.NDArray[Any] | dict[str, npt.NDArray[Any]],
-        state: Any = None,
-        episode_start: npt.NDArray[np.bool_] | None = None,
-        deterministic: bool = False,
-    ) -> tuple[npt.NDArray[Any], Any]:
-        """See `plastic_rl.tasks.Agent`."""
-        rows, start = as_rows(observation, episode_start, state)
+    @override
+    def choose(self, rows: Array, start: BoolArray, state: Any, deterministic: bool) -> tuple[Array, Any]:
         picked = rows[:, 1 + PICK] > 0.5
         arrived = start | (rows[:, 4] > 0.5)
         picks = np.where(arrived, 0, (0 if state is None else state) + picked)
         return np.where(self.leaves(picks, rows[:, 5]), LEAVE, PICK), picks
 
     @abstractmethod
-    def leaves(self, picks: npt.NDArray[np.int64], time: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
+    def leaves(self, picks: IntArray, time: SingleArray) -> BoolArray:
         """Whether to leave, `(B,)`, after so many picks at this bush, at `time` t/T."""
 
 
@@ -196,7 +189,7 @@ class FixedPicksAgent(PickCountingAgent):
         super().__init__()
         self.number = number
 
-    def leaves(self, picks: npt.NDArray[np.int64], time: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
+    def leaves(self, picks: IntArray, time: SingleArray) -> BoolArray:
         """See `PickCountingAgent`."""
         return picks >= self.number
 
@@ -213,7 +206,7 @@ class MarginalValueAgent(PickCountingAgent):
     def __init__(self, steps: int) -> None:
         super().__init__()
         self.steps = steps
-        self._leave: npt.NDArray[np.bool_] = np.zeros((0, steps + 1, steps + 1), dtype=np.bool_)
+        self._leave: BoolArray = np.zeros((0, steps + 1, steps + 1), dtype=np.bool_)
 
     def begin(self, tasks: Sequence[Task], seed: int) -> None:
         """See `ReferenceAgent`; solves each task."""
@@ -231,10 +224,10 @@ class MarginalValueAgent(PickCountingAgent):
             self._leave[:, left] = go > stay
             value[:, left, :-1] = np.maximum(stay, go)
 
-    def leaves(self, picks: npt.NDArray[np.int64], time: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
+    def leaves(self, picks: IntArray, time: SingleArray) -> BoolArray:
         """See `PickCountingAgent`."""
         left = self.steps - np.rint(time.astype(np.float64) * self.steps).astype(np.int64)
-        return self._leave[np.arange(len(self._known_tasks(len(picks)))), left, picks]
+        return self._leave[np.arange(len(self.privileged_tasks(len(picks)))), left, picks]
 
 
 gymnasium.register(ENV_ID, entry_point=PatchLeavingEnv, vector_entry_point=PatchLeavingVectorEnv)

@@ -13,17 +13,16 @@ from typing import Any
 
 import gymnasium
 import numpy as np
-import numpy.typing as npt
 from gymnasium import spaces
+from typing_extensions import override
 
-from plastic_rl.tasks import (
+from plastic_rl.arrays import Array, BoolArray, FloatArray, SingleArray
+from plastic_rl.envs import (
     STANDARD_SPLITS,
     Params,
     RandomAgent,
     ReferenceAgent,
-    SeededAgent,
     TaskDistribution,
-    as_rows,
     number_of,
     register_distribution,
 )
@@ -32,7 +31,7 @@ ENV_ID = "examples/PrismThrow-v0"
 MOTOR_NOISE = 0.1  # radians
 
 
-class PrismThrow(gymnasium.Env[npt.NDArray[np.float32], npt.NDArray[np.float32]]):
+class PrismThrow(gymnasium.Env[SingleArray, SingleArray]):
     """Throw darts at targets all around you, wearing prism glasses that turn the world by a hidden angle.
 
     **What must be learned.** To see from one's own misses how far the prism turns, and to aim beside the target by that
@@ -74,7 +73,7 @@ class PrismThrow(gymnasium.Env[npt.NDArray[np.float32], npt.NDArray[np.float32]]
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[npt.NDArray[np.float32], dict[str, Any]]:
+    ) -> tuple[SingleArray, dict[str, Any]]:
         """Put on other glasses: those of `options["task"]`, or random ones."""
         super().reset(seed=seed)
         task = (options or {}).get("task")
@@ -84,9 +83,7 @@ class PrismThrow(gymnasium.Env[npt.NDArray[np.float32], npt.NDArray[np.float32]]
         self._miss = None
         return self._observe(), {}
 
-    def step(
-        self, action: npt.NDArray[np.float32]
-    ) -> tuple[npt.NDArray[np.float32], float, bool, bool, dict[str, Any]]:
+    def step(self, action: SingleArray) -> tuple[SingleArray, float, bool, bool, dict[str, Any]]:
         """Throw once."""
         mean_miss = float(np.arctan2(action[1], action[0])) + self._rotation - self._target
         self._miss = mean_miss + self.np_random.normal(0.0, MOTOR_NOISE)
@@ -106,7 +103,7 @@ class PrismThrow(gymnasium.Env[npt.NDArray[np.float32], npt.NDArray[np.float32]]
         prism = f"{np.degrees(self._rotation):+.0f}"
         return f"throw {self._time}/{self.throws}  prism {prism} degrees  last miss {miss} degrees"
 
-    def _observe(self) -> npt.NDArray[np.float32]:
+    def _observe(self) -> SingleArray:
         miss = (0.0, 0.0) if self._miss is None else (np.cos(self._miss), np.sin(self._miss))
         return np.array([np.cos(self._target), np.sin(self._target), *miss], dtype=np.float32)
 
@@ -142,21 +139,14 @@ class PrismTasks(TaskDistribution):
         }
 
 
-class AimingAgent(SeededAgent):
+class AimingAgent(ReferenceAgent):
     """Base: aims at the target, turned back by an estimate of the prism's angle; state `(B, 3)`.
 
     The state holds the sum of the angles seen so far, their number, and the present estimate.
     """
 
-    def predict(
-        self,
-        observation: npt.NDArray[Any] | dict[str, npt.NDArray[Any]],
-        state: Any = None,
-        episode_start: npt.NDArray[np.bool_] | None = None,
-        deterministic: bool = False,
-    ) -> tuple[npt.NDArray[Any], Any]:
-        """See `plastic_rl.tasks.Agent`."""
-        rows, start = as_rows(observation, episode_start, state)
+    @override
+    def choose(self, rows: Array, start: BoolArray, state: Any, deterministic: bool) -> tuple[Array, Any]:
         before = np.zeros((len(rows), 3)) if state is None else np.where(start[:, None], 0.0, state)
         # A miss is what the prism turned beyond the estimate that was in use.
         seen = np.arctan2(rows[:, 3], rows[:, 2]) + before[:, 2]
@@ -167,7 +157,7 @@ class AimingAgent(SeededAgent):
         action = np.stack([np.cos(aim), np.sin(aim)], axis=1).astype(np.float32)
         return action, np.stack([total, count, estimate], axis=1)
 
-    def estimate(self, mean_seen: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    def estimate(self, mean_seen: FloatArray) -> FloatArray:
         """The angle `(B,)` to aim against, given the mean of the angles seen, `(B,)`."""
         return np.zeros_like(mean_seen)
 
@@ -179,7 +169,7 @@ class StraightAgent(AimingAgent):
 class AveragingAgent(AimingAgent):
     """Believes in the mean of the angles seen so far."""
 
-    def estimate(self, mean_seen: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    def estimate(self, mean_seen: FloatArray) -> FloatArray:
         """See `AimingAgent`."""
         return mean_seen
 
@@ -189,9 +179,9 @@ class CorrectedAgent(AimingAgent):
 
     needs_task = True
 
-    def estimate(self, mean_seen: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    def estimate(self, mean_seen: FloatArray) -> FloatArray:
         """See `AimingAgent`."""
-        return np.array([number_of(task, "rotation") for task in self._known_tasks(len(mean_seen))])
+        return np.array([number_of(task, "rotation") for task in self.privileged_tasks(len(mean_seen))])
 
 
 gymnasium.register(ENV_ID, entry_point=PrismThrow)

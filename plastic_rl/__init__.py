@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from plastic_rl.envs import Lifetime as Lifetime
     from plastic_rl.envs import load_plugin as load_plugin
     from plastic_rl.envs import make_vector as make_vector
-    from plastic_rl.tasks import register_distribution as register_distribution
+    from plastic_rl.envs import register_distribution as register_distribution
 
 __version__ = "0.1.0"
 
@@ -26,7 +26,7 @@ _PUBLIC = {
     "Lifetime": "plastic_rl.envs",
     "load_plugin": "plastic_rl.envs",
     "make_vector": "plastic_rl.envs",
-    "register_distribution": "plastic_rl.tasks",
+    "register_distribution": "plastic_rl.envs",
 }
 
 __all__ = ["__version__", *_PUBLIC]  # noqa: PLE0604 - the names above, all strings
@@ -43,16 +43,19 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *_PUBLIC})
 
 
+BUILT_IN_DISTRIBUTIONS: dict[str, str] = {}
+"""Entry point of the task distribution of each built-in family, by the id of its environment."""
+
 for _name, _module in (
     ("BernoulliBandit", "bernoulli_bandit"),
     ("ReversalBandit", "reversal_bandit"),
     ("GridMaze", "grid_maze"),
     ("SwappedCartPole", "swapped_cartpole"),
-    ("Classification", "classification"),
-    ("SupervisedClassification", "classification"),
+    ("Classification", "classification.environment"),
+    ("SupervisedClassification", "classification.environment"),
 ):
+    _classes = f"plastic_rl.families.{_module}:{_name}"
     gymnasium.register(
-        id=f"plastic_rl/{_name}-v0",
-        entry_point=f"plastic_rl.envs.{_module}:{_name}Env",
-        vector_entry_point=f"plastic_rl.envs.{_module}:{_name}VectorEnv",
+        id=f"plastic_rl/{_name}-v0", entry_point=f"{_classes}Env", vector_entry_point=f"{_classes}VectorEnv"
     )
+    BUILT_IN_DISTRIBUTIONS[f"plastic_rl/{_name}-v0"] = f"{_classes}Tasks"

@@ -17,10 +17,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from plastic_rl.envs.row_vector_env import Array, BoolArray, FloatArray, RowVectorEnv
+from plastic_rl.arrays import Array, BoolArray, FloatArray
+from plastic_rl.envs.task import Agent, Task
+from plastic_rl.envs.vector_env import RowVectorEnv
 from plastic_rl.errors import NonFiniteError, RunError
 from plastic_rl.policies import PlasticPolicy
-from plastic_rl.tasks.base import Agent, Task
 
 MAX_STEPS = 100_000
 """Longest lifetime: one that never comes to its end would stop everything."""
@@ -311,4 +312,4 @@ class PredictActor:
         actions, state = self.agent.predict(self.view(observation), state, starts.copy(), self.deterministic)
         actions = np.asarray(actions)
         finite = np.isfinite(actions.reshape(len(actions), -1)).all(1) if actions.dtype.kind == "f" else None
-        return Acted(actions, state, None, finite)
+        return Acted(actions, state, None, None if finite is None else np.asarray(finite))

@@ -24,9 +24,9 @@ from plastic_rl.algorithms.arguments import check_ranges
 from plastic_rl.algorithms.saving import rebuild
 from plastic_rl.algorithms.vec_env import EnvironmentDescription, adapt, environments_of, exempt_feedback, wrap
 from plastic_rl.checkpoint import Checkpoint, read_checkpoint, write_zip
+from plastic_rl.envs import first_task
 from plastic_rl.errors import CheckpointError, ConfigError
 from plastic_rl.policies import POLICIES, PlasticPolicy
-from plastic_rl.tasks import first_task
 
 
 class CommonArguments(TypedDict, total=False):
@@ -305,7 +305,7 @@ class PlasticAlgorithm(BaseAlgorithm):
     # --- acting ----------------------------------------------------------------------------------------------------
 
     def begin(self, tasks: Sequence[object], seed: int) -> None:
-        """Start the sampling stream of `predict` anew from `seed` (see `plastic_rl.tasks.ReferenceAgent`)."""
+        """Start the sampling stream of `predict` anew from `seed` (see `plastic_rl.envs.ReferenceAgent`)."""
         self.policy.begin(tasks, seed)
 
     @property

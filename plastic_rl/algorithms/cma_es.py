@@ -29,9 +29,10 @@ from stable_baselines3.common.vec_env import VecEnv
 from plastic_rl.algorithms.arguments import check_ranges
 from plastic_rl.algorithms.base import WITHOUT_GRADIENT, CommonArguments, PlasticAlgorithm
 from plastic_rl.algorithms.cma_es_saving import checkpoint_of, restore
-from plastic_rl.algorithms.fitness import BoolArray, Exam, Examiner, Marks, Setting, Statistic, examine
-from plastic_rl.algorithms.genome import FloatArray, GeneGroup, Genome
+from plastic_rl.algorithms.fitness import Exam, Examiner, Marks, Setting, Statistic, examine
+from plastic_rl.algorithms.genome import GeneGroup, Genome
 from plastic_rl.algorithms.search import Covariance, Restarts, Search
+from plastic_rl.arrays import BoolArray, FloatArray
 from plastic_rl.checkpoint import Checkpoint
 from plastic_rl.engine import Engine, make_engine
 from plastic_rl.envs.plugins import load_plugins, loaded_plugins

@@ -19,15 +19,14 @@ import torch
 from gymnasium.vector import AutoresetMode
 from torch import Tensor
 
-from plastic_rl.algorithms.genome import FloatArray, Genome
-from plastic_rl.envs import make_vector
-from plastic_rl.envs.row_vector_env import RowVectorEnv
+from plastic_rl.algorithms.genome import Genome
+from plastic_rl.arrays import BoolArray, FloatArray
+from plastic_rl.envs import first_task, make_vector
+from plastic_rl.envs.vector_env import RowVectorEnv
 from plastic_rl.feedback import FeedbackLayout
 from plastic_rl.policies import PlasticPolicy
 from plastic_rl.rollout import Acted, PolicyActor, TaskRows, finite_state, lifetimes
-from plastic_rl.tasks import first_task
 
-BoolArray = npt.NDArray[np.bool_]
 Statistic = Literal["mean", "late_half", "worst_quartile"]
 
 _BLOCK = 256

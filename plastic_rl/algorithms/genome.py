@@ -11,15 +11,13 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from plastic_rl.arrays import FloatArray
 from plastic_rl.errors import ConfigError, unknown_name_message
 from plastic_rl.plasticity import UNBOUNDED, Range
 from plastic_rl.policies import PlasticPolicy
-
-FloatArray = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)

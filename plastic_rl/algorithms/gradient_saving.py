@@ -23,7 +23,7 @@ from plastic_rl.algorithms.persistence import (
 from plastic_rl.algorithms.saving import count_in, counters_of, describe, parameters_of, restore_common, streams_of
 from plastic_rl.algorithms.vec_env_state import load_vec_env_state, vec_env_state
 from plastic_rl.checkpoint import Checkpoint
-from plastic_rl.envs.restoring import stored_array
+from plastic_rl.envs.vector_env import stored_array
 from plastic_rl.errors import CheckpointError, damage_is_refused
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from gymnasium import spaces
 from stable_baselines3.common.vec_env import VecNormalize
 from torch import Tensor
 
-from plastic_rl.envs.restoring import stored_array
+from plastic_rl.envs.vector_env import stored_array
 from plastic_rl.errors import CheckpointError, SpaceError
 
 

@@ -17,7 +17,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from plastic_rl.algorithms.genome import FloatArray, Genome
+from plastic_rl.algorithms.genome import Genome
+from plastic_rl.arrays import FloatArray
 from plastic_rl.errors import NonFiniteError
 
 Covariance = Literal["auto", "full", "separable"]

@@ -21,8 +21,7 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvStepReturn
 
 from plastic_rl.algorithms.vec_lifetime import VecLifetime
 from plastic_rl.envs import Lifetime, make_vector
-from plastic_rl.envs.infos import number_of_this_step
-from plastic_rl.envs.restoring import stored_array
+from plastic_rl.envs.vector_env import number_of_this_step, stored_array
 from plastic_rl.errors import CheckpointError, SpaceError, damage_is_refused
 from plastic_rl.feedback import FeedbackLayout
 

@@ -13,7 +13,7 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvStepReturn
 
 from plastic_rl.envs.actions import ActionCodec
 from plastic_rl.envs.lifetime import flat_bounds, lifetime_space
-from plastic_rl.envs.restoring import stored_array
+from plastic_rl.envs.vector_env import stored_array
 from plastic_rl.errors import damage_is_refused
 from plastic_rl.feedback import FeedbackLayout
 

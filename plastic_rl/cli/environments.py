@@ -9,20 +9,17 @@ from typing import Any, NamedTuple
 
 import gymnasium
 import numpy as np
-import numpy.typing as npt
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.utils.env_checker import check_env
 
-from plastic_rl.envs import Lifetime, ScalarVectorEnv, TaskVectorEnv, make_vector
+from plastic_rl.arrays import Array, FloatArray
+from plastic_rl.envs import DISTRIBUTIONS, Lifetime, ScalarVectorEnv, TaskVectorEnv, distribution_for, make_vector
+from plastic_rl.envs.catalog import spec_of
 from plastic_rl.envs.make import load_creator
-from plastic_rl.envs.row_vector_env import RowVectorEnv
+from plastic_rl.envs.task import Task, TaskDistribution
+from plastic_rl.envs.vector_env import RowVectorEnv
 from plastic_rl.errors import PlasticRLError
 from plastic_rl.feedback import FeedbackLayout
-from plastic_rl.tasks import DISTRIBUTIONS, distribution_for
-from plastic_rl.tasks.base import Task, TaskDistribution
-from plastic_rl.tasks.catalog import spec_of
-
-FloatArray = npt.NDArray[np.float64]
 
 _NOT_ITS_OWN = {"self", "num_envs", "render_mode"}
 ROWS = 3
@@ -291,7 +288,7 @@ def _check_trials(env_id: str) -> str:
     )
 
 
-def _trial(env: RowVectorEnv, actions: Sequence[npt.NDArray[Any]]) -> list[FloatArray]:
+def _trial(env: RowVectorEnv, actions: Sequence[Array]) -> list[FloatArray]:
     """Features, reward and end of each step, up to the trial's end, where 0 stands for the features of the next."""
     steps: list[FloatArray] = []
     for action in actions:

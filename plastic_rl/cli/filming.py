@@ -9,10 +9,9 @@ import numpy as np
 import numpy.typing as npt
 from gymnasium.vector import AutoresetMode
 
-from plastic_rl.envs import make_vector
+from plastic_rl.envs import distribution_for, make_vector
 from plastic_rl.errors import ConfigError
 from plastic_rl.experiment import TrainedAgent
-from plastic_rl.tasks import distribution_for
 
 SMALLEST = 320
 """Pixels that the longer side of a video has at least."""

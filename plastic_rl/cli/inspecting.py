@@ -136,10 +136,10 @@ def inspect(
     Example:
       plastic-rl inspect runs/rule_table_bandit
     """  # noqa: D301 - click's \b keeps the lines of a paragraph
+    from plastic_rl.envs import distribution_for
     from plastic_rl.errors import RunError
     from plastic_rl.evaluation.rule_tables import plot_tables, tables_text, view_tables, write_tables
     from plastic_rl.experiment import find_agent
-    from plastic_rl.tasks import distribution_for
 
     if output is not None and output.suffix not in {".png", ".svg", ".pdf"}:
         raise RunError(f"a picture ends in .png, .svg or .pdf; got {output}")

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from gymnasium import spaces
 
+from plastic_rl.arrays import Array, SingleArray
 from plastic_rl.errors import SpaceError
 
 
@@ -58,7 +59,7 @@ class ActionCodec:
         if isinstance(self.space, spaces.Box):
             self.low, self.high = self.space.low, self.space.high
 
-    def check(self, actions: npt.ArrayLike, rows: int) -> npt.NDArray[Any]:
+    def check(self, actions: npt.ArrayLike, rows: int) -> Array:
         """Return `actions` as an array `(B,)` or `(B, A)` of int64 or float32.
 
         Raises:
@@ -80,7 +81,7 @@ class ActionCodec:
             raise SpaceError(f"actions must lie in {self.space}, got {checked.tolist()}")
         return checked
 
-    def encode(self, actions: npt.NDArray[Any], out: npt.NDArray[np.float32]) -> None:
+    def encode(self, actions: Array, out: SingleArray) -> None:
         """Write the columns of checked `actions` into `out (B, A)`."""
         if self._single:
             out[...] = self._one_hot[actions]

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-Image = npt.NDArray[np.uint8]
+from plastic_rl.arrays import BoolArray, FloatArray, Image
+
 Colour = tuple[int, int, int]
 
 WHITE: Colour = (250, 250, 250)
@@ -69,9 +69,7 @@ def write(picture: Image, text: str, top: int, left: int, colour: Colour = INK, 
                     rectangle(picture, top + line * scale, x, scale, scale, colour)
 
 
-def bars(
-    heights: npt.NDArray[np.float64], labels: Sequence[str], chosen: int, paid: bool, head: str, size: int = 160
-) -> Image:
+def bars(heights: FloatArray, labels: Sequence[str], chosen: int, paid: bool, head: str, size: int = 160) -> Image:
     """One bar for each arm, the tallest outlined in gold, the chosen one green (paid) or red.
 
     Args:
@@ -118,9 +116,7 @@ def text_bar(share: float, width: int = 20) -> str:
     return "#" * filled + "." * (width - filled)
 
 
-def grid(
-    walls: npt.NDArray[np.bool_], squares: dict[int, Colour], discs: dict[int, Colour], head: str, cell: int = 20
-) -> Image:
+def grid(walls: BoolArray, squares: dict[int, Colour], discs: dict[int, Colour], head: str, cell: int = 20) -> Image:
     """A board seen from above, with a line of text above it.
 
     Args:

@@ -9,18 +9,18 @@ from typing import Any
 
 import gymnasium
 import numpy as np
-import numpy.typing as npt
 from gymnasium import spaces
 
+from plastic_rl.arrays import Array, SingleArray
 from plastic_rl.envs.actions import ActionCodec
+from plastic_rl.envs.catalog import DISTRIBUTIONS
 from plastic_rl.errors import ConfigError, SpaceError
 from plastic_rl.feedback import FeedbackLayout
-from plastic_rl.tasks.catalog import DISTRIBUTIONS
 
 REWARD_LIMIT = 1000.0
 
 
-class Lifetime(gymnasium.Wrapper[npt.NDArray[np.float32], Any, Any, Any], gymnasium.utils.RecordConstructorArgs):
+class Lifetime(gymnasium.Wrapper[SingleArray, Any, Any, Any], gymnasium.utils.RecordConstructorArgs):
     """Turns `trials` episodes of an environment into one lifetime, and adds feedback to the observation.
 
     The observation becomes `[flattened inner observation, previous action, previous reward, trial_start, t/T]`.
@@ -91,7 +91,7 @@ class Lifetime(gymnasium.Wrapper[npt.NDArray[np.float32], Any, Any, Any], gymnas
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[npt.NDArray[np.float32], dict[str, Any]]:
+    ) -> tuple[SingleArray, dict[str, Any]]:
         """Start a lifetime; `options` reach the inner reset of every trial, and the seed may (see the class)."""
         if self._repeats_seed and seed is None:
             seed = int(self._drawn_seeds.integers(2**31))
@@ -103,7 +103,7 @@ class Lifetime(gymnasium.Wrapper[npt.NDArray[np.float32], Any, Any, Any], gymnas
         self._trial = 0
         return self._compose(observation, None, 0.0, True), info
 
-    def step(self, action: Any) -> tuple[npt.NDArray[np.float32], float, bool, bool, dict[str, Any]]:
+    def step(self, action: Any) -> tuple[SingleArray, float, bool, bool, dict[str, Any]]:
         """Take one action, and begin the next trial if it ended one (see the class)."""
         checked = self._codec.check(np.asarray(action)[None], 1)
         observation, reward, terminated, truncated, info = self.env.step(self._codec.inner(checked[0]))
@@ -121,9 +121,7 @@ class Lifetime(gymnasium.Wrapper[npt.NDArray[np.float32], Any, Any, Any], gymnas
         composed = self._compose(observation, checked, float(reward), trial_end)
         return composed, float(reward), bool(terminated), bool(truncated), info
 
-    def _compose(
-        self, observation: Any, action: npt.NDArray[Any] | None, reward: float, trial_start: bool
-    ) -> npt.NDArray[np.float32]:
+    def _compose(self, observation: Any, action: Array | None, reward: float, trial_start: bool) -> SingleArray:
         composed = np.zeros(self.feedback.stop, dtype=np.float32)
         composed[: self.feedback.start] = np.asarray(spaces.flatten(self._inner_space, observation), dtype=np.float32)
         if action is not None:
@@ -148,7 +146,7 @@ def refuse_trials(env: str, trials: int, same_task_each_trial: bool | None) -> N
         )
 
 
-def lifetime_space(low: npt.NDArray[np.float32], high: npt.NDArray[np.float32], codec: ActionCodec) -> spaces.Box:
+def lifetime_space(low: SingleArray, high: SingleArray, codec: ActionCodec) -> spaces.Box:
     """Box of features within `low` and `high` `(F,)`, with the feedback columns behind them."""
     return spaces.Box(
         np.concatenate([low, codec.low, [-REWARD_LIMIT, 0.0, 0.0]]).astype(np.float32),
@@ -157,7 +155,7 @@ def lifetime_space(low: npt.NDArray[np.float32], high: npt.NDArray[np.float32], 
     )
 
 
-def flat_bounds(space: spaces.Space[Any]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+def flat_bounds(space: spaces.Space[Any]) -> tuple[SingleArray, SingleArray]:
     """Bounds of the flattened observation, `(F,)` each.
 
     Raises:

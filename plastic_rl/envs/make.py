@@ -11,12 +11,13 @@ import gymnasium
 from gymnasium.envs.registration import load_env_creator
 from gymnasium.vector import AutoresetMode
 
+from plastic_rl.envs import distribution_for
+from plastic_rl.envs.catalog import check_keywords, keywords_of, spec_of
 from plastic_rl.envs.lifetime import refuse_trials
-from plastic_rl.envs.row_vector_env import RowOptions, RowVectorEnv
 from plastic_rl.envs.scalar_vector_env import ScalarVectorEnv
 from plastic_rl.envs.task_vector_env import TaskVectorEnv
+from plastic_rl.envs.vector_env import RowOptions, RowVectorEnv
 from plastic_rl.errors import ConfigError, SpaceError
-from plastic_rl.tasks.catalog import check_keywords, distribution_for, keywords_of, spec_of
 
 
 def make_vector(

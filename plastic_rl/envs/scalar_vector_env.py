@@ -10,23 +10,15 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
+from plastic_rl.arrays import Array, BoolArray, IntArray, SingleArray
+from plastic_rl.envs import distribution_for
 from plastic_rl.envs.actions import ActionCodec
+from plastic_rl.envs.catalog import SeedTasks
 from plastic_rl.envs.lifetime import Lifetime, refuse_trials
-from plastic_rl.envs.restoring import stored_array
-from plastic_rl.envs.row_vector_env import (
-    Array,
-    BoolArray,
-    IntArray,
-    Observations,
-    RowOptions,
-    RowVectorEnv,
-    StepResult,
-)
+from plastic_rl.envs.task import Task
+from plastic_rl.envs.vector_env import RowOptions, RowVectorEnv, StepResult, stored_array
 from plastic_rl.errors import CheckpointError, SpaceError, damage_is_refused
 from plastic_rl.feedback import FeedbackLayout
-from plastic_rl.tasks.base import Task
-from plastic_rl.tasks.catalog import distribution_for
-from plastic_rl.tasks.seeds import SeedTasks
 
 _WITHOUT_SPEC = "an environment without a spec"
 
@@ -94,7 +86,7 @@ class ScalarVectorEnv(RowVectorEnv):
         )
         self.metadata = {**first.metadata, **self.metadata}
         self.render_mode = envs[0].render_mode
-        self._observations: Observations = np.zeros((self.num_envs, *(observation_space.shape or ())), dtype=np.float32)
+        self._observations: SingleArray = np.zeros((self.num_envs, *(observation_space.shape or ())), dtype=np.float32)
 
     def _reset_seed(self, row: int) -> int:
         """Seed of the row's present lifetime: the row's own in its first one, derived from it in later ones."""
@@ -131,7 +123,7 @@ class ScalarVectorEnv(RowVectorEnv):
             infos.update(expected_reward=expected, _expected_reward=known)
         return StepResult(reward, terminated, truncated, infos)
 
-    def _observe(self) -> Observations:
+    def _observe(self) -> SingleArray:
         return self._observations
 
     def render(self) -> tuple[Any, ...]:

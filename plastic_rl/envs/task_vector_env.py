@@ -10,27 +10,20 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
+import gymnasium
 import numpy as np
 import numpy.typing as npt
 from gymnasium import spaces
 from gymnasium.error import ResetNeeded
+from gymnasium.vector import AutoresetMode
 
+from plastic_rl.arrays import Array, BoolArray, FloatArray, Image, IntArray, SingleArray
 from plastic_rl.envs import drawing
 from plastic_rl.envs.actions import ActionCodec
-from plastic_rl.envs.restoring import stored_array
-from plastic_rl.envs.row_vector_env import (
-    Array,
-    BoolArray,
-    FloatArray,
-    IntArray,
-    Observations,
-    RowOptions,
-    RowVectorEnv,
-    StepResult,
-)
+from plastic_rl.envs.task import Task, TaskDistribution
+from plastic_rl.envs.vector_env import RowOptions, RowVectorEnv, StepResult, stored_array
 from plastic_rl.errors import CheckpointError, ConfigError, damage_is_refused
 from plastic_rl.feedback import FeedbackLayout
-from plastic_rl.tasks.base import Task, TaskDistribution
 
 MAX_STEPS = 100_000
 """Longest lifetime: several times what any published task has, and a moment's work to draw ahead."""
@@ -137,7 +130,7 @@ class TaskVectorEnv(RowVectorEnv):
         self.time: IntArray = np.zeros(num_envs, dtype=np.int64)
         self.returns: FloatArray = np.zeros(num_envs)
         self._reward_range = reward_range
-        self._buffer: Observations = np.zeros((num_envs, feedback.stop), dtype=np.float32)
+        self._buffer: SingleArray = np.zeros((num_envs, feedback.stop), dtype=np.float32)
         self._features = self._buffer[:, : feedback.start]
         self._action_columns = self._buffer[:, slice(*feedback.action)]
         self._reward_column = self._buffer[:, feedback.reward[0]]
@@ -161,7 +154,7 @@ class TaskVectorEnv(RowVectorEnv):
     def transition(self, actions: Array) -> Outcome:
         """One step of all rows with `actions (B,)` or `(B, A)`; return fresh arrays."""
 
-    def write_features(self, features: Observations) -> None:
+    def write_features(self, features: SingleArray) -> None:
         """Write what the agent sees now into `features (B, F)`, in place."""
 
     def privileged(self) -> dict[str, Array]:
@@ -172,7 +165,7 @@ class TaskVectorEnv(RowVectorEnv):
         """The picture of one row as text, for the render mode `"ansi"`."""
         return ""
 
-    def frame(self, row: int) -> npt.NDArray[np.uint8]:
+    def frame(self, row: int) -> Image:
         """The picture of one row `(H, W, 3)`, for the render mode `"rgb_array"`."""
         return np.zeros((8, 8, 3), dtype=np.uint8)
 
@@ -206,7 +199,7 @@ class TaskVectorEnv(RowVectorEnv):
             info["expected_reward"] = expected_reward
         return StepResult(reward, terminated, np.zeros(self.num_envs, dtype=np.bool_), info)
 
-    def _observe(self) -> Observations:
+    def _observe(self) -> SingleArray:
         self.write_features(self._features)
         return self._buffer
 
@@ -290,3 +283,56 @@ def _task_to_dict(task: Task) -> dict[str, Any]:
 def _task_from_dict(saved: Mapping[str, Any]) -> Task:
     params = {name: tuple(value) if isinstance(value, list) else value for name, value in saved["params"].items()}
     return Task(saved["family"], saved["split"], int(saved["index"]), int(saved["seed"]), params)
+
+
+class TaskEnv(gymnasium.Env[SingleArray, Any]):
+    """One row of a `TaskVectorEnv`; a family's scalar class only names its `vector_class`.
+
+    `reset(options={"task": task})` sets the task by hand. Same seeds give the same transitions as row 0 of the vector
+    environment.
+
+    Args:
+        render_mode: None, `"rgb_array"` or `"ansi"`.
+        kwargs: Arguments of the vector class.
+    """
+
+    metadata: dict[str, Any] = drawing.render_metadata(frames_per_second=4)
+    vector_class: ClassVar[type[Any]]
+    """The `TaskVectorEnv` subclass of the family."""
+
+    def __init__(self, *, render_mode: str | None = None, **kwargs: Any) -> None:
+        self.render_mode = render_mode
+        self.vector: TaskVectorEnv = self.vector_class(
+            1, render_mode=render_mode, autoreset_mode=AutoresetMode.DISABLED, **kwargs
+        )
+        self.observation_space = self.vector.single_observation_space
+        self.action_space = self.vector.single_action_space
+        self.metadata = {name: value for name, value in self.vector.metadata.items() if name != "autoreset_mode"}
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[SingleArray, dict[str, Any]]:
+        """Start a lifetime; `info["task"]` is its hidden task."""
+        super().reset(seed=seed)
+        task = (options or {}).get("task")
+        observations, info = self.vector.reset(seed=seed, options=None if task is None else {"tasks": [task]})
+        return observations[0], {"task": info["task"][0]}
+
+    def step(self, action: Any) -> tuple[SingleArray, float, bool, bool, dict[str, Any]]:
+        """Take one action; info holds `trial_end` and, where the family knows it, `expected_reward`."""
+        observations, rewards, terminated, truncated, infos = self.vector.step(np.asarray(action)[None])
+        info = {name: values[0].item() for name, values in infos.items() if name[0] != "_"}
+        return observations[0], float(rewards[0]), bool(terminated[0]), bool(truncated[0]), info
+
+    def render(self) -> Any:
+        """Return the picture of the row, or None without a render mode."""
+        pictures = self.vector.render()
+        return None if pictures is None else pictures[0]
+
+    def get_state(self) -> dict[str, Any]:
+        """See `TaskVectorEnv.get_state`."""
+        return self.vector.get_state()
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """See `TaskVectorEnv.set_state`."""
+        self.vector.set_state(state)

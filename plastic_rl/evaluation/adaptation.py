@@ -16,7 +16,7 @@ import numpy as np
 from plastic_rl.errors import UnknownNameError
 from plastic_rl.evaluation.plots import PALETTE, new_figure, plain_axes, save_figure
 from plastic_rl.evaluation.report import Evaluation, Score, SplitEvaluation
-from plastic_rl.tasks.classification import REWARDS
+from plastic_rl.families.classification.environment import REWARDS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -14,15 +14,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from plastic_rl.envs import make_vector
+from plastic_rl.arrays import FloatArray
+from plastic_rl.envs import distribution_for, make_vector
+from plastic_rl.envs.task import Agent, Task, TaskDistribution
 from plastic_rl.errors import ConfigError
 from plastic_rl.evaluation.lifetimes import Lifetimes, StepContext, run_lifetimes
-from plastic_rl.tasks import distribution_for
-from plastic_rl.tasks.base import Agent, Task, TaskDistribution
-from plastic_rl.tasks.classification import ClassificationTasks
-from plastic_rl.tasks.data import DataSet
-
-FloatArray = npt.NDArray[np.float64]
+from plastic_rl.families.classification.data import DataSet
+from plastic_rl.families.classification.environment import ClassificationTasks
 
 
 @dataclass(frozen=True)

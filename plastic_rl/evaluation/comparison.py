@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from plastic_rl.arrays import FloatArray
 from plastic_rl.evaluation.plots import PALETTE, new_figure, plain_axes, save_figure, si_formatter
-from plastic_rl.evaluation.statistics import FloatArray
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

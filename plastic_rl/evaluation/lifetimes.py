@@ -16,14 +16,15 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from plastic_rl.arrays import BoolArray, FloatArray
 from plastic_rl.envs import make_vector
 from plastic_rl.envs.row_noise import RowNoise
-from plastic_rl.envs.row_vector_env import BoolArray, FloatArray, RowVectorEnv
+from plastic_rl.envs.task import Agent, ReferenceAgent, Task
+from plastic_rl.envs.vector_env import RowVectorEnv
 from plastic_rl.errors import NonFiniteError
 from plastic_rl.evaluation.seeing import View, view_of
 from plastic_rl.policies import PlasticPolicy
 from plastic_rl.rollout import Acted, Actor, PolicyActor, PredictActor, TaskRows, finite_state, lifetimes
-from plastic_rl.tasks.base import Agent, ReferenceAgent, Task
 
 
 class StepContext(NamedTuple):
@@ -167,7 +168,7 @@ def run_lifetimes(
         RunError: If a lifetime lasts longer than `max_steps`.
         NonFiniteError: If an action or a policy's state is NaN or infinite, or what the environment gives.
 
-    >>> from plastic_rl.tasks import distribution_for
+    >>> from plastic_rl.envs import distribution_for
     >>> distribution = distribution_for("plastic_rl/ReversalBandit-v0")
     >>> oracle = distribution.reference_agents("test")["oracle"]
     >>> tasks = distribution.tasks("test", 0, 3)

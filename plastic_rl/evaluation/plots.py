@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from plastic_rl.arrays import FloatArray
 from plastic_rl.errors import RunError, UnknownNameError
-from plastic_rl.evaluation.statistics import FloatArray, student_t_interval
+from plastic_rl.evaluation.statistics import student_t_interval
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

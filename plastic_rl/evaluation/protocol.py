@@ -12,22 +12,22 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from plastic_rl.arrays import FloatArray
 from plastic_rl.checkpoint import library_versions
+from plastic_rl.envs import DISTRIBUTIONS, distribution_for
+from plastic_rl.envs.catalog import spec_of
+from plastic_rl.envs.task import Agent, ReferenceAgent, Task, TaskDistribution
 from plastic_rl.errors import UnknownNameError
 from plastic_rl.evaluation.classification import AccuracyAfter, AccuracyQuestions
 from plastic_rl.evaluation.lifetimes import Lifetimes, run_lifetimes
 from plastic_rl.evaluation.report import AccuracyPoint, Curve, Evaluation, Pair, Score, SplitEvaluation
 from plastic_rl.evaluation.statistics import (
-    FloatArray,
     bootstrap_means,
     column_means,
     normalise,
     normalised_interval,
     percentile_interval,
 )
-from plastic_rl.tasks import DISTRIBUTIONS, distribution_for
-from plastic_rl.tasks.base import Agent, ReferenceAgent, Task, TaskDistribution
-from plastic_rl.tasks.catalog import spec_of
 
 DEFAULT_TASKS = 1000
 DEFAULT_BANDIT_TASKS = 10_000

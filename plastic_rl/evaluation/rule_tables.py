@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from plastic_rl.arrays import FloatArray
+from plastic_rl.envs.task import Agent, Task
 from plastic_rl.errors import ConfigError
 from plastic_rl.evaluation.lifetimes import StepContext, run_lifetimes
 from plastic_rl.evaluation.plots import new_figure, save_figure
-from plastic_rl.evaluation.statistics import FloatArray
 from plastic_rl.networks.rule_table.network import RuleTableNetwork
 from plastic_rl.policies import PlasticPolicy
-from plastic_rl.tasks.base import Agent, Task
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-FloatArray = npt.NDArray[np.float64]
+from plastic_rl.arrays import FloatArray
 
 _CHUNK_ELEMENTS = 4_000_000
 """Indices drawn at once (32 MB): 10,000 tasks and 10,000 resamples would take 800 MB in one piece."""

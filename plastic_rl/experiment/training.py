@@ -24,6 +24,7 @@ from stable_baselines3.common.logger import KVWriter, Logger, SeqWriter
 from plastic_rl.algorithms.base import PlasticAlgorithm
 from plastic_rl.checkpoint import Checkpoint, prune, read_checkpoint, saved_steps, write_checkpoint
 from plastic_rl.config import differences
+from plastic_rl.envs import distribution_for
 from plastic_rl.errors import CheckpointError, ConfigError, FinishedError, PlasticRLError, damage_is_refused
 from plastic_rl.experiment.config import ExperimentConfig, parse_experiment
 from plastic_rl.experiment.document import RUN_DOCUMENT, Best, RunDocument
@@ -31,7 +32,6 @@ from plastic_rl.experiment.folder import RunFolder
 from plastic_rl.experiment.metrics import MetricsWriter, TensorBoardWriter
 from plastic_rl.experiment.outer_loops import OuterLoop, outer_loop
 from plastic_rl.experiment.progress import Progress, make_progress
-from plastic_rl.tasks import distribution_for
 
 
 class TrainingInterrupted(Exception):  # noqa: N818 - an event, not an error

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from plastic_rl.algorithms.vec_env import VectorEnvAdapter
+from plastic_rl.envs import distribution_for
 from plastic_rl.envs.task_vector_env import TaskVectorEnv, check_size
 from plastic_rl.errors import ConfigError, FinishedError, RunError, UnknownNameError
 from plastic_rl.experiment.agents import checkpoint_line, find_agent, needs_plugins
@@ -17,7 +18,6 @@ from plastic_rl.experiment.folder import RunFolder, create_runs, find_runs
 from plastic_rl.experiment.outer_loops import outer_loop
 from plastic_rl.experiment.scoring import draw_own_curves, score_run, write_seeds_table
 from plastic_rl.experiment.training import TrainingInterrupted, check_unfinished, make_algorithm, train
-from plastic_rl.tasks import distribution_for
 
 Say = Callable[[str], None]
 """Is given what the user should read."""

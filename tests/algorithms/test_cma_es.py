@@ -19,10 +19,9 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 from plastic_rl.algorithms import CMAES
 from plastic_rl.algorithms.fitness import Exam, Marks, Sitting
 from plastic_rl.algorithms.search import into_bounds
-from plastic_rl.envs import Lifetime
+from plastic_rl.envs import Lifetime, distribution_for
 from plastic_rl.errors import ConfigError, NonFiniteError
 from plastic_rl.evaluation import run_lifetimes
-from plastic_rl.tasks import distribution_for
 from tests.algorithms.cma_es_cases import BANDIT, SMALL, make
 
 TABLE = {"network": {"kind": "rule_table", "hidden_size": 4, "inputs": "all"}}

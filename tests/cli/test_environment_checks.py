@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 
 from plastic_rl.cli.environments import checks
+from plastic_rl.envs import distribution_for
 from plastic_rl.evaluation import evaluate
-from plastic_rl.tasks import distribution_for
 
 PLUGIN = """
 import gymnasium
 import numpy as np
 
-from plastic_rl.tasks import RandomAgent, TaskDistribution, register_distribution
+from plastic_rl.envs import RandomAgent, TaskDistribution, register_distribution
 
 
 class Slot(gymnasium.Env):

@@ -14,10 +14,17 @@ from gymnasium.envs.toy_text.frozen_lake import generate_random_map
 from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode
 
-from plastic_rl.envs import Lifetime, ScalarVectorEnv, make_vector
+from plastic_rl.envs import (
+    Lifetime,
+    ScalarVectorEnv,
+    SeedTasks,
+    TaskDistribution,
+    distribution_for,
+    make_vector,
+    register_distribution,
+)
 from plastic_rl.errors import CheckpointError, ConfigError, SpaceError, TaskError, UnknownNameError
 from plastic_rl.feedback import FeedbackLayout
-from plastic_rl.tasks import SeedTasks, TaskDistribution, distribution_for, register_distribution
 
 NEXT_STEP, SAME_STEP, DISABLED = AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP, AutoresetMode.DISABLED
 

@@ -10,9 +10,8 @@ import gymnasium
 import numpy as np
 import pytest
 
-from plastic_rl.envs import load_entry_point_plugins, load_plugin, make_vector, plugins
+from plastic_rl.envs import distribution_for, load_entry_point_plugins, load_plugin, make_vector, plugins
 from plastic_rl.errors import PluginError
-from plastic_rl.tasks import distribution_for
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "envs"
 
@@ -168,7 +167,7 @@ def test_plugins_of_installed_packages(tmp_path, monkeypatch):
 def test_importing_the_package_is_light_and_registers_the_ids():
     code = (
         "import sys, plastic_rl, gymnasium\n"
-        "heavy = {'torch', 'stable_baselines3', 'matplotlib', 'scipy', 'plastic_rl.envs', 'plastic_rl.tasks'}\n"
+        "heavy = {'torch', 'stable_baselines3', 'matplotlib', 'scipy', 'plastic_rl.envs', 'plastic_rl.families'}\n"
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
         "assert 'plastic_rl/GridMaze-v0' in gymnasium.registry\n"
         "assert 'make_vector' in dir(plastic_rl) and plastic_rl.make_vector\n"

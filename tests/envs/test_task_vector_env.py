@@ -10,9 +10,8 @@ import pytest
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
 
-from plastic_rl.envs import Outcome, RowOptions, TaskEnv, TaskVectorEnv
+from plastic_rl.envs import Outcome, Params, RowOptions, Task, TaskDistribution, TaskEnv, TaskVectorEnv, number_of
 from plastic_rl.errors import CheckpointError, SpaceError
-from plastic_rl.tasks import Params, Task, TaskDistribution, number_of
 
 SAME_STEP, DISABLED = AutoresetMode.SAME_STEP, AutoresetMode.DISABLED
 

@@ -12,8 +12,8 @@ from benchmarks.generation import GenerationSetting, Individual, evolution, live
 from benchmarks.loop_baseline import PlasticNet, Rule
 from benchmarks.training import Setting, plastic_a2c, trainer
 from plastic_rl.algorithms.fitness import Exam, Sitting
+from plastic_rl.envs import distribution_for
 from plastic_rl.networks import Feedback
-from plastic_rl.tasks import distribution_for
 from tests.networks.cases import make_network
 
 

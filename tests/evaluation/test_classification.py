@@ -9,11 +9,10 @@ import numpy as np
 import pytest
 
 from plastic_rl.algorithms import PlasticA2C
-from plastic_rl.envs import make_vector
+from plastic_rl.envs import distribution_for, make_vector
 from plastic_rl.errors import ConfigError
 from plastic_rl.evaluation import Evaluation, accuracy_after, evaluate, plot_adaptation, run_lifetimes
-from plastic_rl.tasks import distribution_for
-from plastic_rl.tasks.classification_agents import LogisticLearner
+from plastic_rl.families.classification.learners import LogisticLearner
 
 BANDIT = "plastic_rl/Classification-v0"
 TAUGHT = "plastic_rl/SupervisedClassification-v0"

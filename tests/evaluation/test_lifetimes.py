@@ -12,10 +12,10 @@ from stable_baselines3 import PPO
 
 from plastic_rl.algorithms import PlasticA2C
 from plastic_rl.algorithms.vec_env import adapt
+from plastic_rl.envs import distribution_for
 from plastic_rl.envs.row_noise import RowNoise
 from plastic_rl.errors import NonFiniteError, RunError, SpaceError
 from plastic_rl.evaluation import Lifetimes, evaluate, run_lifetimes
-from plastic_rl.tasks import distribution_for
 
 REVERSAL = "plastic_rl/ReversalBandit-v0"
 BERNOULLI = "plastic_rl/BernoulliBandit-v0"

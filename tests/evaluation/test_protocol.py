@@ -11,9 +11,9 @@ import torch
 from numpy.testing import assert_allclose
 
 from plastic_rl.algorithms import PlasticA2C
+from plastic_rl.envs import distribution_for
 from plastic_rl.errors import RunError, UnknownNameError
 from plastic_rl.evaluation import Evaluation, Lifetimes, evaluate, score_lifetimes
-from plastic_rl.tasks import distribution_for
 
 REVERSAL = "plastic_rl/ReversalBandit-v0"
 BERNOULLI = "plastic_rl/BernoulliBandit-v0"

@@ -15,9 +15,8 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from plastic_rl.algorithms import PlasticA2C
 from plastic_rl.algorithms.vec_env import adapt
-from plastic_rl.envs import make_vector
+from plastic_rl.envs import Task, distribution_for, make_vector
 from plastic_rl.evaluation import evaluate, run_lifetimes
-from plastic_rl.tasks import Task, distribution_for
 
 CARTPOLE = "CartPole-v1"
 TASKS = distribution_for(CARTPOLE).tasks("test", 0, 6)

@@ -15,9 +15,9 @@ from plastic_rl.algorithms import CMAES, PlasticA2C
 from plastic_rl.envs import Lifetime, make_vector
 from plastic_rl.errors import SpaceError
 from plastic_rl.evaluation import run_lifetimes
+from plastic_rl.families.swapped_cartpole import SwappedCartPoleTasks
 from plastic_rl.feedback import FeedbackLayout
 from plastic_rl.policies import PlasticPolicy
-from plastic_rl.tasks import SwappedCartPoleTasks
 
 ENV_ID = "plastic_rl/SwappedCartPole-v0"
 SHORT = {"trials": 2, "trial_steps": 30}

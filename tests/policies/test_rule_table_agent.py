@@ -12,14 +12,13 @@ import torch
 from gymnasium import spaces
 from sklearn.datasets import make_classification
 
-from plastic_rl.envs import make_vector
-from plastic_rl.envs.classification import ClassificationVectorEnv
+from plastic_rl.envs import distribution_for, make_vector
 from plastic_rl.envs.task_vector_env import Outcome
 from plastic_rl.errors import SpaceError
 from plastic_rl.evaluation.lifetimes import run_lifetimes
+from plastic_rl.families.classification.environment import ClassificationVectorEnv
 from plastic_rl.feedback import FeedbackLayout
 from plastic_rl.policies import PlasticPolicy
-from plastic_rl.tasks import distribution_for
 
 CLASSES, FEATURES, DATA_SETS, SAMPLES = 4, 10, 6, 400
 Answer = Callable[[int, npt.NDArray[Any]], npt.NDArray[Any]]

@@ -1,0 +1,157 @@
+"""Which task distribution belongs to which environment id.
+
+Built-in families are here from the start, by name (`plastic_rl.BUILT_IN_DISTRIBUTIONS`); a plugin adds its own with
+`register_distribution`. An id without an entry gets `SeedTasks`: each task is a seed for the environment's reset.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import gymnasium
+import numpy as np
+
+from plastic_rl import BUILT_IN_DISTRIBUTIONS
+from plastic_rl.envs.reference_agents import RandomAgent
+from plastic_rl.envs.task import Params, ReferenceAgent, Task, TaskDistribution
+from plastic_rl.errors import ConfigError, PlasticRLError, TaskError, UnknownNameError, nearest
+from plastic_rl.registry import Registry
+
+DistributionFactory = Callable[..., TaskDistribution]
+
+
+class _Distributions(Registry[DistributionFactory | str]):
+    """Factories by environment id; one that was registered as an entry point is imported when it is asked for."""
+
+    def __getitem__(self, name: str) -> DistributionFactory:
+        factory = super().__getitem__(name)
+        if not isinstance(factory, str):
+            return factory
+        module, _, attribute = factory.partition(":")
+        loaded: DistributionFactory = getattr(importlib.import_module(module), attribute)
+        return loaded
+
+
+DISTRIBUTIONS = _Distributions("task distribution")
+for _env_id, _entry_point in BUILT_IN_DISTRIBUTIONS.items():
+    DISTRIBUTIONS.register(_env_id, _entry_point)
+
+
+def register_distribution(env_id: str, factory: DistributionFactory, *, replace: bool = False) -> None:
+    """Make `factory` the task distribution of `env_id`.
+
+    Args:
+        env_id: A registered Gymnasium id, e.g. `"plastic_rl/GridMaze-v0"`.
+        factory: Called with the environment's own keyword arguments; returns its `TaskDistribution`.
+        replace: Whether an earlier entry may be replaced.
+
+    Raises:
+        ValueError: If the id has a distribution already and `replace` is false.
+    """
+    DISTRIBUTIONS.register(env_id, factory, replace=replace)
+
+
+def distribution_for(env_id: str, env_kwargs: Mapping[str, Any] | None = None) -> TaskDistribution:
+    """Return the task distribution of an environment as it is made with `env_kwargs`.
+
+    Raises:
+        UnknownNameError: If no such environment is registered.
+        ConfigError: If the distribution takes no such keyword, or no such value.
+
+    >>> distribution_for("CartPole-v1").task("train", 3).params["reset_seed"]
+    9
+    """
+    kwargs = {**spec_of(env_id).kwargs, **(env_kwargs or {})}
+    if env_id not in DISTRIBUTIONS:
+        return SeedTasks(env_id, kwargs)
+    factory = DISTRIBUTIONS[env_id]
+    check_keywords(f"the task distribution of {env_id}", keywords_of(factory), kwargs)
+    try:
+        return factory(**kwargs)
+    except PlasticRLError:
+        raise
+    except (TypeError, ValueError, LookupError, ArithmeticError) as error:
+        # Values come from a config unchecked: a text for a number fails wherever it is first used.
+        raise ConfigError(f"{env_id} has no tasks with the arguments {kwargs}: {error}") from error
+
+
+def spec_of(env_id: str) -> gymnasium.envs.registration.EnvSpec:
+    """Return the Gymnasium spec of `env_id`.
+
+    Raises:
+        UnknownNameError: With the nearest registered id.
+    """
+    try:
+        return gymnasium.spec(env_id)
+    except gymnasium.error.Error:
+        close = nearest(env_id, gymnasium.registry)
+        known = [name for name in gymnasium.registry if name.startswith("plastic_rl/")]
+        hint = "Any registered Gymnasium id works too; ids of your own come with --plugin."
+        raise UnknownNameError("environment", env_id, {*known, *([close] if close else [])}, hint) from None
+
+
+def keywords_of(target: Callable[..., Any]) -> list[str] | None:
+    """Names that `target` takes as keywords; None where it takes any (`**kwargs`)."""
+    parameters = inspect.signature(target).parameters.values()
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        return None
+    return [parameter.name for parameter in parameters]
+
+
+def check_keywords(what: str, valid: list[str] | None, kwargs: Mapping[str, Any]) -> None:
+    """Raise `ConfigError`, with the nearest `valid` name, where one of `kwargs` is not valid (None: all are).
+
+    >>> check_keywords("the maze", ["side"], {"sid": 9})
+    Traceback (most recent call last):
+        ...
+    plastic_rl.errors.ConfigError: the maze takes no keyword 'sid' (did you mean 'side'?). Valid: side.
+    """
+    if valid is None:
+        return
+    unknown = [name for name in kwargs if name not in valid]
+    if unknown:
+        listed = ", ".join(
+            f"{name!r}" + (f" (did you mean {close!r}?)" if (close := nearest(name, valid)) else "") for name in unknown
+        )
+        raise ConfigError(f"{what} takes no keyword {listed}. Valid: {', '.join(valid) or 'none'}.")
+
+
+class SeedTasks(TaskDistribution):
+    """Each task is a reset seed; no two splits share one. There is no limit, and the one reference agent is random.
+
+    Args:
+        env_id: The environment whose reset the seeds are for.
+        env_kwargs: Its keyword arguments.
+
+    >>> tasks = SeedTasks("CartPole-v1")
+    >>> [tasks.task(split, 1).params["reset_seed"] for split in tasks.splits]
+    [3, 4, 5]
+    """
+
+    def __init__(self, env_id: str, env_kwargs: Mapping[str, Any] | None = None) -> None:
+        super().__init__()
+        self.family = env_id
+        self._env_kwargs = dict(env_kwargs or {})
+
+    def task(self, split: str, index: int) -> Task:
+        """See `TaskDistribution`."""
+        if split not in self.splits:
+            raise UnknownNameError(f"split of {self.family}", split, self.splits)
+        if index < 0:
+            raise TaskError(f"task index must be 0 or more, got {index}")
+        # Environments may take seeds of 32 bits only; splits stay disjoint.
+        seed = index % (2**32 // len(self.splits)) * len(self.splits) + self.splits.index(split)
+        return Task(self.family, split, index, seed, {"reset_seed": seed})
+
+    def sample_params(self, generator: np.random.Generator, split: str) -> Params:
+        """Draw a reset seed (`task` counts them instead, so that splits are disjoint)."""
+        return {"reset_seed": int(generator.integers(2**31))}
+
+    def reference_agents(self, split: str) -> dict[str, ReferenceAgent]:
+        """See `TaskDistribution`."""
+        env = gymnasium.make(self.family, **self._env_kwargs)
+        env.close()
+        return {"random": RandomAgent(env.action_space)}

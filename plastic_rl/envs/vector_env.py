@@ -1,0 +1,356 @@
+"""What every vector environment of plastic_rl shares, however its rows are stepped.
+
+A row is one agent's life. This class deals out tasks and seeds, starts lifetimes, resets rows in the three modes of
+Gymnasium, and composes `info`; a subclass says what a lifetime's start and one step do (`_begin_rows`, `_advance`,
+`_observe`). Data flow of a step: actions -> `_advance` -> ended rows -> `_begin_rows` -> `_observe`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, TypedDict, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+from gymnasium import spaces
+from gymnasium.error import ResetNeeded
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+
+from plastic_rl.arrays import Array, BoolArray, FloatArray, IntArray, SingleArray
+from plastic_rl.envs.actions import ActionCodec
+from plastic_rl.envs.task import Task, TaskDistribution, TaskSource
+from plastic_rl.errors import CheckpointError, TaskError
+from plastic_rl.feedback import FeedbackLayout
+
+
+class RowOptions(TypedDict, total=False):
+    """Keyword arguments that every vector environment of plastic_rl takes.
+
+    Attributes:
+        distribution: Where tasks come from; None for the family's own.
+        split: Split of the tasks, `"train"` by default.
+        task_start: Index of the first task, 0 by default.
+        task_stop: One past the last task (then they repeat); None by default: no end.
+        autoreset_mode: What happens after a lifetime ended; NEXT_STEP by default, as in Gymnasium.
+        render_mode: None, `"rgb_array"` or `"ansi"`.
+    """
+
+    distribution: TaskDistribution | None
+    split: str
+    task_start: int
+    task_stop: int | None
+    autoreset_mode: AutoresetMode
+    render_mode: str | None
+
+
+class StepResult(NamedTuple):
+    """One step of all rows; `info` holds arrays `(B,)`, with a mask `_name` where not every row has the value."""
+
+    reward: FloatArray
+    terminated: BoolArray
+    truncated: BoolArray
+    info: dict[str, Array]
+
+
+class RowVectorEnv(VectorEnv[SingleArray, Array, Array], ABC):
+    """Base of all vector environments here; subclass `TaskVectorEnv` to write a family.
+
+    Args:
+        num_envs: Number of rows, `B`.
+        observation_space: Of one row, a flat float32 Box.
+        codec: The action space of one row.
+        feedback: Where the feedback stands in the observation.
+        distribution: Where tasks come from.
+        lifetime_steps: Length of every lifetime, None where it varies.
+        steps_per_trial: Length of every trial, None where it varies.
+        options: See `RowOptions`.
+    """
+
+    def __init__(
+        self,
+        num_envs: int,
+        *,
+        observation_space: spaces.Box,
+        codec: ActionCodec,
+        feedback: FeedbackLayout,
+        distribution: TaskDistribution,
+        lifetime_steps: int | None,
+        steps_per_trial: int | None,
+        options: RowOptions,
+    ) -> None:
+        if num_envs < 1:
+            raise ValueError(f"num_envs must be 1 or more, got {num_envs}")
+        self.num_envs = num_envs
+        self.single_observation_space = observation_space
+        self.single_action_space = codec.space
+        self.observation_space = batch_space(observation_space, num_envs)
+        self.action_space = batch_space(codec.space, num_envs)
+        self.feedback = feedback
+        self.distribution = distribution
+        self.autoreset_mode = AutoresetMode(options.get("autoreset_mode", AutoresetMode.NEXT_STEP))
+        self.render_mode = options.get("render_mode")
+        self.metadata = {
+            **type(self).metadata,
+            "feedback": feedback.to_dict(),
+            "lifetime_steps": lifetime_steps,
+            "steps_per_trial": steps_per_trial,
+            "autoreset_mode": self.autoreset_mode,
+        }
+        self._codec = codec
+        self._source = TaskSource(
+            distribution,
+            options.get("split", "train"),
+            options.get("task_start", 0),
+            options.get("task_stop"),
+            num_envs,
+        )
+        self._all_rows = np.arange(num_envs)
+        self._seeds: list[int] = [0] * num_envs
+        self._generators = [np.random.Generator(np.random.PCG64(0)) for _ in range(num_envs)]
+        self._lifetimes = np.zeros(num_envs, dtype=np.int64)
+        self._tasks: list[Task] = []
+        self._over = np.zeros(num_envs, dtype=np.bool_)
+        self._any_over = False
+        self._resting = False
+
+    @property
+    def tasks(self) -> Sequence[Task]:
+        """The task that each row is living, hidden from the agent."""
+        return tuple(self._tasks)
+
+    # What a subclass says ------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def _begin_rows(self, rows: IntArray, tasks: Sequence[Task], generators: Sequence[np.random.Generator]) -> None:
+        """Start a lifetime in each of `rows (R,)`, on its task, with its stream of noise."""
+
+    @abstractmethod
+    def _advance(self, actions: Array, idle: BoolArray | None) -> StepResult:
+        """Step all rows; what happens in `idle` rows is thrown away (None: no row is idle)."""
+
+    @abstractmethod
+    def _observe(self) -> SingleArray:
+        """Return the present observations `(B, I)`; the caller copies them."""
+
+    # Gymnasium ----------------------------------------------------------------------------------------------------
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[SingleArray, dict[str, Any]]:
+        """Start new lifetimes in all rows, or in some.
+
+        Args:
+            seed: Keys row i by `seed + i` and takes the task source from its beginning; None goes on.
+            options: `"reset_mask"`, `(B,)` bool: which rows; `"tasks"`: a task for each of the B rows (None: from the
+                source); `"row_seeds"`: a key for each of the B rows instead of `seed + i` (rows of equal keys and
+                tasks live with equal noise, as a population does on common tasks); `"rest"`, bool: rows whose lifetime
+                is over rest until the next `reset`, whatever the autoreset mode: their steps count for nothing, and
+                what they show means nothing.
+
+        Returns:
+            Observations `(B, I)`; `info["task"] (B,)` with the mask `info["_task"]`.
+
+        Raises:
+            TaskError: If `tasks` or `row_seeds` has another length than B.
+        """
+        super().reset(seed=seed)
+        options = options or {}
+        rows = self._rows_to_reset(options.get("reset_mask"))
+        first = not self._tasks
+        keys = options.get("row_seeds")
+        if keys is not None and len(keys) != self.num_envs:
+            raise TaskError(f"options['row_seeds'] must hold {self.num_envs} seeds, one for each row, got {len(keys)}")
+        if seed is None and first and keys is None:
+            seed = int(self.np_random.integers(2**62))
+        if keys is None and seed is not None:
+            keys = range(seed, seed + self.num_envs)
+        if keys is None:
+            self._lifetimes[rows] += 1
+        else:
+            self._lifetimes[rows] = 0
+            for row in rows.tolist():
+                self._key_row(row, int(keys[row]))
+        self._resting = bool(options.get("rest", False))
+        if first:
+            self._tasks = [self._source.task(row, 0) for row in range(self.num_envs)]
+        info = self._start(rows, options.get("tasks"))
+        return self._observe().copy(), info
+
+    def step(self, actions: Array) -> tuple[SingleArray, Array, Array, Array, dict[str, Any]]:
+        """Step every row.
+
+        Args:
+            actions: `(B,)` int for Discrete, `(B, A)` for MultiDiscrete and Box.
+
+        Returns:
+            Observations `(B, I)`, rewards `(B,)` float64, terminations and truncations `(B,)` bool, and info:
+            `trial_end`, `expected_reward` where the family knows it, and at a lifetime's start `task`. All three belong
+            to this step even in a row that SAME_STEP has reset; that row's `final_obs` and `final_info` are there too.
+
+        Raises:
+            ResetNeeded: Before the first reset, or (autoreset DISABLED) in a row whose lifetime is over.
+        """
+        if not self._tasks:
+            raise ResetNeeded("call reset() before the first step()")
+        checked = self._codec.check(actions, self.num_envs)
+        idle = self._over if self._any_over else None
+        if idle is not None and self.autoreset_mode is AutoresetMode.DISABLED and not self._resting:
+            raise ResetNeeded(
+                f"the lifetimes of rows {np.flatnonzero(idle).tolist()} are over; "
+                'call reset(options={"reset_mask": ...}) for them first (autoreset is disabled)'
+            )
+        reward, terminated, truncated, info = self._advance(checked, idle)
+        live = np.ones(self.num_envs, dtype=np.bool_) if idle is None else ~idle
+        for name in [name for name in info if name[0] != "_"]:
+            mask = f"_{name}"
+            info[mask] = info[mask] & live if mask in info else live.copy()
+        if idle is not None:
+            for values in (reward, terminated, truncated, *(info[name] for name in info if name[0] != "_")):
+                values[idle] = 0
+            if not self._resting:
+                rows = np.flatnonzero(idle)
+                self._lifetimes[rows] += 1
+                info.update(self._start(rows, None))
+        self._over = terminated | truncated | idle if idle is not None and self._resting else terminated | truncated
+        self._any_over = bool(self._over.any())
+        observations = self._observe()
+        if self._any_over and self.autoreset_mode is AutoresetMode.SAME_STEP and not self._resting:
+            info.update(self._start_in_same_step(observations, info))
+            observations = self._observe()
+        return observations.copy(), reward, terminated, truncated, info
+
+    def rest(self, rows: BoolArray) -> None:
+        """End the lifetimes of `rows (B,)` where they are: until the next `reset` their steps count for nothing.
+
+        Only after a `reset` with the option `"rest"`.
+        """
+        if not self._resting:
+            raise ResetNeeded('rows rest only after reset(options={"rest": True})')
+        self._over |= rows
+        self._any_over = bool(self._over.any())
+
+    def observe(self) -> SingleArray:
+        """Return a copy of the present observations `(B, I)`, as the last `reset` or `step` gave them."""
+        if not self._tasks:
+            raise ResetNeeded("call reset() before observe()")
+        return self._observe().copy()
+
+    # Lifetimes ----------------------------------------------------------------------------------------------------
+
+    def _key_row(self, row: int, seed: int) -> None:
+        self._seeds[row] = seed
+        self._generators[row] = np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed)))
+
+    def _rows_to_reset(self, mask: Any) -> IntArray:
+        if mask is None:
+            return self._all_rows
+        mask = np.asarray(mask)
+        if mask.shape != (self.num_envs,) or mask.dtype != np.bool_ or not mask.any():
+            raise ValueError(
+                f"options['reset_mask'] must be a bool array of shape ({self.num_envs},) with at least one True, "
+                f"got {mask!r}"
+            )
+        if not self._tasks and not mask.all():
+            raise ResetNeeded("the first reset must start all rows, without a reset_mask")
+        return np.flatnonzero(mask)
+
+    def _start(self, rows: IntArray, tasks: Sequence[Task | None] | None) -> dict[str, Any]:
+        """Begin the present lifetime number of `rows`; return the info of their start."""
+        if tasks is not None and len(tasks) != self.num_envs:
+            raise TaskError(f"options['tasks'] must hold {self.num_envs} tasks, one for each row, got {len(tasks)}")
+        dealt = np.full(self.num_envs, None, dtype=object)
+        for row, lifetime in zip(rows.tolist(), self._lifetimes[rows].tolist(), strict=True):
+            given = None if tasks is None else tasks[row]
+            self._tasks[row] = dealt[row] = self._source.task(row, lifetime) if given is None else given
+        indices = rows.tolist()
+        self._begin_rows(rows, [self._tasks[row] for row in indices], [self._generators[row] for row in indices])
+        self._over[rows] = False
+        self._any_over = bool(self._over.any())
+        mask = np.zeros(self.num_envs, dtype=np.bool_)
+        mask[rows] = True
+        return {"task": dealt, "_task": mask}
+
+    def _start_in_same_step(self, observations: SingleArray, info: Mapping[str, Any]) -> dict[str, Any]:
+        """Begin the next lifetime of all rows that are over; return `final_obs`, `final_info` and the start's info."""
+        over = self._over.copy()
+        rows = np.flatnonzero(over)
+        final_observation = np.full(self.num_envs, None, dtype=object)
+        final_task = np.full(self.num_envs, None, dtype=object)
+        for row in rows.tolist():
+            final_observation[row] = observations[row].copy()
+            final_task[row] = self._tasks[row]
+        final_info: dict[str, Any] = {"task": final_task, "_task": over.copy()}
+        for name in (name for name in info if name[0] != "_" and name != "task"):
+            final_info[name] = info[name].copy()
+            final_info[f"_{name}"] = info[f"_{name}"] & over
+        self._lifetimes[rows] += 1
+        start = self._start(rows, None)
+        return {
+            **start,
+            "final_obs": final_observation,
+            "_final_obs": over,
+            "final_info": final_info,
+            "_final_info": over.copy(),
+        }
+
+    # State --------------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def get_state(self) -> dict[str, Any]:
+        """Return all that a resumed run needs: plain scalars, strings, lists, dicts and NumPy arrays."""
+
+    @abstractmethod
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Continue from what `get_state` of an environment with equal arguments returned."""
+
+
+def number_of_this_step(info: Mapping[str, Any], key: str, ended: BoolArray, rows: int) -> tuple[BoolArray, FloatArray]:
+    """Read a number per row from the `info` of a step, whatever the autoreset mode.
+
+    With SAME_STEP, rows that ended keep theirs in `final_info`: what stands in `info` is of their reset.
+
+    Args:
+        info: As `VectorEnv.step` returns it.
+        key: What to read.
+        ended: Which rows' episodes ended with this step, `(B,)`.
+        rows: Number of rows, `B`.
+
+    Returns:
+        Which rows have it, and their values (0 elsewhere), both `(B,)`.
+
+    >>> info = {"gain": np.array([1.0, 0.0]), "_gain": np.array([True, False])}
+    >>> info["final_info"] = {"gain": np.array([0.0, 3.0]), "_gain": np.array([False, True])}
+    >>> number_of_this_step(info, "gain", np.array([False, True]), 2)
+    (array([ True,  True]), array([1., 3.]))
+    """
+    known = np.zeros(rows, np.bool_)
+    values = np.zeros(rows, np.float64)
+    final = info.get("final_info")
+    for source, eligible in ((info, np.ones(rows, np.bool_)), (final, ended)):
+        if isinstance(source, Mapping) and key in source:
+            present = eligible & np.asarray(source.get(f"_{key}", np.ones(rows, np.bool_)), np.bool_)
+            values[present] = np.asarray(source[key])[present].astype(np.float64)
+            known |= present
+    return known, values
+
+
+Number = TypeVar("Number", bound=np.generic)
+
+
+def stored_array(name: str, value: Any, like: npt.NDArray[Number]) -> npt.NDArray[Number]:
+    """Return `value` as a fresh array of the type and shape of `like`.
+
+    Raises:
+        CheckpointError: If it has another shape or holds another kind of number.
+
+    >>> stored_array("time", [3, 4], np.zeros(2, dtype=np.int64)).tolist()
+    [3, 4]
+    """
+    array = np.asarray(value)
+    if array.shape != like.shape or array.dtype.kind != like.dtype.kind:
+        raise CheckpointError(
+            f"the stored {name!r} must be {like.dtype} of shape {like.shape}, got {array.dtype} of shape {array.shape}"
+        )
+    return array.astype(like.dtype)

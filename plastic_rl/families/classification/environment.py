@@ -1,0 +1,449 @@
+"""Classification as a bandit, and its supervised twin."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Unpack
+
+import numpy as np
+from gymnasium import spaces
+
+from plastic_rl.arrays import Array, FloatArray, Image, IntArray, SingleArray
+from plastic_rl.envs import drawing
+from plastic_rl.envs.reference_agents import RandomAgent
+from plastic_rl.envs.task import Params, ReferenceAgent, Task, TaskDistribution
+from plastic_rl.envs.task_vector_env import Outcome, TaskEnv, TaskVectorEnv
+from plastic_rl.envs.vector_env import RowOptions
+from plastic_rl.errors import ConfigError, TaskError
+from plastic_rl.families.classification.data import (
+    FEATURE_LIMIT,
+    DataSet,
+    GaussianMixtureData,
+    standardise,
+    stream_order,
+)
+from plastic_rl.families.classification.learners import (
+    LabelOracle,
+    LogisticLearner,
+    MixtureBayes,
+    MLPLearner,
+    PrototypeLearner,
+)
+from plastic_rl.families.classification.sources import data_source
+
+REWARDS: dict[str, tuple[float, float]] = {"01": (0.0, 1.0), "pm1": (-1.0, 1.0)}
+"""What a wrong and a right class pay, by name."""
+SAMPLES: tuple[str, ...] = ("stream", "held_out")
+
+
+class ClassificationTasks(TaskDistribution):
+    """Each task is a data set to learn from scratch.
+
+    With generated data (D, D1, D2, D8c, gaussian_mixture) every task is a fresh draw, so that no two share anything.
+    With a finite collection (digits, iris, wine, breast_cancer, a file) a task is a random part of its split's samples
+    and its order; splits hold disjoint samples, or disjoint classes. See `DataSource` for the split `shift`.
+
+    Args:
+        data: See `plastic_rl.families.classification.sources.data_source`.
+        steps: Samples in a lifetime, n.
+        epochs: How often a lifetime shows each sample, at most `steps`.
+        reward: `"01"`, or `"pm1"` for -1 and 1.
+        delay: Steps by which a reward comes late.
+        samples: `"stream"`, or `"held_out"` to show the held-out samples.
+        entropy: Root of all seeds.
+
+    >>> tasks = ClassificationTasks("D1")
+    >>> dict(tasks.task("test", 0).params)
+    {'data': 'D1', 'clusters': 2, 'class_sep': 1.0}
+    >>> tasks.data_set(tasks.task("test", 0)).features.shape
+    (5000, 10)
+    """
+
+    family = "Classification"
+    limit_kind = "oracle"
+    teaches = False
+    """Whether the environment shows labels."""
+
+    def __init__(
+        self,
+        data: str | Mapping[str, Any] = "D",
+        steps: int = 1000,
+        epochs: int = 1,
+        reward: str = "01",
+        delay: int = 0,
+        samples: str = "stream",
+        entropy: int = 0,
+    ) -> None:
+        super().__init__(entropy)
+        if steps < 1 or not 1 <= epochs <= steps or delay < 0:
+            raise TaskError(
+                "a classification lifetime has 1 or more steps, epochs from 1 to steps and a delay of 0 or more, "
+                f"got steps={steps}, epochs={epochs}, delay={delay}"
+            )
+        if reward not in REWARDS:
+            raise TaskError(f"reward must be one of {', '.join(map(repr, REWARDS))} (a text), got {reward!r}")
+        if samples not in SAMPLES:
+            raise TaskError(f"samples must be one of {', '.join(map(repr, SAMPLES))}, got {samples!r}")
+        self.source = data_source(data)
+        self.splits = self.source.splits
+        self.steps = steps
+        self.epochs = epochs
+        self.reward = reward
+        self.delay = delay
+        self.samples = samples
+
+    def sample_params(self, generator: np.random.Generator, split: str) -> Params:
+        """See `TaskDistribution`: `data`, and what the source needs to know."""
+        return self.source.sample_params(generator, split)
+
+    def data_set(self, task: Task) -> DataSet:
+        """The data of a task, the same at every call.
+
+        Raises:
+            TaskError: If the task is of another source of data.
+        """
+        return self.source.data_set(task)
+
+    def reference_agents(self, split: str) -> dict[str, ReferenceAgent]:
+        """`random`, `nearest_prototype`, `logistic_bandit`, `mlp_bandit`, and `oracle`, which is told the labels.
+
+        Where labels are shown also their `_labels` twins, and on a Gaussian mixture `bayes`, the limit there. Step
+        sizes and exploration were chosen on `valid` of D1, D8c and digits together, for the accuracy after 1,000
+        samples.
+        """
+        size = self.source.features, self.source.classes
+        bandit: dict[str, Any] = {"delay": self.delay, "pays": REWARDS[self.reward]}
+        agents: dict[str, ReferenceAgent] = {
+            "random": RandomAgent(spaces.Discrete(self.source.classes)),
+            "nearest_prototype": PrototypeLearner(*size, **bandit),
+            "logistic_bandit": LogisticLearner(*size, rate=0.2, exploration=0.02, **bandit),
+            "mlp_bandit": MLPLearner(*size, rate=0.05, exploration=0.1, **bandit),
+        }
+        if self.teaches:
+            agents["nearest_prototype_labels"] = PrototypeLearner(*size, labels=True)
+            agents["logistic_labels"] = LogisticLearner(*size, labels=True, rate=0.05)
+            agents["mlp_labels"] = MLPLearner(*size, labels=True, rate=0.03)
+            if isinstance(self.source, GaussianMixtureData):
+                agents["bayes"] = MixtureBayes(*size, sigma=self.source.sigma_of(split))
+        return agents | {"oracle": LabelOracle(self.source)}
+
+    def limit_of(self, split: str) -> str:
+        """See `TaskDistribution`: `oracle`, which knows every label.
+
+        Not `bayes` on mixtures: it takes samples for independent, and streams show each class once in a block.
+        """
+        return "oracle"
+
+
+class SupervisedClassificationTasks(ClassificationTasks):
+    """The same tasks, in the environment that shows the label of the sample before.
+
+    Args:
+        data: See `ClassificationTasks`, as all others.
+        steps: See there.
+        epochs: See there.
+        reward: See there.
+        delay: See there.
+        samples: See there.
+        entropy: See there.
+    """
+
+    teaches = True
+
+
+PROBES: tuple[int, ...] = (500, 1000, 4000)
+"""After how many samples "accuracy after n" is taken, as far as a lifetime has them."""
+
+
+class ClassificationVectorEnv(TaskVectorEnv):
+    """Samples of an unknown data set one by one: choose a class, and learn only whether it was the right one.
+
+    The agent must find out within the lifetime what every data set calls its classes and where they lie: a task is a
+    data set that it has never met. No label is ever shown, a wrong answer does not say what would have been right.
+
+    **Observation** (Box, F + K + 3 columns): the F features of the present sample, standardised by the mean and
+    deviation of the samples that this lifetime may stream and cut at +-5; previous class chosen, one-hot (K); previous
+    reward; trial_start (always 1); t/T.
+
+    **Actions** (Discrete K): the class.
+
+    **Reward**: 1 if it is the sample's, else 0 (`reward="pm1"`: else -1). With `delay=d` a reward comes d steps late
+    (nothing at the first d steps; the last d never come). `info["expected_reward"]` is what this action earns, whenever
+    it comes.
+
+    **Trial**: one sample. **End**: terminated after `steps` samples.
+
+    **Tasks**: see `ClassificationTasks`. The data follow from the task, the order of the samples from the row's noise.
+
+    **Limits**: random 1/K; the limit that scores are normalised by is the oracle, which is told every label: always 1.
+    Nobody can learn that much where labels are noisy: on D, D1, D2 and D8c 1% of them are drawn anew, so that .9925 is
+    the most that can be expected, and close classes (D1, D8c) or few samples leave less.
+
+    **Your own data**: one line of a config, or of the command line:
+
+        environment: {id: plastic_rl/Classification-v0, kwargs: {data: {file: my.csv, label: species}, steps: 500}}
+        plastic-rl train FILE.yaml 'environment.kwargs.data={file: my.csv, label: species}' 'evaluation.beside=[]'
+
+    The ending tells the format, unless `format: csv`, `npz` or `idx` does.
+
+    - CSV: a sample a row, numbers everywhere but in the label. `label`: name of its column (then the first row must be
+      a header) or number from 0, by default the last. Labels may be texts; if all are numbers, 1 and 1.0 are one class.
+      A first row without any numbers among the features is taken for a header. `delimiter: ";"` if not commas.
+    - NPZ: the arrays `x` (a row, or an image, for each sample) and `y`; or data/target, features/labels, images/labels,
+      x_train/y_train with x_test/y_test. No pickled objects.
+    - IDX: MNIST as downloaded, gzipped or not:
+      `{file: train-images-idx3-ubyte.gz, labels: train-labels-idx1-ubyte.gz}`.
+
+    No gaps, NaN or infinities; at least 2 classes, with 15 samples each (3 in each split). The file is held in memory,
+    8 bytes a number from CSV, else as stored. Train, valid and test get 40, 20 and 40% of it (`shares`); a task streams
+    at most 4,000 of its split (`train`) and holds out 30%, at most 1,000 (`held_out_share`, `held_out`). Each task
+    standardises every feature by the mean and deviation of what it streams (`scale: common`: one deviation for all).
+
+    **Source**: data D of Joosten 2021, section 5.1.
+
+    Args:
+        num_envs: Number of rows, `B`. Rows that live the same task share its data.
+        data: What to classify: `"D"`, `"D1"`, `"D2"`, `"D8c"`, `"digits"`, `"iris"`, `"wine"`, `"breast_cancer"`,
+            `"gaussian_mixture"`, `"digits_few_shot"`, `"mnist_5000"` (with the extra `mnist`), or a mapping with a
+            name and what departs from its defaults, or with a file of your own: see
+            `plastic_rl.families.classification.sources.data_source`.
+        steps: Samples in a lifetime, n. Data with fewer samples are gone through again, in another order.
+        epochs: How often a lifetime shows each sample.
+        reward: `"01"` or `"pm1"`.
+        delay: Steps by which rewards come late, d.
+        samples: `"stream"`; or `"held_out"`: the same tasks show samples that their streams do not hold, always in one
+            order, and the feedback columns stay 0, so that there is nothing to learn from.
+        options: See `RowOptions`.
+    """
+
+    state_arrays: ClassVar[tuple[str, ...]] = ("_order_keys", "_due", "_right", "_last")
+    tasks_class: ClassVar[type[ClassificationTasks]] = ClassificationTasks
+
+    def __init__(
+        self,
+        num_envs: int = 1,
+        *,
+        data: str | Mapping[str, Any] = "D",
+        steps: int = 1000,
+        epochs: int = 1,
+        reward: str = "01",
+        delay: int = 0,
+        samples: str = "stream",
+        **options: Unpack[RowOptions],
+    ) -> None:
+        given = options.get("distribution")
+        distribution = given or self.tasks_class(data, steps, epochs, reward, delay, samples)
+        if not isinstance(distribution, ClassificationTasks):
+            raise ConfigError(f"{type(self).__name__} needs ClassificationTasks, got {type(distribution).__name__}")
+        source = distribution.source
+        limits = np.full(source.features, FEATURE_LIMIT)
+        super().__init__(
+            num_envs,
+            distribution=distribution,
+            action_space=spaces.Discrete(source.classes),
+            steps=steps,
+            feature_low=-limits,
+            feature_high=limits,
+            reward_range=REWARDS[reward],
+            steps_per_trial=1,
+            label_size=source.classes if self.tasks_class.teaches else 0,
+            options=options,
+        )
+        self.metadata["accuracy_after"] = tuple(sorted({*(n for n in PROBES if n < steps), steps}))
+        self.metadata["pays"] = REWARDS[reward]
+        self.metadata["held_out"] = source.held_out
+        self.source = source
+        self.epochs = epochs
+        self.delay = delay
+        self.streams = samples == "stream"
+        self._pays: FloatArray = np.array(REWARDS[reward])
+        self._one_hot = np.eye(source.classes, dtype=np.float32)
+        rows = num_envs
+        self._pool: Array = np.zeros((0, source.features))
+        self._slots: dict[tuple[Any, ...], int] = {}
+        self._slot_of_row: IntArray = np.full(rows, -1, dtype=np.int64)
+        self._places: IntArray = np.zeros((rows, steps + 1), dtype=np.int64)
+        self._labels: IntArray = np.zeros((rows, steps + 1), dtype=np.int64)
+        self._mean: Array = np.zeros((rows, source.features), dtype=source.precision)
+        self._scale: Array = np.ones((rows, source.features), dtype=source.precision)
+        self._order_keys: IntArray = np.zeros(rows, dtype=np.int64)
+        self._due: FloatArray = np.zeros((rows, delay))
+        # Where each row begins in `_places` and in `_right`, laid out flat: `take` is faster than two indices.
+        self._first: IntArray = self._all_rows * (steps + 1)
+        self._first_class: IntArray = self._all_rows * source.classes
+        self._right: IntArray = np.zeros((rows, source.classes), dtype=np.int64)
+        self._last: IntArray = np.full(rows, -1, dtype=np.int64)
+
+    # Data -----------------------------------------------------------------------------------------------------------
+
+    def begin_rows(self, rows: IntArray, tasks: Sequence[Task], generators: Sequence[np.random.Generator]) -> None:
+        """See `TaskVectorEnv`; one number of the noise is the key of the order of the samples."""
+        self._order_keys[rows] = [int(generator.integers(2**62)) for generator in generators]
+        self._due[rows] = 0.0
+        self._right[rows] = 0
+        self._last[rows] = -1
+        self._lay_out(rows, tasks)
+
+    def _lay_out(self, rows: IntArray, tasks: Sequence[Task]) -> None:
+        """Fetch the data of `tasks` (each task once) and lay the samples of each lifetime out in its order."""
+        known: dict[tuple[Any, ...], DataSet] = {}
+        orders: dict[tuple[Any, ...], tuple[IntArray, IntArray]] = {}
+        named = [(task.family, task.split, task.index, task.seed, tuple(task.params.items())) for task in tasks]
+        for name, task in zip(named, tasks, strict=True):
+            if name not in known:
+                known[name] = self._tasks_of().data_set(task)
+        offsets = self._stored(rows, known)
+        for row, name in zip(rows.tolist(), named, strict=True):
+            data, key = known[name], int(self._order_keys[row])
+            if (name, key) not in orders:
+                orders[name, key] = self._sequence(data, key)
+            places, labels = orders[name, key]
+            np.add(places, offsets[name], out=self._places[row])
+            self._labels[row] = labels
+            self._mean[row] = data.mean
+            self._scale[row] = data.scale
+            self._slot_of_row[row] = self._slots.get(name, -1)
+
+    def _tasks_of(self) -> ClassificationTasks:
+        assert isinstance(self.distribution, ClassificationTasks)
+        return self.distribution
+
+    def _stored(self, rows: IntArray, known: Mapping[tuple[Any, ...], DataSet]) -> dict[tuple[Any, ...], int]:
+        """Put the features of data sets into the pool; return where each begins."""
+        if self.source.shared:
+            self._pool = next(iter(known.values())).features
+            return dict.fromkeys(known, 0)
+        others = np.ones(self.num_envs, dtype=np.bool_)
+        others[rows] = False
+        in_use = set(self._slot_of_row[others].tolist())
+        self._slots = {name: slot for name, slot in self._slots.items() if slot in in_use or name in known}
+        fresh = [name for name in known if name not in self._slots]
+        size = len(next(iter(known.values())).features)
+        taken = set(self._slots.values())
+        capacity = len(self._pool) // size
+        free = [slot for slot in range(len(taken) + len(fresh)) if slot not in taken][: len(fresh)]
+        needed = max(free, default=-1) + 1
+        if needed > capacity:
+            grown: Array = np.zeros((needed * size, self.source.features), dtype=np.float32)
+            grown[: len(self._pool)] = self._pool
+            self._pool = grown
+        for name, slot in zip(fresh, free, strict=True):
+            self._slots[name] = slot
+            data = known[name]
+            self._pool[slot * size : (slot + 1) * size] = standardise(data.features, data.mean, data.scale)
+        return {name: self._slots[name] * size for name in known}
+
+    def _sequence(self, data: DataSet, key: int) -> tuple[IntArray, IntArray]:
+        """Samples that a lifetime shows, by their place in `data.features`, and their labels, `(steps + 1,)` each."""
+        if self.streams:
+            generator = np.random.Generator(np.random.PCG64(key))
+            order = stream_order(data, self.steps, self.epochs, generator)
+            members, labels = data.stream, data.stream_labels
+        else:
+            order = np.arange(self.steps) % len(data.held_out)
+            members, labels = data.held_out, data.held_out_labels
+        # The observation after the last step shows a sample too, which nobody answers.
+        order = np.append(order, order[0])
+        return members[order], labels[order]
+
+    # Hooks ----------------------------------------------------------------------------------------------------------
+
+    def write_features(self, features: SingleArray) -> None:
+        """See `TaskVectorEnv`: the present sample, standardised."""
+        shown = self._pool.take(self._places.take(self._first + self.time), axis=0)
+        if not self.source.shared:
+            features[:] = shown  # standardised when it was stored
+            return
+        shown = np.subtract(shown, self._mean)
+        shown *= self._scale
+        np.maximum(shown, -FEATURE_LIMIT, out=shown)
+        np.minimum(shown, FEATURE_LIMIT, out=features, casting="same_kind")
+
+    def transition(self, actions: Array) -> Outcome:
+        """See `TaskVectorEnv`."""
+        label = self._labels.take(self._first + self.time)
+        right = actions == label
+        earned = self._pays.take(right)
+        self._right.reshape(-1)[self._first_class + label] += right
+        self._last[:] = actions
+        reward = earned.copy()
+        if self.delay:
+            place = self.time % self.delay
+            reward = self._due[self._all_rows, place]
+            self._due[self._all_rows, place] = earned
+        if self._label_columns is not None:
+            self._label_columns[:] = self._one_hot.take(label, axis=0)
+        return Outcome(reward, np.ones(self.num_envs, dtype=np.bool_), earned)
+
+    def _observe(self) -> SingleArray:
+        observations = super()._observe()
+        if not self.streams:
+            observations[:, self.feedback.start :] = 0.0
+        return observations
+
+    def privileged(self) -> dict[str, Array]:
+        """The label of the present sample, `(B,)`."""
+        return {"label": self._labels.take(self._first + self.time)}
+
+    def set_family_state(self, state: Mapping[str, Any]) -> None:
+        """See `TaskVectorEnv`; the order of the samples follows from its key."""
+        super().set_family_state(state)
+        if self._tasks:
+            self._lay_out(self._all_rows, self._tasks)
+
+    # Pictures -------------------------------------------------------------------------------------------------------
+
+    def _shares(self, row: int) -> FloatArray:
+        """Share of each class's samples that were answered rightly, `(K,)`."""
+        return np.asarray(self._right[row] / np.maximum(self._seen(row), 1), dtype=np.float64)
+
+    def _seen(self, row: int) -> IntArray:
+        """How many samples of each class were answered, `(K,)`."""
+        return np.bincount(self._labels[row, : self.time[row]], minlength=self.source.classes)
+
+    def text(self, row: int) -> str:
+        """See `TaskVectorEnv`: for each class the share of right answers so far, and a mark at the one chosen last."""
+        lines = [drawing.headline(self.time[row], self.steps, self.returns[row])]
+        seen = self._seen(row)
+        for label, share in enumerate(self._shares(row)):
+            mark = ">" if label == self._last[row] else " "
+            count = seen[label]
+            lines.append(f"{mark} class {label:<3d} right {share:.2f} {drawing.text_bar(share)} {count} seen")
+        return "\n".join(lines)
+
+    def frame(self, row: int) -> Image:
+        """See `TaskVectorEnv`: a bar for each class's share of right answers, how often it came below."""
+        return drawing.bars(
+            self._shares(row),
+            labels=[str(seen) for seen in self._seen(row)],
+            chosen=int(self._last[row]),
+            paid=bool(self._reward_column[row] > 0),
+            head=f"{self.time[row]}/{self.steps} R {self.returns[row]:.0f}",
+        )
+
+
+class SupervisedClassificationVectorEnv(ClassificationVectorEnv):
+    """`ClassificationVectorEnv` that teaches: K more columns hold the label of the previous sample, one-hot.
+
+    Only agents that are meant to learn from labels belong here. Everything else is that environment's: the tasks, the
+    order of the samples, the rewards (which may be late; labels never are), the arguments.
+
+    **Observation** (Box, F + 2 K + 3 columns): as there, then the label of the previous sample, one-hot (K); at the
+    first step zeros. `metadata["feedback"]["label"]` says where.
+
+    **Actions, reward, trial, end, tasks, limits, source**: as there.
+    """
+
+    tasks_class = SupervisedClassificationTasks
+
+
+class ClassificationEnv(TaskEnv):
+    """One row of `ClassificationVectorEnv`, which documents it."""
+
+    vector_class = ClassificationVectorEnv
+
+
+class SupervisedClassificationEnv(TaskEnv):
+    """One row of `SupervisedClassificationVectorEnv`, which documents it."""
+
+    vector_class = SupervisedClassificationVectorEnv

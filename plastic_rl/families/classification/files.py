@@ -1,0 +1,335 @@
+"""The user's own samples, from a CSV, NPZ or IDX file (MNIST as it is downloaded).
+
+Whatever is wrong with a file becomes one `ConfigError` that names the row: `read_samples` returns samples that can be
+used, or raises.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import zipfile
+import zlib
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from plastic_rl.arrays import Array
+from plastic_rl.errors import ConfigError, UnknownNameError
+from plastic_rl.families.classification.pools import Samples
+
+FORMATS: tuple[str, ...] = ("csv", "npz", "idx")
+NPZ_NAMES: tuple[tuple[str, str], ...] = (
+    ("x", "y"),
+    ("data", "target"),
+    ("features", "labels"),
+    ("images", "labels"),
+    ("x_train", "y_train"),
+    ("x_test", "y_test"),
+)
+"""Names that features and labels may have in an NPZ file, in any case; x_train and x_test are joined."""
+
+_IDX_TYPES: dict[int, str] = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
+_MISSING = {"", "nan", "na", "null", "none", "?"}
+
+
+def read_samples(
+    file: str,
+    *,
+    labels: str | None = None,
+    label: str | int | None = None,
+    delimiter: str = ",",
+    format: str | None = None,  # noqa: A002 - the name that a config gives it
+) -> Samples:
+    """Read a labelled collection.
+
+    CSV: a row for each sample, with or without a header; labels may be texts, everything else numbers. NPZ: arrays
+    named as in `NPZ_NAMES`. IDX: images in `file`, labels in the file `labels`; either may be gzipped. Files are read
+    once in a process, and again when they have changed. Where all labels are numbers, equal ones are one class however
+    they are written (1, 1.0).
+
+    Args:
+        file: Path, relative to the working directory; `~` is the home directory.
+        labels: Path of the labels (IDX).
+        label: Column of the label (CSV): its name, or its number from 0, negative from the end; the last by default.
+        delimiter: Between the columns (CSV).
+        format: `csv`, `npz` or `idx`; by default the file's ending says (`.csv`, `.npz`, else `idx`).
+
+    Raises:
+        ConfigError: If the file cannot be read, or what is in it cannot be learned: rows of different lengths, texts,
+            NaN, infinities or gaps for numbers, numbers among texts as labels that are written in two ways, a single
+            class, nothing at all. The message names the row.
+    """
+    path = Path(file).expanduser()
+    stamp = _stamp(path)
+    kind = format or path.suffix.lower().removeprefix(".")
+    if format is None and kind not in FORMATS:
+        kind = "idx"
+    if kind not in FORMATS:
+        raise UnknownNameError("data format", format, FORMATS)
+    if kind != "csv" and (label is not None or delimiter != ","):
+        raise ConfigError(f"{path}: `label` and `delimiter` are for CSV files, this is read as {kind}")
+    if (kind == "idx") != (labels is not None):
+        raise ConfigError(
+            f"{path}: an IDX file of images needs the file of their labels: `labels: PATH`"
+            if kind == "idx"
+            else f"{path}: `labels` (a second file) is for IDX files, this is read as {kind}"
+        )
+    if kind == "csv" and len(str(delimiter)) != 1:
+        raise ConfigError(f"{path}: delimiter must be one character, got {delimiter!r}")
+    second = None if labels is None else Path(labels).expanduser()
+    return _read(kind, stamp, None if second is None else _stamp(second), label, delimiter)
+
+
+Stamp = tuple[str, int, int]
+"""Path, time of the last change and size: what tells whether a file must be read again."""
+
+
+def _stamp(path: Path) -> Stamp:
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise ConfigError(f"cannot read the data file {path}: {error.strerror}") from None
+    if not path.is_file():
+        raise ConfigError(f"cannot read the data file {path}: it is no file")
+    if status.st_size == 0:
+        raise ConfigError(f"the data file {path} is empty")
+    return str(path), status.st_mtime_ns, status.st_size
+
+
+@lru_cache(maxsize=4)
+def _read(kind: str, stamp: Stamp, second: Stamp | None, label: str | int | None, delimiter: str) -> Samples:
+    path = Path(stamp[0])
+    try:
+        if kind == "csv":
+            return _read_csv(path, label, delimiter)
+        if kind == "npz":
+            return _checked(path, *_read_npz(path))
+        assert second is not None
+        features, classes = _read_idx(path), _read_idx(Path(second[0]))
+        if classes.ndim != 1 or features.ndim < 2:
+            raise ConfigError(
+                f"{path} must hold samples and {second[0]} one label for each, got the shapes {features.shape} and "
+                f"{classes.shape}; are the two files exchanged?"
+            )
+        return _checked(path, features, classes)
+    except OSError as error:
+        raise ConfigError(f"cannot read the data file {path}: {error.strerror or error}") from None
+
+
+# CSV ------------------------------------------------------------------------------------------------------------------
+
+
+def _read_csv(path: Path, label: str | int | None, delimiter: str) -> Samples:
+    rows, lines = _cells(path, delimiter)
+    column = _label_column(path, rows[0], label)
+    if isinstance(label, str) or _is_header(rows[0], column):
+        names, rows, lines = rows[0], rows[1:], lines[1:]
+    else:
+        names = [str(number) for number in range(len(rows[0]))]
+    if not rows:
+        raise ConfigError(f"{path} holds a header and no samples")
+    features = np.empty((len(rows), len(names) - 1))
+    found: list[str] = []
+    for place, (row, line) in enumerate(zip(rows, lines, strict=True)):
+        found.append(row[column].strip())
+        if found[-1].casefold() in _MISSING:
+            raise ConfigError(f"{path}, line {line}: no label in column {names[column].strip()!r}")
+        cells = _without(row, column)
+        try:
+            features[place] = cells
+        except ValueError:
+            features[place] = np.nan  # said below
+        if not np.isfinite(features[place]).all():
+            _name_bad_cell(path, line, cells, _without(names, column))
+    return _labelled(path, features, found)
+
+
+def _cells(path: Path, delimiter: str) -> tuple[list[list[str]], list[int]]:
+    """The cells of a table whose rows are equally long, 2 cells or more, and the line that each row ends in."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is no text file in UTF-8 (byte {error.start}); is it really CSV?") from None
+    reader = csv.reader(io.StringIO(text), delimiter=delimiter)
+    try:
+        found = [(row, reader.line_num) for row in reader if row]
+    except csv.Error as error:
+        raise ConfigError(f"{path}, line {reader.line_num}: {error}") from None
+    if not found:
+        raise ConfigError(f"the data file {path} is empty")
+    (first, top), width = found[0], len(found[0][0])
+    for row, line in found:
+        if len(row) != width:
+            raise ConfigError(f"{path}, line {line}: {len(row)} columns, but {width} in line {top}")
+    if width < 2:
+        raise ConfigError(
+            f"{path}, line {top}: one column only, {first[0][:40]!r}; samples need features and a label. Columns are "
+            f"divided by {delimiter!r}; set `delimiter` if these are not"
+        )
+    return [row for row, _ in found], [line for _, line in found]
+
+
+def _is_header(row: Sequence[str], column: int) -> bool:
+    """Whether a first row names columns: none of its features is a number or a gap."""
+    return not any(_number(cell) is not None or cell.strip().casefold() in _MISSING for cell in _without(row, column))
+
+
+def _without(row: Sequence[str], column: int) -> list[str]:
+    return [cell for place, cell in enumerate(row) if place != column]
+
+
+def _number(cell: str) -> float | None:
+    try:
+        return float(cell)
+    except ValueError:
+        return None
+
+
+def _label_column(path: Path, first: Sequence[str], label: str | int | None) -> int:
+    if isinstance(label, str):
+        stripped = [name.strip() for name in first]
+        if label not in stripped:
+            raise UnknownNameError(f"label column of {path}", label, stripped)
+        return stripped.index(label)
+    column = -1 if label is None else label
+    if isinstance(column, bool) or not -len(first) <= column < len(first):
+        raise ConfigError(f"{path} has {len(first)} columns, so that `label` cannot be {label!r}")
+    return column % len(first)
+
+
+def _name_bad_cell(path: Path, line: int, row: Sequence[str], names: Sequence[str]) -> None:
+    for cell, name in zip(row, names, strict=True):
+        number = _number(cell)
+        if number is None or not np.isfinite(number):
+            got = "nothing" if not cell.strip() else repr(cell.strip()[:40])
+            raise ConfigError(f"{path}, line {line}: column {name.strip()!r} must hold a number, got {got}")
+
+
+# NPZ and IDX ----------------------------------------------------------------------------------------------------------
+
+
+def _read_npz(path: Path) -> tuple[Array, Array]:
+    if not zipfile.is_zipfile(path):
+        raise ConfigError(
+            f"{path} is no NPZ file, which is a zip archive of arrays; is it complete? Write it with "
+            "numpy.savez(PATH, x=features, y=labels), or say `format` if it is something else"
+        )
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            names = {name.casefold(): name for name in stored.files}
+            pairs = [(names[x], names[y]) for x, y in NPZ_NAMES if x in names and y in names]
+            if not pairs:
+                raise ConfigError(
+                    f"{path} holds the arrays {', '.join(stored.files) or 'none'}; name them x and y (or "
+                    f"{', '.join(f'{x} and {y}' for x, y in NPZ_NAMES[1:])})"
+                )
+            # x and y, or the parts that a published split has.
+            chosen = pairs if pairs[0][0].casefold() == "x_train" else pairs[:1]
+            parts = [(np.asarray(stored[x]), np.asarray(stored[y])) for x, y in chosen]
+    except ConfigError:
+        raise
+    # NumPy's own message would advise to allow pickled objects, which run code.
+    except (ValueError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error):
+        raise ConfigError(
+            f"{path} is no NPZ file of plain arrays: it is damaged, or an array holds Python objects. Write it with "
+            "numpy.savez(PATH, x=features, y=labels), features as numbers, labels as numbers or texts"
+        ) from None
+    shapes = {features.shape[1:] for features, _ in parts}
+    if len(shapes) != 1:
+        raise ConfigError(f"{path}: the parts have samples of different shapes, {sorted(shapes)}")
+    return np.concatenate([x for x, _ in parts]), np.concatenate([np.atleast_1d(y) for _, y in parts])
+
+
+def _read_idx(path: Path) -> Array:
+    try:
+        raw = path.read_bytes()
+        if raw[:2] == b"\x1f\x8b":
+            raw = gzip.decompress(raw)
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise ConfigError(f"{path} is a damaged gzip file: {error}") from None
+    if len(raw) < 8 or raw[:2] != b"\0\0" or raw[2] not in _IDX_TYPES or not 1 <= raw[3] <= 8:
+        raise ConfigError(f"{path} is no IDX file (nor does its name end in .csv or .npz; else say `format`)")
+    dimensions = raw[3]
+    start = 4 + 4 * dimensions
+    shape = tuple(int(size) for size in np.frombuffer(raw[4:start], ">u4"))
+    kind = np.dtype(_IDX_TYPES[raw[2]])
+    wanted = int(np.prod(shape, dtype=object)) * kind.itemsize
+    if len(shape) != dimensions or len(raw) - start != wanted:
+        raise ConfigError(f"{path}: {len(raw) - start} bytes of samples, but its head says {wanted}; is it complete?")
+    return np.frombuffer(raw, kind, offset=start).reshape(shape).astype(kind.newbyteorder("="))
+
+
+def _checked(path: Path, features: Array, classes: Array) -> Samples:
+    if features.dtype.kind not in "biuf" or features.ndim < 2:
+        raise ConfigError(
+            f"{path}: features must be numbers, a row for each sample; got {features.dtype} of shape {features.shape}"
+        )
+    if classes.dtype.kind not in "biufUS" or classes.shape not in {(len(features),), (len(features), 1)}:
+        raise ConfigError(
+            f"{path}: labels must be one number or text for each of {len(features)} samples, got {classes.dtype} of "
+            f"shape {classes.shape}"
+        )
+    if features.size == 0:
+        raise ConfigError(f"{path} holds no samples: features of shape {features.shape}")
+    flat = features.reshape(len(features), -1)
+    classes = classes.reshape(-1)
+    if flat.dtype.kind == "f":
+        bad = np.argwhere(~np.isfinite(flat))
+        if len(bad):
+            row, column = bad[0].tolist()
+            raise ConfigError(f"{path}, row {row}: feature {column} must be a number, got {flat[row, column]}")
+    if classes.dtype.kind == "f":
+        bad_labels = np.flatnonzero(~np.isfinite(classes))
+        if len(bad_labels):
+            raise ConfigError(f"{path}, row {bad_labels[0]}: no label, got {classes[bad_labels[0]]}")
+        whole = classes.astype(np.int64)
+        classes = whole if (whole == classes).all() else classes
+    texts = [each.decode("utf-8", "replace") if isinstance(each, bytes) else str(each) for each in classes.tolist()]
+    return _labelled(path, flat, texts)
+
+
+def _labelled(path: Path, features: Array, classes: Sequence[str]) -> Samples:
+    """Number the classes in the order of their names, numbers before texts."""
+    classes = _one_spelling(path, classes)
+    numbers = {name: _number(name) for name in set(classes)}
+    names = sorted(numbers, key=lambda name: (numbers[name] is None, numbers[name] or 0.0, name))
+    if len(names) < 2:
+        raise ConfigError(f"{path}: all {len(classes)} samples have the label {names[0]!r}; there must be two classes")
+    place = {name: number for number, name in enumerate(names)}
+    return Samples(features, np.array([place[name] for name in classes], dtype=np.int64), tuple(names))
+
+
+def _one_spelling(path: Path, classes: Sequence[str]) -> Sequence[str]:
+    """The labels, with those that are equal as numbers written in one way, the shortest that occurs.
+
+    Raises:
+        ConfigError: If labels are equal as numbers while others are texts: whether 1 and 1.0 differ cannot be told.
+    """
+    spellings: dict[int | float | str, list[str]] = {}
+    for name in sorted(set(classes), key=lambda name: (len(name), name)):
+        spellings.setdefault(_value(name), []).append(name)
+    twice = [found for found in spellings.values() if len(found) > 1]
+    if not twice:
+        return classes
+    if texts := [value for value in spellings if isinstance(value, str)]:
+        raise ConfigError(
+            f"{path}: the labels {' and '.join(map(repr, twice[0]))} are one number, but other labels are texts "
+            f"({texts[0]!r}). Write the same class in the same way everywhere"
+        )
+    chosen = {name: found[0] for found in spellings.values() for name in found}
+    return [chosen[name] for name in classes]
+
+
+def _value(label: str) -> int | float | str:
+    """What a label says: whole numbers exactly, however large."""
+    for kind in (int, float):
+        try:
+            value = kind(label)
+        except ValueError:
+            continue
+        return value if np.isfinite(value) else label
+    return label
