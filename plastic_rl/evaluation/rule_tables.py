@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from plastic_rl.arrays import FloatArray
+from plastic_rl.checkpoint.files import file_named
 from plastic_rl.envs.task import Agent, Task
 from plastic_rl.errors import ConfigError
 from plastic_rl.evaluation.lifetimes import StepContext, run_lifetimes
@@ -209,7 +210,7 @@ def _listing(view: TableView) -> list[str]:
 def write_tables(views: Sequence[TableView], path: str | Path) -> Path:
     """Write every entry of every table as a row of a CSV file, and return `path`."""
     path = Path(path)
-    with path.open("w", newline="", encoding="utf-8") as file:
+    with file_named(path), path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["table", "row", "column", "change", "use"])
         for view in views:
