@@ -146,7 +146,8 @@ class ScalarVectorEnv(RowVectorEnv):
             row, column = np.argwhere(outside)[0]
             warnings.warn(
                 f"{self._name} gives observations outside its declared bounds (e.g. "
-                f"{self._observations[row, column]:g} in column {column}, declared from {low[column]:g} to {high[column]:g}); they stay as they are",
+                f"{self._observations[row, column]:g} in column {column}, declared from {low[column]:g} to "
+                f"{high[column]:g}); they stay as they are",
                 stacklevel=2,
             )
 
