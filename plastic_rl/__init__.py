@@ -6,9 +6,18 @@ Importing this package registers its environments with Gymnasium, by name only; 
 from __future__ import annotations
 
 import importlib
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import gymnasium
+try:
+    import gymnasium
+except KeyboardInterrupt:
+    # Most of the program's start is this import: Ctrl-C in it is answered as it is later, without a traceback.
+    if Path(sys.argv[0]).name != "plastic-rl" and sys.orig_argv[1:3] != ["-m", "plastic_rl"]:
+        raise
+    sys.stderr.write("stopped.\n")
+    sys.exit(130)
 
 if TYPE_CHECKING:
     from plastic_rl.algorithms import CMAES as CMAES

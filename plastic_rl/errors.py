@@ -50,6 +50,10 @@ class PluginError(PlasticRLError):
     """A plugin that cannot be found or imported."""
 
 
+class EnvironmentFaultError(PlasticRLError):
+    """An environment that breaks Gymnasium's contract, or raises an error of its own (which is the cause)."""
+
+
 class NonFiniteError(PlasticRLError, ArithmeticError):
     """A number became NaN or infinite; the message names it and when."""
 

@@ -26,7 +26,7 @@ def test_importing_loads_nothing_heavy(module: str) -> None:
 def test_the_version_is_one() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert project["version"] == plastic_rl.__version__
-    assert project["scripts"] == {"plastic-rl": "plastic_rl.cli.app:main"}
+    assert project["scripts"] == {"plastic-rl": "plastic_rl.__main__:main"}
 
 
 def test_constraints_pin_every_direct_dependency() -> None:

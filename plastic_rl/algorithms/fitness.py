@@ -7,7 +7,6 @@ All randomness follows from the exam, so that results do not depend on where a c
 
 from __future__ import annotations
 
-import math
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -24,14 +23,12 @@ from plastic_rl.algorithms.genome import Genome
 from plastic_rl.arrays import BoolArray, FloatArray
 from plastic_rl.envs import first_task, make_vector
 from plastic_rl.envs.vector_env import RowVectorEnv
-from plastic_rl.errors import NonFiniteError, RunError
 from plastic_rl.feedback import FeedbackLayout
 from plastic_rl.policies import PlasticPolicy
+from plastic_rl.rollout import Acted, PolicyActor, TaskRows, finite_state, lifetimes
 
 Statistic = Literal["mean", "late_half", "worst_quartile"]
 
-MAX_STEPS = 100_000
-"""Longest lifetime: an individual that never comes to its end would stop everything."""
 _BLOCK = 256
 """Steps that noise is drawn ahead for, where lifetimes have no fixed length."""
 
@@ -93,6 +90,15 @@ class Sitting:
     exam: Exam
     first: int
     genes: FloatArray
+
+    def named(self, row: int) -> str:
+        """Name the individual and the lifetime of a row."""
+        exam = self.exam
+        individual, lifetime = divmod(row, exam.lifetimes)
+        return (
+            f"individual {self.first + individual} in generation {exam.generation} (seed {exam.seed}, train task "
+            f"{exam.tasks[lifetime]})"
+        )
 
 
 @dataclass(frozen=True)
@@ -198,7 +204,7 @@ class Examiner:
 
         Raises:
             NonFiniteError: If the environment gives a reward or an observation that is NaN or infinite.
-            RunError: If a lifetime does not end within `MAX_STEPS` steps.
+            RunError: If a lifetime does not end within `plastic_rl.rollout.MAX_STEPS` steps.
         """
         population, lifetimes = len(sitting.genes), sitting.exam.lifetimes
         env = self._environment(population * lifetimes)
@@ -243,55 +249,34 @@ def _live(
     env: RowVectorEnv, policy: PlasticPolicy, params: dict[str, Tensor], sitting: Sitting, deterministic: bool
 ) -> Marks:
     """What each lifetime earned."""
-    exam, lifetimes = sitting.exam, sitting.exam.lifetimes
-    population = env.num_envs // lifetimes
-    shape = (population, lifetimes)
-    device = policy.device
-    params = policy.prepared(params)
+    exam = sitting.exam
+    shape = (env.num_envs // exam.lifetimes, exam.lifetimes)
     generator = exam.agent_generator()
-    newborn = policy.network.initial_state(lifetimes, generator)
-    state = {name: entry.to(device).expand(population, *entry.shape) for name, entry in newborn.items()}
+    newborn = policy.network.initial_state(exam.lifetimes, generator)
+    state = {name: entry.to(policy.device).expand(*shape[:1], *entry.shape) for name, entry in newborn.items()}
     tasks = [env.distribution.task("train", index) for index in exam.tasks]
-    options = {"tasks": tasks * population, "row_seeds": exam.environment_seeds() * population, "rest": True}
-    observations, _ = env.reset(options=options)
+    rows = TaskRows(env, tasks * shape[0], exam.environment_seeds() * shape[0], sitting.named)
     horizon = env.metadata.get("lifetime_steps")
-    noises = _NoiseAhead(policy, lifetimes, horizon or _BLOCK, generator)
-    start = torch.ones(shape, dtype=torch.bool, device=device)
-    alive = np.ones(env.num_envs, dtype=np.bool_)
+    noise = _NoiseAhead(policy, shape, horizon or _BLOCK, generator)
+    actor = PolicyActor(policy, policy.prepared(params), (lambda _: None) if deterministic else noise, shape, True)
     finite = np.ones(env.num_envs, dtype=np.bool_)
+
+    def rest_where_not_finite(acted: Acted) -> None:
+        assert acted.finite is not None, "the actor looks"
+        if not acted.finite.all():
+            finite[rows.alive & ~acted.finite] = False
+            rows.rest(~acted.finite)
+
     rewards: list[FloatArray] = []
     score = np.zeros(env.num_envs)
     steps = np.zeros(env.num_envs, dtype=np.int64)
-    while alive.any():
-        if len(rewards) == MAX_STEPS:
-            raise RunError(
-                f"{int(alive.sum())} of {env.num_envs} lifetimes had not ended after {MAX_STEPS} steps; give the "
-                "environment a time limit"
-            )
-        _check_given("an observation", observations, alive, sitting, len(rewards))
-        shown = torch.from_numpy(observations).to(device).reshape(*shape, -1)
-        noise = None if deterministic else noises(len(rewards)).to(device).expand(population, -1, -1)
-        features, state = policy.features(params, shown, state, start)
-        head = policy.head(params, features)
-        actions = policy.choose(params, head, noise)
-        if not rewards:
-            start = torch.zeros_like(start)
-        well = _well(head, actions).cpu().numpy().reshape(-1)
-        if not well.all():
-            actions[torch.from_numpy(~well).to(device).reshape(shape)] = 0
-            env.rest(~well)
-            finite &= well | ~alive
-            alive &= well
-        chosen = policy.distribution.to_environment(actions.flatten(0, 1)).cpu().numpy()
-        observations, reward, terminated, truncated, info = env.step(chosen)
-        _check_given("a reward", reward, alive, sitting, len(rewards))
-        rewards.append(reward)
-        score += np.where(info["_expected_reward"], info["expected_reward"], reward) if _KNOWN in info else reward
-        steps += alive
-        ended = alive & (terminated | truncated)
-        if ended.any():
-            finite[ended] = _finite_state(state, torch.from_numpy(ended).to(device).reshape(shape))
-        alive &= ~ended
+    for step in lifetimes(rows, actor, state, before=rest_where_not_finite):
+        outcome = step.outcome
+        rewards.append(outcome.reward)
+        score += outcome.expected
+        steps += outcome.counted
+        if outcome.ended.any():
+            finite[outcome.ended] = finite_state(step.acted.state, torch.from_numpy(outcome.ended).reshape(shape))
     earned = np.stack(rewards)
     late = np.arange(len(rewards))[:, None] >= steps // 2
     return Marks(
@@ -304,61 +289,19 @@ def _live(
     )
 
 
-def _well(head: Tensor, actions: Tensor) -> Tensor:
-    """Where what the network answers can be acted on, `(P, B)`: NaN would act like any number, and might win."""
-    # Minus infinity is the logit of an action that is never taken.
-    well = (head < math.inf).all(-1)
-    return well & actions.isfinite().all(-1) if actions.is_floating_point() else well
-
-
-def _finite_state(state: Mapping[str, Tensor], rows: Tensor) -> BoolArray:
-    """Whether all that the network carries along is finite, for the `rows (P, B)` that are true."""
-    count = int(rows.sum())
-    finite = torch.ones(count, dtype=torch.bool, device=rows.device)
-    for entry in state.values():
-        if entry.is_floating_point():
-            finite &= entry[rows].isfinite().reshape(count, -1).all(1)
-    return np.asarray(finite.cpu().numpy())
-
-
-def _check_given(what: str, values: npt.NDArray[Any], alive: BoolArray, sitting: Sitting, step: int) -> None:
-    """Refuse `values (P B, ..)` that the environment gave to living rows, if they are NaN or infinite.
-
-    Raises:
-        NonFiniteError: Naming the individual, the generation, the task and the seeds.
-    """
-    if np.isfinite(values).all():
-        return
-    bad = alive & ~np.isfinite(values.reshape(len(alive), -1)).all(1)
-    if bad.any():
-        row = int(np.flatnonzero(bad)[0])
-        exam = sitting.exam
-        individual, lifetime = divmod(row, exam.lifetimes)
-        entries = values[row].reshape(-1)
-        raise NonFiniteError(
-            f"the environment gave {what} of {entries[~np.isfinite(entries)][0]} at step {step} to individual "
-            f"{sitting.first + individual} in generation {exam.generation} (seed {exam.seed}, train task "
-            f"{exam.tasks[lifetime]}, environment seed {exam.environment_seeds()[lifetime]}); look at the environment, "
-            "not at the agent"
-        )
-
-
-_KNOWN = "expected_reward"
-
-
 class _NoiseAhead:
-    """Noise of the actions, drawn in blocks of steps: `(B, noise_size)` a step, the same for all individuals."""
+    """Noise of the actions, drawn in blocks of steps: `(P, B, noise_size)` a step, the same for all individuals."""
 
-    def __init__(self, policy: PlasticPolicy, lifetimes: int, block: int, generator: torch.Generator) -> None:
-        self.policy, self.lifetimes, self.block, self.generator = policy, lifetimes, block, generator
+    def __init__(self, policy: PlasticPolicy, shape: tuple[int, int], block: int, generator: torch.Generator) -> None:
+        self.policy, self.shape, self.block, self.generator = policy, shape, block, generator
         self.drawn = torch.zeros(0)
 
     def __call__(self, step: int) -> Tensor:
         place = step % self.block
         if place == 0:
-            shape = (self.block, self.lifetimes)
-            self.drawn = self.policy.distribution.draw_noise(shape, self.generator)
-        return self.drawn[place]
+            drawn = self.policy.distribution.draw_noise((self.block, self.shape[1]), self.generator)
+            self.drawn = drawn.to(self.policy.device)
+        return self.drawn[place].expand(*self.shape, -1)
 
 
 def examine(examiner: Examiner, exam: Exam, genes: FloatArray, individuals_per_chunk: int, engine: Any) -> Marks:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import traceback
+import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated
 
 import typer
 
@@ -27,6 +31,24 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
+
+
+@dataclass
+class Settings:
+    """Options of the program itself, which stand before the verb."""
+
+    debug: bool = False
+
+
+@app.callback()
+def program(
+    context: typer.Context,
+    debug: Annotated[bool, typer.Option("--debug", help="Show where an error comes from.")] = False,
+) -> None:
+    """Take the program's own options."""
+    context.obj.debug = debug
+
+
 training.add_to(app)
 scoring.add_to(app)
 inspecting.add_to(app)
@@ -41,8 +63,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0, 2 after a message about bad input, 130 after Ctrl-C.
     """
+    settings = Settings()
+    warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
     try:
-        app(args=None if arguments is None else list(arguments))
+        app(args=None if arguments is None else list(arguments), obj=settings)
     except SystemExit as end:
         # The parser turns Ctrl-C into its own Abort and exit code 1, or, as later versions do, into its Exit.
         parsed = end.__context__
@@ -52,6 +76,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _fail("stopped.", INTERRUPTED)
     except (PlasticRLError, OSError) as error:
+        if settings.debug:
+            traceback.print_exception(error)
         return _fail(f"error: {error}", BAD_INPUT)
     return 0
 

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from gymnasium.vector import AutoresetMode
 
+from plastic_rl.checkpoint.files import file_named
 from plastic_rl.envs import distribution_for, make_vector
 from plastic_rl.errors import ConfigError
 from plastic_rl.experiment import TrainedAgent
@@ -89,4 +90,5 @@ def _write(frames: list[npt.NDArray[np.uint8]], output: Path, fps: float) -> Non
     if factor > 1:
         size = (pictures[0].width * factor, pictures[0].height * factor)
         pictures = [picture.resize(size, Image.Resampling.NEAREST) for picture in pictures]
-    pictures[0].save(output, save_all=True, append_images=pictures[1:], duration=round(1000 / fps), loop=0)
+    with file_named(output):
+        pictures[0].save(output, save_all=True, append_images=pictures[1:], duration=round(1000 / fps), loop=0)

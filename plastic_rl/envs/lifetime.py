@@ -5,6 +5,8 @@ Data flow: inner observation -> flat float32 columns -> feedback columns behind 
 
 from __future__ import annotations
 
+import numbers
+from collections.abc import Mapping
 from typing import Any
 
 import gymnasium
@@ -14,7 +16,7 @@ from gymnasium import spaces
 from plastic_rl.arrays import Array, SingleArray
 from plastic_rl.envs.actions import ActionCodec
 from plastic_rl.envs.catalog import DISTRIBUTIONS
-from plastic_rl.errors import ConfigError, SpaceError
+from plastic_rl.errors import ConfigError, EnvironmentFaultError, SpaceError
 from plastic_rl.feedback import FeedbackLayout
 
 REWARD_LIMIT = 1000.0
@@ -101,6 +103,7 @@ class Lifetime(gymnasium.Wrapper[SingleArray, Any, Any, Any], gymnasium.utils.Re
         observation, info = self.env.reset(seed=seed, options=options)
         self._time = 0
         self._trial = 0
+        check_info(info)
         return self._compose(observation, None, 0.0, True), info
 
     def step(self, action: Any) -> tuple[SingleArray, float, bool, bool, dict[str, Any]]:
@@ -108,6 +111,8 @@ class Lifetime(gymnasium.Wrapper[SingleArray, Any, Any, Any], gymnasium.utils.Re
         checked = self._codec.check(np.asarray(action)[None], 1)
         observation, reward, terminated, truncated, info = self.env.step(self._codec.inner(checked[0]))
         self._time += 1
+        check_reward(reward)
+        check_info(info)
         ended = bool(terminated or truncated)
         if self.trials == 1:
             trial_end = bool(info.get("trial_end", False)) or ended
@@ -123,6 +128,7 @@ class Lifetime(gymnasium.Wrapper[SingleArray, Any, Any, Any], gymnasium.utils.Re
 
     def _compose(self, observation: Any, action: Array | None, reward: float, trial_start: bool) -> SingleArray:
         composed = np.zeros(self.feedback.stop, dtype=np.float32)
+        check_observation(self._inner_space, observation)
         composed[: self.feedback.start] = np.asarray(spaces.flatten(self._inner_space, observation), dtype=np.float32)
         if action is not None:
             self._codec.encode(action, composed[None, slice(*self.feedback.action)])
@@ -131,6 +137,48 @@ class Lifetime(gymnasium.Wrapper[SingleArray, Any, Any, Any], gymnasium.utils.Re
         share = self._trial / self.trials if self._horizon is None else self._time / self._horizon
         composed[self.feedback.time[0]] = min(share, 1.0)
         return composed
+
+
+CONTRACT = (
+    "reset returns (observation, info), and step (observation, reward, terminated, truncated, info): an observation of "
+    "{space}, a reward that is one number, and a mapping as info"
+)
+"""What is expected of an environment, with its observation space."""
+
+
+def check_reward(reward: Any) -> None:
+    """Refuse a reward that is not one number.
+
+    Raises:
+        EnvironmentFaultError: Saying what it is.
+    """
+    if np.ndim(reward) or not isinstance(reward, numbers.Real | np.number | np.bool_ | np.ndarray):
+        raise EnvironmentFaultError(f"the reward is {reward!r:.80}, not a number")
+
+
+def check_info(info: Any) -> None:
+    """Refuse an info that is not a mapping.
+
+    Raises:
+        EnvironmentFaultError: Saying what it is.
+    """
+    if not isinstance(info, Mapping):
+        raise EnvironmentFaultError(f"info is {info!r:.80}, not a mapping")
+
+
+def check_observation(space: spaces.Space[Any], observation: Any) -> None:
+    """Refuse an observation that has not the shape of `space`; its values may lie outside.
+
+    Raises:
+        EnvironmentFaultError: Saying what it is.
+    """
+    got = np.shape(observation)
+    if got != (space.shape or ()):
+        raise EnvironmentFaultError(f"the observation has shape {got}, where its space says {space.shape}")
+    if isinstance(space, spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary) and not space.contains(
+        np.asarray(observation, dtype=space.dtype)[()]
+    ):
+        raise EnvironmentFaultError(f"the observation {observation!r:.80} is none of {space}")
 
 
 def refuse_trials(env: str, trials: int, same_task_each_trial: bool | None) -> None:

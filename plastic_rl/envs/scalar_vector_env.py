@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Unpack
 
 import gymnasium
@@ -14,10 +15,17 @@ from plastic_rl.arrays import Array, BoolArray, IntArray, SingleArray
 from plastic_rl.envs import distribution_for
 from plastic_rl.envs.actions import ActionCodec
 from plastic_rl.envs.catalog import SeedTasks
-from plastic_rl.envs.lifetime import Lifetime, refuse_trials
+from plastic_rl.envs.lifetime import CONTRACT, Lifetime, refuse_trials
 from plastic_rl.envs.task import Task
 from plastic_rl.envs.vector_env import RowOptions, RowVectorEnv, StepResult, stored_array
-from plastic_rl.errors import CheckpointError, SpaceError, damage_is_refused
+from plastic_rl.errors import (
+    CheckpointError,
+    ConfigError,
+    EnvironmentFaultError,
+    NonFiniteError,
+    SpaceError,
+    damage_is_refused,
+)
 from plastic_rl.feedback import FeedbackLayout
 
 _WITHOUT_SPEC = "an environment without a spec"
@@ -86,6 +94,10 @@ class ScalarVectorEnv(RowVectorEnv):
         )
         self.metadata = {**first.metadata, **self.metadata}
         self.render_mode = envs[0].render_mode
+        self._name = str(envs[0]) if spec is None else spec.id
+        self._bounds = (observation_space.low, observation_space.high)
+        self._warned = False
+        self._time: IntArray = np.zeros(self.num_envs, dtype=np.int64)
         self._observations: SingleArray = np.zeros((self.num_envs, *(observation_space.shape or ())), dtype=np.float32)
 
     def _reset_seed(self, row: int) -> int:
@@ -98,10 +110,46 @@ class ScalarVectorEnv(RowVectorEnv):
 
     def _begin_rows(self, rows: IntArray, tasks: Sequence[Task], generators: Sequence[np.random.Generator]) -> None:
         for row, task in zip(rows.tolist(), tasks, strict=True):
-            if "reset_seed" in task.params:
-                self._observations[row], _ = self.envs[row].reset(seed=int(task.seed))
-            else:
-                self._observations[row], _ = self.envs[row].reset(seed=self._reset_seed(row), options={"task": task})
+            self._time[row] = 0
+            with self._naming(row):
+                if "reset_seed" in task.params:
+                    self._observations[row], _ = self.envs[row].reset(seed=int(task.seed))
+                else:
+                    options = {"task": task}
+                    self._observations[row], _ = self.envs[row].reset(seed=self._reset_seed(row), options=options)
+        self._warn_of_bounds()
+
+    @contextmanager
+    def _naming(self, row: int) -> Iterator[None]:
+        """Within this context whatever the environment of `row` raises is an `EnvironmentFaultError` that names it."""
+        try:
+            yield
+        except (SpaceError, NonFiniteError, ConfigError):
+            raise
+        except Exception as error:
+            # Foreign code can raise anything.
+            what = str(error) if isinstance(error, EnvironmentFaultError) else f"{type(error).__name__}: {error}"
+            expected = CONTRACT.format(space=getattr(self.envs[row], "env", self.envs[row]).observation_space)
+            raise EnvironmentFaultError(
+                f"{self._name} broke down in row {row}, step {self._time[row]} of its lifetime: {what}. Expected: "
+                f"{expected}. (plastic-rl --debug VERB shows the traceback.)"
+            ) from error
+
+    def _warn_of_bounds(self) -> None:
+        """Say once that observations lie outside the declared space; many environments have such."""
+        low, high = self._bounds
+        if self._warned:
+            return
+        outside = (self._observations < low) | (self._observations > high)
+        if outside.any():
+            self._warned = True
+            row, column = np.argwhere(outside)[0]
+            warnings.warn(
+                f"{self._name} gives observations outside its declared bounds (e.g. "
+                f"{self._observations[row, column]:g} in column {column}, declared from {low[column]:g} to "
+                f"{high[column]:g}); they stay as they are",
+                stacklevel=2,
+            )
 
     def _advance(self, actions: Array, idle: BoolArray | None) -> StepResult:
         reward = np.zeros(self.num_envs)
@@ -114,10 +162,13 @@ class ScalarVectorEnv(RowVectorEnv):
             if idle is not None and idle[row]:
                 continue
             action = self._codec.inner(actions[row])
-            self._observations[row], reward[row], terminated[row], truncated[row], info = env.step(action)
+            self._time[row] += 1
+            with self._naming(row):
+                self._observations[row], reward[row], terminated[row], truncated[row], info = env.step(action)
             trial_end[row] = info.get("trial_end", False)
             if "expected_reward" in info:
                 expected[row], known[row] = info["expected_reward"], True
+        self._warn_of_bounds()
         infos: dict[str, Array] = {"trial_end": trial_end}
         if known.any():
             infos.update(expected_reward=expected, _expected_reward=known)

@@ -1,7 +1,7 @@
 """Accuracy after n samples: what an agent has learned of a data set, asked on samples that it was not shown.
 
-Data flow: `run_lifetimes` streams samples and calls `AccuracyWatch` at every step; after n samples that asks the agent
-about the task's held-out samples, from the state that it has then, and throws the states that come out away.
+Data flow: `run_lifetimes` streams samples and calls `AccuracyQuestions` at every step; after n samples that asks the
+agent about the task's held-out samples, from the state that it has then, and throws the states that come out away.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from plastic_rl.arrays import FloatArray
 from plastic_rl.envs import distribution_for, make_vector
 from plastic_rl.envs.task import Agent, Task, TaskDistribution
 from plastic_rl.errors import ConfigError
-from plastic_rl.evaluation.lifetimes import Lifetimes, Moment, run_lifetimes
+from plastic_rl.evaluation.lifetimes import Lifetimes, StepContext, run_lifetimes
 from plastic_rl.families.classification.data import DataSet
 from plastic_rl.families.classification.environment import ClassificationTasks
 
@@ -91,7 +91,7 @@ def accuracy_after(
     if "accuracy_after" not in declared.metadata:
         raise ConfigError(f"{env_id} has no held-out samples to ask about; use a classification environment")
     kwargs["steps"] = max(*samples, declared.metadata["lifetime_steps"] if "steps" in kwargs else 1)
-    watch = AccuracyWatch(distribution_for(env_id, kwargs), samples, len(tasks), declared.metadata["pays"])
+    questions = AccuracyQuestions(distribution_for(env_id, kwargs), samples, len(tasks), declared.metadata["pays"])
     lived = run_lifetimes(
         agent,
         env_id,
@@ -100,13 +100,13 @@ def accuracy_after(
         deterministic=deterministic,
         seed=seed,
         batch_size=batch_size,
-        watch=watch,
+        on_step=questions,
     )
-    return watch.result(lived)
+    return questions.result(lived)
 
 
-class AccuracyWatch:
-    """A watch for `run_lifetimes`: asks about held-out samples whenever the lifetimes have seen n samples.
+class AccuracyQuestions:
+    """A callback for `run_lifetimes`: asks about held-out samples whenever the lifetimes have seen n samples.
 
     Args:
         distribution: Where the tasks come from; it must have `data_set`.
@@ -130,25 +130,25 @@ class AccuracyWatch:
         self._commonest = np.full((tasks, len(self.samples)), np.nan)
         self._batch: tuple[int, list[DataSet]] | None = None
 
-    def __call__(self, moment: Moment) -> None:
-        """Ask, if this is one of the moments to ask at."""
-        if moment.time not in self.samples:
+    def __call__(self, context: StepContext) -> None:
+        """Ask, if it is time to."""
+        if context.time not in self.samples:
             return
-        place = self.samples.index(moment.time)
-        data = self._data(moment)
+        place = self.samples.index(context.time)
+        data = self._data(context)
         count = min(len(each.held_out) for each in data)
         labels = np.stack([each.held_out_labels[:count] for each in data], axis=1)
-        rows = slice(moment.first, moment.first + len(moment.tasks))
-        answers = ask(moment, _questions(data, count))
+        rows = slice(context.first, context.first + len(context.tasks))
+        answers = ask(context, _questions(data, count))
         classes = self._distribution.source.classes
         counts = (answers[:, :, None] == np.arange(classes)).sum(axis=0)
         self._accuracy[rows, place] = (answers == labels).mean(axis=0)
         self._commonest[rows, place] = counts.max(axis=1) / len(answers)
 
-    def _data(self, moment: Moment) -> list[DataSet]:
-        """The data of the tasks that are lived at this moment, made once for a batch."""
-        if self._batch is None or self._batch[0] != moment.first:
-            self._batch = (moment.first, [self._distribution.data_set(task) for task in moment.tasks])
+    def _data(self, context: StepContext) -> list[DataSet]:
+        """The data of the tasks that are lived, made once for a batch."""
+        if self._batch is None or self._batch[0] != context.first:
+            self._batch = (context.first, [self._distribution.data_set(task) for task in context.tasks])
         return self._batch[1]
 
     def result(self, lived: Lifetimes) -> AccuracyAfter:
@@ -166,19 +166,19 @@ def _questions(data: Sequence[DataSet], count: int, at_once: int = 64) -> Iterat
         yield from np.stack([each.standardised(each.held_out[start:stop]) for each in data], axis=1)
 
 
-def ask(moment: Moment, questions: Iterable[npt.NDArray[Any]]) -> npt.NDArray[np.int64]:
-    """Greedy answers `(h, B)` to h questions `(B, F)`, all from the state of this moment; see `accuracy_after`."""
-    agent, state = moment.agent, moment.state
-    no_start = np.zeros(len(moment.tasks), dtype=np.bool_)
-    seen = moment.observation.copy()
+def ask(context: StepContext, questions: Iterable[npt.NDArray[Any]]) -> npt.NDArray[np.int64]:
+    """Greedy answers `(h, B)` to h questions `(B, F)`, all from the state of this step; see `accuracy_after`."""
+    agent, state = context.agent, context.state
+    no_start = np.zeros(len(context.tasks), dtype=np.bool_)
+    seen = context.observation.copy()
     freeze = getattr(agent, "freeze_plasticity", None)
     frozen: AbstractContextManager[Any] = nullcontext()
     if freeze is not None and getattr(agent, "is_plastic", True):
-        state = agent.predict(moment.view(seen), state, no_start.copy(), True)[1]
+        state = agent.predict(context.view(seen), state, no_start.copy(), True)[1]
         frozen = freeze()
     answers = []
     with frozen:
         for question in questions:
             seen[:, : question.shape[1]] = question
-            answers.append(agent.predict(moment.view(seen), state, no_start.copy(), True)[0])
+            answers.append(agent.predict(context.view(seen), state, no_start.copy(), True)[0])
     return np.asarray(answers, dtype=np.int64)

@@ -6,27 +6,29 @@ with stable-baselines3's `predict` will do as the agent.
 
 from __future__ import annotations
 
-import sys
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import gymnasium
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from plastic_rl.arrays import BoolArray, FloatArray
 from plastic_rl.envs import make_vector
+from plastic_rl.envs.row_noise import RowNoise
 from plastic_rl.envs.task import Agent, ReferenceAgent, Task
-from plastic_rl.envs.vector_env import number_of_this_step
-from plastic_rl.errors import RunError
+from plastic_rl.envs.vector_env import RowVectorEnv
+from plastic_rl.errors import NonFiniteError
 from plastic_rl.evaluation.seeing import View, view_of
+from plastic_rl.policies import PlasticPolicy
+from plastic_rl.rollout import Acted, Actor, PolicyActor, PredictActor, TaskRows, finite_state, lifetimes
 
 
-class Moment(NamedTuple):
-    """Where a batch of lifetimes stands after a step, for a watch that asks the agent something on the side.
+class StepContext(NamedTuple):
+    """Where a batch of lifetimes stands after a step, for a callback that asks the agent something on the side.
 
     Attributes:
         agent: Who lives them.
@@ -48,7 +50,7 @@ class Moment(NamedTuple):
     state: Any
 
 
-Watch = Callable[[Moment], None]
+OnStep = Callable[[StepContext], None]
 
 
 @dataclass(frozen=True)
@@ -128,16 +130,16 @@ def run_lifetimes(
     agent_seed: int | None = None,
     batch_size: int = 1000,
     max_steps: int = 100_000,
-    watch: Watch | None = None,
+    on_step: OnStep | None = None,
 ) -> Lifetimes:
     """Live one lifetime on each task.
 
-    If the agent has `begin(tasks, seed)`, it is called before each batch. The noise of the environment on task `n`
-    follows from `seed + n`: it is the same for every agent (as far as their actions leave it so) and every
-    `batch_size`. Actions that are sampled from one stream for the whole batch do depend on `batch_size`; greedy ones
-    do only through the last bits of float sums. An agent without `begin` that samples from torch's global generator
-    (any stock stable-baselines3 model) finds it seeded while it acts here, and left as it was afterwards; one that
-    samples from elsewhere is deterministic only if it sees to that itself.
+    The noise of the environment on task `n` follows from `seed + n`: it is the same for every agent (as far as their
+    actions leave it so) and every `batch_size`. So are start weights and sampled actions of this package's agents,
+    which follow from `agent_seed` and `n`. Another agent samples from one stream for the whole batch, so that its
+    actions depend on `batch_size`: if it has `begin(tasks, seed)`, that is called before each batch; one that samples
+    from torch's global generator (any stock stable-baselines3 model) finds it seeded while it acts here, and left as it
+    was afterwards; one that samples from elsewhere is deterministic only if it sees to that itself.
 
     An agent trained behind stable-baselines3's VecNormalize (known by its `get_vec_normalize_env()`) sees observations
     normalised by the statistics of its training, which do not change here. An agent whose `observation_space` is that
@@ -155,7 +157,7 @@ def run_lifetimes(
         agent_seed: Of the agent's own stream; by default it follows from `seed`.
         batch_size: Rows that run at a time.
         max_steps: Longest lifetime allowed.
-        watch: Called after every step of a batch, as long as none of its lifetimes is over or all of them are.
+        on_step: Called after every step of a batch, as long as none of its lifetimes is over or all of them are.
 
     Returns:
         One row per task, in the order of `tasks`.
@@ -164,6 +166,7 @@ def run_lifetimes(
         ValueError: If there are no tasks, or `batch_size` is below 1.
         SpaceError: If the agent declares spaces that are not the environment's, with or without feedback.
         RunError: If a lifetime lasts longer than `max_steps`.
+        NonFiniteError: If an action or a policy's state is NaN or infinite, or what the environment gives.
 
     >>> from plastic_rl.envs import distribution_for
     >>> distribution = distribution_for("plastic_rl/ReversalBandit-v0")
@@ -189,97 +192,119 @@ def run_lifetimes(
             same_task_each_trial=same_task_each_trial,
         )
         try:
-            view = view_of(agent, env_id, env)
-            if isinstance(agent, ReferenceAgent):
-                agent.attach(env)
-            with _seeded_agent(agent, batch, _agent_seed(seed if agent_seed is None else agent_seed, start)):
-                watched = None if watch is None else _Watched(watch, agent, view, batch, start)
-                batches.append(_run_batch(agent, view, env, batch, seed + start, deterministic, max_steps, watched))
+            batches.append(
+                _run_batch(
+                    env,
+                    batch,
+                    start,
+                    agent=agent,
+                    view=view_of(agent, env_id, env),
+                    deterministic=deterministic,
+                    seed=seed,
+                    agent_seed=_agent_seed(seed if agent_seed is None else agent_seed),
+                    max_steps=max_steps,
+                    on_step=on_step,
+                )
+            )
         finally:
             env.close()
     return _concatenate(batches)
 
 
-def _agent_seed(seed: int, start: int) -> int:
-    """Seed of the agent's own stream in one batch, unrelated to the environment's even where `seed` is the same."""
-    sequence = np.random.SeedSequence(seed, spawn_key=(zlib.crc32(b"agent"), start))
+def _agent_seed(seed: int) -> int:
+    """Seed of the agent's own streams, unrelated to the environment's even where `seed` is the same."""
+    sequence = np.random.SeedSequence(seed, spawn_key=(zlib.crc32(b"agent"),))
     return int(sequence.generate_state(1, np.uint64)[0] >> 1)
 
 
 @contextmanager
-def _seeded_agent(agent: object, tasks: Sequence[Task], seed: int) -> Iterator[None]:
+def _acting(
+    agent: Agent, view: View, env: RowVectorEnv, tasks: Sequence[Task], first: int, deterministic: bool, seed: int
+) -> Iterator[tuple[Actor, Any]]:
+    """Who acts in a batch, and the state that it begins with."""
+    policy = getattr(agent, "policy", agent)
+    if isinstance(policy, PlasticPolicy):
+        noise = RowNoise(seed, range(first, first + len(tasks)))
+        with torch.no_grad():
+            state = policy.network.initial_state(len(tasks), torch.Generator())
+            if "key" in state:
+                state["key"] = torch.from_numpy(noise.keys())
+            state = {name: entry.to(policy.device) for name, entry in state.items()}
+            distribution, params = policy.distribution, policy.prepared(policy.parameters_by_name())
+
+            def draw(_: int) -> torch.Tensor | None:
+                if deterministic:
+                    return None
+                drawn = noise.draw(distribution.noise_kind, distribution.noise_size)
+                return torch.from_numpy(drawn).to(policy.device, torch.float32)
+
+            yield PolicyActor(policy, params, draw, (len(tasks),), checked=True, view=view), state
+        return
+    if isinstance(agent, ReferenceAgent):
+        agent.attach(env)
+    actor = PredictActor(agent, view, deterministic)
+    batch_seed = int(np.random.SeedSequence(seed, spawn_key=(first,)).generate_state(1, np.uint64)[0] >> 1)
     begin = getattr(agent, "begin", None)
     if begin is not None:
-        begin(tasks, seed)
-        yield
-    elif "torch" in sys.modules:
-        import torch
-
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seed)
-            yield
+        begin(tasks, batch_seed)
+        yield actor, None
     else:
-        yield
-
-
-class _Watched(NamedTuple):
-    watch: Watch
-    agent: Agent
-    view: View
-    tasks: Sequence[Task]
-    first: int
-
-    def after(self, time: int, observation: npt.NDArray[Any], state: Any, info: Mapping[str, Any], ended: int) -> None:
-        """Call the watch, unless some lifetimes are over and others not."""
-        if 0 < ended < len(self.tasks):
-            return
-        if ended:
-            observation = np.stack(list(info["final_obs"]))
-        self.watch(Moment(self.agent, self.view, self.tasks, self.first, time, observation, state))
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(batch_seed)
+            yield actor, None
 
 
 def _run_batch(
+    env: RowVectorEnv,
+    tasks: Sequence[Task],
+    first: int,
+    *,
     agent: Agent,
     view: View,
-    env: gymnasium.vector.VectorEnv[Any, Any, Any],
-    tasks: Sequence[Task],
-    seed: int,
     deterministic: bool,
+    seed: int,
+    agent_seed: int,
     max_steps: int,
-    watched: _Watched | None,
+    on_step: OnStep | None,
 ) -> Lifetimes:
-    rows = len(tasks)
-    observation, _ = env.reset(seed=seed, options={"tasks": list(tasks)})
-    state: Any = None
-    episode_start = np.ones(rows, np.bool_)
-    alive = np.ones(rows, np.bool_)
-    lengths = np.zeros(rows, np.int64)
+    def named(row: int) -> str:
+        return f"task {tasks[row].index} of {tasks[row].split}"
+
+    rows = TaskRows(env, tasks, range(seed + first, seed + first + len(tasks)), named, max_steps)
+    lengths = np.zeros(len(tasks), np.int64)
     scores: list[FloatArray] = []
     rewards: list[FloatArray] = []
     trial_ends: list[BoolArray] = []
     expected = True
-    while alive.any():
-        if len(scores) == max_steps:
-            raise RunError(
-                f"{int(alive.sum())} of {rows} lifetimes had not ended after {max_steps} steps; "
-                "give the environment a time limit, or pass a larger max_steps"
+
+    def refuse(broken: BoolArray) -> None:
+        if broken.any():
+            first_broken = named(int(np.flatnonzero(broken)[0]))
+            raise NonFiniteError(
+                f"the agent became NaN or infinite after {int(lengths.max())} steps on {first_broken} "
+                f"({int(broken.sum())} of {len(tasks)} lifetimes), so that its scores would mean nothing. Bound what "
+                "grows in its network (a clip, ranges of its parameters) and train it again"
             )
-        # A copy: stock recurrent models of stable-baselines3's kind change the array that they are given.
-        actions, state = agent.predict(view(observation), state, episode_start.copy(), deterministic)
-        observation, reward, terminated, truncated, info = env.step(actions)
-        ended = np.asarray(terminated | truncated, np.bool_)
-        known, value = number_of_this_step(info, "expected_reward", ended, rows)
-        expected = expected and bool(known[alive].all())
-        reward = np.asarray(reward, np.float64)
-        _, trial_end = number_of_this_step(info, "trial_end", ended, rows)
-        scores.append(np.where(alive, np.where(known, value, reward), np.nan))
-        rewards.append(np.where(alive, reward, np.nan))
-        trial_ends.append(alive & (trial_end > 0))
-        lengths += alive
-        alive &= ~ended
-        episode_start = ended
-        if watched is not None:
-            watched.after(len(scores), observation, state, info, rows - int(alive.sum()))
+
+    def check(acted: Acted) -> None:
+        if acted.finite is not None:
+            refuse(rows.alive & ~acted.finite)
+
+    with _acting(agent, view, env, tasks, first, deterministic, agent_seed) as (actor, state):
+        for step in lifetimes(rows, actor, state, before=check):
+            outcome = step.outcome
+            expected = expected and bool(outcome.known[outcome.counted].all())
+            scores.append(np.where(outcome.counted, outcome.expected, np.nan))
+            rewards.append(np.where(outcome.counted, outcome.reward, np.nan))
+            trial_ends.append(outcome.counted & outcome.trial_end)
+            lengths += outcome.counted
+            if outcome.ended.any() and isinstance(actor, PolicyActor):
+                broken = np.zeros(len(tasks), np.bool_)
+                broken[outcome.ended] = ~finite_state(step.acted.state, torch.from_numpy(outcome.ended))
+                refuse(broken)
+            if on_step is not None and rows.alive.all() == rows.alive.any():
+                context = (agent, view, tasks, first, step.time + 1, outcome.observation, step.acted.state)
+                on_step(StepContext(*context))
     metadata = env.metadata
     return Lifetimes(
         scores=np.stack(scores, 1),

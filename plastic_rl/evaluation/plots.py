@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from plastic_rl.arrays import FloatArray
+from plastic_rl.checkpoint.files import file_named
 from plastic_rl.errors import RunError, UnknownNameError
 from plastic_rl.evaluation.statistics import student_t_interval
 
@@ -195,5 +196,6 @@ def plain_axes(axis: Axes) -> None:
 def save_figure(figure: Figure, path: str | Path) -> Path:
     """Write `figure` to `path`, and return that."""
     path = Path(path)
-    figure.savefig(path, dpi=150, facecolor="white")
+    with file_named(path):
+        figure.savefig(path, dpi=150, facecolor="white")
     return path

@@ -18,7 +18,7 @@ from plastic_rl.envs import DISTRIBUTIONS, distribution_for
 from plastic_rl.envs.catalog import spec_of
 from plastic_rl.envs.task import Agent, ReferenceAgent, Task, TaskDistribution
 from plastic_rl.errors import UnknownNameError
-from plastic_rl.evaluation.classification import AccuracyAfter, AccuracyWatch
+from plastic_rl.evaluation.classification import AccuracyAfter, AccuracyQuestions
 from plastic_rl.evaluation.lifetimes import Lifetimes, run_lifetimes
 from plastic_rl.evaluation.report import AccuracyPoint, Curve, Evaluation, Pair, Score, SplitEvaluation
 from plastic_rl.evaluation.statistics import (
@@ -118,9 +118,9 @@ def evaluate(
             warnings.warn(problem, stacklevel=2)
     metadata = _metadata(env_id, kwargs, trials)
     lifetime_steps, steps_per_trial = metadata.get("lifetime_steps"), metadata.get("steps_per_trial")
-    questions: Sequence[int] = metadata.get("accuracy_after", ())
+    asked_after: Sequence[int] = metadata.get("accuracy_after", ())
     bandit = DEFAULT_BANDIT_TASKS if steps_per_trial == 1 else DEFAULT_TASKS
-    count = tasks or (DEFAULT_DATA_SETS if questions else bandit)
+    count = tasks or (DEFAULT_DATA_SETS if asked_after else bandit)
     results: dict[str, SplitEvaluation] = {}
     seconds: dict[str, dict[str, float]] = {}
     for split in splits:
@@ -136,7 +136,7 @@ def evaluate(
             if progress is not None:
                 progress(f"{env_id}, {split}: {key.replace('_', ' ')} on {count:,} tasks")
             before = time.perf_counter()
-            watch = AccuracyWatch(distribution, questions, count, metadata["pays"]) if questions else None
+            questions = AccuracyQuestions(distribution, asked_after, count, metadata["pays"]) if asked_after else None
             with contestant.context():
                 lived[key] = run_lifetimes(
                     contestant.agent,
@@ -149,10 +149,10 @@ def evaluate(
                     seed=environment_seed,
                     agent_seed=environment_seed + zlib.crc32(key.encode()),
                     batch_size=batch_size,
-                    watch=watch,
+                    on_step=questions,
                 )
-            if watch is not None:
-                accuracies[key] = watch.result(lived[key])
+            if questions is not None:
+                accuracies[key] = questions.result(lived[key])
             seconds[split][key] = round(time.perf_counter() - before, 3)
         result = score_lifetimes(
             lived,

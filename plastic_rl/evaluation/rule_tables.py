@@ -17,9 +17,10 @@ import numpy as np
 import torch
 
 from plastic_rl.arrays import FloatArray
+from plastic_rl.checkpoint.files import file_named
 from plastic_rl.envs.task import Agent, Task
 from plastic_rl.errors import ConfigError
-from plastic_rl.evaluation.lifetimes import Moment, run_lifetimes
+from plastic_rl.evaluation.lifetimes import StepContext, run_lifetimes
 from plastic_rl.evaluation.plots import new_figure, save_figure
 from plastic_rl.networks.rule_table.network import RuleTableNetwork
 from plastic_rl.policies import PlasticPolicy
@@ -91,10 +92,10 @@ def view_tables(
         raise ConfigError(f"this agent ({kind}) has no rule tables to show; networks of kind rule_table have them.")
     totals: dict[str, FloatArray] = {}
 
-    def count(moment: Moment) -> None:
-        shown = torch.as_tensor(moment.view(moment.observation), dtype=torch.float32)
+    def count(context: StepContext) -> None:
+        shown = torch.as_tensor(context.view(context.observation), dtype=torch.float32)
         start = torch.zeros(len(shown), dtype=torch.bool)
-        state = {name: entry.cpu() for name, entry in moment.state.items()}
+        state = {name: entry.cpu() for name, entry in context.state.items()}
         for name, uses in network.uses(policy.feedback(shown, start), state, start).items():
             totals[name] = totals.get(name, 0) + uses.numpy()
 
@@ -106,7 +107,7 @@ def view_tables(
         trials=trials,
         same_task_each_trial=same_task_each_trial,
         seed=seed,
-        watch=count,
+        on_step=count,
     )
     return _views(network, totals)
 
@@ -209,7 +210,7 @@ def _listing(view: TableView) -> list[str]:
 def write_tables(views: Sequence[TableView], path: str | Path) -> Path:
     """Write every entry of every table as a row of a CSV file, and return `path`."""
     path = Path(path)
-    with path.open("w", newline="", encoding="utf-8") as file:
+    with file_named(path), path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["table", "row", "column", "change", "use"])
         for view in views:

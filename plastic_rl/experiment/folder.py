@@ -29,8 +29,6 @@ if os.name == "posix":
     import fcntl
 
 CONFIG = "config.yaml"
-_STALE = 3600.0
-"""Seconds after which a folder of runs that is still unfinished belongs to a killed process."""
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._+-]*$")
 _SEED = re.compile(r"^seed-(\d+)$")
 
@@ -137,9 +135,9 @@ class RunFolder:
                     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except OSError:
                     raise RunError(f"{self.path} is being trained by another process.") from None
-            remove_unfinished(self.path)
+            remove_unfinished(self.path, owned=True)
             if self.checkpoints.is_dir():
-                remove_unfinished(self.checkpoints)
+                remove_unfinished(self.checkpoints, owned=True)
             yield
 
 
@@ -175,7 +173,7 @@ def create_runs(parent: Path, name: str, configs: Mapping[str, ExperimentConfig]
             "or start another run with --name NAME."
         )
     path.parent.mkdir(parents=True, exist_ok=True)
-    remove_unfinished(path.parent, older_than=_STALE)
+    remove_unfinished(path.parent)
     temporary = temporary_beside(path)
     for folder, config in configs.items():
         (temporary / folder).mkdir(parents=True)

@@ -20,6 +20,7 @@ from stable_baselines3.common.logger import KVWriter, TensorBoardOutputFormat
 from torch.utils.tensorboard import SummaryWriter
 
 from plastic_rl.checkpoint import write_atomically
+from plastic_rl.checkpoint.files import file_named
 from plastic_rl.errors import CheckpointError
 
 CLOCK = "time/"
@@ -72,7 +73,7 @@ class Table:
             if not earlier:
                 write_atomically(self.path, _lines([self.columns]).encode("utf-8"))
         cells = {name: repr(value) if isinstance(value, float) else str(value) for name, value in values.items()}
-        with self.path.open("a", newline="", encoding="utf-8") as file:
+        with file_named(self.path), self.path.open("a", newline="", encoding="utf-8") as file:
             file.write(_lines([[str(step), *(cells.get(name, "") for name in self.columns[1:])]]))
         self.rows += 1
 

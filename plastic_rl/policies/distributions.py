@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from typing import Literal
 
 import torch
 from gymnasium import spaces
@@ -22,11 +23,13 @@ class ActionDistribution(ABC):
     Attributes:
         head_size: Number of outputs of the action head.
         noise_size: Number of random numbers per action.
+        noise_kind: Whether they are uniform in [0, 1) or standard normal.
         has_scale: True where a learned `log_std` of `head_size` entries belongs to the distribution.
     """
 
     head_size: int
     noise_size: int
+    noise_kind: Literal["uniform", "normal"] = "uniform"
     has_scale: bool = False
 
     @abstractmethod
@@ -125,6 +128,7 @@ class DiagonalGaussian(ActionDistribution):
     The "sum of squared probabilities" of a density is the integral of its square, `prod 1 / (2 sqrt(pi) sigma)`.
     """
 
+    noise_kind = "normal"
     has_scale = True
 
     def __init__(self, space: spaces.Box) -> None:

@@ -113,9 +113,13 @@ def test_state_is_carried_between_truncated_rollouts() -> None:
     assert all(not entry.requires_grad for entry in agent._plastic_state.values())
 
 
-def test_loss_of_one_iteration_by_hand() -> None:
+@pytest.mark.parametrize("dummies", [False, True])
+def test_loss_of_one_iteration_by_hand(dummies: bool) -> None:
     """Policy, value, entropy and sum-of-squares terms, recomputed from the rollout with torch.distributions."""
-    agent = make(ent_coef=0.03, sum_p2_coef=0.2, vf_coef=0.7, gamma=0.8, gae_lambda=0.6)
+    env: Any = BANDIT
+    if dummies:  # the last step of 21 is none of any lifetime
+        env = gym.make_vec(BANDIT, 4, autoreset_mode=gym.vector.AutoresetMode.NEXT_STEP, steps=20)
+    agent = make(env, n_steps=20 + dummies, ent_coef=0.03, sum_p2_coef=0.2, vf_coef=0.7, gamma=0.8, gae_lambda=0.6)
     start = params_of(agent)
     agent.learn(80, log_interval=0)
     reference = make()
@@ -132,13 +136,13 @@ def test_loss_of_one_iteration_by_hand() -> None:
     )
     dist = torch.distributions.Categorical(logits=policy.action_head(features))
     values = policy.value_head(features).squeeze(-1)
-    assert bool(rollout.ended[-1].all())
+    assert bool(rollout.ended[19].all())
     assert not rollout.bootstrap.any()
     advantages, returns = advantages_and_returns(
         rollout.rewards, values.detach(), rollout.ended, rollout.bootstrap, agent.collector.last_values, 0.8, 0.6
     )
-    loss = -(advantages * dist.log_prob(rollout.actions)).mean() + 0.7 * (returns - values).square().mean()
-    loss = loss - 0.03 * dist.entropy().mean() + 0.2 * dist.probs.square().sum(-1).mean()
+    loss = -(advantages * dist.log_prob(rollout.actions)) + 0.7 * (returns - values).square()
+    loss = (loss - 0.03 * dist.entropy() + 0.2 * dist.probs.square().sum(-1))[:20].mean()
     assert loss.item() == pytest.approx(agent.logger.name_to_value["train/loss"], abs=1e-5)
 
 
@@ -297,6 +301,8 @@ def test_truncation_bootstraps_with_the_plastic_state_of_that_lifetime() -> None
     assert agent.rollout.ended.squeeze(-1).tolist() == [False] * 4 + [True] + [False] * 2
     assert agent.rollout.bootstrap[4, 0] == values[0][0]
     assert agent.rollout.bootstrap.count_nonzero() == 1
+    agent.learn(7, reset_num_timesteps=False)
+    assert agent.rollout.bootstrap.nonzero().tolist() == [[2, 0]]  # and no longer step 4
     ends = make(Lifetime(TruncatedCounter(truncate=False)), n_steps=7, n_envs=1)
     ends.learn(7)
     assert not ends.rollout.bootstrap.any()

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
 import pickle
 import shutil
+import subprocess
+import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -29,6 +32,7 @@ from plastic_rl.checkpoint import (
     write_checkpoint,
     write_zip,
 )
+from plastic_rl.checkpoint.files import file_named, temporary_beside
 from plastic_rl.errors import CheckpointError
 
 PARTS = ["params.safetensors", "optimizer.safetensors", "state.safetensors", "rng.json", "env.json", "algorithm.json"]
@@ -269,11 +273,32 @@ def test_unfinished_folders_do_not_count_and_are_removed(tmp_path: Path) -> None
     (checkpoints / ".unfinished-file").write_text("")
     assert saved_steps(checkpoints) == [8, 64, 1024]
     assert latest(checkpoints) == checkpoints / "1024"
-    assert remove_unfinished(checkpoints) == [
+    assert remove_unfinished(checkpoints) == []  # they may belong to another process
+    assert remove_unfinished(checkpoints, owned=True) == [
         checkpoints / ".unfinished-2048-0123456789ab",
         checkpoints / ".unfinished-file",
     ]
     assert sorted(entry.name for entry in checkpoints.iterdir()) == ["1024", "64", "8"]
+
+
+def test_what_a_killed_process_left_is_told_from_what_another_one_writes(tmp_path: Path) -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    abandoned = tmp_path / f".unfinished-run-{ended.pid}-0123456789ab"
+    in_use, own = tmp_path / f".unfinished-run-{os.getppid()}-0123456789ab", temporary_beside(tmp_path / "run")
+    for path in (abandoned, in_use, own):
+        path.mkdir()
+    assert remove_unfinished(tmp_path) == [abandoned]
+    assert in_use.exists()
+    assert own.exists()
+
+
+def test_a_full_disk_names_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.csv"
+    path.symlink_to("/dev/full")
+    with pytest.raises(OSError, match=r"No space left on device: '.*metrics.csv'") as raised, file_named(path):
+        path.write_text("step\n")
+    assert raised.value.errno == errno.ENOSPC
 
 
 def test_pruning_keeps_the_newest_and_the_chosen(tmp_path: Path) -> None:

@@ -10,9 +10,11 @@ import torch
 from numpy.testing import assert_allclose, assert_array_equal
 from stable_baselines3 import PPO
 
+from plastic_rl.algorithms import PlasticA2C
 from plastic_rl.algorithms.vec_env import adapt
 from plastic_rl.envs import distribution_for
-from plastic_rl.errors import RunError, SpaceError
+from plastic_rl.envs.row_noise import RowNoise
+from plastic_rl.errors import NonFiniteError, RunError, SpaceError
 from plastic_rl.evaluation import Lifetimes, evaluate, run_lifetimes
 
 REVERSAL = "plastic_rl/ReversalBandit-v0"
@@ -96,6 +98,75 @@ def test_batch_size_changes_nothing_for_an_agent_without_chance(batch_size: int)
     parts = run_lifetimes(LeftThenRight(), REVERSAL, tasks, seed=5, batch_size=batch_size)
     assert_array_equal(parts.rewards, whole.rewards)
     assert_array_equal(parts.scores, whole.scores)
+
+
+NETWORKS: dict[str, dict[str, Any]] = {
+    "backpropamine": {"rule": "backpropamine_simple", "hidden_size": 8},
+    "random start weights": {"kind": "plastic_feed_forward", "inputs": "all", "hidden_size": 4},
+    "rule table": {"kind": "rule_table", "hidden_size": 8, "cap": 3, "inputs": "all", "tables": "label_free_hebb"},
+}
+
+
+def agent_of(network: dict[str, Any], env: str = REVERSAL, **kwargs: Any) -> PlasticA2C:
+    return PlasticA2C("PlasticPolicy", env, n_envs=2, policy_kwargs={"network": network}, seed=0, **kwargs)
+
+
+@pytest.mark.parametrize("network", NETWORKS.values(), ids=NETWORKS.keys())
+def test_sampled_actions_and_start_weights_do_not_depend_on_who_lives_beside(network: dict[str, Any]) -> None:
+    agent, tasks = agent_of(network), distribution_for(REVERSAL, {}).tasks("test", 0, 15)
+    whole = run_lifetimes(agent, REVERSAL, tasks, seed=5)
+    assert len(np.unique(whole.totals)) > 1
+    for batch_size in (1, 7):
+        assert_allclose(run_lifetimes(agent, REVERSAL, tasks, seed=5, batch_size=batch_size).scores, whole.scores)
+    part = run_lifetimes(agent, REVERSAL, tasks[:4], seed=5)
+    assert_allclose(part.scores, whole.scores[:4])
+    other = run_lifetimes(agent, REVERSAL, tasks, seed=5, agent_seed=6)
+    assert not np.allclose(other.scores, whole.scores)
+
+
+@pytest.mark.parametrize("kind", ["uniform", "normal"])
+def test_noise_of_rows_is_keyed_by_seed_and_position(kind: Any) -> None:
+    def drawn(seed: int, positions: list[int]) -> npt.NDArray[np.float64]:
+        noise = RowNoise(seed, positions)
+        return np.concatenate([noise.keys()[:, None], *(noise.draw(kind, 3) for _ in range(200))], axis=1)
+
+    whole = drawn(4, list(range(1000)))
+    for size in (1, 7, 1000):
+        parts = [drawn(4, list(range(first, min(first + size, 20)))) for first in range(0, 20, size)]
+        assert_array_equal(np.concatenate(parts), whole[:20])
+    assert not (drawn(5, [0]) == whole[:1]).any()
+    numbers = whole[:, 1:].ravel()
+    assert numbers.mean() == pytest.approx(0.5 if kind == "uniform" else 0.0, abs=0.005)
+    assert numbers.var() == pytest.approx(1 / 12 if kind == "uniform" else 1.0, rel=0.01)
+
+
+@pytest.mark.parametrize("spoilt", ["action_head.bias", "network.alpha"])
+def test_an_agent_that_becomes_nan_has_no_score(spoilt: str) -> None:
+    agent, tasks = agent_of(NETWORKS["backpropamine"]), distribution_for(REVERSAL, {}).tasks("test", 3, 5)
+    with torch.no_grad():
+        agent.policy.get_parameter(spoilt).fill_(float("nan"))
+    with pytest.raises(NonFiniteError, match=r"NaN or infinite after 0 steps on task 3 of test \(2 of 2 lifetimes\)"):
+        run_lifetimes(agent, REVERSAL, tasks)
+
+
+def test_a_state_that_is_not_finite_is_found_at_the_end_of_the_lifetime() -> None:
+    agent = agent_of({"rule": "oja", "hidden_size": 4}, env_kwargs={"steps": 3})
+    with torch.no_grad():
+        agent.policy.get_parameter("network.eta").fill_(1e30)
+        agent.policy.get_parameter("network.alpha").zero_()
+    # The trace overflows with the third step, after which nothing is chosen any more.
+    tasks = distribution_for(REVERSAL, {"steps": 3}).tasks("test", 0, 2)
+    with pytest.raises(NonFiniteError, match=r"after 3 steps on task 0 of test \(2 of 2 lifetimes\)"):
+        run_lifetimes(agent, REVERSAL, tasks, env_kwargs={"steps": 3})
+
+
+def test_a_foreign_agent_whose_actions_are_nan_has_no_score() -> None:
+    class Lost:
+        def predict(self, observation: Any, state: Any = None, *_: Any) -> tuple[npt.NDArray[np.float32], Any]:
+            return np.full((len(observation), 1), np.nan, np.float32), None
+
+    with pytest.raises(NonFiniteError, match="after 0 steps on task 0 of test"):
+        run_lifetimes(Lost(), "Pendulum-v1", distribution_for("Pendulum-v1").tasks("test", 0, 2))
 
 
 def test_environment_noise_follows_the_seed_and_the_agents_stream_its_own() -> None:

@@ -62,13 +62,13 @@ def test_an_agent_trained_on_normalised_observations_sees_them_here_too() -> Non
     env.obs_rms.mean[:4] = (0.3, -0.5, 0.1, 0.4)
     env.obs_rms.var[:4] = (0.01, 0.2, 0.002, 0.1)
     seen: list[Any] = []
-    predict = agent.predict
+    features = agent.policy.features
 
-    def spy(observation: Any, *arguments: Any, **keywords: Any) -> Any:
-        seen.append(np.array(observation))
-        return predict(observation, *arguments, **keywords)
+    def spy(params: Any, observation: Any, *arguments: Any) -> Any:
+        seen.append(observation.numpy())
+        return features(params, observation, *arguments)
 
-    agent.predict = spy
+    agent.policy.features = spy
     before = (env.obs_rms.mean.copy(), env.obs_rms.var.copy(), env.obs_rms.count)
     evaluation = evaluate(agent, CARTPOLE, tasks=6, resamples=10, references=False)
     assert_array_equal(env.obs_rms.mean, before[0])
@@ -77,6 +77,7 @@ def test_an_agent_trained_on_normalised_observations_sees_them_here_too() -> Non
     by_hand = lengths_by_hand(agent, env.normalize_obs)
     assert evaluation.splits["test"].greedy is not None
     assert evaluation.splits["test"].greedy.raw_score == np.mean(by_hand)
+    seen.clear()
     first = run_lifetimes(agent, CARTPOLE, TASKS, deterministic=True)
     assert_array_equal(first.lengths, by_hand)
     shown, _ = make_vector(CARTPOLE, 6).reset(seed=0, options={"tasks": TASKS})

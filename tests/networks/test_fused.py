@@ -36,7 +36,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "clipped early": {"bound": "hard_clip", "clip": 0.3},
     "clipped decay": {"bound": "hard_clip", "clip": 0.3, "decay": True, "eligibility": "trace"},
     "oja, fan-out": {"term": "oja", "modulator": "fan_out", "bound": "hard_clip", "clip": 0.4},
-    "oja, soft, eligibility": {"term": "oja", "bound": "soft_clip", "eligibility": "trace"},
+    "oja, soft, eligibility": {"term": "oja", "bound": "soft_clip", "clip": 0.3, "eligibility": "trace"},
 }
 
 

@@ -110,6 +110,16 @@ def test_an_entry_that_resets_with_the_trial(entry: str) -> None:
     torch.testing.assert_close(state, expected_state, atol=0, rtol=0)
 
 
+@pytest.mark.parametrize("entry", ["activity", "presynaptic", "reward_average"])
+def test_the_last_reward_of_a_trial_reaches_the_synapses_before_the_trial_resets(entry: str) -> None:
+    plain, resetting = (make_case(ALL["reward_gated"] | extra, batch=1) for extra in ({}, {"reset": {entry: "trial"}}))
+    _, expected = plain.network.step(plain.params, plain.xs[0], quiet(reward=0.8), plain.state, NEVER)
+    feedback = quiet(reward=0.8, trial_start=True)
+    _, state = resetting.network.step(plain.params, plain.xs[0], feedback, plain.state, NEVER)
+    assert (expected["trace"] - plain.state["trace"]).abs().max().item() > 0.01
+    assert torch.equal(state["trace"], expected["trace"])
+
+
 @pytest.mark.parametrize("kind", ["plastic_rnn", "rnn", "gru", "lstm"])
 def test_trial_resets_are_refused_where_trials_have_one_step(kind: str) -> None:
     config = {"kind": kind, "hidden_size": 3, "reset": {"activity": "trial"}}

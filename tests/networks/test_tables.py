@@ -122,6 +122,7 @@ def test_look_ups_equal_a_loop_over_weights(codes: int) -> None:
 def test_scaling_is_to_length_one_with_and_without_a_graph(axis: Literal[-1, -2], rows: int) -> None:
     weights = torch.randn(2, rows, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     weights[0, 1], weights[1, :, 2] = 0, 0
+    weights[1, 0], weights[0, :, 3] = 1e-8 * weights[1, 0], 1e-8 * weights[0, :, 3]  # short, and still of length 1
     with_graph = scaled_(weights, axis)
     lengths = with_graph.norm(dim=axis)
     torch.testing.assert_close(lengths, (weights.norm(dim=axis) > 0).double())

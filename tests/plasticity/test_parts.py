@@ -98,6 +98,21 @@ def test_eta_for_each_neuron_scales_rows_and_for_each_synapse_entries() -> None:
     torch.testing.assert_close(entries, torch.tensor([[[0.1, 0.3], [0.2, 0.4]]]))
 
 
+def test_a_gain_that_starts_at_zero_is_inert_only_where_it_stays_there() -> None:
+    inert = {
+        trainable: Synapse(SynapseConfig(alpha=GainConfig(low=0.0, high=0.0, trainable=trainable)), 2, 2).inert
+        for trainable in (True, False)
+    }
+    assert inert == {True: False, False: True}
+
+
+def test_a_modulator_starts_within_the_reach_of_its_inputs() -> None:
+    weight = MODULATORS["simple"].parameters(400, torch.Generator().manual_seed(0))["modulator_weight"].value
+    assert tuple(weight.shape) == (1, 400)
+    assert 0.95 / 20 < weight.abs().max().item() <= 1 / 20
+    assert weight.std().item() == pytest.approx(1 / 20 / 3**0.5, rel=0.15)
+
+
 def test_gain_bounds_out_of_order_are_refused() -> None:
     with pytest.raises(ValidationError, match="low must not exceed high"):
         GainConfig(low=1.0, high=0.0)

@@ -1,0 +1,315 @@
+"""The one loop over steps of many lifetimes: an `Actor` acts in `Rows`, one step of all rows at a time.
+
+Data flow of a step: observation -> actor -> actions -> rows -> `Outcome`, whose observation is acted on next. `steps`
+yields each step after it was taken; who iterates keeps what it needs and says when to stop: collecting for A2C, the
+fitness of a population, evaluation and video are all such loops. No algorithm is imported here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from plastic_rl.arrays import Array, BoolArray, FloatArray
+from plastic_rl.envs.task import Agent, Task
+from plastic_rl.envs.vector_env import RowVectorEnv
+from plastic_rl.errors import NonFiniteError, RunError
+from plastic_rl.policies import PlasticPolicy
+
+MAX_STEPS = 100_000
+"""Longest lifetime: one that never comes to its end would stop everything."""
+
+
+class Acted(NamedTuple):
+    """What an actor does in one step.
+
+    Attributes:
+        actions: `(B, ..)`, as the environment takes them.
+        state: The actor's, after it has seen the observation.
+        sampled: The actions as they were drawn, before they were fitted to the environment; None where not kept.
+        finite: Where what the actor's network computed is finite, `(B,)`; None: not looked at.
+    """
+
+    actions: Array
+    state: Any
+    sampled: Any = None
+    finite: BoolArray | None = None
+
+
+class Actor(Protocol):
+    """Who acts in all rows at once; what it carries along goes in and comes out."""
+
+    def act(self, time: int, observation: Array, starts: BoolArray, state: Any) -> Acted:
+        """Choose actions.
+
+        Args:
+            time: Steps taken before this one.
+            observation: `(B, I)`.
+            starts: Where a lifetime starts with this observation, `(B,)`.
+            state: From the step before; at first what `steps` was given.
+        """
+        ...
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What a step of all rows brought.
+
+    Attributes:
+        observation: What comes next, `(B, I)`; the first of a new lifetime where rows start anew by themselves.
+        starts: Where a lifetime starts with it, `(B,)`.
+        reward: `(B,)`.
+        expected: Expected reward where the environment knows it, else the reward, `(B,)` float64.
+        known: Where it does, `(B,)`.
+        ended: Where the lifetime is over with this step, `(B,)`.
+        counted: Where this was a step of a lifetime at all, `(B,)`: not in rows that rest or only reset.
+        trial_end: Where it ended a trial, `(B,)`.
+    """
+
+    observation: Array
+    starts: BoolArray
+    reward: Array
+    expected: FloatArray
+    known: BoolArray
+    ended: BoolArray
+    counted: BoolArray
+    trial_end: BoolArray
+
+
+class Rows(Protocol):
+    """Lifetimes lived side by side."""
+
+    def present(self) -> tuple[Array, BoolArray]:
+        """The observations `(B, I)` to act on now, and where a lifetime starts with them, `(B,)`."""
+        ...
+
+    def step(self, actions: Array) -> Outcome:
+        """Take a step in every row."""
+        ...
+
+
+class Step(NamedTuple):
+    """One step of all rows.
+
+    Attributes:
+        time: Steps taken before it.
+        observation: What was acted on, `(B, I)`.
+        starts: Where a lifetime started with it, `(B,)`.
+        acted: What the actor did.
+        outcome: What came of it.
+    """
+
+    time: int
+    observation: Array
+    starts: BoolArray
+    acted: Acted
+    outcome: Outcome
+
+
+def steps(
+    rows: Rows, actor: Actor, state: Any = None, *, before: Callable[[Acted], None] | None = None
+) -> Iterator[Step]:
+    """Act without end, or as long as it is iterated.
+
+    Args:
+        rows: Where.
+        actor: Who.
+        state: The actor's at the start.
+        before: Called with what the actor is about to do.
+    """
+    observation, starts = rows.present()
+    time = 0
+    while True:
+        acted = actor.act(time, observation, starts, state)
+        if before is not None:
+            before(acted)
+        outcome = rows.step(acted.actions)
+        yield Step(time, observation, starts, acted, outcome)
+        observation, starts, state = outcome.observation, outcome.starts, acted.state
+        time += 1
+
+
+def lifetimes(
+    rows: TaskRows, actor: Actor, state: Any = None, *, before: Callable[[Acted], None] | None = None
+) -> Iterator[Step]:
+    """As `steps`, to the end of the last lifetime.
+
+    Raises:
+        RunError: If lifetimes do not end within `rows.max_steps` steps.
+        NonFiniteError: If the environment gives an observation or a reward that is NaN or infinite.
+    """
+    for step in steps(rows, actor, state, before=before):
+        yield step
+        if not rows.alive.any():
+            return
+        if step.time + 1 == rows.max_steps:
+            raise RunError(
+                f"{int(rows.alive.sum())} of {len(rows.alive)} lifetimes had not ended after {rows.max_steps} steps; "
+                "give the environment a time limit"
+            )
+
+
+# --- rows ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class TaskRows:
+    """One lifetime on each of B tasks, in an environment of this package; a row whose lifetime is over rests.
+
+    Args:
+        env: Of B rows.
+        tasks: B of them.
+        seeds: Keys of the rows' noise, B of them.
+        named: Names a row in messages.
+        max_steps: Longest lifetime.
+
+    Attributes:
+        alive: Rows whose lifetime is not over, `(B,)`.
+    """
+
+    env: RowVectorEnv
+    tasks: Sequence[Task]
+    seeds: Sequence[int]
+    named: Callable[[int], str]
+    max_steps: int = MAX_STEPS
+    alive: BoolArray = field(init=False)
+    _time: int = field(init=False, default=0)
+
+    def __post_init__(self) -> None:
+        options = {"tasks": list(self.tasks), "row_seeds": list(self.seeds), "rest": True}
+        self._observation, _ = self.env.reset(options=options)
+        self.alive = np.ones(self.env.num_envs, dtype=np.bool_)
+        self._check("an observation", self._observation)
+
+    def present(self) -> tuple[Array, BoolArray]:
+        """See `Rows`: newborn lifetimes."""
+        return self._observation, np.ones(self.env.num_envs, dtype=np.bool_)
+
+    def rest(self, rows: BoolArray) -> None:
+        """End the lifetimes of `rows (B,)` before their next step."""
+        self.env.rest(rows)
+        self.alive &= ~rows
+
+    def step(self, actions: Array) -> Outcome:
+        """See `Rows`."""
+        observation, reward, terminated, truncated, info = self.env.step(actions)
+        counted = self.alive
+        self._time += 1
+        self._check("a reward", reward)
+        self._check("an observation", observation)
+        known = info.get("_expected_reward")
+        if known is None:
+            known = np.zeros_like(counted)
+        ended = counted & (terminated | truncated)
+        self.alive = counted & ~ended
+        return Outcome(
+            observation=observation,
+            starts=np.zeros_like(counted),
+            reward=reward,
+            expected=np.where(known, info["expected_reward"], reward) if known.any() else reward,
+            known=known,
+            ended=ended,
+            counted=counted,
+            trial_end=info["_trial_end"] & (info["trial_end"] > 0),
+        )
+
+    def _check(self, what: str, values: Array) -> None:
+        if np.isfinite(values).all():
+            return
+        bad = self.alive & ~np.isfinite(values.reshape(len(self.alive), -1)).all(1)
+        for row in np.flatnonzero(bad)[:1].tolist():
+            entries = values[row].reshape(-1)
+            raise NonFiniteError(
+                f"the environment gave {what} of {entries[~np.isfinite(entries)][0]} after {self._time} steps to "
+                f"{self.named(row)} (environment seed {self.seeds[row]}); look at the environment, not at the agent"
+            )
+
+
+# --- actors ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class PolicyActor:
+    """A policy, or a population of them, that acts by given parameters.
+
+    Attributes:
+        policy: The policy.
+        params: Its parameters by name, with a leading `P` where there is a population.
+        noise: Noise of the actions at a step, `(.., B, noise_size)`; None for the most probable actions.
+        shape: `(B,)`, or `(P, B)` with a population, whose rows run over individuals first.
+        checked: Whether to look for what is not finite; such rows then take a valid action.
+        view: Turns observations of the environment into those that the policy takes; None: they are.
+    """
+
+    policy: PlasticPolicy
+    params: Mapping[str, Tensor]
+    noise: Callable[[int], Tensor | None]
+    shape: tuple[int, ...]
+    checked: bool = False
+    view: Callable[[Array], Array] | None = None
+
+    def act(self, time: int, observation: Array, starts: BoolArray, state: Any) -> Acted:
+        """See `Actor`."""
+        policy, device = self.policy, self.policy.device
+        if self.view is not None:
+            observation = self.view(observation)
+        shown = torch.from_numpy(observation).to(device, torch.float32).reshape(*self.shape, -1)
+        begins = torch.from_numpy(starts).to(device).reshape(self.shape)
+        features, state = policy.features(self.params, shown, state, begins)
+        head = policy.head(self.params, features)
+        actions = policy.choose(self.params, head, self.noise(time))
+        finite = None
+        if self.checked:
+            well = _well(head, actions)
+            if not bool(well.all()):
+                actions[~well] = 0
+            finite = well.cpu().numpy().reshape(-1)
+        flat = actions if len(self.shape) == 1 else actions.flatten(0, 1)
+        return Acted(policy.distribution.to_environment(flat).cpu().numpy(), state, actions, finite)
+
+
+def _well(head: Tensor, actions: Tensor) -> Tensor:
+    """Where what the network answers can be acted on, `(.., B)`: NaN would act like any number, and might win."""
+    # Minus infinity is the logit of an action that is never taken.
+    well = (head < math.inf).all(-1)
+    return well & actions.isfinite().all(-1) if actions.is_floating_point() else well
+
+
+def finite_state(state: Mapping[str, Tensor], rows: Tensor) -> npt.NDArray[np.bool_]:
+    """Whether all that networks carry along is finite, for each of the `rows (.., B)` that are true."""
+    count = int(rows.sum())
+    finite = torch.ones(count, dtype=torch.bool)
+    for entry in state.values():
+        if entry.is_floating_point():
+            finite &= entry[rows.to(entry.device)].isfinite().reshape(count, -1).all(1).cpu()
+    return np.asarray(finite.numpy())
+
+
+@dataclass
+class PredictActor:
+    """Anything with stable-baselines3's `predict`.
+
+    Attributes:
+        agent: The agent.
+        view: Turns observations of the environment into those that the agent takes.
+        deterministic: Greedy instead of sampled actions.
+    """
+
+    agent: Agent
+    view: Callable[[Array], Array]
+    deterministic: bool
+
+    def act(self, time: int, observation: Array, starts: BoolArray, state: Any) -> Acted:
+        """See `Actor`."""
+        # A copy: stock recurrent models of stable-baselines3's kind change the array that they are given.
+        actions, state = self.agent.predict(self.view(observation), state, starts.copy(), self.deterministic)
+        actions = np.asarray(actions)
+        finite = np.isfinite(actions.reshape(len(actions), -1)).all(1) if actions.dtype.kind == "f" else None
+        return Acted(actions, state, None, None if finite is None else np.asarray(finite))
