@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
+
+from plastic_rl.arrays import FloatArray, IntArray
 
 BLOCK = 256
 """Numbers that are drawn at a time for each row."""
@@ -33,11 +34,11 @@ class RowNoise:
         ]
         self._drawn = {kind: np.zeros((len(positions), 0)) for kind in ("uniform", "normal")}
 
-    def keys(self) -> npt.NDArray[np.int64]:
+    def keys(self) -> IntArray:
         """A whole number of each row, `(B,)`."""
         return np.array([generator.integers(2**62) for generator in self._generators], dtype=np.int64)
 
-    def draw(self, kind: Literal["uniform", "normal"], count: int) -> npt.NDArray[np.float64]:
+    def draw(self, kind: Literal["uniform", "normal"], count: int) -> FloatArray:
         """The next `count` numbers of each row, `(B, count)`: uniform in [0, 1), or standard normal."""
         drawn = self._drawn[kind]
         if drawn.shape[1] < count:
