@@ -42,6 +42,10 @@ class RunError(PlasticRLError):
     """A run folder that exists already, or is not a run."""
 
 
+class AmbiguousNameError(RunError):
+    """A name that runs and agents in several folders have."""
+
+
 class FinishedError(RunError):
     """A run that has nothing left to do."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Generic, TypeVar
 
 from plastic_rl.errors import UnknownNameError
@@ -20,8 +20,9 @@ class Registry(Mapping[str, T], Generic[T]):
     1
     """
 
-    def __init__(self, kind: str) -> None:
+    def __init__(self, kind: str, check: Callable[[T], None] | None = None) -> None:
         self.kind = kind
+        self._check = check
         self._entries: dict[str, T] = {}
 
     def register(self, name: str, entry: T, *, replace: bool = False) -> T:
@@ -29,7 +30,10 @@ class Registry(Mapping[str, T], Generic[T]):
 
         Raises:
             ValueError: If the name is taken by another entry and `replace` is false.
+            ConfigError: If the registry checks its entries, and this one is no good.
         """
+        if self._check is not None:
+            self._check(entry)
         if not replace and self._entries.get(name, entry) is not entry:
             raise ValueError(f"the {self.kind} {name!r} is registered already; pass replace=True to replace it")
         self._entries[name] = entry

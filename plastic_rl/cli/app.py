@@ -21,7 +21,7 @@ app = typer.Typer(
     help=(
         "Train agents whose synapses change while they act, and measure how fast they learn within a lifetime.\n\n\b\n"
         "  plastic-rl train configs/default.yaml\n"
-        "  plastic-rl evaluate default --split test\n"
+        "  plastic-rl evaluate agents/default --split test\n"
         "  plastic-rl envs list\n\n"
         "`plastic-rl VERB --help` explains each verb with an example."
     ),

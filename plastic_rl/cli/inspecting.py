@@ -14,8 +14,10 @@ from plastic_rl.cli.options import (
     Plugins,
     RunOrAgent,
     RunsFolder,
+    folded,
     load_plugins,
     refuse_existing,
+    terminal_width,
 )
 
 envs_app = typer.Typer(
@@ -39,7 +41,7 @@ def list_envs(
     plugin: Plugins = None,
     everything: Annotated[bool, typer.Option("--all", help="Also all other registered Gymnasium ids.")] = False,
 ) -> None:
-    """List environments with a task distribution: built in, and those of plugins.
+    """List the environments that have a task distribution.
 
     \b
     Examples:
@@ -49,12 +51,14 @@ def list_envs(
     from plastic_rl.cli.environments import listing
 
     load_plugins(plugin)
-    typer.echo(listing(everything=everything))
+    typer.echo(folded(listing(everything=everything)))
 
 
 @envs_app.command("show")
 def show_env(env_id: EnvironmentId, plugin: Plugins = None) -> None:
-    """Show what an environment is: its documentation, arguments, spaces, splits and reference agents.
+    """Show an environment's documentation, arguments, spaces and splits.
+
+    Then its reference agents, and which of them is the limit.
 
     \b
     Example:
@@ -63,14 +67,14 @@ def show_env(env_id: EnvironmentId, plugin: Plugins = None) -> None:
     from plastic_rl.cli.environments import description
 
     load_plugins(plugin)
-    typer.echo(description(env_id))
+    typer.echo(folded(description(env_id)))
 
 
 @envs_app.command("check")
 def check_env(env_id: EnvironmentId, plugin: Plugins = None) -> None:
-    """Check that an environment keeps the contracts that training and evaluation rely on.
+    """Check what training and evaluation ask of an environment.
 
-    Exit code 0 if it does, 2 if not.
+    Exit code 0 if it has all that is needed, 2 if not.
 
     \b
     Example:
@@ -82,7 +86,7 @@ def check_env(env_id: EnvironmentId, plugin: Plugins = None) -> None:
     failed = False
     for name, required, problem, seen in checks(env_id):
         verdict = "ok" if problem is None else "FAILED" if required else "note"
-        typer.echo(": ".join(filter(None, (f"{verdict:<6}  {name}", problem, seen))))
+        typer.echo(folded(": ".join(filter(None, (f"{verdict:<6}  {name}", problem, seen)))))
         failed = failed or verdict == "FAILED"
     if failed:
         raise typer.Exit(2)
@@ -92,9 +96,10 @@ def config(
     section: Annotated[
         str | None,
         typer.Argument(
-            metavar="[SECTION]", help="algorithm, environment, network, evaluation, compare, ...", show_default=False
+            metavar="SECTION", help="A key, e.g. algorithm or network, or else compare.", show_default=False
         ),
     ] = None,
+    plugin: Plugins = None,
 ) -> None:
     """List every key of a config with its type, default and meaning.
 
@@ -102,18 +107,21 @@ def config(
     Examples:
       plastic-rl config
       plastic-rl config algorithm
-      plastic-rl config network
+      plastic-rl config network --plugin my_networks.py
       plastic-rl config compare
     """  # noqa: D301 - click's \b keeps the lines of a paragraph
     from plastic_rl.cli.reference import reference
 
-    typer.echo(reference(section))
+    load_plugins(plugin)
+    typer.echo(reference(section, terminal_width()))
 
 
 def inspect(
     agent: RunOrAgent,
-    tasks: Annotated[int, typer.Option(min=1, help="Lifetimes in which the use of each entry is counted.")] = 20,
-    split: Annotated[str, typer.Option(help="Split of their tasks: train or valid.")] = "valid",
+    tasks: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Lifetimes in which the use of each entry is counted.")
+    ] = 20,
+    split: Annotated[str, typer.Option(metavar="SPLIT", help="Split of their tasks: train or valid.")] = "valid",
     output: Annotated[
         Path | None,
         typer.Option(
@@ -126,11 +134,12 @@ def inspect(
     runs_folder: RunsFolder = RUNS,
     agents_folder: AgentsFolder = AGENTS,
 ) -> None:
-    """Show an agent's rule tables: which weights they strengthen, and how often each entry is used.
+    """Show which weights an agent's rule tables strengthen.
 
     Rows are firing histories, one digit a round from the first to the last, columns conditions. Of a table too wide for
-    80 columns the entries of most effect are listed; the file tables.csv beside the picture has all. The use is counted
-    in lifetimes on tasks of the split `valid`.
+    80 columns the entries of most effect are listed; the file tables.csv beside the picture has all. How often an
+    entry is used is counted in lifetimes on tasks of the split `valid`. A run's picture goes into its folder; an
+    exported agent's folder is left as it is, and there is a picture where --output asks for one.
 
     \b
     Example:
@@ -161,12 +170,15 @@ def inspect(
         seed=trained.config.evaluation.seed,
     )
     typer.echo(tables_text(views))
+    if output is None and not trained.is_run:
+        typer.echo("\nfor the picture and a file of all entries, give --output FILE")
+        return
     picture = plot_tables(views, output or trained.folder / "tables.png")
     typer.echo(f"\nwritten: {picture}, {write_tables(views, picture.with_suffix('.csv'))}")
 
 
 def doctor(plugin: Plugins = None) -> None:
-    """Report versions, threads, devices and optional packages, and train one small update as a test.
+    """Report versions and devices, and train one small update.
 
     \b
     Example:

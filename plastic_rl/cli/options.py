@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,16 +16,21 @@ Plugins = Annotated[
     typer.Option(
         "--plugin",
         metavar="FILE.py|MODULE",
-        help="Import this first: it may register environments, task distributions, rules. Can be given several times.",
+        help="Import this first: it may register environments, task distributions, rules, networks. "
+        "Can be given several times.",
         show_default=False,
     ),
 ]
-RunsFolder = Annotated[Path, typer.Option("--runs-folder", help="Where runs live.")]
-AgentsFolder = Annotated[Path, typer.Option("--agents-folder", help="Where exported agents live.")]
+RunsFolder = Annotated[Path, typer.Option("--runs-folder", metavar="FOLDER", help="Where runs live.")]
+AgentsFolder = Annotated[Path, typer.Option("--agents-folder", metavar="FOLDER", help="Where exported agents live.")]
 RunOrAgent = Annotated[
-    str, typer.Argument(metavar="RUN|AGENT", help="A run or an exported agent: its folder, or its name.")
+    str,
+    typer.Argument(
+        metavar="RUN|AGENT",
+        help="A run or an exported agent: its path, or its name where not both a run and an agent have it.",
+    ),
 ]
-RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run: its folder, or its name.")]
+RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run: its path, or its name.")]
 
 RUNS = Path("runs")
 AGENTS = Path("agents")
@@ -45,6 +53,20 @@ def load_plugins(plugins: Sequence[str] | None) -> list[str]:
 def note(line: str) -> None:
     """Print what is going on to standard error, where it does not mix with results."""
     typer.echo(line, err=True)
+
+
+def terminal_width() -> int | None:
+    """Return the columns of the terminal that stdout is; None where it is none."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def folded(text: str) -> str:
+    """Break the lines that are too long for the terminal; they go on below, indented."""
+    width = terminal_width()
+    if width is None:
+        return text
+    lines = (textwrap.wrap(line, width, subsequent_indent="    ", break_on_hyphens=False) for line in text.split("\n"))
+    return "\n".join("\n".join(parts) for parts in lines)
 
 
 def refuse_existing(*files: Path) -> None:

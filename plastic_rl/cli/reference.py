@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel
@@ -15,18 +15,19 @@ from plastic_rl.config.loading import models_in
 from plastic_rl.errors import ConfigError, nearest
 from plastic_rl.experiment import ComparisonConfig
 from plastic_rl.experiment.config import ExperimentConfig
-from plastic_rl.plasticity import RuleConfig, SynapseConfig
+from plastic_rl.plasticity import PARTS, RULES, RuleConfig, SynapseConfig
 
 WIDTH = 110
 COMPARE = "compare"
 """The section that is no key of an experiment: the keys of a comparison's file."""
 
 
-def reference(section: str | None = None) -> str:
+def reference(section: str | None = None, width: int | None = None) -> str:
     """Return the keys of a section, or of a whole config and of a comparison's file.
 
     Args:
         section: A top-level key (`algorithm`, `network`, ...), `compare`, or None.
+        width: Columns of the terminal; None: `WIDTH`.
 
     Raises:
         ConfigError: If there is no such section.
@@ -37,7 +38,8 @@ def reference(section: str | None = None) -> str:
         hint = f" Did you mean {match!r}?" if match else ""
         raise ConfigError(f"a config has no section {section!r}.{hint} Valid: {', '.join(names)}.")
     lines = [line for name in ([section] if section else names) for line in _lines_of(name)]
-    return "\n".join(lines)
+    room = min(width or WIDTH, WIDTH)
+    return "\n".join(textwrap.fill(line, room, subsequent_indent="    ", break_on_hyphens=False) for line in lines)
 
 
 def _lines_of(name: str) -> Iterator[str]:
@@ -57,6 +59,8 @@ def _lines_of(name: str) -> Iterator[str]:
             of_rule = SynapseConfig.model_fields if issubclass(model, RuleConfig) else {}
             for inner, inner_field in model.model_fields.items():
                 yield from _nested(f"network.{inner}", inner_field, "as the rule has it" if inner in of_rule else None)
+                if names := _registered(model, inner):
+                    yield f"    One of: {', '.join(sorted(names))}."
         return
     models = list(models_in(field.annotation))
     for model in models:
@@ -64,6 +68,15 @@ def _lines_of(name: str) -> Iterator[str]:
             yield f"{name}, name {_tag(model)}: {_summary(model)}"
         for inner, inner_field in model.model_fields.items():
             yield from _nested(f"{name}.{inner}", inner_field)
+
+
+def _registered(model: type[BaseModel], key: str) -> Collection[str]:
+    """The names, those of plugins included, that a key of a network may name."""
+    from plastic_rl.networks.rule_table.config import RULE_TABLE_PRESETS, RuleTableConfig
+
+    if issubclass(model, RuleTableConfig):
+        return RULE_TABLE_PRESETS if key == "preset" else ()
+    return {"rule": RULES, **PARTS}.get(key, ()) if issubclass(model, RuleConfig) else ()
 
 
 def _nested(path: str, field: FieldInfo, default: str | None = None) -> Iterator[str]:
@@ -83,9 +96,8 @@ def _field(path: str, field: FieldInfo, default: str | None = None) -> Iterator[
         stated = ""
     default = f"  (default {stated})" if stated else ""
     yield f"{path}: {_type_name(field.annotation)}{default}"
-    yield from textwrap.wrap(
-        " ".join((field.description or "").split()), WIDTH, initial_indent="    ", subsequent_indent="    "
-    )
+    if field.description:
+        yield "    " + " ".join(field.description.split())
 
 
 def _default(field: FieldInfo) -> str:

@@ -20,6 +20,7 @@ from plastic_rl.cli.options import (
     load_plugins,
     note,
     refuse_existing,
+    terminal_width,
 )
 
 if TYPE_CHECKING:
@@ -43,11 +44,19 @@ def evaluate(
     split: Annotated[
         list[str] | None,
         typer.Option(
-            help="Split of the tasks: valid, test, shift, holdout. Can be given several times.", show_default=False
+            metavar="SPLIT",
+            help="Split of the tasks: valid, test, shift, holdout. Can be given several times.",
+            show_default=False,
         ),
     ] = None,
     tasks: Annotated[
-        int | None, typer.Option(min=1, help="Tasks of each split; default 1,000 (bandits 10,000).", show_default=False)
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Tasks of each split; by default `evaluation.tasks` of its config.",
+            show_default=False,
+        ),
     ] = None,
     env: Annotated[
         str | None, typer.Option(metavar="ID", help="Another environment than that of training.", show_default=False)
@@ -65,6 +74,7 @@ def evaluate(
         int | None,
         typer.Option(
             min=1,
+            metavar="N",
             help="Inner episodes in a lifetime; default as in training, or 1 with another --env.",
             show_default=False,
         ),
@@ -95,46 +105,40 @@ def evaluate(
     output: Annotated[
         Path | None, typer.Option(metavar="FILE.json", help="Also write the numbers here.", show_default=False)
     ] = None,
-    device: Annotated[str | None, typer.Option(help="Where the network runs.", show_default=False)] = None,
+    device: Annotated[
+        str | None, typer.Option(metavar="DEVICE", help="Where the network runs.", show_default=False)
+    ] = None,
     runs_folder: RunsFolder = RUNS,
     agents_folder: AgentsFolder = AGENTS,
 ) -> None:
-    """Score an agent on tasks it never met, beside random, heuristic, oracle and the limit.
+    """Score an agent on tasks it never met, beside reference agents.
 
-    Shows how fast the agent learns within a lifetime, and what is left of that with its plasticity frozen. Without
-    options a run's evaluation.json and its pictures are made anew. A folder of several seeds is scored run by run,
-    and all together (in seeds.txt, where evaluation.json is made anew).
+    These are random, heuristics, the limit, and an oracle that is told the task. Shows how fast the agent learns within
+    a lifetime, and what is left of that with its plasticity frozen. Without options a run's evaluation.json and its
+    pictures are made anew; of an exported agent nothing is written. A folder of several seeds is scored run by run, and
+    all together (in seeds.txt, where evaluation.json is made anew).
 
     \b
     Examples:
       plastic-rl evaluate runs/default
       plastic-rl evaluate agents/default --split test --split shift --tasks 2000
       plastic-rl evaluate agents/grid_maze_backpropamine --env-kwargs side=13
-      plastic-rl evaluate agents/rule_table_d8c --env-kwargs data=digits --carry-over
+      plastic-rl evaluate runs/mine --env-kwargs data=digits --carry-over
     """  # noqa: D301 - click's \b keeps the lines of a paragraph
-    from plastic_rl.experiment import (
-        find_agent,
-        find_run,
-        score_agent,
-        score_run,
-        seeds_table,
-        sibling_runs,
-        write_seeds_table,
-    )
+    from plastic_rl.experiment import RunFolder, find_agents, score_agent, score_run, seeds_table, write_seeds_table
 
     kwargs = key_values(env_kwargs or [], "--env-kwargs")
     changes = key_values(network or [], "--network") if network or carry else None
-    siblings = sibling_runs(agent, runs_folder)
-    outputs = _outputs(output, [run.path.name for run in siblings])
     plugins = load_plugins(plugin)
+    agents = find_agents(agent, runs_folder=runs_folder, agents_folder=agents_folder, plugins=plugins)
+    outputs = _outputs(output, [trained.folder.name for trained in agents])
     changed = (split, tasks, env, kwargs, trials, device, same_task_each_trial is not None, changes is not None)
     as_trained = not any(changed)
     evaluations = {}
-    for place, name in enumerate([str(run.path) for run in siblings] or [agent]):
-        trained = find_agent(name, runs_folder=runs_folder, agents_folder=agents_folder, plugins=plugins)
+    for place, trained in enumerate(agents):
         _check_agent(trained, outputs)
         if trained.is_run and as_trained:
-            evaluation = score_run(find_run(trained.folder), plugins=plugins, progress=note)
+            evaluation = score_run(RunFolder(trained.folder), plugins=plugins, progress=note)
         else:
             evaluation = score_agent(
                 trained,
@@ -150,15 +154,16 @@ def evaluate(
             )
         _show(evaluation, trained, outputs[place : place + 1], own=trained.is_run and as_trained)
         evaluations[trained.folder.name] = evaluation
-    if siblings:
-        typer.echo(write_seeds_table(siblings) if as_trained else seeds_table(evaluations))
+    if len(agents) > 1:
+        runs = [RunFolder(trained.folder) for trained in agents]
+        typer.echo(write_seeds_table(runs) if as_trained else seeds_table(evaluations))
 
 
-def _outputs(output: Path | None, seeds: Sequence[str]) -> list[Path]:
-    """The files to write, one for each sibling run, after none of them was found to exist."""
+def _outputs(output: Path | None, agents: Sequence[str]) -> list[Path]:
+    """The files to write, one for each of several agents, after none of them was found to exist."""
     if output is None:
         return []
-    files = [output.with_stem(f"{output.stem}-{seed}") for seed in seeds] or [output]
+    files = [output.with_stem(f"{output.stem}-{name}") for name in agents] if len(agents) > 1 else [output]
     for file in files:
         refuse_existing(file, file.with_suffix(".png"))
     return files
@@ -200,21 +205,25 @@ def export(
     plugin: Plugins = None,
     runs_folder: RunsFolder = RUNS,
 ) -> None:
-    """Turn a run into an agent folder: config, weights, scores, pictures and a card.
+    """Turn a run into an agent folder: weights, scores, a card.
+
+    Also the config and the pictures. The folder is complete in itself: it can be evaluated, filmed and copied.
 
     \b
     Example:
       plastic-rl export runs/default agents/mine
     """  # noqa: D301 - click's \b keeps the lines of a paragraph
     from plastic_rl.experiment import export_agent, find_run
+    from plastic_rl.experiment.agents import plugin_options
 
     plugins = load_plugins(plugin)
     made = export_agent(find_run(run, runs_folder), target, plugins=plugins)
-    typer.echo(f"{made.folder}: try it with  plastic-rl evaluate {made.folder}")
+    options = plugin_options(made.config.plugins)
+    typer.echo(f"{made.folder}: try it with  plastic-rl evaluate {made.folder}{options}")
 
 
 def plot(
-    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Runs, or folders of several seeds.")],
+    runs: Annotated[list[str], typer.Argument(metavar="RUN", help="Runs, or folders of several seeds.")],
     output: Annotated[
         Path | None,
         typer.Option(
@@ -223,23 +232,29 @@ def plot(
             show_default=False,
         ),
     ] = None,
-    column: Annotated[str, typer.Option(help="Column of metrics.csv.")] = "rollout/score",
+    column: Annotated[str, typer.Option(metavar="COLUMN", help="Column of metrics.csv.")] = "rollout/score",
+    plugin: Plugins = None,
     runs_folder: RunsFolder = RUNS,
 ) -> None:
-    """Draw the learning curves of runs in one picture; several seeds are a mean with its interval.
+    """Draw the learning curves of runs in one picture.
+
+    Several seeds of one experiment are a mean with its interval.
 
     \b
     Example:
       plastic-rl plot runs/backpropamine runs/lstm --output comparison.png
     """  # noqa: D301 - click's \b keeps the lines of a paragraph
     from plastic_rl.errors import RunError
-    from plastic_rl.experiment import draw_curves, find_runs
+    from plastic_rl.experiment import draw_curves, find_runs, needs_plugins
 
     if output is not None and output.suffix not in {".png", ".svg", ".pdf"}:
         raise RunError(f"a picture ends in .png, .svg or .pdf; got {output}")
     if output is not None:
         refuse_existing(output)
+    plugins = load_plugins(plugin)
     found = [run for spec in runs for run in find_runs(spec, runs_folder)]
+    for run in found:
+        needs_plugins(run.plugins(), plugins, str(run.path))
     if output is None:
         # A run's curves.png is its score; other columns have a picture of their own.
         name = "curves.png" if column == "rollout/score" else f"curves-{column.replace('/', '-')}.png"
@@ -255,12 +270,14 @@ def video(
     agent: RunOrAgent,
     output: Annotated[
         Path | None,
-        typer.Option(metavar="FILE.gif", help="Default: lifetime.gif in the run, or here.", show_default=False),
+        typer.Option(
+            metavar="FILE.gif", help="Default: lifetime.gif in the run; of an exported agent, here.", show_default=False
+        ),
     ] = None,
-    lifetimes: Annotated[int, typer.Option(min=1, help="How many lifetimes, one after the other.")] = 1,
-    split: Annotated[str, typer.Option(help="Split of the tasks.")] = "test",
-    fps: Annotated[float, typer.Option(min=0.1, max=50, help="Frames a second.")] = 10.0,
-    max_steps: Annotated[int, typer.Option(min=1, help="Most steps to show of each lifetime.")] = 500,
+    lifetimes: Annotated[int, typer.Option(min=1, metavar="N", help="How many lifetimes, one after the other.")] = 1,
+    split: Annotated[str, typer.Option(metavar="SPLIT", help="Split of the tasks.")] = "test",
+    fps: Annotated[float, typer.Option(min=0.1, max=50, metavar="N", help="Frames a second.")] = 10.0,
+    max_steps: Annotated[int, typer.Option(min=1, metavar="N", help="Most steps to show of each lifetime.")] = 500,
     plugin: Plugins = None,
     runs_folder: RunsFolder = RUNS,
     agents_folder: AgentsFolder = AGENTS,
@@ -278,8 +295,11 @@ def video(
         refuse_existing(output)
     plugins = load_plugins(plugin)
     trained = find_agent(agent, runs_folder=runs_folder, agents_folder=agents_folder, plugins=plugins)
-    if output is None:
-        output = (trained.folder if trained.is_run else Path()) / "lifetime.gif"
+    if output is None and trained.is_run:
+        output = trained.folder / "lifetime.gif"
+    elif output is None:
+        output = Path("lifetime.gif")
+        refuse_existing(output)
     frames = film(trained, output, lifetimes=lifetimes, split=split, fps=fps, max_steps=max_steps)
     typer.echo(f"written: {output} ({frames} frames)")
 
@@ -300,7 +320,7 @@ def list_agents(agents_folder: AgentsFolder = AGENTS, runs_folder: RunsFolder = 
     if not names:
         typer.echo(f"no agents in {agents_folder}. Make one with: plastic-rl export RUN {agents_folder}/NAME")
         return
-    width = max(map(len, names))
+    rows = []
     for name in names:
         folder = agents_folder / name
         # Not validated: an agent of a plugin is listed without its plugin.
@@ -314,4 +334,10 @@ def list_agents(agents_folder: AgentsFolder = AGENTS, runs_folder: RunsFolder = 
                 + ("" if score.normalised_score is None else f" (normalised {score.normalised_score:.3f})")
                 for split, score in splits.items()
             )
-        typer.echo(f"{name:<{width}}  {environment:<32}  {scores}")
+        rows.append((name, environment, scores))
+    longest = max(map(len, names))
+    lines = [f"{name:<{longest}}  {environment:<32}  {scores}" for name, environment, scores in rows]
+    width = terminal_width()
+    if width is not None and max(map(len, lines)) > width:
+        lines = [f"{name:<{longest}}  {environment}\n    {scores}" for name, environment, scores in rows]
+    typer.echo("\n".join(lines))

@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from plastic_rl.cli.options import RUNS, Plugins, RunName, RunsFolder, comma_separated, load_plugins, note
+from plastic_rl.cli.options import (
+    RUNS,
+    Plugins,
+    RunName,
+    RunsFolder,
+    comma_separated,
+    load_plugins,
+    note,
+    terminal_width,
+)
 
 if TYPE_CHECKING:
     from plastic_rl.experiment import TrainingInterrupted
@@ -27,19 +36,22 @@ def train(
     overrides: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[KEY.PATH=VALUE]...",
+            metavar="KEY.PATH=VALUE",
             help="Changes to the config, e.g. network.hidden_size=200 algorithm.learning_rate=5e-3.",
             show_default=False,
         ),
     ] = None,
     plugin: Plugins = None,
     name: Annotated[
-        str | None, typer.Option(help="Name of the run; by default that of the config file.", show_default=False)
+        str | None,
+        typer.Option(metavar="NAME", help="Name of the run; by default that of the config file.", show_default=False),
     ] = None,
     seeds: Annotated[
         str | None,
         typer.Option(
-            help="Several seeds, e.g. 0,1,2: sibling runs NAME/seed-0, ... and one curve.", show_default=False
+            metavar="SEEDS",
+            help="Several seeds, e.g. 0,1,2: sibling runs NAME/seed-0, NAME/seed-1 and so on, and one curve.",
+            show_default=False,
         ),
     ] = None,
     runs_folder: RunsFolder = RUNS,
@@ -47,13 +59,13 @@ def train(
     """Train an agent, then evaluate it on held-out tasks.
 
     Everything is kept in runs/NAME: the resolved config, metrics.csv, TensorBoard files, checkpoints, evaluation.json
-    and curves.png. Ctrl-C saves a checkpoint; `plastic-rl resume NAME` goes on from it to the same result, byte for
-    byte. `plastic-rl config` lists every key.
+    and curves.png. Ctrl-C saves a checkpoint; `plastic-rl resume runs/NAME` goes on from it to the same result, byte
+    for byte. `plastic-rl config` lists every key.
 
     \b
     Examples:
       plastic-rl train configs/default.yaml
-      plastic-rl train configs/default.yaml network.hidden_size=48 --name wider --seeds 0,1,2
+      plastic-rl train configs/default.yaml network.hidden_size=48 --seeds 0,1,2
       plastic-rl train my_config.yaml --plugin envs/my_environment.py
     """  # noqa: D301 - click's \b keeps the lines of a paragraph
     from plastic_rl.experiment import TrainingInterrupted, start
@@ -100,14 +112,17 @@ def compare(
     overrides: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[KEY.PATH=VALUE]...",
+            metavar="KEY.PATH=VALUE",
             help="Changes to the config, e.g. common.network.hidden_size=100 seeds=[0,1,2].",
             show_default=False,
         ),
     ] = None,
     plugin: Plugins = None,
     name: Annotated[
-        str | None, typer.Option(help="Name of the comparison; by default that of the config file.", show_default=False)
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Name of the comparison; by default that of the config file.", show_default=False
+        ),
     ] = None,
     runs_folder: RunsFolder = RUNS,
 ) -> None:
@@ -135,6 +150,7 @@ def compare(
             runs_folder=runs_folder,
             say=typer.echo,
             note=note,
+            width=terminal_width(),
         )
     except TrainingInterrupted as stop:
         _interrupted(stop)

@@ -6,7 +6,6 @@ together, so that neither print without colours nor a tenth reference makes two 
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from plastic_rl.errors import UnknownNameError
-from plastic_rl.evaluation.plots import PALETTE, new_figure, plain_axes, save_figure
+from plastic_rl.evaluation.plots import PALETTE, figure_title, new_figure, plain_axes, save_figure
 from plastic_rl.evaluation.report import Evaluation, Score, SplitEvaluation
 from plastic_rl.families.classification.environment import REWARDS
 
@@ -81,38 +80,27 @@ def plot_adaptation(evaluation: Evaluation, path: str | Path, *, splits: Sequenc
         if split not in evaluation.splits:
             raise UnknownNameError("split of the evaluation", split, evaluation.splits)
     panels = len(chosen)
+    arguments = ", ".join(f"{key}={value}" for key, value in evaluation.env_kwargs.items())
+    detail = f"({arguments})" if arguments else ""
     ranked = {split: _ranked(evaluation, evaluation.splits[split]) for split in chosen}
     many = max(len(scores) for scores in ranked.values())
     if all(_is_single(evaluation.splits[split]) for split in chosen):
-        width = 7.2 * panels
-        figure = new_figure(width, 1.7 + 0.5 * many)
+        figure = new_figure(7.2 * panels, 1.7 + 0.5 * many)
         for axis, split in zip(figure.subplots(1, panels, squeeze=False)[0], chosen, strict=True):
             _score_panel(axis, evaluation.splits[split], split, ranked[split])
-        figure.suptitle(_title("Scores of lifetimes of a single trial", evaluation, width), fontsize=13)
+        figure_title(figure, f"Scores of lifetimes of a single trial: {evaluation.env_id}", detail)
         return save_figure(figure, path)
     longest = max(len(line) for scores in ranked.values() for label in scores for line in label.splitlines())
-    width = 5.6 * panels + max(2.6, 0.085 * longest + 0.5)
-    figure = new_figure(width, max(4.2, 0.34 * many + 1.2))
+    figure = new_figure(5.6 * panels + max(2.6, 0.085 * longest + 0.5), max(4.2, 0.34 * many + 1.2))
     axes = figure.subplots(1, panels, squeeze=False, sharey=True)[0]
     handles: dict[str, Line2D] = {}
     for axis, split in zip(axes, chosen, strict=True):
         handles |= _adaptation_panel(axis, evaluation, split, ranked[split])
-    figure.suptitle(_title("Learning within a lifetime", evaluation, width), fontsize=13)
+    figure_title(figure, f"Learning within a lifetime: {evaluation.env_id}", detail)
     figure.legend(
         handles.values(), handles.keys(), loc="outside right center", frameon=False, fontsize=10.5, handlelength=3.6
     )
     return save_figure(figure, path)
-
-
-def _title(what: str, evaluation: Evaluation, width: float) -> str:
-    """What is drawn and where, in lines that a figure of `width` inches holds."""
-    room = int(9.5 * width)
-    text = f"{what}: {evaluation.env_id}"
-    arguments = ", ".join(f"{key}={value}" for key, value in evaluation.env_kwargs.items())
-    if not arguments:
-        return text
-    whole = f"{text} ({arguments})"
-    return whole if len(whole) <= room else f"{text}\n{textwrap.fill(f'({arguments})', room, break_on_hyphens=False)}"
 
 
 def _is_single(result: SplitEvaluation) -> bool:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from plastic_rl.arrays import FloatArray
-from plastic_rl.evaluation.plots import PALETTE, new_figure, plain_axes, save_figure, si_formatter
+from plastic_rl.evaluation.plots import PALETTE, figure_title, new_figure, plain_axes, save_figure, si_formatter
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -99,7 +99,7 @@ def plot_comparison(
     final.set_ylim(float(lowest), None)
     final.set_title("tasks never met", fontsize=11)
     plain_axes(final)
-    figure.suptitle(title, fontsize=13)
+    figure_title(figure, title)
     figure.legend(loc="outside lower center", ncols=len(curves), frameon=False, fontsize=10.5)
     return save_figure(figure, path)
 

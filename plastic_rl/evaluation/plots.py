@@ -7,6 +7,7 @@ Okabe and Ito, which colour-blind readers can tell apart; line styles differ as 
 from __future__ import annotations
 
 import csv
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -181,6 +182,15 @@ def new_figure(width: float, height: float) -> Figure:
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
+
+
+def figure_title(figure: Figure, text: str, detail: str = "") -> None:
+    """Write a title above a figure, with `detail` on lines of its own where the figure is too narrow for one line."""
+    room = int(9.5 * figure.get_figwidth())  # letters of this size
+    whole = f"{text} {detail}".rstrip()
+    lines = [whole] if len(whole) <= room else [text, detail]
+    wrapped = [textwrap.fill(line, room, break_on_hyphens=False) for line in lines if line]
+    figure.suptitle("\n".join(wrapped), fontsize=13)
 
 
 def plain_axes(axis: Axes) -> None:

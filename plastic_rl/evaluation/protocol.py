@@ -34,6 +34,11 @@ DEFAULT_BANDIT_TASKS = 10_000
 """Lifetimes whose trials have one step are cheap and noisy."""
 DEFAULT_DATA_SETS = 100
 """Where a lifetime is a data set, 1,000 held-out samples tell an accuracy to .01, and lifetimes are long."""
+TASKS_BY_DEFAULT = (
+    f"{DEFAULT_DATA_SETS:,} where a lifetime is a data set (classification), {DEFAULT_BANDIT_TASKS:,} where every "
+    f"trial has one step (bandits), {DEFAULT_TASKS:,} otherwise"
+)
+"""What `evaluate` takes where no number of tasks is given, in words."""
 STEP_BINS = 100
 """Most points of a curve of trials with one step."""
 TIME_BINS = 20
@@ -75,8 +80,7 @@ def evaluate(
             normalised observations or without the feedback columns.
         env_id: Environment.
         splits: Any of the distribution's: `train`, `valid`, `test`, `shift`, `holdout`.
-        tasks: Tasks of each split; by default 1,000, or 10,000 where every trial has one step (bandits), or 100 where a
-            lifetime is a data set (classification).
+        tasks: Tasks of each split; by default as many as `TASKS_BY_DEFAULT` says.
         env_kwargs: Arguments of the environment.
         trials: Trials in a lifetime of an environment that has no lifetimes of its own.
         same_task_each_trial: Whether these share the lifetime's seed; None: where tasks are reset seeds (`Lifetime`).

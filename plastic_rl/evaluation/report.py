@@ -198,12 +198,14 @@ class Evaluation(ConfigModel):
                 "Make it anew with: plastic-rl evaluate RUN"
             ) from None
 
-    def table(self, *, rich: bool | None = None) -> str:
+    def table(self, *, rich: bool | None = None, width: int | None = None) -> str:
         """Return a table of every split for a terminal.
 
         Args:
             rich: With colours and rules (True), as plain text (False), or whichever suits stdout (None).
+            width: Columns that no line goes beyond; None: those of the terminal, or where stdout is none (a file, a
+                pipe) and in plain text, as many as it takes.
         """
         from plastic_rl.evaluation.table import evaluation_table
 
-        return evaluation_table(self, rich=rich)
+        return evaluation_table(self, rich=rich, width=width)

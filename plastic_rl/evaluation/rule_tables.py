@@ -21,7 +21,7 @@ from plastic_rl.checkpoint.files import file_named
 from plastic_rl.envs.task import Agent, Task
 from plastic_rl.errors import ConfigError
 from plastic_rl.evaluation.lifetimes import StepContext, run_lifetimes
-from plastic_rl.evaluation.plots import new_figure, save_figure
+from plastic_rl.evaluation.plots import figure_title, new_figure, save_figure
 from plastic_rl.networks.rule_table.network import RuleTableNetwork
 from plastic_rl.policies import PlasticPolicy
 
@@ -252,7 +252,7 @@ def plot_tables(views: Sequence[TableView], path: str | Path) -> Path:
             axis.set_yticks(range(len(view.rows)), view.rows, fontsize=9)
             axis.set_ylabel(view.row_axis, fontsize=10)
             axis.tick_params(axis="x", length=0)
-    figure.suptitle(f"Rule tables (pale: less than {RARE:.2%} of look-ups)", fontsize=13)
+    figure_title(figure, "Rule tables", f"(pale: less than {RARE:.2%} of look-ups)")
     return save_figure(figure, path)
 
 

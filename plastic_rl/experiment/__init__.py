@@ -11,10 +11,18 @@ print(score_run(run, plugins=[]).table())
 
 from __future__ import annotations
 
-from plastic_rl.experiment.agents import TrainedAgent, agent_names, export_agent, find_agent, load_agent, needs_plugins
+from plastic_rl.experiment.agents import (
+    TrainedAgent,
+    agent_names,
+    export_agent,
+    find_agent,
+    find_agents,
+    load_agent,
+    needs_plugins,
+)
 from plastic_rl.experiment.comparing import ComparisonConfig, compare, load_comparison
 from plastic_rl.experiment.config import ExperimentConfig, load_experiment, parse_experiment
-from plastic_rl.experiment.folder import RunFolder, create_runs, find_run, find_runs, run_names, seeds_of, sibling_runs
+from plastic_rl.experiment.folder import RunFolder, create_runs, find_run, find_runs, seeds_of
 from plastic_rl.experiment.scoring import draw_curves, score_agent, score_run, seeds_table, write_seeds_table
 from plastic_rl.experiment.training import TrainingInterrupted, check_unfinished, is_trained, make_algorithm, train
 from plastic_rl.experiment.whole import check_experiment, finish, resume, start
@@ -33,6 +41,7 @@ __all__ = [
     "draw_curves",
     "export_agent",
     "find_agent",
+    "find_agents",
     "find_run",
     "find_runs",
     "finish",
@@ -44,12 +53,10 @@ __all__ = [
     "needs_plugins",
     "parse_experiment",
     "resume",
-    "run_names",
     "score_agent",
     "score_run",
     "seeds_of",
     "seeds_table",
-    "sibling_runs",
     "start",
     "train",
     "write_seeds_table",

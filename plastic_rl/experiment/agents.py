@@ -15,15 +15,23 @@ from typing import TYPE_CHECKING, Any
 from plastic_rl.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from plastic_rl.checkpoint.files import sync_folder, temporary_beside, write_synced
 from plastic_rl.config import read_mapping
-from plastic_rl.errors import CheckpointError, PluginError, RunError, damage_is_refused, nearest
+from plastic_rl.errors import AmbiguousNameError, CheckpointError, ConfigError, PluginError, RunError, damage_is_refused
 from plastic_rl.experiment.config import ExperimentConfig, parse_experiment
-from plastic_rl.experiment.folder import CONFIG, RunFolder, find_run, plugins_in, run_names
+from plastic_rl.experiment.folder import (
+    AGENT_CHECKPOINT,
+    CONFIG,
+    RunFolder,
+    find_run,
+    find_runs,
+    is_agent,
+    locate,
+    names_in,
+    plugins_in,
+)
 
 if TYPE_CHECKING:
     from plastic_rl.algorithms.base import PlasticAlgorithm
     from plastic_rl.evaluation import Evaluation
-
-AGENT_CHECKPOINT = "checkpoint"
 
 
 @dataclass(frozen=True)
@@ -68,28 +76,51 @@ def find_agent(
     """Return the trained agent that `spec` names.
 
     Args:
-        spec: Path of a run or agent folder, or a name in one of the two folders.
+        spec: Path of a run or agent folder, or a name that only one of the two folders has, see `locate`.
         runs_folder: Where runs live.
         agents_folder: Where exported agents live.
         plugins: Those that have been loaded; an agent that needs another is refused.
 
     Raises:
-        RunError: If there is none; the message suggests the nearest name.
+        RunError: If there is none, or several: runs and agents of this name, or seeds.
         PluginError: If it needs a plugin that was not given.
     """
-    for path in (Path(spec), Path(agents_folder) / str(spec)):
-        if (path / AGENT_CHECKPOINT).is_dir() and (path / CONFIG).is_file():
-            needs_plugins(plugins_in(path / CONFIG), plugins, str(path))
-            config = parse_experiment(read_mapping(path / CONFIG), str(path / CONFIG))
-            return TrainedAgent(path.resolve().name, path, config, path / AGENT_CHECKPOINT, is_run=False)
+    path = locate(spec, runs_folder, agents_folder)
+    return _exported(path, plugins) if is_agent(path) else _trained(find_run(path), plugins)
+
+
+def find_agents(
+    spec: str | Path,
+    *,
+    runs_folder: str | Path = "runs",
+    agents_folder: str | Path = "agents",
+    plugins: Sequence[str] = (),
+) -> list[TrainedAgent]:
+    """As `find_agent`, where a folder of several seeds stands for the agents of all of them."""
+    path = locate(spec, runs_folder, agents_folder)
+    return [_exported(path, plugins)] if is_agent(path) else [_trained(run, plugins) for run in find_runs(path)]
+
+
+def agent_beside(spec: str, config: ExperimentConfig) -> TrainedAgent:
+    """Return an agent that `evaluation.beside` of a config names.
+
+    Raises:
+        ConfigError: If the name is ambiguous, so that another agent than the one meant could be laid beside.
+        RunError: If it is not here.
+    """
     try:
-        run = find_run(spec, runs_folder)
-    except RunError as error:
-        names = agent_names(agents_folder)
-        match = nearest(Path(spec).name, [*names, *run_names(runs_folder)])
-        if not names or match not in names:
-            raise
-        raise RunError(f"{error} Did you mean the agent {str(Path(agents_folder) / match)!r}?") from None
+        return find_agent(spec, plugins=config.plugins)
+    except AmbiguousNameError as error:
+        raise ConfigError(f"evaluation.beside: {error}") from None
+
+
+def _exported(path: Path, plugins: Sequence[str]) -> TrainedAgent:
+    needs_plugins(plugins_in(path / CONFIG), plugins, str(path))
+    config = parse_experiment(read_mapping(path / CONFIG), str(path / CONFIG))
+    return TrainedAgent(path.resolve().name, path, config, path / AGENT_CHECKPOINT, is_run=False)
+
+
+def _trained(run: RunFolder, plugins: Sequence[str]) -> TrainedAgent:
     needs_plugins(run.plugins(), plugins, str(run.path))
     name = run.path.resolve()
     label = f"{name.parent.name}-{name.name}" if name.name.startswith("seed-") else name.name
@@ -146,19 +177,24 @@ def needs_plugins(needed: Sequence[str], given: Sequence[str], who: str) -> None
     names = {Path(plugin).name for plugin in given}
     missing = [plugin for plugin in needed if Path(plugin).name not in names]
     if missing:
-        options = " ".join(f"--plugin {plugin}" for plugin in missing)
         raise PluginError(
             f"{who} was made with plugins, which are only imported when you ask for them. "
-            f"If you trust them, add: {options}"
+            f"If you trust them, add:{plugin_options(missing)}"
         )
+
+
+def plugin_options(plugins: Sequence[str]) -> str:
+    """Return what a command that needs plugins ends in, or nothing.
+
+    >>> plugin_options(["mine.py", "theirs"])
+    ' --plugin mine.py --plugin theirs'
+    """
+    return "".join(f" --plugin {plugin}" for plugin in plugins)
 
 
 def agent_names(agents_folder: str | Path = "agents") -> list[str]:
     """Return the names of the exported agents in a folder."""
-    folder = Path(agents_folder)
-    if not folder.is_dir():
-        return []
-    return sorted(entry.name for entry in folder.iterdir() if (entry / AGENT_CHECKPOINT).is_dir())
+    return [name for name in names_in(agents_folder) if is_agent(Path(agents_folder) / name)]
 
 
 def export_agent(run: RunFolder, target: str | Path, *, plugins: Sequence[str] = ()) -> TrainedAgent:
@@ -170,16 +206,17 @@ def export_agent(run: RunFolder, target: str | Path, *, plugins: Sequence[str] =
         plugins: Those that have been loaded.
 
     Raises:
+        PluginError: If the run needs a plugin that was not given.
         RunError: If the run has no scores yet, or `target` exists.
     """
     from plastic_rl.evaluation import Evaluation
 
+    trained = _trained(run, plugins)
     target = Path(target)
     if target.exists():
         raise RunError(f"{target} exists already, and nothing is overwritten. Choose another name.")
     if not run.evaluation.exists():
         raise RunError(f"{run.path} has no scores yet. Score it first with: plastic-rl evaluate {run.path}")
-    trained = find_agent(run.path, plugins=plugins)
     evaluation = Evaluation.load(run.evaluation)
     checkpoint = acting_part(read_checkpoint(trained.checkpoint))
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -223,10 +260,10 @@ def card(target: Path, trained: TrainedAgent, evaluation: Evaluation, pictures: 
 
     config = trained.config
     loop = outer_loop(config)
-    plugins = "".join(f" --plugin {plugin}" for plugin in config.plugins)
     parameters = sum(tensor.numel() for tensor in read_checkpoint(trained.checkpoint).tensors["params"].values())
     rule = config.network.get("rule")
     size = f"hidden size {config.network.get('hidden_size', '-')}, {parameters:,} parameters"
+    command = f"plastic-rl evaluate {target.as_posix()}{plugin_options(config.plugins)}"
     one_seed = f"seed {config.seed} (one training run: its scores say nothing about the spread between seeds)"
     lines = [
         f"# {target.name}",
@@ -246,7 +283,7 @@ def card(target: Path, trained: TrainedAgent, evaluation: Evaluation, pictures: 
         *[f"![{Path(picture).stem}]({picture})" for picture in pictures],
         "",
         "```sh",
-        f"plastic-rl evaluate {target.as_posix()}{plugins} --split {' --split '.join(evaluation.splits)}",
+        f"{command} --split {' --split '.join(evaluation.splits)}",
         "```",
         "",
         "```python",

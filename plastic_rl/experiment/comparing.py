@@ -8,6 +8,7 @@ in `runs/NAME/comparison.txt`, `comparison.json` and `comparison.png`.
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -25,6 +26,7 @@ from plastic_rl.evaluation import Evaluation, crossed_interval
 from plastic_rl.evaluation.comparison import LearningCurve, Outcome, plot_comparison
 from plastic_rl.evaluation.plots import read_metric
 from plastic_rl.evaluation.report import SplitEvaluation
+from plastic_rl.evaluation.table import Column, fit, folded
 from plastic_rl.experiment.agents import needs_plugins
 from plastic_rl.experiment.config import ExperimentConfig, parse_experiment
 from plastic_rl.experiment.folder import CONFIG, RunFolder, create_runs
@@ -172,6 +174,7 @@ def compare(
     runs_folder: str | Path = "runs",
     say: Say = print,
     note: Say | None = None,
+    width: int | None = None,
 ) -> Path:
     """Train and evaluate every way with every seed, and lay them side by side; goes on where it was stopped.
 
@@ -183,6 +186,7 @@ def compare(
         runs_folder: Where runs live.
         say: Is given the tables.
         note: Is told what the evaluation is doing.
+        width: Columns that no line of the table said goes beyond; None: as wide as it takes.
 
     Returns:
         The folder.
@@ -207,9 +211,8 @@ def compare(
             say(f"{run.path}:")
             finish([run], plugins=plugins, say=say, note=note)
     ways = {way: _way(folder, comparison, way) for way in comparison.experiments}
-    text = comparison_table(comparison, ways)
-    say(text)
-    write_atomically(folder / "comparison.txt", f"{text}\n".encode())
+    say(comparison_table(comparison, ways, width=width))
+    write_atomically(folder / "comparison.txt", f"{comparison_table(comparison, ways)}\n".encode())
     written = {way: asdict(result) for way, result in ways.items()}
     write_atomically(folder / "comparison.json", (json.dumps(written, indent=2) + "\n").encode())
     curves = {
@@ -290,35 +293,35 @@ def _outcomes(scores: Sequence[SplitEvaluation], minus: Sequence[SplitEvaluation
     return outcomes
 
 
-def comparison_table(comparison: Comparison, ways: Mapping[str, Way]) -> str:
-    """The ways as a table: what each cost, what came of it, and how far each is behind the first."""
+def comparison_table(comparison: Comparison, ways: Mapping[str, Way], *, width: int | None = None) -> str:
+    """The ways as a table: what each cost, what came of it, and how far each is behind the first.
+
+    Args:
+        comparison: What was compared.
+        ways: What came of each.
+        width: Columns that no line goes beyond; None: as wide as it takes.
+    """
     experiment = next(iter(comparison.folders().values()))
     seeds = len(comparison.config.seeds)
     first = next(iter(ways))
-    labels = [outcome.label for outcome in ways[first].outcomes]
-    header = ["", "samples", "seconds", *labels]
-    rows = [
-        [name, f"{way.samples:,.0f}", f"{way.seconds:,.0f}", *(_cell(outcome) for outcome in way.outcomes)]
-        for name, way in ways.items()
+    behind = {f"{first} - {name}": way.behind for name, way in ways.items() if way.behind}
+    blank = [""] * len(behind)
+    columns = [
+        Column("samples", [f"{way.samples:,.0f}" for way in ways.values()] + blank),
+        Column("seconds", [f"{way.seconds:,.0f}" for way in ways.values()] + blank),
     ]
-    rows += [
-        [f"{first} - {name}", "", "", *(_cell(outcome, signed=True) for outcome in way.behind)]
-        for name, way in ways.items()
-        if way.behind
-    ]
-    widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
-    lines = [
-        f"{experiment.environment.id}, split {experiment.evaluation.splits[0]}, {_counted(seeds, 'seed')}",
-        "  ".join(cell.rjust(width) for cell, width in zip(header, widths, strict=True)).rstrip(),
-    ]
-    for row in rows:
-        cells = [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
-        lines.append("  ".join(cells).rstrip())
-    lines.append(
+    for place, outcome in enumerate(ways[first].outcomes):
+        cells = [_cell(way.outcomes[place]) for way in ways.values()]
+        cells += [_cell(outcomes[place], signed=True) for outcomes in behind.values()]
+        columns.append(Column(outcome.label, cells))
+    blocks, _ = fit(Column("", [*ways, *behind]), columns, width)
+    title = f"{experiment.environment.id}, split {experiment.evaluation.splits[0]}, {_counted(seeds, 'seed')}"
+    note = (
         "samples, seconds: of training, mean over seeds, choice of checkpoints included. [95% bootstrap over seeds and "
         "tasks; scores: over seeds alone]"
     )
-    return "\n".join(lines)
+    tables = ["\n".join([*block.header, *itertools.chain(*block.rows)]) for block in blocks]
+    return "\n".join([*folded(title, width), "\n\n".join(tables), *folded(note, width)])
 
 
 def _cell(outcome: Outcome, *, signed: bool = False) -> str:

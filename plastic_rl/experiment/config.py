@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, model_va
 
 from plastic_rl.config import ConfigModel, Schedule, apply_overrides, check, describe, dump, read_mapping
 from plastic_rl.errors import ConfigError, UnknownNameError
+from plastic_rl.evaluation.protocol import TASKS_BY_DEFAULT
 
 
 class EnvironmentConfig(ConfigModel):
@@ -185,8 +186,7 @@ class EvaluationConfig(ConfigModel):
 
     splits: tuple[str, ...] = ("test",)
     """Splits that the final evaluation opens."""
-    tasks: int | None = Field(default=None, ge=1)
-    """Tasks of each split; null: 10,000 for bandits, 1,000 otherwise."""
+    tasks: int | None = Field(default=None, ge=1, description=f"Tasks of each split; null: {TASKS_BY_DEFAULT}.")
     seed: int = Field(default=0, ge=0)
     """Seed of the environments and of the agent's sampling in evaluations."""
     batch_size: int = Field(default=1000, ge=1)

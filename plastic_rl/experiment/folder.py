@@ -21,7 +21,7 @@ from pathlib import Path
 from plastic_rl.checkpoint import latest, read_checkpoint, remove_unfinished, saved_steps
 from plastic_rl.checkpoint.files import sync_folder, temporary_beside, write_synced
 from plastic_rl.config import read_mapping
-from plastic_rl.errors import CheckpointError, ConfigError, RunError, nearest
+from plastic_rl.errors import AmbiguousNameError, CheckpointError, ConfigError, RunError, nearest
 from plastic_rl.experiment.config import ExperimentConfig, parse_experiment
 from plastic_rl.experiment.document import RUN_DOCUMENT, RunDocument
 
@@ -29,6 +29,8 @@ if os.name == "posix":
     import fcntl
 
 CONFIG = "config.yaml"
+AGENT_CHECKPOINT = "checkpoint"
+"""Of an exported agent; a run has `checkpoints`."""
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._+-]*$")
 _SEED = re.compile(r"^seed-(\d+)$")
 
@@ -47,6 +49,11 @@ class RunFolder:
         self.path = Path(path)
         if not (self.path / CONFIG).is_file():
             raise RunError(f"{self.path} is not a run: it has no {CONFIG}.")
+        if is_agent(self.path):
+            raise RunError(
+                f"{self.path} is an exported agent, not a run, and is left as it is. Train one like it with: "
+                f"plastic-rl train {self.path / CONFIG} --name NAME"
+            )
         self.checkpoints = self.path / "checkpoints"
         self.metrics = self.path / "metrics.csv"
         self.evaluation = self.path / "evaluation.json"
@@ -194,53 +201,71 @@ def seeds_of(path: Path) -> list[Path]:
     return sorted(found, key=lambda entry: int(entry.name.removeprefix("seed-")))
 
 
+def is_agent(path: Path) -> bool:
+    """Tell whether a folder is an exported agent."""
+    return (path / AGENT_CHECKPOINT).is_dir() and (path / CONFIG).is_file()
+
+
+def locate(spec: str | Path, *folders: str | Path) -> Path:
+    """Return the folder of the run, sibling runs or exported agent that `spec` means: the one rule for names.
+
+    A path (a `Path`, or text with a separator) means what is there; where nothing is, it is looked up in `folders`
+    (`mine/seed-0`). A bare name is looked up in `folders` and here, and may be in only one of these places.
+
+    Args:
+        spec: A path or a name.
+        folders: Where runs live and, if exported agents are meant too, where these live.
+
+    Raises:
+        AmbiguousNameError: If a name is in several places; the message says which paths to write.
+        RunError: If it is nowhere; the message suggests the nearest name.
+    """
+    here = Path(spec)
+    if (isinstance(spec, Path) or {os.sep, os.altsep} & set(spec)) and _holds(here):
+        return here
+    found: dict[Path, Path] = {}
+    for place in (*(Path(folder) / spec for folder in folders), here):
+        if _holds(place):
+            found.setdefault(place.resolve(), place)
+    if len(found) > 1:
+        written = [f".{os.sep}{place}" if place is here else str(place) for place in found.values()]
+        raise AmbiguousNameError(f"{str(spec)!r} can mean several folders. Write {' or '.join(written)}.")
+    if found:
+        return next(iter(found.values()))
+    what = "run or agent" if len(folders) > 1 else "run"
+    problem = f"{spec} is not a run (it has no {CONFIG})." if here.exists() else f"no such {what}: {spec}."
+    names = {folder: names_in(folder) for folder in folders}
+    match = nearest(here.name, [name for known in names.values() for name in known])
+    near = [str(Path(folder) / match) for folder, known in names.items() if match in known]
+    hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
+    listing = "".join(f" In {folder}: {', '.join(known) or 'none'}." for folder, known in names.items())
+    raise RunError(f"{problem}{hint}{listing}")
+
+
+def _holds(path: Path) -> bool:
+    return (path / CONFIG).is_file() or (path.is_dir() and bool(seeds_of(path)))
+
+
+def names_in(folder: str | Path) -> list[str]:
+    """Return the names of the runs, groups of sibling runs and exported agents in a folder."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        return []
+    return sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith(".") and _holds(entry))
+
+
 def find_runs(spec: str | Path, runs_folder: str | Path = "runs") -> list[RunFolder]:
     """Return the run that `spec` names, or the sibling runs where it names a folder of several seeds.
 
     Args:
-        spec: A path, or a name in `runs_folder`.
+        spec: A path, or a name in `runs_folder`, see `locate`.
         runs_folder: Where runs live.
 
     Raises:
-        RunError: If there is none; the message suggests the nearest name.
+        RunError: If there is none, or it is an exported agent.
     """
-    found = _named(spec, runs_folder)
-    if found:
-        return found
-    names = run_names(runs_folder)
-    match = nearest(Path(spec).name, names)
-    hint = f" Did you mean {str(Path(runs_folder) / match)!r}?" if match else ""
-    what = f"{spec} is not a run (it has no {CONFIG})." if Path(spec).exists() else f"no such run: {spec}."
-    raise RunError(f"{what}{hint} Runs in {runs_folder}: {', '.join(names) or 'none'}.")
-
-
-def sibling_runs(spec: str | Path, runs_folder: str | Path = "runs") -> list[RunFolder]:
-    """Return the runs of several seeds in the folder that `spec` names, by seed; none where it names anything else."""
-    return [run for run in _named(spec, runs_folder) if run.path not in _places(spec, runs_folder)]
-
-
-def _places(spec: str | Path, runs_folder: str | Path) -> tuple[Path, Path]:
-    """Where a run of that name may be, in order."""
-    return Path(spec), Path(runs_folder) / str(spec)
-
-
-def _named(spec: str | Path, runs_folder: str | Path) -> list[RunFolder]:
-    """The run, or the sibling runs, at the first of the places that holds any."""
-    for path in _places(spec, runs_folder):
-        if (path / CONFIG).is_file():
-            return [RunFolder(path)]
-        if path.is_dir() and (siblings := seeds_of(path)):
-            return [RunFolder(sibling) for sibling in siblings]
-    return []
-
-
-def run_names(runs_folder: str | Path) -> list[str]:
-    """Return the names of the runs in a folder."""
-    folder = Path(runs_folder)
-    if not folder.is_dir():
-        return []
-    entries = sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-    return [entry.name for entry in entries if (entry / CONFIG).is_file() or seeds_of(entry)]
+    path = locate(spec, runs_folder)
+    return [RunFolder(run) for run in ([path] if (path / CONFIG).is_file() else seeds_of(path))]
 
 
 def find_run(spec: str | Path, runs_folder: str | Path = "runs") -> RunFolder:

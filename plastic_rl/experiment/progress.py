@@ -5,10 +5,17 @@ from __future__ import annotations
 import sys
 import time
 from types import TracebackType
-from typing import Any, Protocol, Self, TextIO
+from typing import TYPE_CHECKING, Protocol, Self, TextIO
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 PLAIN_INTERVAL = 10.0
 """Seconds between plain lines."""
+BAR = 12
+"""Columns of the bar."""
+GAP = "  "
+"""Between two things that are said on one line."""
 
 
 class Progress(Protocol):
@@ -32,7 +39,31 @@ class Progress(Protocol):
         """Show a line that stays."""
 
 
-class PlainProgress:
+class _Progress:
+    """How far training is, since when and how fast, in words."""
+
+    def __init__(self) -> None:
+        self._done = self._total = self._first = 0
+        self._unit = "steps"
+        self._began = time.monotonic()
+
+    def start(self, done: int, total: int, unit: str = "steps") -> None:
+        """See `Progress`."""
+        self._done, self._first, self._total, self._unit = done, done, total, unit
+        self._began = time.monotonic()
+
+    def _parts(self, score: float | None, note: str) -> list[str]:
+        rate = (self._done - self._first) / max(time.monotonic() - self._began, 1e-9)
+        return [
+            f"{self._done:>{len(f'{self._total:,}')},}/{self._total:,} {self._unit}",
+            score_text(score),
+            rate_text(rate, self._unit),
+            f"{duration_text((self._total - self._done) / rate if rate else None)} left",
+            *([note] if note else []),
+        ]
+
+
+class PlainProgress(_Progress):
     """A line every ten seconds, and one at the end: for logs.
 
     Args:
@@ -41,11 +72,10 @@ class PlainProgress:
     """
 
     def __init__(self, stream: TextIO | None = None, interval: float = PLAIN_INTERVAL) -> None:
+        super().__init__()
         self.stream = sys.stderr if stream is None else stream
         self.interval = interval
-        self._total = self._first = 0
-        self._unit = "steps"
-        self._began = self._shown = time.monotonic()
+        self._shown = self._began
 
     def __enter__(self) -> Self:
         return self
@@ -57,82 +87,73 @@ class PlainProgress:
 
     def start(self, done: int, total: int, unit: str = "steps") -> None:
         """See `Progress`."""
-        self._first, self._total, self._unit = done, total, unit
-        self._began = self._shown = time.monotonic()
+        super().start(done, total, unit)
+        self._shown = self._began
 
     def update(self, done: int, score: float | None, note: str = "") -> None:
         """See `Progress`."""
+        self._done = done
         now = time.monotonic()
         if now - self._shown < self.interval and done < self._total:
             return
         self._shown = now
-        rate = (done - self._first) / max(now - self._began, 1e-9)
-        parts = [
-            f"{done:>{len(f'{self._total:,}')},}/{self._total:,} {self._unit}",
-            score_text(score),
-            rate_text(rate, self._unit),
-        ]
-        parts.append(f"{duration_text((self._total - done) / rate if rate else None)} left")
-        self.say("  ".join([*parts, *([note] if note else [])]))
+        self.say(GAP.join(self._parts(score, note)))
 
     def say(self, line: str) -> None:
         """See `Progress`."""
         print(line, file=self.stream, flush=True)
 
 
-class RichProgress:
-    """One live line with a bar."""
+class RichProgress(_Progress):
+    """A live bar, and beside it what there is to say on as many lines as the terminal's width asks for."""
 
     def __init__(self) -> None:
         from rich.console import Console
-        from rich.progress import BarColumn, Progress, TextColumn
+        from rich.live import Live
 
-        self._progress = Progress(
-            BarColumn(bar_width=12),
-            TextColumn("{task.completed:,.0f}/{task.total:,.0f} {task.fields[unit]}"),
-            TextColumn("[bold cyan]{task.fields[score]}"),
-            TextColumn("{task.fields[rate]}"),
-            TextColumn("{task.fields[left]} left"),
-            TextColumn("[dim]{task.fields[note]}"),
-            console=Console(stderr=True),
-        )
-        self._task: Any = None
-        self._first = 0
-        self._began = time.monotonic()
+        super().__init__()
+        self._said: list[str] = []
+        self._live = Live(console=Console(stderr=True), get_renderable=self._picture, refresh_per_second=10)
 
     def __enter__(self) -> Self:
-        self._progress.start()
+        self._live.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._progress.stop()
+        self._live.stop()
 
     def start(self, done: int, total: int, unit: str = "steps") -> None:
         """See `Progress`."""
-        self._first, self._began = done, time.monotonic()
-        self._task = self._progress.add_task(
-            "", total=total, completed=done, score=score_text(None), rate="", left="?", note="", unit=unit
-        )
+        super().start(done, total, unit)
+        self._said = self._parts(None, "")
 
     def update(self, done: int, score: float | None, note: str = "") -> None:
         """See `Progress`."""
-        task = self._progress.tasks[self._task]
-        rate = (done - self._first) / max(time.monotonic() - self._began, 1e-9)
-        remaining = (task.total or 0) - done
-        self._progress.update(
-            self._task,
-            completed=done,
-            score=score_text(score),
-            rate=rate_text(rate, task.fields["unit"]),
-            left=duration_text(remaining / rate if rate else None),
-            note=note,
-        )
+        self._done = done
+        self._said = self._parts(score, note)
 
     def say(self, line: str) -> None:
         """See `Progress`."""
-        self._progress.console.print(line, markup=False, highlight=False)
+        self._live.console.print(line, markup=False, highlight=False)
+
+    def _picture(self) -> Table:
+        from rich.progress_bar import ProgressBar
+        from rich.table import Table
+        from rich.text import Text
+
+        lines: list[str] = []
+        for part in self._said:
+            if lines and len(lines[-1] + GAP + part) <= self._live.console.width - BAR - len(GAP):
+                lines[-1] += GAP + part
+            else:
+                lines.append(part)
+        text = Text("\n".join(lines), overflow="fold")
+        text.highlight_regex(r"score \S+", "bold cyan")
+        grid = Table.grid(padding=(0, len(GAP), 0, 0), pad_edge=False)
+        grid.add_row(ProgressBar(max(self._total, 1), self._done, width=BAR), text)
+        return grid
 
 
 def make_progress() -> Progress:

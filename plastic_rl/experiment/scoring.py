@@ -15,7 +15,7 @@ from plastic_rl.errors import RunError
 from plastic_rl.evaluation import Evaluation, crossed_interval, evaluate, plot_adaptation, plot_learning_curves
 from plastic_rl.evaluation.plots import read_metric
 from plastic_rl.evaluation.report import SplitEvaluation
-from plastic_rl.experiment.agents import TrainedAgent, find_agent
+from plastic_rl.experiment.agents import TrainedAgent, agent_beside, find_agent
 from plastic_rl.experiment.carrying_over import carry_over
 from plastic_rl.experiment.folder import RunFolder
 from plastic_rl.policies import PlasticPolicy
@@ -73,7 +73,7 @@ def score_agent(
     beside: list[TrainedAgent] = []
     for spec in config.evaluation.beside if same else ():
         try:
-            beside.append(find_agent(spec, plugins=config.plugins))
+            beside.append(agent_beside(spec, config))
         except RunError as error:
             if progress is not None:
                 progress(f"warning: {spec} is not laid beside: {error}")

@@ -12,7 +12,7 @@ from plastic_rl.algorithms.vec_env import VectorEnvAdapter
 from plastic_rl.envs import distribution_for
 from plastic_rl.envs.task_vector_env import TaskVectorEnv, check_size
 from plastic_rl.errors import ConfigError, FinishedError, RunError, UnknownNameError
-from plastic_rl.experiment.agents import checkpoint_line, find_agent, needs_plugins
+from plastic_rl.experiment.agents import agent_beside, checkpoint_line, find_agent, needs_plugins
 from plastic_rl.experiment.config import ExperimentConfig, load_experiment
 from plastic_rl.experiment.folder import RunFolder, create_runs, find_runs
 from plastic_rl.experiment.outer_loops import outer_loop
@@ -37,7 +37,7 @@ def check_experiment(config: ExperimentConfig) -> None:
             raise UnknownNameError(f"split of {distribution.family}", split, distribution.splits)
     for spec in config.evaluation.beside:
         try:
-            find_agent(spec, plugins=config.plugins)
+            agent_beside(spec, config)
         except RunError as error:
             raise ConfigError(
                 f"evaluation.beside names {spec}, which is not here: {error} Run where it is, make it with "

@@ -17,7 +17,16 @@ from plastic_rl.networks.recurrent import GRU, LSTM, PlainRNN
 from plastic_rl.networks.rule_table import RuleTableNetwork
 from plastic_rl.registry import Registry
 
-NETWORKS: Registry[type[PlasticNetwork]] = Registry("network")
+
+def _check(network: Any) -> None:
+    model = getattr(network, "config_model", None)
+    if not (isinstance(model, type) and issubclass(model, ConfigModel) and "kind" in model.model_fields):
+        raise ConfigError(
+            f"a network is a class whose config_model is a ConfigModel with a field `kind`; {network!r} has {model!r}"
+        )
+
+
+NETWORKS: Registry[type[PlasticNetwork]] = Registry("network", _check)
 NETWORKS.register("plastic_rnn", PlasticRNN)
 NETWORKS.register("plastic_feed_forward", PlasticFeedForward)
 NETWORKS.register("rnn", PlainRNN)

@@ -12,7 +12,7 @@ from plastic_rl.plasticity.coefficients import ABCD, BCM, Delta, General, Presyn
 from plastic_rl.plasticity.eligibility import ELIGIBILITIES, Eligibility
 from plastic_rl.plasticity.gains import LOGARITHM, RATE, UNBOUNDED, GainConfig, Parameter, Range
 from plastic_rl.plasticity.modulators import MODULATORS, Modulator
-from plastic_rl.plasticity.rules import RULES, RuleConfig, SynapseConfig
+from plastic_rl.plasticity.rules import PARTS, RULES, RuleConfig, SynapseConfig
 from plastic_rl.plasticity.synapse import Synapse, after_reward
 from plastic_rl.plasticity.terms import TERMS, Term
 
@@ -24,6 +24,7 @@ __all__ = [
     "LOGARITHM",
     "MODULATORS",
     "NORMALISATIONS",
+    "PARTS",
     "RATE",
     "RULES",
     "TERMS",

@@ -16,26 +16,25 @@ from plastic_rl.plasticity.modulators import MODULATORS
 from plastic_rl.plasticity.terms import TERMS
 from plastic_rl.registry import Registry
 
-_PARTS: dict[str, Registry[Any]] = {
+PARTS: dict[str, Registry[Any]] = {
     "term": TERMS,
     "modulator": MODULATORS,
     "eligibility": ELIGIBILITIES,
     "bound": BOUNDS,
     "normalise": NORMALISATIONS,
 }
+"""What the keys of a rule may name."""
 
 
 class SynapseConfig(ConfigModel):
     """One synapse, complete: `F <- normalise(bound(rho F, G S))`, used as `W0 + alpha F`."""
 
-    term: str = Field("hebb", description="What pre- and postsynaptic activity do to a synapse: hebb, oja, abcd, ...")
-    modulator: str = Field("constant", description="What gates the change: constant (eta), simple, fan_out, reward.")
+    term: str = Field("hebb", description="What pre- and postsynaptic activity do to a synapse.")
+    modulator: str = Field("constant", description="What gates the change; constant: eta alone.")
     eligibility: str = Field("none", description="What the modulator gates: this step's change (none), or a trace.")
-    bound: str = Field("none", description="What bounds the trace: none, hard_clip, soft_clip.")
+    bound: str = Field("none", description="What bounds the trace.")
     clip: float = Field(1.0, gt=0, description="The bound c of hard_clip.")
-    normalise: str = Field(
-        "none", description="Scaling after each update: none, incoming_l2, outgoing_l2, layer_maximum."
-    )
+    normalise: str = Field("none", description="Scaling after each update.")
     decay: bool = Field(False, description="Whether the trace decays by the factor 1 - eta in each step.")
     alpha: GainConfig = Field(
         GainConfig(granularity="synapse", low=-0.01, high=0.01, trainable=True),
@@ -55,10 +54,10 @@ class SynapseConfig(ConfigModel):
     )
     anti_hebbian: bool = Field(False, description="Whether eta may be negative: what fires together then disconnects.")
 
-    @field_validator(*_PARTS, mode="after")
+    @field_validator(*PARTS, mode="after")
     @classmethod
     def _known_part(cls, value: str, info: Any) -> str:
-        registry = _PARTS[str(info.field_name)]
+        registry = PARTS[str(info.field_name)]
         if value not in registry:
             raise ValueError(unknown_name_message(registry.kind, value, registry))
         return value

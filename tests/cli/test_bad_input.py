@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+ROOT = Path(__file__).parents[2]
 PLUGIN = """
 import gymnasium
 import numpy as np
@@ -136,11 +140,11 @@ def snapshot(folder: Path) -> dict[str, str]:
             ["observations must be Box", "got Dict"],
         ),
         (["resume", "nothing"], ["no such run: nothing"]),
-        (["evaluate", "nothing"], ["no such run: nothing"]),
+        (["evaluate", "nothing"], ["no such run or agent: nothing"]),
         (["evaluate", "."], ["is not a run"]),
         (["export", "nothing", "agents/x"], ["no such run: nothing"]),
         (["plot", "nothing"], ["no such run: nothing"]),
-        (["video", "nothing"], ["no such run: nothing"]),
+        (["video", "nothing"], ["no such run or agent: nothing"]),
         (["envs", "show", "CartPol-v1"], ["unknown environment 'CartPol-v1'", "CartPole-v1"]),
         (["envs", "check", "plastic_rl/GridMase-v0"], ["plastic_rl/GridMaze-v0"]),
         (["config", "algoritm"], ["Did you mean 'algorithm'?"]),
@@ -327,12 +331,16 @@ def test_a_plugin_is_named_but_never_imported_by_itself(workplace: Path, call: A
     assert code == 0, err
     assert "cli_mark/Constant-v0" in out
     assert marker.read_text() == "x"
-    for verb in ("evaluate", "resume", "video"):
-        code, _, err = call(verb, "small")
-        assert code == 2
-        assert "If you trust them, add: --plugin marking.py" in err
+    Path("runs/small/evaluation.json").unlink()  # what is missing is named after the plugin that is
+    for words in (["evaluate"], ["resume"], ["video"], ["plot"], ["export", "agents/small"], ["inspect"]):
+        code, _, err = call(words[0], "small", *words[1:])
+        assert (code, "If you trust them, add: --plugin marking.py" in err) == (2, True), (words, err)
     assert marker.read_text() == "x"
-    assert call("evaluate", "small", "--plugin", "./marking.py", "--tasks", "5")[0] == 0
+    assert call("evaluate", "small", "--plugin", "./marking.py")[0] == 0
+    assert call("plot", "small", "--plugin", "./marking.py")[0] == 0
+    code, out, err = call("export", "small", "agents/small", "--plugin", "./marking.py")
+    assert code == 0, err
+    assert out.endswith("try it with  plastic-rl evaluate agents/small --plugin marking.py\n")
 
 
 @pytest.mark.parametrize("words", [[], ["--seeds", "0,1"]])
@@ -346,3 +354,113 @@ def test_a_training_that_fails_before_its_first_checkpoint_leaves_its_name_free(
     assert "error: reward of environment 0 at step 0 of the rollout is nan" in err
     assert "removed runs/small: nothing was saved in it" in err
     assert not (workplace / "runs" / "small").exists()
+
+
+@pytest.fixture
+def both(copied: Path, call: Any, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory in which `small` is a run and an exported agent."""
+    monkeypatch.chdir(copied.parent.parent)
+    assert call("export", "runs/small", "agents/small")[0] == 0
+    return copied.parent.parent
+
+
+@pytest.mark.parametrize("verb", ["evaluate", "inspect", "video"])
+def test_a_name_that_a_run_and_an_agent_have_is_refused(both: Path, call: Any, verb: str) -> None:
+    before = snapshot(both)
+    message = "error: 'small' can mean several folders. Write runs/small or agents/small.\n"
+    assert call(verb, "small") == (2, "", message)
+    assert snapshot(both) == before
+
+
+def test_written_out_paths_and_verbs_of_runs_mean_one_of_the_two(both: Path, call: Any) -> None:
+    agent = snapshot(both / "agents")
+    for path, line in (("runs/small", "(best on valid)"), ("agents/small", "(exported)")):
+        code, out, err = call("evaluate", path, "--tasks", "5")
+        assert (code, line in out.splitlines()[0]) == (0, True), err
+    (both / "runs" / "small" / "evaluation.json").unlink()
+    code, out, err = call("resume", "small")
+    assert (code, "in runs/small: " in out) == (0, True), err
+    assert call("plot", "small")[:2] == (0, "written: runs/small/curves.png\n")
+    assert call("export", "small", "agents/other")[0] == 0
+    assert {name: digest for name, digest in snapshot(both / "agents").items() if name.startswith("small/")} == agent
+
+
+@pytest.mark.parametrize("words", [["resume"], ["plot"], ["export", "agents/other"]])
+def test_nothing_is_trained_or_drawn_in_the_folder_of_an_agent(both: Path, call: Any, words: list[str]) -> None:
+    before = snapshot(both)
+    code, out, err = call(words[0], "agents/small", *words[1:])
+    assert (code, out) == (2, "")
+    assert "agents/small is an exported agent, not a run" in err
+    assert "plastic-rl train agents/small/config.yaml --name NAME" in err
+    assert snapshot(both) == before
+
+
+def test_agents_are_evaluated_and_filmed_without_writing_into_their_folder(both: Path, call: Any) -> None:
+    before = snapshot(both)
+    assert call("evaluate", "agents/small", "--tasks", "5")[0] == 0
+    assert snapshot(both) == before
+    assert call("video", "agents/small")[:2] == (0, "written: lifetime.gif (21 frames)\n")
+    after = snapshot(both)
+    assert {name: digest for name, digest in after.items() if name != "lifetime.gif"} == before
+    code, out, err = call("video", "agents/small")
+    assert (code, out, "lifetime.gif exists already" in err) == (2, "", True)
+    assert snapshot(both) == after
+
+
+def test_a_name_beside_that_a_run_and_an_agent_have_is_refused(both: Path, call: Any) -> None:
+    message = "evaluation.beside: 'small' can mean several folders. Write runs/small or agents/small.\n"
+    code, out, err = call("train", "small.yaml", "--name", "other", "evaluation.beside=[small]")
+    assert (code, out, err) == (2, "", f"error: {message}")
+    assert not (both / "runs" / "other").exists()
+    config = both / "runs" / "small" / "config.yaml"
+    config.write_text(config.read_text().replace("beside: []", "beside: [small]"))
+    assert call("evaluate", "runs/small") == (2, "", f"error: {message}")
+    code, out, err = call("train", "small.yaml", "--name", "other", "evaluation.beside=[agents/small]")
+    assert (code, "\n  small " in out) == (0, True), err
+
+
+NETWORK = """
+from plastic_rl.networks import NETWORKS
+from plastic_rl.networks.plastic_rnn import PlasticRNN, PlasticRNNConfig
+from plastic_rl.plasticity import RULES, SynapseConfig
+
+RULES.register("cli_tests_rule", SynapseConfig(term="oja", bound="soft_clip"))
+
+
+class MyNetworkConfig(PlasticRNNConfig):
+    \"\"\"A network from a plugin.\"\"\"
+
+    kind: str = "cli_tests_network"
+    mine: int = 7
+    \"\"\"A key of its own.\"\"\"
+
+
+class MyNetwork(PlasticRNN):
+    config_model = CONFIG
+
+
+NETWORKS.register("cli_tests_network", MyNetwork)
+"""
+
+
+@pytest.mark.parametrize("model", ["MyNetworkConfig", "dict"])
+def test_the_networks_and_rules_of_a_plugin_are_in_the_reference_of_keys(
+    workplace: Path, call: Any, model: str
+) -> None:
+    assert "cli_tests_" not in call("config", "network")[1]
+    (workplace / "mine.py").write_text(NETWORK.replace("CONFIG", model))
+    # In a process of its own: what it registers stays there.
+    words = [sys.executable, "-m", "plastic_rl", "config", "network", "--plugin", "mine.py"]
+    found = subprocess.run(
+        words, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=False, capture_output=True, text=True, timeout=60
+    )
+    if model == "dict":
+        assert (found.returncode, found.stdout) == (2, "")
+        assert "config_model is a ConfigModel with a field `kind`" in found.stderr
+        assert "has <class 'dict'>" in found.stderr
+        assert "Traceback" not in found.stderr
+        return
+    assert found.returncode == 0, found.stderr
+    assert "\nnetwork, kind cli_tests_network: A network from a plugin.\n" in found.stdout
+    assert "\nnetwork.mine: whole number  (default 7)\n    A key of its own.\n" in found.stdout
+    assert found.stdout.count("cli_tests_rule") == 3  # plastic_rnn, plastic_feed_forward, the plugin's own

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
 import shutil
 import signal
@@ -20,6 +21,9 @@ from PIL import Image, ImageSequence
 from plastic_rl.checkpoint import read_checkpoint
 from plastic_rl.cli.app import app, main
 from plastic_rl.config import read_mapping
+from plastic_rl.envs import distribution_for
+from plastic_rl.evaluation import evaluate
+from plastic_rl.evaluation.protocol import TASKS_BY_DEFAULT
 from plastic_rl.experiment import RunFolder, load_agent
 
 ROOT = Path(__file__).parents[2]
@@ -43,6 +47,68 @@ def test_each_help_has_a_copyable_example(call: Any, verb: str) -> None:
     # What an example reads is here; what it writes is "mine".
     for agent in re.findall(r"agents/(\w+)", out):
         assert agent in {"mine", "NAME"} or (ROOT / "agents" / agent).is_dir(), agent
+
+
+@pytest.mark.parametrize("verb", ["", *VERBS, "agents", "envs", "compare", "inspect"])
+def test_each_help_is_whole_at_80_columns(call: Any, verb: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = call(*verb.split(), "--help")[1].splitlines()
+    assert max(map(len, lines)) <= 80
+    assert [line for line in lines if line.endswith("...") and not line.startswith("Usage:")] == []
+
+
+def in_terminal(columns: int, *arguments: str | Path, cwd: Path) -> tuple[int, list[str]]:
+    """Run the program in a terminal, and return its exit code and what each line that was begun showed in the end."""
+    import pty  # not on Windows
+    import termios
+
+    controller, terminal = pty.openpty()
+    termios.tcsetwinsize(terminal, (40, columns))
+    environment = {name: value for name, value in os.environ.items() if name not in {"COLUMNS", "LINES", "NO_COLOR"}}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "plastic_rl", *map(str, arguments)],
+        cwd=cwd,
+        env=environment | {"TERM": "xterm", "PYTHONPATH": str(ROOT)},
+        stdin=terminal,
+        stdout=terminal,
+        stderr=terminal,
+    )
+    os.close(terminal)
+    shown = b""
+    while True:
+        try:
+            chunk = os.read(controller, 65536)
+        except OSError:  # Linux: the other end was closed
+            break
+        if not chunk:
+            break
+        shown += chunk
+    os.close(controller)
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode())
+    return process.wait(timeout=60), re.split(r"[\r\n]+", text)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
+def test_a_terminal_cuts_neither_progress_nor_scores(trained: Path, tmp_path: Path) -> None:
+    config = trained / "small.yaml"
+    name = "a-run-whose-name-has-forty-characters-ab"
+    code, lines = in_terminal(80, "train", config, "--name", name, cwd=tmp_path)
+    assert code == 0, lines
+    begins = next(place for place, line in enumerate(lines) if "split test: 30" in line)
+    ends = next(place for place, line in enumerate(lines) if line.startswith("in runs/"))
+    table = lines[begins:ends]
+    progress = [line for line in lines[:begins] if line[:1] == "\u2501"]
+    assert max(map(len, [*progress, *table])) <= 80
+    assert not any("\u2026" in line for line in lines)
+    assert re.search(r"480/480 steps  score \d+\.?\d*", progress[-1])
+    scores = json.loads((tmp_path / "runs" / name / "evaluation.json").read_text())["splits"]["test"]
+    entries = [scores, scores["greedy"], scores["frozen"], *scores["reference_agents"].values()]
+    largest = max(entry["raw_score"] for entry in entries)
+    for entry in entries:
+        assert any(f" {entry['raw_score']:.{2 if largest >= 10 else 3}f} " in line for line in table)
+    code, lines = in_terminal(80, "agents", "list", "--agents-folder", ROOT / "agents", cwd=tmp_path)
+    assert (code, max(map(len, lines)) <= 80) == (0, True)
+    assert "    test 779.6 (normalised 0.706)" in lines
 
 
 def test_ctrl_c_says_that_it_stopped() -> None:
@@ -316,6 +382,26 @@ def test_config_reference_names_every_key(call: Any) -> None:
     keys = [line.split(":")[0] for line in out.splitlines() if line and not line.startswith((" ", "network, kind"))]
     described = [line for line in out.splitlines() if line.startswith("    ")]
     assert len(described) >= len(keys)
+
+
+def test_the_number_of_tasks_is_told_in_one_place(call: Any) -> None:
+    """The reference of keys tells the numbers that `evaluate` takes."""
+    told = (
+        "100 where a lifetime is a data set (classification), 10,000 where every trial has one step (bandits), 1,000 "
+        "otherwise"
+    )
+    assert told == TASKS_BY_DEFAULT
+    assert f"Tasks of each split; null: {told}." in " ".join(call("config", "evaluation")[1].split())
+    assert "by default as many as `TASKS_BY_DEFAULT` says." in (evaluate.__doc__ or "")
+    counts = {"plastic_rl/Classification-v0": "100", "plastic_rl/ReversalBandit-v0": "10,000", "CartPole-v1": "1,000"}
+
+    def stop(line: str) -> None:
+        raise KeyError(line)
+
+    for env_id, count in counts.items():
+        agent = distribution_for(env_id).reference_agents("test")["random"]
+        with pytest.raises(KeyError, match=f"sampled on {count} tasks"):
+            evaluate(agent, env_id, progress=stop)
 
 
 def test_config_reference_names_the_keys_of_a_comparison(call: Any) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from plastic_rl.cli.app import main
 from plastic_rl.envs import distribution_for, make_vector
@@ -19,6 +21,7 @@ from plastic_rl.networks.rule_table.network import RuleTableNetwork
 from plastic_rl.policies import PlasticPolicy
 from tests.networks.cases import make_network
 
+ROOT = Path(__file__).parents[2]
 BANDIT = "plastic_rl/ReversalBandit-v0"
 
 
@@ -121,6 +124,9 @@ def test_the_text_and_the_picture(tmp_path: Path) -> None:
         "hidden -> output weights,1,wrong,-0.25,0.25",
         "hidden -> output weights,1,correct,0.125,0.0",
     ]
+    with Image.open(tmp_path / "tables.png") as picture:
+        edges = np.asarray(picture.convert("L"))[:60][:, [0, 1, 2, -3, -2, -1]]
+    assert edges.min() == 255  # the title of a narrow picture is not cut at its sides
     with pytest.raises(ConfigError, match="no tables to draw"):
         plot_tables([], tmp_path / "nothing.png")
 
@@ -163,6 +169,20 @@ logging: {{tensorboard: false}}
     assert (tmp_path / "runs" / "small" / "tables.png").exists()
     # A header and two histories in four conditions.
     assert len((tmp_path / "runs" / "small" / "tables.csv").read_text().splitlines()) == 9
+
+
+def test_an_exported_agent_is_inspected_without_writing_into_its_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent = shutil.copytree(ROOT / "agents" / "hand_written_d_small", tmp_path / "agents" / "hand_written")
+    before = {file: file.read_bytes() for file in agent.rglob("*") if file.is_file()}
+    monkeypatch.chdir(tmp_path)
+    assert main(["inspect", "hand_written", "--tasks", "1"]) == 0
+    assert "for the picture and a file of all entries, give --output FILE" in capsys.readouterr().out
+    assert {file: file.read_bytes() for file in agent.rglob("*") if file.is_file()} == before
+    assert [entry.name for entry in tmp_path.iterdir()] == ["agents"]
+    assert main(["inspect", "agents/hand_written", "--tasks", "1", "--output", "tables.png"]) == 0
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["agents", "tables.csv", "tables.png"]
 
 
 def test_other_networks_have_no_tables() -> None:

@@ -14,8 +14,11 @@ from plastic_rl.cli.app import main
 from plastic_rl.config import differences, dump
 from plastic_rl.errors import ConfigError, RunError
 from plastic_rl.evaluation import Evaluation
+from plastic_rl.evaluation.comparison import Outcome
 from plastic_rl.experiment import compare, load_comparison, load_experiment
-from plastic_rl.experiment.comparing import _clock
+from plastic_rl.experiment.comparing import Way, _clock, comparison_table
+
+ROOT = Path(__file__).parents[2]
 
 TABLES: dict[str, Any] = {
     "seeds": [0, 3],
@@ -84,6 +87,34 @@ def test_ways_are_trained_scored_and_laid_side_by_side(
     assert (folder / "gradient" / "seed-0" / "metrics.csv").stat().st_mtime_ns == before
     with pytest.raises(RunError, match=r"holds something else than this comparison \(gradient/seed-0 differs\)"):
         compare(path, ["common.network.hidden_size=9"], say=lambda _: None)
+
+
+def test_the_table_fits_a_terminal() -> None:
+    comparison = load_comparison(ROOT / "configs" / "gradient_versus_evolution.yaml")
+
+    def outcomes(*means: float) -> list[Outcome]:
+        labels = ("score", "accuracy after 500", "accuracy after 1,000")
+        return [Outcome(label, mean, mean - 0.25, mean + 0.25) for label, mean in zip(labels, means, strict=True)]
+
+    ways = {
+        "gradient": Way(320_000, 65, outcomes(895, 0.5, 0.5), []),
+        "evolution": Way(8_000_000, 95, outcomes(877, 0.25, 0.5), outcomes(18, 0.25, 0)),
+    }
+    assert comparison_table(comparison, ways, width=80).splitlines() == [
+        "plastic_rl/SupervisedClassification-v0, split test, 3 seeds",
+        "                        samples  seconds                 score",
+        "gradient                320,000       65  895.0 [894.8, 895.2]",
+        "evolution             8,000,000       95  877.0 [876.8, 877.2]",
+        "gradient - evolution                      +18.0 [+17.8, +18.2]",
+        "",
+        "                           accuracy after 500     accuracy after 1,000",
+        "gradient                 0.500 [0.250, 0.750]     0.500 [0.250, 0.750]",
+        "evolution                0.250 [0.000, 0.500]     0.500 [0.250, 0.750]",
+        "gradient - evolution  +0.250 [+0.000, +0.500]  +0.000 [-0.250, +0.250]",
+        "samples, seconds: of training, mean over seeds, choice of checkpoints included.",
+        "[95% bootstrap over seeds and tasks; scores: over seeds alone]",
+    ]
+    assert len(comparison_table(comparison, ways).splitlines()) == 6
 
 
 def test_seconds_add_up_over_interruptions(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from plastic_rl.checkpoint import read_checkpoint, saved_steps, write_checkpoint
 from plastic_rl.config import parse, read_mapping
 from plastic_rl.config.loading import models_in
 from plastic_rl.envs import load_plugin
-from plastic_rl.errors import CheckpointError, ConfigError, FinishedError, RunError
+from plastic_rl.errors import AmbiguousNameError, CheckpointError, ConfigError, FinishedError, RunError
 from plastic_rl.experiment import (
     ExperimentConfig,
     RunFolder,
@@ -35,6 +35,7 @@ from plastic_rl.experiment import (
 from plastic_rl.experiment.__main__ import main as run_recorded
 from plastic_rl.experiment.agents import acting_part, agent_names, find_agent
 from plastic_rl.experiment.config import is_comparison
+from plastic_rl.experiment.folder import locate
 from plastic_rl.experiment.metrics import TensorBoardWriter
 from plastic_rl.experiment.progress import PlainProgress
 from plastic_rl.experiment.training import check_unfinished, valid_score
@@ -143,8 +144,36 @@ def test_runs_are_found_by_path_by_name_and_by_group(tmp_path: Path) -> None:
     assert [found.path.name for found in find_runs("pair", tmp_path)] == ["seed-2", "seed-10"]
     with pytest.raises(RunError, match=r"holds several runs. Name one of them: .*seed-2, .*seed-10"):
         find_run("pair", tmp_path)
-    with pytest.raises(RunError, match=r"no such run: smoll. Did you mean '.*small'\? Runs in .*: pair, small."):
+    with pytest.raises(RunError, match=r"no such run: smoll. Did you mean '.*small'\? In .*: pair, small."):
         find_run("smoll", tmp_path)
+
+
+def test_a_path_means_itself_and_a_bare_name_one_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = parse_experiment(SMALL)
+    for folder in ("runs", "agents", "."):
+        create_runs(Path(folder), "both", {"": config})
+    create_runs(Path("runs"), "pair", {"seed-0": config, "seed-1": config})
+    create_runs(Path("runs"), "alone", {"": config})
+    create_runs(Path("agents"), "pair", {"": config})
+    for path in ("runs/both", "agents/both", "./both", "both/"):
+        assert locate(path, "runs", "agents") == Path(path)
+    assert locate(Path("both"), "runs", "agents") == Path("both")
+    assert locate("alone", "runs", "agents") == Path("runs/alone")
+    assert locate("pair/seed-1", "runs", "agents") == Path("runs/pair/seed-1")
+    assert locate("pair", "runs") == Path("runs/pair")
+    with pytest.raises(AmbiguousNameError, match=r"^'pair' can mean several folders. Write runs/pair or agents/pair.$"):
+        locate("pair", "runs", "agents")
+    with pytest.raises(AmbiguousNameError, match=r"Write runs/both or agents/both or \./both\.$"):
+        locate("both", "runs", "agents")
+    with pytest.raises(
+        RunError, match=r"no such run or agent: alon. Did you mean 'runs/alone'\? In runs: alone, both, "
+    ):
+        locate("alon", "runs", "agents")
+    with pytest.raises(RunError, match=r"Did you mean 'runs/both' or 'agents/both'\?"):
+        locate("bothe", "runs", "agents")
+    monkeypatch.chdir("runs")  # one folder under two names is one place
+    assert locate("alone", ".", "../agents").resolve() == tmp_path / "runs" / "alone"
 
 
 def _hold(path: Path, ready: Any, done: Any) -> None:

@@ -78,9 +78,7 @@ class RuleTableConfig(ConfigModel):
     """A randomly wired network of k-capped units whose weights change by tables of local rules."""
 
     kind: Literal["rule_table"] = Field("rule_table", description="Kind of network.")
-    preset: str | None = Field(
-        None, description="A published setting by name (joosten_2021, cristian_2021); the other keys change it."
-    )
+    preset: str | None = Field(None, description="A published setting by name; the other keys change it.")
     hidden_size: int = Field(100, ge=1, description="Number of hidden units, H.")
     cap: int | None = Field(10, ge=1, description="The k hidden units that stay active in each round; null: all.")
     rounds: int = Field(0, ge=0, le=6, description="Rounds of recurrence, N; codes have N + 1 bits.")
