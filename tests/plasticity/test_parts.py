@@ -98,12 +98,12 @@ def test_eta_for_each_neuron_scales_rows_and_for_each_synapse_entries() -> None:
     torch.testing.assert_close(entries, torch.tensor([[[0.1, 0.3], [0.2, 0.4]]]))
 
 
-def test_a_gain_that_starts_at_zero_is_inert_only_where_it_stays_there() -> None:
-    inert = {
-        trainable: Synapse(SynapseConfig(alpha=GainConfig(low=0.0, high=0.0, trainable=trainable)), 2, 2).inert
+def test_a_synapse_whose_alpha_starts_at_zero_is_plastic_unless_it_stays_there() -> None:
+    non_plastic = {
+        trainable: Synapse(SynapseConfig(alpha=GainConfig(low=0.0, high=0.0, trainable=trainable)), 2, 2).non_plastic
         for trainable in (True, False)
     }
-    assert inert == {True: False, False: True}
+    assert non_plastic == {True: False, False: True}
 
 
 def test_a_modulator_starts_within_the_reach_of_its_inputs() -> None:
