@@ -148,7 +148,7 @@ class PlasticFeedForward(PlasticNetwork):
         for layer, synapse in enumerate(self.synapses):
             parameters = nn.ParameterDict()
             if not self.random_start:
-                weight = torch.empty(synapse.post_size, synapse.pre_size)
+                weight = torch.empty(synapse.post_size, synapse.pre_size, dtype=torch.float32)
                 weight.normal_(0.0, self.start_scale(layer), generator=generator)
                 parameters["weight"] = nn.Parameter(weight)
             for name, parameter in synapse.parameters(generator).items():
@@ -156,7 +156,7 @@ class PlasticFeedForward(PlasticNetwork):
             self.layers.append(parameters)
             self._names.append({name: f"layers.{layer}.{name}" for name in parameters})
         if config.readout == "softmax":
-            self.readout_scale = nn.Parameter(torch.full((1,), config.readout_scale))
+            self.readout_scale = nn.Parameter(torch.full((1,), config.readout_scale, dtype=torch.float32))
         self._state_names = [{name: f"{name}.{layer}" for name in own.state_entries()} for layer, own in self._layers()]
         self._entries = self._make_entries()
 

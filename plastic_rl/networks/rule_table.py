@@ -88,11 +88,13 @@ class RuleTableNetwork(PlasticNetwork):
         for name, table in self.update.start_tables(generator).items():
             self.register_parameter(name, nn.Parameter(table))
         if self.plastic_layers:
-            self.log_step = nn.Parameter(torch.zeros(len(self.plastic_layers)), requires_grad=config.learn_steps)
+            self.log_step = nn.Parameter(
+                torch.zeros(len(self.plastic_layers), dtype=torch.float32), requires_grad=config.learn_steps
+            )
         if config.selection == "softmax":
-            self.log_inverse_temperature = nn.Parameter(torch.zeros(1))
+            self.log_inverse_temperature = nn.Parameter(torch.zeros(1, dtype=torch.float32))
         if config.exploration > 0:
-            self.exploration = nn.Parameter(torch.zeros(1))
+            self.exploration = nn.Parameter(torch.zeros(1, dtype=torch.float32))
 
     def plasticity_parameters(self) -> list[str]:
         """The steps, where they are trained."""
@@ -108,7 +110,7 @@ class RuleTableNetwork(PlasticNetwork):
 
     def initial_state(self, batch: int, generator: torch.Generator | None = None) -> State:
         """Zero but for `key`, from which the start weights follow at the first `episode_start`."""
-        own = next(self.parameters(), torch.zeros(()))
+        own = next(self.parameters(), torch.zeros((), dtype=torch.float32))
         state = {
             name: torch.zeros(batch, *entry.shape, dtype=entry.dtype or own.dtype, device=own.device)
             for name, entry in self._entries.items()
