@@ -99,7 +99,13 @@ class PlasticAlgorithm(BaseAlgorithm):
         seed: int | None = None,
         device: torch.device | str = "auto",
     ) -> None:
-        check_ranges({"trials": trials})
+        check_ranges(
+            {
+                "trials": trials,
+                "stats_window_size": stats_window_size,
+                **({} if seed is None else {"seed": seed}),
+            }
+        )
         self.env_kwargs, self.trials = dict(env_kwargs or {}), trials
         self.seed = int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else seed
         super().__init__(
@@ -190,15 +196,19 @@ class PlasticAlgorithm(BaseAlgorithm):
         """Describe the environment, and draw the policy that acts in it."""
         if self.env is not None:
             self.description = EnvironmentDescription.of(self.env)
+        self.policy = self.new_policy(self.policy_kwargs, self._initial).to(self.device)
+
+    def new_policy(self, policy_kwargs: Mapping[str, Any], generator: torch.Generator) -> PlasticPolicy:
+        """Draw a policy for the environment that was described."""
         policy_class: type[PlasticPolicy] = self.policy_class  # type: ignore[assignment]
-        self.policy = policy_class(
+        return policy_class(
             self.observation_space,
             self.action_space,
             feedback=self.description.feedback,
             steps_per_trial=self.description.steps_per_trial,
-            generator=self._initial,
-            **self.policy_kwargs,
-        ).to(self.device)
+            generator=generator,
+            **policy_kwargs,
+        )
 
     def _init_callback(self, callback: MaybeCallback, progress_bar: bool = False) -> BaseCallback:
         hooks = super()._init_callback(callback, progress_bar)
@@ -220,6 +230,10 @@ class PlasticAlgorithm(BaseAlgorithm):
     @abstractmethod
     def set_checkpoint(self, checkpoint: Checkpoint) -> None:
         """Go on from `checkpoint`."""
+
+    def stored_policy_kwargs(self, checkpoint: Checkpoint) -> Mapping[str, Any]:
+        """Arguments of the policy whose parameters `checkpoint` holds."""
+        return self.policy_kwargs
 
     @classmethod
     def from_checkpoint(cls, checkpoint: Checkpoint, env: Any, device: torch.device | str, **kwargs: Any) -> Self:
