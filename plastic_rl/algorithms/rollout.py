@@ -26,12 +26,12 @@ class Rollout:
     def __init__(self, n_steps: int, n_envs: int, observation_size: int, device: torch.device) -> None:
         self.n_steps, self.n_envs = n_steps, n_envs
         shape = (n_steps, n_envs)
-        self.observations = torch.zeros((*shape, observation_size), device=device)
-        self.rewards = torch.zeros(shape, device=device)
+        self.observations = torch.zeros((*shape, observation_size), dtype=torch.float32, device=device)
+        self.rewards = torch.zeros(shape, dtype=torch.float32, device=device)
         self.episode_starts = torch.zeros(shape, dtype=torch.bool, device=device)
         self.ended = torch.zeros(shape, dtype=torch.bool, device=device)
-        self.bootstrap = torch.zeros(shape, device=device)
-        self.counted = torch.ones(shape, device=device)
+        self.bootstrap = torch.zeros(shape, dtype=torch.float32, device=device)
+        self.counted = torch.ones(shape, dtype=torch.float32, device=device)
         self.actions = torch.zeros(0, device=device)
         self.recording: Recording | None = None
 

@@ -135,7 +135,8 @@ class SupervisedGradient(GradientAlgorithm):
 
     def _probabilities_have_gradients(self) -> bool:
         parameters = {name: parameter.detach() for name, parameter in self.policy.parameters_by_name().items()}
-        features = torch.zeros(1, self.policy.network.output_size, device=self.device, requires_grad=True)
+        size = self.policy.network.output_size
+        features = torch.zeros(1, size, dtype=torch.float32, device=self.device, requires_grad=True)
         return self.policy.head(parameters, features).requires_grad
 
     def labels(self) -> tuple[Tensor, Tensor]:

@@ -151,7 +151,7 @@ class PlasticFeedForward(PlasticNetwork):
         for layer, synapse in enumerate(self.synapses):
             parameters: dict[str, Parameter] = {}
             if not self.random_start:
-                weight = torch.empty(synapse.post_size, synapse.pre_size)
+                weight = torch.empty(synapse.post_size, synapse.pre_size, dtype=torch.float32)
                 weight.normal_(0.0, self.start_scale(layer), generator=generator)
                 parameters["weight"] = Parameter(weight, is_gain=False)
             parameters |= synapse.parameters(generator)
@@ -160,7 +160,7 @@ class PlasticFeedForward(PlasticNetwork):
             for name, parameter in parameters.items():
                 self.adopt(self._names[layer][name], parameter, own)
         if config.readout == "softmax":
-            self.readout_scale = nn.Parameter(torch.full((1,), config.readout_scale))
+            self.readout_scale = nn.Parameter(torch.full((1,), config.readout_scale, dtype=torch.float32))
         self._state_names = [{name: f"{name}.{layer}" for name in own.state_entries()} for layer, own in self._layers()]
         self._entries = self._make_entries()
 

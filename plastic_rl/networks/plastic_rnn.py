@@ -84,11 +84,11 @@ class PlasticRNN(PlasticNetwork):
         # and 1.8 scored 66, 72 and 72 after 350 updates: small weights start with tiny products of pre and post.
         fan_in = math.sqrt(3 / input_size) if config.input_bound is None else config.input_bound
         fan_recurrent = 1 / math.sqrt(units) if config.weight_bound is None else config.weight_bound
-        self.input_weight = nn.Parameter(torch.empty(units, input_size).uniform_(-fan_in, fan_in, generator=generator))
-        self.input_bias = nn.Parameter(torch.zeros(units))
-        self.recurrent_weight = nn.Parameter(
-            torch.empty(units, units).uniform_(-fan_recurrent, fan_recurrent, generator=generator)
-        )
+        drive = torch.empty(units, input_size, dtype=torch.float32).uniform_(-fan_in, fan_in, generator=generator)
+        self.input_weight = nn.Parameter(drive)
+        self.input_bias = nn.Parameter(torch.zeros(units, dtype=torch.float32))
+        recurrent = torch.empty(units, units, dtype=torch.float32)
+        self.recurrent_weight = nn.Parameter(recurrent.uniform_(-fan_recurrent, fan_recurrent, generator=generator))
         for name, parameter in self.synapse.parameters(generator).items():
             self.adopt(name, parameter)
 

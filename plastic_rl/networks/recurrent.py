@@ -82,7 +82,7 @@ class RecurrentNetwork(PlasticNetwork):
         rows = self.gates * units
 
         def uniform(*shape: int) -> nn.Parameter:
-            return nn.Parameter(torch.empty(*shape).uniform_(-bound, bound, generator=generator))
+            return nn.Parameter(torch.empty(*shape, dtype=torch.float32).uniform_(-bound, bound, generator=generator))
 
         self.input_weight = uniform(rows, input_size)
         self.recurrent_weight = uniform(rows, units)

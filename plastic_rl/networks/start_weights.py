@@ -60,7 +60,7 @@ def uniform_numbers(keys: Tensor, stream: int, count: int) -> Tensor:
 
 
 def normal_weights(keys: Tensor, stream: int, shape: tuple[int, ...]) -> Tensor:
-    """Standard normal start weights `(.., *shape)`, in the default dtype, as `uniform_numbers` gives them.
+    """Standard normal start weights `(.., *shape)`, float32, as `uniform_numbers` gives them.
 
     Equal keys are drawn once: a population that shares its lifetimes' keys pays for one individual.
 
@@ -71,7 +71,7 @@ def normal_weights(keys: Tensor, stream: int, shape: tuple[int, ...]) -> Tensor:
     """
     distinct, place = torch.unique(keys, return_inverse=True)
     uniform = uniform_numbers(distinct, stream, math.prod(shape))
-    normal = (2 * uniform - 1).erfinv_().mul_(math.sqrt(2)).to(torch.get_default_dtype())
+    normal = (2 * uniform - 1).erfinv_().mul_(math.sqrt(2)).to(torch.float32)
     return normal.reshape(-1, *shape)[place]
 
 
@@ -79,4 +79,4 @@ def uniform_weights(keys: Tensor, stream: int, shape: tuple[int, ...]) -> Tensor
     """As `normal_weights`, uniform in (-1, 1)."""
     distinct, place = torch.unique(keys, return_inverse=True)
     uniform = 2 * uniform_numbers(distinct, stream, math.prod(shape)) - 1
-    return uniform.to(torch.get_default_dtype()).reshape(-1, *shape)[place]
+    return uniform.to(torch.float32).reshape(-1, *shape)[place]

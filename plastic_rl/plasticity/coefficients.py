@@ -98,7 +98,7 @@ class BCM(Term):
         self, post_size: int, pre_size: int, coefficients: GainConfig, generator: torch.Generator | None = None
     ) -> dict[str, Parameter]:
         """`bcm_rate` `(1,)`, 0.1, not trained."""
-        return {"bcm_rate": Parameter(torch.full((1,), 0.1), trainable=False, valid=RATE)}
+        return {"bcm_rate": Parameter(torch.full((1,), 0.1, dtype=torch.float32), trainable=False, valid=RATE)}
 
     def state_entries(self, post_size: int, pre_size: int) -> dict[str, tuple[int, ...]]:
         """`bcm_threshold` theta, one for each post neuron."""

@@ -74,7 +74,7 @@ class GainConfig(ConfigModel):
         """Start values: `(1, 1)`, `(O, 1)` or `(O, I)` by granularity; all broadcast against `(.., B, O, I)`."""
         rows = 1 if self.granularity == "scalar" else post_size
         columns = pre_size if self.granularity == "synapse" else 1
-        value = torch.empty(rows, columns)
+        value = torch.empty(rows, columns, dtype=torch.float32)
         if self.low == self.high:
             value.fill_(self.low)
         else:

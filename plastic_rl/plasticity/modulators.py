@@ -83,10 +83,10 @@ class Simple(Modulator):
     def parameters(self, post_size: int, generator: torch.Generator | None = None) -> dict[str, Parameter]:
         """`modulator_weight` `(1, O)` uniform within +-1/sqrt(O), `modulator_bias` `(1,)` zero."""
         bound = post_size**-0.5
-        weight = torch.empty(1, post_size).uniform_(-bound, bound, generator=generator)
+        weight = torch.empty(1, post_size, dtype=torch.float32).uniform_(-bound, bound, generator=generator)
         return {
             "modulator_weight": Parameter(weight, is_gain=False),
-            "modulator_bias": Parameter(torch.zeros(1), is_gain=False),
+            "modulator_bias": Parameter(torch.zeros(1, dtype=torch.float32), is_gain=False),
         }
 
     def gate(
@@ -111,8 +111,8 @@ class FanOut(Simple):
         f starts at `FAN_OUT_START` and g at 0; with f = 1 fan-out equals simple modulation.
         """
         return super().parameters(post_size, generator) | {
-            "modulator_fan_out": Parameter(torch.full((post_size,), FAN_OUT_START), is_gain=False),
-            "modulator_offset": Parameter(torch.zeros(post_size), is_gain=False),
+            "modulator_fan_out": Parameter(torch.full((post_size,), FAN_OUT_START, dtype=torch.float32), is_gain=False),
+            "modulator_offset": Parameter(torch.zeros(post_size, dtype=torch.float32), is_gain=False),
         }
 
     def gate(
@@ -135,7 +135,7 @@ class Reward(Modulator):
 
     def parameters(self, post_size: int, generator: torch.Generator | None = None) -> dict[str, Parameter]:
         """`reward_average_rate` `(1,)`, 0.1, not trained."""
-        return {"reward_average_rate": Parameter(torch.full((1,), 0.1), trainable=False, valid=RATE)}
+        return {"reward_average_rate": Parameter(torch.full((1,), 0.1, dtype=torch.float32), trainable=False, valid=RATE)}
 
     def state_entries(self) -> dict[str, tuple[int, ...]]:
         """`reward_average`: one number per lifetime."""

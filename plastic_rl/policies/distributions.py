@@ -69,7 +69,7 @@ class Categorical(ActionDistribution):
 
     def draw_noise(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
         """Uniform numbers."""
-        return torch.rand((*shape, 1), generator=generator)
+        return torch.rand((*shape, 1), generator=generator, dtype=torch.float32)
 
     def sample(self, head: Tensor, log_std: Tensor | None, noise: Tensor) -> Tensor:
         """Invert the cumulative distribution at the noise."""
@@ -100,7 +100,7 @@ class MultiCategorical(ActionDistribution):
 
     def draw_noise(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
         """Uniform numbers, one for each choice."""
-        return torch.rand((*shape, self.noise_size), generator=generator)
+        return torch.rand((*shape, self.noise_size), generator=generator, dtype=torch.float32)
 
     def _heads(self, head: Tensor) -> tuple[Tensor, ...]:
         return torch.split(head, list(self.sizes), -1)
@@ -139,7 +139,7 @@ class DiagonalGaussian(ActionDistribution):
 
     def draw_noise(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
         """Normal numbers."""
-        return torch.randn((*shape, self.noise_size), generator=generator)
+        return torch.randn((*shape, self.noise_size), generator=generator, dtype=torch.float32)
 
     def sample(self, head: Tensor, log_std: Tensor | None, noise: Tensor) -> Tensor:
         """Mean plus noise times the standard deviation."""

@@ -104,7 +104,9 @@ class PlasticPolicy(BasePolicy):
             )
         self.value_head = _linear(features, 1, 1.0, generator)
         if self.distribution.has_scale:
-            self.log_std = nn.Parameter(torch.full((self.distribution.head_size,), float(initial_log_std)))
+            self.log_std = nn.Parameter(
+                torch.full((self.distribution.head_size,), float(initial_log_std), dtype=torch.float32)
+            )
         self.sampling = torch.Generator().manual_seed(_draw_seed(generator))
 
     # --- pure functions of parameters, observation and state -------------------------------------------------------
@@ -384,7 +386,7 @@ def _check_batch(batch: int, state: Any, episode_start: Any) -> None:
 
 def _linear(inputs: int, outputs: int, scale: float, generator: torch.Generator) -> nn.Linear:
     # Made without values, so that nothing is drawn from torch's global stream.
-    layer = nn.Linear(inputs, outputs, device="meta").to_empty(device="cpu")
+    layer = nn.Linear(inputs, outputs, device="meta", dtype=torch.float32).to_empty(device=torch.get_default_device())
     with torch.no_grad():
         layer.weight.normal_(0.0, scale / inputs**0.5, generator=generator)
         layer.bias.zero_()
@@ -400,4 +402,4 @@ def _of(params: Params, prefix: str) -> dict[str, Tensor]:
 
 
 def _draw_seed(generator: torch.Generator) -> int:
-    return int(torch.randint(2**62, (1,), generator=generator).item())
+    return int(torch.randint(2**62, (1,), generator=generator, device="cpu").item())

@@ -55,7 +55,7 @@ class HandWritten:
             if name not in self.values():
                 raise ConfigError(unknown_name_message("value of table_values", name, self.values()))
         fired, silent = self.columns(**values)
-        table = torch.zeros(codes, columns)
+        table = torch.zeros(codes, columns, dtype=torch.float32)
         table[codes // 2 :, : len(fired)] = torch.tensor(fired)
         table[: codes // 2, : len(silent)] = torch.tensor(silent)
         return table

@@ -86,12 +86,12 @@ class RuleTableNetwork(PlasticNetwork):
         for name, table in self.update.start_tables(generator).items():
             self.adopt(name, Parameter(table, is_gain=False))
         if self.plastic_layers:
-            steps = torch.zeros(len(self.plastic_layers))
+            steps = torch.zeros(len(self.plastic_layers), dtype=torch.float32)
             self.adopt("log_step", Parameter(steps, config.learn_steps, valid=LOGARITHM))
         # An inverse temperature's logarithm, and the logit of how often to explore.
         heads = {"log_inverse_temperature": config.selection == "softmax", "exploration": config.exploration > 0}
         for name in (name for name, used in heads.items() if used):
-            self.adopt(name, Parameter(torch.zeros(1), valid=LOGARITHM, is_gain=False))
+            self.adopt(name, Parameter(torch.zeros(1, dtype=torch.float32), valid=LOGARITHM, is_gain=False))
 
     def state_entries(self) -> dict[str, StateEntry]:
         """`key`, the layers' weights, and what the update of the next step needs to know of this one.
@@ -103,7 +103,7 @@ class RuleTableNetwork(PlasticNetwork):
 
     def initial_state(self, batch: int, generator: torch.Generator | None = None) -> State:
         """Zero but for `key`, from which the start weights follow at the first `episode_start`."""
-        own = next(self.parameters(), torch.zeros(()))
+        own = next(self.parameters(), torch.zeros((), dtype=torch.float32))
         state = {
             name: torch.zeros(batch, *entry.shape, dtype=entry.dtype or own.dtype, device=own.device)
             for name, entry in self._entries.items()

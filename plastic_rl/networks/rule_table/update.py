@@ -103,7 +103,7 @@ class TableUpdate:
             "hidden": (len(config.gates("hidden")), codes, codes),
             "output": (codes, config.columns),
         }
-        tables = {f"{layer}_table": torch.zeros(shapes[layer]) for layer in self.layers}
+        tables = {f"{layer}_table": torch.zeros(shapes[layer], dtype=torch.float32) for layer in self.layers}
         if config.tables == "normal":
             for table in tables.values():
                 table.normal_(generator=generator)
