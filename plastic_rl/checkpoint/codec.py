@@ -20,7 +20,10 @@ from torch import Tensor
 
 from plastic_rl.errors import CheckpointError
 
-_DTYPE = re.compile(r"^(?:[<>|=]?[biufc][0-9]{1,2}|[<>|=]?U[0-9]{1,6})$")
+MOST_LEVELS = 128
+"""Lists and mappings that may lie in one another in a file; more would end somewhere in Python's limit of recursion."""
+_TOO_DEEP = f"lists and mappings lie in one another more than {MOST_LEVELS} deep"
+_DTYPE = re.compile(r"[<>|=]?[biufc][0-9]{1,2}|[<>|=]?U[0-9]{1,6}")
 _FLOATS = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 
 
@@ -29,7 +32,7 @@ def encode(value: Any) -> Any:
 
     Args:
         value: None, truth values, numbers (NaN and infinity too), texts, bytes, lists, tuples, mappings with text keys,
-            NumPy arrays and scalars of numbers, truth values or texts; nested as deep as you like.
+            NumPy arrays and scalars of numbers, truth values or texts.
 
     Raises:
         TypeError: For anything else; the message names the path that leads to it.
@@ -67,7 +70,7 @@ def _encode(value: Any, path: str) -> Any:
 
 
 def _encode_array(array: npt.NDArray[Any], path: str) -> dict[str, Any]:
-    if not _DTYPE.match(array.dtype.str):
+    if not _DTYPE.fullmatch(array.dtype.str):
         raise TypeError(f"a checkpoint cannot hold an array of type {array.dtype} (at {path or 'the top'})")
     data = base64.b64encode(array.tobytes()).decode("ascii")
     return {"dtype": array.dtype.str, "shape": list(array.shape), "data": data}
@@ -113,8 +116,8 @@ def _decode_tagged(tag: str, content: Any) -> Any:
 
 
 def _decode_array(content: Any) -> npt.NDArray[Any]:
-    dtype, shape = str(content["dtype"]), [int(size) for size in content["shape"]]
-    if not _DTYPE.match(dtype) or any(size < 0 for size in shape):
+    dtype, shape = str(content["dtype"]), content["shape"]
+    if not _DTYPE.fullmatch(dtype) or any(type(size) is not int or not 0 <= size < 2**63 for size in shape):
         raise ValueError(f"type {dtype!r} of shape {shape}")
     data = base64.b64decode(content["data"], validate=True)
     kind = np.dtype(dtype)
@@ -124,8 +127,31 @@ def _decode_array(content: Any) -> npt.NDArray[Any]:
 
 
 def to_json(value: Any) -> bytes:
-    """Encode `value` and write it as JSON (equal data give equal bytes)."""
-    return (json.dumps(encode(value), indent=1, allow_nan=False, ensure_ascii=False) + "\n").encode("utf-8")
+    """Encode `value` and write it as JSON (equal data give equal bytes).
+
+    Raises:
+        TypeError: For what `encode` refuses, and for data nested so deeply that they could not be read back.
+    """
+    try:
+        encoded = encode(value)
+    except RecursionError:
+        raise TypeError(_TOO_DEEP) from None
+    if _too_deep(encoded):
+        raise TypeError(_TOO_DEEP)
+    return (json.dumps(encoded, indent=1, allow_nan=False, ensure_ascii=False) + "\n").encode("utf-8")
+
+
+def _too_deep(value: Any) -> bool:
+    """Whether lists and mappings lie in one another more than `MOST_LEVELS` deep; found without recursion."""
+    level: list[Any] = [[value]]
+    for _ in range(MOST_LEVELS + 1):
+        level = [
+            inner
+            for outer in level
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+            if isinstance(inner, dict | list)
+        ]
+    return bool(level)
 
 
 def from_json(data: bytes, name: str) -> Any:
@@ -135,7 +161,10 @@ def from_json(data: bytes, name: str) -> Any:
         CheckpointError: If it is damaged; the message begins with `name`.
     """
     try:
-        return decode(json.loads(data))
+        encoded = json.loads(data)
+        if _too_deep(encoded):
+            raise CheckpointError(_TOO_DEEP)
+        return decode(encoded)
     except CheckpointError as error:
         raise CheckpointError(f"{name}: {error}") from None
     except (ValueError, RecursionError) as error:

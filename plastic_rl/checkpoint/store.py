@@ -25,6 +25,7 @@ from typing import Any
 
 import safetensors
 import safetensors.torch
+import torch
 from torch import Tensor
 
 from plastic_rl.checkpoint.codec import from_json, to_json
@@ -35,7 +36,8 @@ FORMAT = "plastic_rl checkpoint"
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 _MANIFEST_LIMIT = 64 * 2**20
-_FILE_NAME = re.compile(r"^[a-z][a-z0-9_]*\.(?:safetensors|json)$")
+_FILE_NAME = re.compile(r"[a-z][a-z0-9_]*\.(?:safetensors|json)")
+_STEP = re.compile(r"0|[1-9][0-9]*")
 _LIBRARIES = ("plastic-rl", "torch", "numpy", "gymnasium", "stable-baselines3", "safetensors")
 
 
@@ -48,12 +50,30 @@ class Checkpoint:
         documents: Plain data by file (see `codec.encode`): `"rng"`, `"env"`, `"algorithm"`, ...
         config: The configuration that it belongs to.
         libraries: Versions of the libraries that wrote it; filled in when it is read.
+        source: What messages call it: where it was read from.
     """
 
     tensors: dict[str, dict[str, Tensor]]
     documents: dict[str, Any]
     config: dict[str, Any]
     libraries: dict[str, str] = field(default_factory=dict)
+    source: str = "the checkpoint"
+
+    def check_finite(self, part: str) -> None:
+        """Refuse NaN and infinity among the tensors of `part`.
+
+        Raises:
+            CheckpointError: Naming the first such tensor and number.
+        """
+        for name, tensor in self.tensors[part].items():
+            bad = ~torch.isfinite(tensor)
+            if bad.any():
+                place = [int(index) for index in bad.nonzero()[0]]
+                raise CheckpointError(
+                    f"{self.source}: {name!r} in {part}.safetensors is {tensor[bad][0].item()} at {place} "
+                    f"({int(bad.sum()):,} of its {tensor.numel():,} numbers are NaN or infinite). Nothing can act or "
+                    "go on from it: use an earlier checkpoint, or train anew"
+                )
 
 
 def library_version(name: str) -> str | None:
@@ -80,7 +100,7 @@ def _files_of(checkpoint: Checkpoint) -> dict[str, bytes]:
     for name, document in checkpoint.documents.items():
         files[f"{name}.json"] = to_json(document)
     for name in files:
-        if not _FILE_NAME.match(name) or name == MANIFEST:
+        if not _FILE_NAME.fullmatch(name) or name == MANIFEST:
             raise ValueError(f"not a name for a part of a checkpoint: {name!r}")
     manifest = {
         "format": FORMAT,
@@ -157,7 +177,10 @@ def read_checkpoint(path: Path, *, only: Iterable[str] | None = None) -> Checkpo
 
 
 Reader = Callable[[str, int], bytes | None]
-"""Returns the bytes of a file by name, at most as many as given plus one; None if there is no such file."""
+"""Returns the bytes of a file by name, at most as many as given plus one; None if there is no such file.
+
+The limit comes from the manifest, which may say anything; memory is taken for bytes that there are.
+"""
 
 
 def _folder_reader(folder: Path) -> Reader:
@@ -167,7 +190,7 @@ def _folder_reader(folder: Path) -> Reader:
             return None
         try:
             with file.open("rb") as stream:
-                return stream.read(limit + 1)
+                return stream.read(min(limit, file.stat().st_size) + 1)
         except OSError as error:
             raise CheckpointError(f"cannot read {file}: {error.strerror}.") from None
 
@@ -178,7 +201,7 @@ def _zip_reader(path: Path, archive: zipfile.ZipFile) -> Reader:
     members: dict[str, zipfile.ZipInfo] = {}
     for member in archive.infolist():
         name = member.filename
-        if not _FILE_NAME.match(name) or name in members:
+        if not _FILE_NAME.fullmatch(name) or name in members:
             raise CheckpointError(f"{path} is not a checkpoint: it holds the entry {name!r}.")
         # Without compression a small file cannot grow into a huge one.
         if member.compress_type != zipfile.ZIP_STORED or member.file_size > path.stat().st_size:
@@ -189,7 +212,7 @@ def _zip_reader(path: Path, archive: zipfile.ZipFile) -> Reader:
         if name not in members:
             return None
         with archive.open(members[name]) as stream:
-            return stream.read(limit + 1)
+            return stream.read(min(limit, members[name].file_size) + 1)
 
     return read
 
@@ -197,7 +220,7 @@ def _zip_reader(path: Path, archive: zipfile.ZipFile) -> Reader:
 def _read(path: Path, read: Reader, only: Iterable[str] | None) -> Checkpoint:
     manifest = _read_manifest(path, read)
     wanted = None if only is None else set(only)
-    checkpoint = Checkpoint({}, {}, manifest["config"], manifest["libraries"])
+    checkpoint = Checkpoint({}, {}, manifest["config"], manifest["libraries"], str(path))
     for name, entry in manifest["files"].items():
         stem, _, kind = name.partition(".")
         if wanted is not None and stem not in wanted:
@@ -220,13 +243,17 @@ def _read_manifest(path: Path, read: Reader) -> dict[str, Any]:
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise CheckpointError(f"{path}/{MANIFEST} is not the manifest of a {FORMAT}.")
     version = manifest.get("format_version")
-    if version != FORMAT_VERSION:
+    if type(version) is not int or version != FORMAT_VERSION:
         raise CheckpointError(
-            f"{path} is of format version {version}, and this plastic_rl reads version {FORMAT_VERSION}. "
+            f"{path} is of format version {version!r}, and this plastic_rl reads version {FORMAT_VERSION}. "
             "Use the plastic_rl that wrote it."
         )
     stated = manifest.pop("sha256", None)
-    if stated != _digest(to_json(manifest)):
+    try:
+        own = _digest(to_json(manifest))
+    except UnicodeEncodeError:
+        own = None  # half of a surrogate pair, which JSON can spell and no file of ours holds
+    if own is None or stated != own:
         raise CheckpointError(f"{path}/{MANIFEST} was altered: it does not match its own checksum.")
     _check_manifest_shape(path, manifest)
     return manifest
@@ -237,9 +264,13 @@ def _check_manifest_shape(path: Path, manifest: Mapping[str, Any]) -> None:
         if not isinstance(manifest.get(key), dict):
             raise CheckpointError(f"{path}/{MANIFEST} has no mapping {key!r}.")
     for name, entry in manifest["files"].items():
-        sized = isinstance(entry, dict) and type(entry.get("bytes")) is int and entry["bytes"] >= 0
-        if not _FILE_NAME.match(name) or name == MANIFEST or not sized:
+        if not _FILE_NAME.fullmatch(name) or name == MANIFEST or not isinstance(entry, dict):
             raise CheckpointError(f"{path}/{MANIFEST} lists {name!r}, which is no part of a checkpoint.")
+        size = entry.get("bytes")
+        if type(size) is not int or size < 0:
+            raise CheckpointError(
+                f"{path}/{MANIFEST}: the bytes of {name!r} must be a whole number of 0 or more, got {size!r}."
+            )
 
 
 def _verified(path: Path, name: str, entry: Mapping[str, Any], read: Reader) -> bytes:
@@ -267,7 +298,7 @@ def saved_steps(folder: Path) -> list[int]:
     """Return the steps of the checkpoints in `folder`, ascending. Unfinished ones do not count."""
     if not Path(folder).is_dir():
         return []
-    return sorted(int(entry.name) for entry in Path(folder).iterdir() if entry.is_dir() and entry.name.isdecimal())
+    return sorted(int(entry.name) for entry in Path(folder).iterdir() if entry.is_dir() and _STEP.fullmatch(entry.name))
 
 
 def latest(folder: Path) -> Path | None:

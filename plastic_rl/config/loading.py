@@ -87,10 +87,14 @@ def parse_override(text: str) -> tuple[list[str], Any]:
     keys = path.strip().split(".")
     if not separator or not all(keys):
         raise ConfigError(f"an override is written key.path=value, e.g. network.hidden_size=200; got {text!r}.")
+    if len(keys) > yaml_core.MOST_LEVELS:
+        raise ConfigError(
+            f"the override {text[:40]}... has {len(keys):,} keys, and configs {yaml_core.MOST_LEVELS} levels."
+        )
     try:
         return keys, yaml_core.parse(value)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ConfigError(f"the value of the override {text!r} is not valid YAML: {_one_line(error)}.") from None
+        raise ConfigError(f"the value of the override {text[:80]!r} is not valid YAML: {_one_line(error)}.") from None
 
 
 def apply_overrides(mapping: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:

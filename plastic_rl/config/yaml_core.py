@@ -1,8 +1,9 @@
 """Safe YAML, read and written by the core schema of YAML 1.2.
 
 PyYAML follows YAML 1.1, where `5e-3` and `1e6` are strings, `no` is false, `1:30` is ninety and `017` is fifteen.
-Here `5e-3` is a number and `no` a string. Duplicate keys, aliases and tags are refused: the first hides typing
-errors, the second lets a small file grow without bounds, the third has no use in a config.
+Here `5e-3` is a number and `no` a string. Duplicate keys, aliases, tags and deep nesting are refused: the first hides
+typing errors, the second lets a small file grow without bounds, the third has no use in a config, the fourth would end
+somewhere in Python's limit of recursion.
 """
 
 from __future__ import annotations
@@ -13,6 +14,10 @@ from typing import Any
 
 import yaml
 
+MOST_LEVELS = 32
+"""Lists and mappings that may lie in one another; configs need about six."""
+MOST_BITS = 1024
+"""Of a whole number; Python writes out no more than some 14,000, so that no message could name a longer one."""
 _NULL = re.compile(r"^(?:~|null|Null|NULL|)$")
 _BOOL = re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$")
 _INT = re.compile(r"^(?:[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+)$")
@@ -30,10 +35,17 @@ _RESOLVERS = (
 class _Loader(yaml.SafeLoader):
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012 - PyYAML's interface
 
+    levels = 0
+
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
             raise yaml.YAMLError("aliases (*name) are not supported; write the value out")
-        return super().compose_node(parent, index)
+        if self.levels == MOST_LEVELS and not self.check_event(yaml.ScalarEvent):
+            raise yaml.YAMLError(f"lists and mappings lie in one another more than {MOST_LEVELS} deep")
+        self.levels += 1
+        node = super().compose_node(parent, index)
+        self.levels -= 1
+        return node
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         mapping: dict[Hashable, Any] = {}
@@ -50,7 +62,10 @@ class _Loader(yaml.SafeLoader):
 
     def construct_core_int(self, node: yaml.ScalarNode) -> int:
         text = str(node.value)
-        return int(text, 0) if text.startswith(("0o", "0x")) else int(text)
+        value = int(text, 0) if text.startswith(("0o", "0x")) else int(text)
+        if value.bit_length() > MOST_BITS:
+            raise ValueError(f"a whole number has {MOST_BITS} bits at the most, got {value.bit_length():,}")
+        return value
 
     def construct_core_float(self, node: yaml.ScalarNode) -> float:
         return float(str(node.value).lower().replace(".inf", "inf").replace(".nan", "nan"))

@@ -31,8 +31,8 @@ if os.name == "posix":
 CONFIG = "config.yaml"
 AGENT_CHECKPOINT = "checkpoint"
 """Of an exported agent; a run has `checkpoints`."""
-_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._+-]*$")
-_SEED = re.compile(r"^seed-(\d+)$")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
+_SEED = re.compile(r"seed-[0-9]+")
 
 
 class RunFolder:
@@ -171,7 +171,7 @@ def create_runs(parent: Path, name: str, configs: Mapping[str, ExperimentConfig]
     Raises:
         RunError: If the name is taken, or no good as a folder's name.
     """
-    if not all(_NAME.match(part) for part in name.split("/")):
+    if not all(_NAME.fullmatch(part) for part in name.split("/")):
         raise RunError(f"{name!r} is no good as the name of a run: use letters, digits, '.', '_', '+' and '-'.")
     path = Path(parent) / name
     if path.exists():
@@ -197,7 +197,7 @@ def create_runs(parent: Path, name: str, configs: Mapping[str, ExperimentConfig]
 
 def seeds_of(path: Path) -> list[Path]:
     """Return the sibling runs `seed-0`, `seed-1`, ... in a folder, by seed."""
-    found = [entry for entry in path.iterdir() if _SEED.match(entry.name) and (entry / CONFIG).is_file()]
+    found = [entry for entry in path.iterdir() if _SEED.fullmatch(entry.name) and (entry / CONFIG).is_file()]
     return sorted(found, key=lambda entry: int(entry.name.removeprefix("seed-")))
 
 

@@ -22,6 +22,7 @@ from plastic_rl.checkpoint import (
     to_json,
     torch_rng_state,
 )
+from plastic_rl.checkpoint.codec import MOST_LEVELS
 from plastic_rl.errors import CheckpointError
 
 kinds = (
@@ -110,11 +111,40 @@ def test_what_cannot_be_kept_is_refused_when_writing(value: Any, path: str) -> N
         b'{"$array": {"dtype": "<f8", "shape": [-1], "data": "AAAAAAAAAAA="}}',
         b'{"$array": {"dtype": "<f8"}}',
         b'{"$array": 1}',
+        b'{"$array": {"dtype": "<f8", "shape": [Infinity], "data": ""}}',
+        b'{"$array": {"dtype": "<f8", "shape": [0, 1e300], "data": ""}}',
+        b'{"$array": {"dtype": "<f8", "shape": [0, 1180591620717411303424], "data": ""}}',
+        b'{"$array": {"dtype": "<f8\\n", "shape": [0], "data": ""}}',
     ],
 )
 def test_damaged_json_is_refused_when_reading(damaged: bytes) -> None:
     with pytest.raises(CheckpointError, match=r"^rng\.json"):
         from_json(damaged, "rng.json")
+
+
+@pytest.mark.parametrize("opening", ["[", '{"a": ', '{"$tuple": [', '{"$dict": [["$a", ', '{"$array": '])
+def test_nesting_of_any_depth_is_read_or_refused(opening: str) -> None:
+    closing = "".join({"[": "]", "{": "}"}.get(character, "") for character in reversed(opening))
+    levels = len(closing)
+    for depth in (1, 100, 200, 300, 496, 1000, 100_000):
+        data = (opening * depth + "1" + closing * depth).encode()
+        if depth * levels <= MOST_LEVELS and opening != '{"$array": ':
+            assert from_json(to_json(from_json(data, "x")), "x") == from_json(data, "x")
+        else:
+            with pytest.raises(CheckpointError, match=r"^algorithm\.json"):
+                from_json(data, "algorithm.json")
+
+
+@pytest.mark.parametrize("depth", [127, 128, 129, 496, 5000])
+def test_what_could_not_be_read_back_is_not_written(depth: int) -> None:
+    value: Any = []
+    for _ in range(depth - 1):
+        value = [value]
+    if depth > MOST_LEVELS:
+        with pytest.raises(TypeError, match="more than 128 deep"):
+            to_json(value)
+    else:
+        assert from_json(to_json(value), "x") == value
 
 
 @given(st.binary(max_size=60))

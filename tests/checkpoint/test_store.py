@@ -12,7 +12,8 @@ import shutil
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -166,7 +167,8 @@ def test_an_edited_manifest_is_refused(tmp_path: Path) -> None:
         (lambda manifest: manifest.update(config=[]), "has no mapping 'config'"),
         (lambda manifest: manifest["files"].update({"../../x.json": {"bytes": 1, "sha256": ""}}), "is no part of a"),
         (lambda manifest: manifest["files"].update({"/etc/passwd": {"bytes": 1, "sha256": ""}}), "is no part of a"),
-        (lambda manifest: manifest["files"].update({"x.json": {"bytes": -1, "sha256": ""}}), "is no part of a"),
+        (lambda manifest: manifest["files"].update({"x.json\n": {"bytes": 1, "sha256": ""}}), "is no part of a"),
+        (lambda manifest: manifest.update(format_version=True), "is of format version True"),
         (lambda manifest: manifest["files"].update({"x.json": 3}), "is no part of a"),
         (lambda manifest: manifest["files"].update({"x.json": {"bytes": 1, "sha256": ""}}), "x.json is missing"),
     ],
@@ -177,6 +179,70 @@ def test_foreign_manifests_are_refused(
     write_checkpoint(tmp_path / "64", example())
     rewrite_manifest(tmp_path / "64", change, seal=True)
     with pytest.raises(CheckpointError, match=complaint):
+        read_checkpoint(tmp_path / "64")
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("size", [2**62, 2**63, 2**64, 10**40, -1, 1.0, True, None, "1", float("inf")])
+def test_a_size_that_no_file_has_is_refused(tmp_path: Path, size: Any, packed: bool) -> None:
+    folder = path = tmp_path / "64"
+    write_checkpoint(folder, example())
+    rewrite_manifest(folder, lambda manifest: manifest["files"]["rng.json"].update(bytes=size), seal=True)
+    if packed:
+        path = tmp_path / "agent.zip"
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+            for file in folder.iterdir():
+                archive.write(file, file.name)
+    complaint = (
+        "/rng.json was altered: it has fewer bytes" if type(size) is int and size > 0 else "the bytes of 'rng.json'"
+    )
+    with pytest.raises(CheckpointError, match=complaint) as told:
+        read_checkpoint(path)
+    assert str(path) in str(told.value)
+
+
+def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    if path:
+        yield path
+    for key in value if isinstance(value, dict) else ():
+        yield from places(value[key], (*path, key))
+
+
+values = (
+    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats() | st.text(max_size=5) | st.just("\ud800")
+)
+values |= st.sampled_from([2**62, 2**63 - 1, 2**63, [], {}, {"a": 1}, {"$float": "nan"}, [[[]]]])
+
+
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_any_altered_entry_of_a_manifest_is_refused_or_harmless(tmp_path: Path, data: st.DataObject) -> None:
+    folder = tmp_path / "64"
+    write_checkpoint(folder, example())
+    manifest = json.loads((folder / "manifest.json").read_bytes())
+    path = data.draw(st.sampled_from(list(places(manifest))))
+    holder = manifest
+    for key in path[:-1]:
+        holder = holder[key]
+    holder[path[-1]] = data.draw(values)
+    manifest.pop("sha256", None)
+    with contextlib.suppress(UnicodeEncodeError):
+        manifest["sha256"] = hashlib.sha256(to_json(manifest)).hexdigest()
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    try:
+        restored = read_checkpoint(folder)
+    except CheckpointError as error:
+        assert str(folder) in str(error)
+    else:
+        assert equal(replace(restored, config={}), replace(example(), config={}))
+
+
+@pytest.mark.parametrize("depth", [130, 200, 496, 100_000])
+def test_a_nested_manifest_is_refused(tmp_path: Path, depth: int) -> None:
+    write_checkpoint(tmp_path / "64", example())
+    manifest = (tmp_path / "64" / "manifest.json").read_bytes().replace(b"0.005", b"[" * depth + b"]" * depth)
+    (tmp_path / "64" / "manifest.json").write_bytes(manifest)
+    with pytest.raises(CheckpointError, match=r"manifest\.json"):
         read_checkpoint(tmp_path / "64")
 
 
@@ -226,7 +292,7 @@ def test_pickled_files_and_other_archives_are_refused(tmp_path: Path) -> None:
 
 def test_zips_with_strange_entries_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "agent.zip"
-    for name in ("../outside.json", "/etc/x.json", "folder/params.safetensors", "evil.pkl"):
+    for name in ("../outside.json", "/etc/x.json", "folder/params.safetensors", "evil.pkl", "extra.json\n"):
         write_zip(path, example())
         with zipfile.ZipFile(path, "a") as archive:
             archive.writestr(name, "{}")
@@ -268,6 +334,8 @@ def test_unfinished_folders_do_not_count_and_are_removed(tmp_path: Path) -> None
     assert latest(checkpoints) is None
     for step in (64, 8, 1024):
         write_checkpoint(checkpoints / str(step), example())
+    for name in ("0064", "64\n", "\u0663", "-8"):
+        (checkpoints / name).mkdir()
     unfinished = checkpoints / ".unfinished-2048-0123456789ab"
     shutil.copytree(checkpoints / "64", unfinished)
     (checkpoints / ".unfinished-file").write_text("")
@@ -278,7 +346,7 @@ def test_unfinished_folders_do_not_count_and_are_removed(tmp_path: Path) -> None
         checkpoints / ".unfinished-2048-0123456789ab",
         checkpoints / ".unfinished-file",
     ]
-    assert sorted(entry.name for entry in checkpoints.iterdir()) == ["1024", "64", "8"]
+    assert sorted(entry.name for entry in checkpoints.iterdir()) == ["-8", "0064", "1024", "64", "64\n", "8", "\u0663"]
 
 
 def test_what_a_killed_process_left_is_told_from_what_another_one_writes(tmp_path: Path) -> None:

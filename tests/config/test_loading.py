@@ -105,6 +105,12 @@ def test_malformed_overrides_are_refused(text: str) -> None:
         parse_override(text)
 
 
+def test_an_override_of_too_many_keys_is_refused() -> None:
+    assert apply_overrides({}, [f"{'.'.join('a' * 32)}=1"])
+    with pytest.raises(ConfigError, match="has 33 keys, and configs 32 levels"):
+        apply_overrides({}, [f"{'.'.join('a' * 33)}=1"])
+
+
 keys = st.lists(st.text("abcdefgh_", min_size=1, max_size=6), min_size=1, max_size=4)
 values = st.integers() | st.floats(allow_nan=False) | st.booleans() | st.none() | st.sampled_from(["gru", "5e-3", "no"])
 
@@ -130,6 +136,11 @@ def test_any_path_and_value_can_be_overridden(path: list[str], value: object) ->
         (b"just words\n", "must hold a mapping"),
         (b"1: 2\n", "keys must be names"),
         (b"a: [1\n", "is not valid YAML"),
+        (b"a: 0x" + b"f" * 5000, "is not a usable config: a whole number has 1024 bits at the most, got 20,000"),
+        (
+            b"a: " + b"[" * 496 + b"]" * 496,
+            "is not valid YAML: lists and mappings lie in one another more than 32 deep",
+        ),
     ],
 )
 def test_unusable_files_are_named(tmp_path: Path, content: bytes, complaint: str) -> None:

@@ -55,6 +55,14 @@ def test_scalars_follow_the_core_schema(text: str, value: object) -> None:
     assert type(parsed) is type(value)
 
 
+@pytest.mark.parametrize(("opening", "closing"), [("[", "]"), ("{a: ", "}"), ("- ", ""), ("? ", ""), ("a: [", "]")])
+def test_nesting_of_any_depth_is_read_or_refused(opening: str, closing: str) -> None:
+    assert parse("[" * 32 + "]" * 32) is not None
+    for depth in (33, 100, 200, 496, 100_000):
+        with pytest.raises(yaml.YAMLError):
+            parse(opening * depth + "1" + closing * depth)
+
+
 @settings(deadline=None)
 @given(documents)
 def test_what_is_dumped_is_read_back_equal(document: object) -> None:
