@@ -28,8 +28,9 @@ def load_plugin(spec: str) -> ModuleType:
     Raises:
         PluginError: If there is no such file or module, or importing it fails.
     """
-    module = _import_plugin(spec)
-    _remember(str(Path(spec).expanduser().resolve()) if _is_path(spec) else spec)
+    path = _file_of(spec)
+    module = _import_plugin(spec, path)
+    _remember(spec if path is None else str(path.resolve()))
     return module
 
 
@@ -52,17 +53,21 @@ def _remember(spec: str) -> None:
         _LOADED.append(spec)
 
 
-def _is_path(spec: str) -> bool:
-    return Path(spec).suffix == ".py" or "/" in spec or "\\" in spec
+def _file_of(spec: str) -> Path | None:
+    """The file that `spec` names; None where it names a module."""
+    if Path(spec).suffix != ".py" and "/" not in spec and "\\" not in spec:
+        return None
+    try:
+        return Path(spec).expanduser()
+    except RuntimeError:
+        raise PluginError(f"no plugin file {spec!r}: the user after ~ has no home directory here") from None
 
 
-def _import_plugin(spec: str) -> ModuleType:
-    path = Path(spec).expanduser()
-    is_path = _is_path(spec)
-    if is_path and not path.is_file():
+def _import_plugin(spec: str, path: Path | None) -> ModuleType:
+    if path is not None and not path.is_file():
         raise PluginError(f"no plugin file {spec!r} (looked in {Path.cwd()}); give the path of a .py file")
     try:
-        return _load_file(path.resolve()) if is_path else importlib.import_module(spec)
+        return _load_file(path.resolve()) if path is not None else importlib.import_module(spec)
     except ModuleNotFoundError as missing:
         if missing.name == spec or (missing.name and spec.startswith(f"{missing.name}.")):
             hint = f" Did you mean the file {spec}.py?" if Path(f"{spec}.py").is_file() else ""

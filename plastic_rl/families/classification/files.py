@@ -9,11 +9,13 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import math
 import zipfile
 import zlib
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import BinaryIO, cast
 
 import numpy as np
 
@@ -32,7 +34,12 @@ NPZ_NAMES: tuple[tuple[str, str], ...] = (
 )
 """Names that features and labels may have in an NPZ file, in any case; x_train and x_test are joined."""
 
+LARGEST_DECOMPRESSED = 2**30
+"""Bytes that a compressed file may become (MNIST: 55 million); of any size are files that are not compressed."""
+
 _IDX_TYPES: dict[int, str] = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
+_PIECE = 2**20
+"""Bytes read at a time: memory is taken for what there is, not for what a head says."""
 _MISSING = {"", "nan", "na", "null", "none", "?"}
 
 
@@ -47,9 +54,9 @@ def read_samples(
     """Read a labelled collection.
 
     CSV: a row for each sample, with or without a header; labels may be texts, everything else numbers. NPZ: arrays
-    named as in `NPZ_NAMES`. IDX: images in `file`, labels in the file `labels`; either may be gzipped. Files are read
-    once in a process, and again when they have changed. Where all labels are numbers, equal ones are one class however
-    they are written (1, 1.0).
+    named as in `NPZ_NAMES`. IDX: images in `file`, labels in the file `labels`; either may be gzipped. Compressed files
+    may become `LARGEST_DECOMPRESSED` bytes. Files are read once in a process, and again when they have changed. Where
+    all labels are numbers, equal ones are one class however they are written (1, 1.0).
 
     Args:
         file: Path, relative to the working directory; `~` is the home directory.
@@ -63,7 +70,7 @@ def read_samples(
             NaN, infinities or gaps for numbers, numbers among texts as labels that are written in two ways, a single
             class, nothing at all. The message names the row.
     """
-    path = Path(file).expanduser()
+    path = _path(file)
     stamp = _stamp(path)
     kind = format or path.suffix.lower().removeprefix(".")
     if format is None and kind not in FORMATS:
@@ -80,8 +87,15 @@ def read_samples(
         )
     if kind == "csv" and len(str(delimiter)) != 1:
         raise ConfigError(f"{path}: delimiter must be one character, got {delimiter!r}")
-    second = None if labels is None else Path(labels).expanduser()
-    return _read(kind, stamp, None if second is None else _stamp(second), label, delimiter)
+    second = None if labels is None else _stamp(_path(labels))
+    return _read(kind, stamp, second, label, delimiter)
+
+
+def _path(file: str) -> Path:
+    try:
+        return Path(file).expanduser()
+    except RuntimeError:
+        raise ConfigError(f"cannot read the data file {file}: the user after ~ has no home directory here") from None
 
 
 Stamp = tuple[str, int, int]
@@ -91,8 +105,8 @@ Stamp = tuple[str, int, int]
 def _stamp(path: Path) -> Stamp:
     try:
         status = path.stat()
-    except OSError as error:
-        raise ConfigError(f"cannot read the data file {path}: {error.strerror}") from None
+    except (OSError, ValueError) as error:  # ValueError: a path that holds the character 0
+        raise ConfigError(f"cannot read the data file {path}: {getattr(error, 'strerror', error)}") from None
     if not path.is_file():
         raise ConfigError(f"cannot read the data file {path}: it is no file")
     if status.st_size == 0:
@@ -219,48 +233,91 @@ def _read_npz(path: Path) -> tuple[Array, Array]:
             "numpy.savez(PATH, x=features, y=labels), or say `format` if it is something else"
         )
     try:
-        with np.load(path, allow_pickle=False) as stored:
-            names = {name.casefold(): name for name in stored.files}
+        with zipfile.ZipFile(path) as archive:
+            stored = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+            names = {name.casefold(): name for name in stored}
             pairs = [(names[x], names[y]) for x, y in NPZ_NAMES if x in names and y in names]
             if not pairs:
                 raise ConfigError(
-                    f"{path} holds the arrays {', '.join(stored.files) or 'none'}; name them x and y (or "
+                    f"{path} holds the arrays {', '.join(stored) or 'none'}; name them x and y (or "
                     f"{', '.join(f'{x} and {y}' for x, y in NPZ_NAMES[1:])})"
                 )
             # x and y, or the parts that a published split has.
             chosen = pairs if pairs[0][0].casefold() == "x_train" else pairs[:1]
-            parts = [(np.asarray(stored[x]), np.asarray(stored[y])) for x, y in chosen]
-    except ConfigError:
+            _check_decompressed(path, sum(stored[name].file_size for pair in chosen for name in pair))
+            parts = [(_member(path, archive, stored[x]), _member(path, archive, stored[y])) for x, y in chosen]
+    except (ConfigError, OSError):
         raise
-    # NumPy's own message would advise to allow pickled objects, which run code.
-    except (ValueError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error):
+    # Headers are Python's syntax, and what NumPy raises about them can be anything. Its own message would advise to
+    # allow pickled objects, which run code.
+    except Exception as error:
         raise ConfigError(
             f"{path} is no NPZ file of plain arrays: it is damaged, or an array holds Python objects. Write it with "
             "numpy.savez(PATH, x=features, y=labels), features as numbers, labels as numbers or texts"
-        ) from None
-    shapes = {features.shape[1:] for features, _ in parts}
+        ) from error
+    shapes = {(features.shape[1:], labels.shape[1:]) for features, labels in parts}
     if len(shapes) != 1:
         raise ConfigError(f"{path}: the parts have samples of different shapes, {sorted(shapes)}")
-    return np.concatenate([x for x, _ in parts]), np.concatenate([np.atleast_1d(y) for _, y in parts])
+    return np.concatenate([x for x, _ in parts]), np.concatenate([y for _, y in parts])
+
+
+def _check_decompressed(path: Path, size: int) -> None:
+    """Refuse `size` bytes of a compressed file that would be too many, before any of them is read."""
+    if size > max(LARGEST_DECOMPRESSED, path.stat().st_size):
+        raise ConfigError(
+            f"{path} would become {size:,} bytes when decompressed, and compressed files may become "
+            f"{LARGEST_DECOMPRESSED:,}. Store it without compression (numpy.savez, gunzip), or take fewer samples"
+        )
+
+
+def _member(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Array:
+    """Read an array, of 1 axis at least, whose header says no more than the archive holds."""
+    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise ValueError("not as NumPy compresses")
+    with archive.open(member) as stream:
+        version = np.lib.format.read_magic(stream)
+        header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, kind = header(stream)
+        stated, held = math.prod(shape) * kind.itemsize, member.file_size - stream.tell()
+    if stated != held and not kind.hasobject:
+        raise ConfigError(
+            f"{path}: {member.filename} says that it holds {stated:,} bytes ({kind} of shape {shape}), but there are "
+            f"{held:,}; is it complete?"
+        )
+    with archive.open(member) as stream:
+        return np.atleast_1d(np.lib.format.read_array(stream, allow_pickle=False))
 
 
 def _read_idx(path: Path) -> Array:
-    try:
-        raw = path.read_bytes()
-        if raw[:2] == b"\x1f\x8b":
-            raw = gzip.decompress(raw)
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise ConfigError(f"{path} is a damaged gzip file: {error}") from None
-    if len(raw) < 8 or raw[:2] != b"\0\0" or raw[2] not in _IDX_TYPES or not 1 <= raw[3] <= 8:
+    with path.open("rb") as file:
+        zipped = file.read(2) == b"\x1f\x8b"
+        file.seek(0)
+        try:
+            with gzip.open(file) if zipped else file as stream:
+                return _idx_array(path, cast("BinaryIO", stream), zipped=zipped)
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+            raise ConfigError(f"{path} is a damaged gzip file: {error}") from None
+
+
+def _idx_array(path: Path, stream: BinaryIO, *, zipped: bool) -> Array:
+    head = stream.read(4)
+    if len(head) < 4 or head[:2] != b"\0\0" or head[2] not in _IDX_TYPES or not 1 <= head[3] <= 8:
         raise ConfigError(f"{path} is no IDX file (nor does its name end in .csv or .npz; else say `format`)")
-    dimensions = raw[3]
-    start = 4 + 4 * dimensions
-    shape = tuple(int(size) for size in np.frombuffer(raw[4:start], ">u4"))
-    kind = np.dtype(_IDX_TYPES[raw[2]])
-    wanted = int(np.prod(shape, dtype=object)) * kind.itemsize
-    if len(shape) != dimensions or len(raw) - start != wanted:
-        raise ConfigError(f"{path}: {len(raw) - start} bytes of samples, but its head says {wanted}; is it complete?")
-    return np.frombuffer(raw, kind, offset=start).reshape(shape).astype(kind.newbyteorder("="))
+    sizes = stream.read(4 * head[3])
+    if len(sizes) < 4 * head[3]:
+        raise ConfigError(f"{path} ends within its head; is it complete?")
+    shape = tuple(int(size) for size in np.frombuffer(sizes, ">u4"))
+    kind = np.dtype(_IDX_TYPES[head[2]])
+    wanted = math.prod(shape) * kind.itemsize
+    if zipped:
+        _check_decompressed(path, wanted)
+    raw = bytearray()
+    while len(raw) <= wanted and (piece := stream.read(min(_PIECE, wanted + 1 - len(raw)))):
+        raw += piece
+    if len(raw) != wanted:
+        got = f"{len(raw):,}" if len(raw) < wanted else "more"
+        raise ConfigError(f"{path}: {got} bytes of samples, but its head says {wanted:,}; is it complete?")
+    return np.frombuffer(raw, kind).reshape(shape).astype(kind.newbyteorder("="))
 
 
 def _checked(path: Path, features: Array, classes: Array) -> Samples:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import gzip
+import io
+import resource
 import struct
+import zipfile
+import zlib
 
 import numpy as np
 import pytest
@@ -13,7 +17,7 @@ from hypothesis import strategies as st
 from plastic_rl.envs import make_vector
 from plastic_rl.errors import ConfigError, UnknownNameError
 from plastic_rl.families.classification.environment import ClassificationTasks
-from plastic_rl.families.classification.files import read_samples
+from plastic_rl.families.classification.files import LARGEST_DECOMPRESSED, read_samples
 
 GOOD = "length,width,kind\n1.5,2,cat\n-3,4e1,dog\n0,0,cat\n"
 
@@ -88,6 +92,13 @@ def test_bad_paths_and_arguments(tmp_path, write):
         read_samples(str(tmp_path / "missing.csv"))
     with pytest.raises(ConfigError, match="it is no file"):
         read_samples(str(tmp_path))
+    for path in ("~nouser/x.csv", "~nouser/x.npz"):
+        with pytest.raises(ConfigError, match=f"data file {path}: the user after ~ has no home directory"):
+            read_samples(path)
+    with pytest.raises(ConfigError, match="data file ~nouser/y: the user after ~ has no home"):
+        read_samples(write(idx(IMAGES, 8), "images-idx3-ubyte"), labels="~nouser/y")
+    with pytest.raises(ConfigError, match="embedded null byte"):
+        read_samples("x\0.csv")
     with pytest.raises(UnknownNameError, match="Did you mean 'kind'"):
         read_samples(write(GOOD), label="knd")
     with pytest.raises(ConfigError, match="3 columns, so that `label` cannot be 3"):
@@ -238,6 +249,125 @@ def test_bad_npz(tmp_path, write):
         with pytest.raises(ConfigError, match=message) as told:
             read_samples(path)
         assert "pickle" not in str(told.value)
+
+
+def npy(header, data=b""):
+    """A member of an NPZ file, whose header says what it likes."""
+    text = header if isinstance(header, bytes) else repr(header).encode()
+    return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text) + 1) + text + b"\n" + data
+
+
+def header(shape, descr="<f8"):
+    return {"descr": descr, "fortran_order": False, "shape": shape}
+
+
+def npz(path, x, y=None, **kwargs):
+    labels = io.BytesIO()
+    np.save(labels, LABELS)
+    with zipfile.ZipFile(path, "w", **kwargs) as archive:
+        archive.writestr("x.npy", x)
+        archive.writestr("y.npy", labels.getvalue() if y is None else y)
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("shape", "descr", "stated"),
+    [
+        ((200_707_000_000,), "<f8", "1,605,656,000,000"),  # 1.46 TiB
+        ((2**40, 2**40), "<f8", f"{2**83:,}"),
+        ((5, -1), "<f8", "-40"),
+        ((1,), "<U500000000", "2,000,000,000"),
+        ((5, 6), "<f8", "240"),
+    ],
+)
+@pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_an_npz_header_that_says_more_than_there_is(tmp_path, shape, descr, stated, compression):
+    begun = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    path = npz(tmp_path / "x.npz", npy(header(shape, descr), bytes(80)), compression=compression)
+    with pytest.raises(
+        ConfigError, match=rf"x.npy says that it holds {stated} bytes .* but there are 80; is it"
+    ) as told:
+        read_samples(path)
+    assert path in str(told.value)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - begun < 100 * 2**10
+
+
+@settings(max_examples=150)
+@given(
+    text=st.binary(max_size=60)
+    | st.text("({[-'\"\\n\\x01,:<f8shapedecrotnF} )]", max_size=80).map(str.encode)
+    | st.sampled_from([b"(" * 5000, b"-" * 9000 + b"1", b"{'descr': (((((('<f8',))))))}"])
+    | st.builds(
+        header,
+        st.tuples(st.integers(-(2**70), 2**70) | st.integers(0, 5)) | st.none() | st.floats(),
+        st.sampled_from(["<f8", "|O", "<f2", "V8", ">c16", "<M8[s]", [("a", "<f8")], "nonsense", 3, "<U9"]),
+    ),
+    data=st.binary(max_size=40),
+)
+def test_any_npz_header_is_read_or_refused_clearly(tmp_path_factory, text, data):
+    path = npz(tmp_path_factory.getbasetemp() / "any.npz", npy(text, data))
+    for file in (
+        path,
+        npz(tmp_path_factory.getbasetemp() / "labels.npz", npy(header((1, 1)), bytes(8)), npy(text, data)),
+    ):
+        try:
+            samples = read_samples(file)
+        except ConfigError:
+            continue
+        assert np.isfinite(samples.features.astype(float)).all()
+
+
+def test_npz_files_that_only_numpy_reads(tmp_path):
+    for compression in (zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA):
+        with pytest.raises(ConfigError, match="no NPZ file of plain arrays"):
+            read_samples(npz(tmp_path / "x.npz", npy(header((5, 1)), bytes(40)), compression=compression))
+    np.savez(tmp_path / "parts.npz", x_train=IMAGES, y_train=LABELS, x_test=IMAGES, y_test=LABELS[:, None])
+    with pytest.raises(ConfigError, match="the parts have samples of different shapes"):
+        read_samples(str(tmp_path / "parts.npz"))
+    np.savez(tmp_path / "single.npz", x=np.array(5.0), y=np.array(5))
+    with pytest.raises(ConfigError, match="features must be numbers, a row for each sample"):
+        read_samples(str(tmp_path / "single.npz"))
+
+
+def zeros(size):
+    """`size` zeros as a raw deflate stream: 1 MiB compressed once, repeated."""
+    packer = zlib.compressobj(9, zlib.DEFLATED, -15)
+    block = packer.compress(bytes(2**20)) + packer.flush(zlib.Z_FULL_FLUSH)
+    return block * (size // 2**20)
+
+
+@pytest.mark.parametrize("rows", [1100, 1])
+def test_a_gzip_that_would_become_gigabytes_is_refused(tmp_path, write, rows):
+    """Whether its head says so (1,100 MiB) or speaks of one image."""
+    images = idx(np.empty((0, 1024, 1024), np.uint8), 8)[:4] + struct.pack(">3I", rows, 1024, 1024)
+    head = zlib.compressobj(9, zlib.DEFLATED, -15)
+    packed = head.compress(images) + head.flush(zlib.Z_FULL_FLUSH) + zeros(1100 * 2**20)
+    path = write(b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03" + packed, "images.gz")
+    assert (tmp_path / "images.gz").stat().st_size < 2**21
+    begun = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    message = "would become 1,153,433,600 bytes .* may become 1,073,741,824" if rows > 1 else "more bytes of samples"
+    with pytest.raises(ConfigError, match=message):
+        read_samples(path, labels=write(idx(LABELS, 8), "labels"))
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - begun < 100 * 2**10
+
+
+def test_an_npz_that_would_become_gigabytes_is_refused(tmp_path):
+    rows = LARGEST_DECOMPRESSED // 2**20 + 1
+    member = npy(header((rows, 2**20), "|u1"))
+    with zipfile.ZipFile(tmp_path / "x.npz", "w") as archive:
+        archive.writestr("y.npy", npy(header((rows,), "|u1"), bytes(rows)))
+        # What a compressor makes of so many zeros, written as it is, and then called compressed.
+        head = zlib.compressobj(9, zlib.DEFLATED, -15)
+        packed = head.compress(member) + head.flush(zlib.Z_FULL_FLUSH) + zeros(rows * 2**20)
+        archive.writestr("x.npy", packed)
+        info = archive.getinfo("x.npy")
+        info.compress_type, info.file_size = zipfile.ZIP_DEFLATED, len(member) + rows * 2**20
+    with zipfile.ZipFile(tmp_path / "x.npz") as archive, archive.open("x.npy") as stream:
+        assert stream.read(len(member) + 2**21) == member + bytes(2**21)  # such a file can be read
+    begun = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(ConfigError, match=r"would become 1,074,\d+,\d+ bytes when decompressed"):
+        read_samples(str(tmp_path / "x.npz"))
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - begun < 100 * 2**10
 
 
 def test_an_array_alone_is_no_npz(tmp_path):
