@@ -17,9 +17,19 @@ _COUNT: tuple[Callable[[Any], bool], str] = (
     lambda value: isinstance(value, int | np.integer) and bool(value >= 1),
     "a whole number of 1 or more",
 )
+MOST_ROWS = 1_000_000
+"""Environments or individuals side by side; more would only be found out when memory has run out."""
+_ROWS: tuple[Callable[[Any], bool], str] = (
+    lambda value: isinstance(value, int | np.integer) and bool(1 <= value <= MOST_ROWS),
+    f"a whole number from 1 to {MOST_ROWS:,}",
+)
 _SEVERAL: tuple[Callable[[Any], bool], str] = (
-    lambda value: isinstance(value, int | np.integer) and bool(value >= 4),
-    "a whole number of 4 or more",
+    lambda value: isinstance(value, int | np.integer) and bool(4 <= value <= MOST_ROWS),
+    f"a whole number from 4 to {MOST_ROWS:,}",
+)
+_SEED: tuple[Callable[[Any], bool], str] = (
+    lambda value: isinstance(value, int | np.integer) and bool(value >= 0),
+    "a whole number of 0 or more",
 )
 _SWITCH: tuple[Callable[[Any], bool], str] = (lambda value: isinstance(value, bool), "true or false")
 
@@ -31,14 +41,16 @@ RANGES = {
     "max_grad_norm": _SIZE,
     "optimizer_eps": _SIZE,
     "reward_scale": _SIZE,
-    "n_envs": _COUNT,
+    "n_envs": _ROWS,
     "n_steps": _COUNT,
     "trials": _COUNT,
     "same_task_each_trial": _SWITCH,
+    "stats_window_size": _COUNT,
     "population_size": _SEVERAL,
-    "lifetimes": _COUNT,
+    "lifetimes": _ROWS,
     "individuals_per_chunk": _COUNT,
     "sigma": _SIZE,
+    "seed": _SEED,
     "deterministic": _SWITCH,
     "normalize_advantage": _SWITCH,
     "center_rewards": _SWITCH,

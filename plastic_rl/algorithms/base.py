@@ -103,8 +103,9 @@ class PlasticAlgorithm(BaseAlgorithm):
         seed: int | None = None,
         device: torch.device | str = "auto",
     ) -> None:
-        same = {} if same_task_each_trial is None else {"same_task_each_trial": same_task_each_trial}
-        check_ranges({"trials": trials, **same})
+        given = {"same_task_each_trial": same_task_each_trial, "seed": seed}
+        given = {name: value for name, value in given.items() if value is not None}
+        check_ranges({"trials": trials, "stats_window_size": stats_window_size, **given})
         self.env_kwargs, self.trials = dict(env_kwargs or {}), trials
         self.same_task_each_trial = same_task_each_trial
         self.seed = int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else seed
@@ -201,15 +202,19 @@ class PlasticAlgorithm(BaseAlgorithm):
         """Describe the environment, and draw the policy that acts in it."""
         if self.env is not None:
             self.description = EnvironmentDescription.of(self.env)
+        self.policy = self.new_policy(self.policy_kwargs, self._initial).to(self.device)
+
+    def new_policy(self, policy_kwargs: Mapping[str, Any], generator: torch.Generator) -> PlasticPolicy:
+        """Draw a policy for the environment that was described."""
         policy_class: type[PlasticPolicy] = self.policy_class  # type: ignore[assignment]
-        self.policy = policy_class(
+        return policy_class(
             self.observation_space,
             self.action_space,
             feedback=self.description.feedback,
             steps_per_trial=self.description.steps_per_trial,
-            generator=self._initial,
-            **self.policy_kwargs,
-        ).to(self.device)
+            generator=generator,
+            **policy_kwargs,
+        )
 
     def _init_callback(self, callback: MaybeCallback, progress_bar: bool = False) -> BaseCallback:
         hooks = super()._init_callback(callback, progress_bar)
@@ -231,6 +236,10 @@ class PlasticAlgorithm(BaseAlgorithm):
     @abstractmethod
     def set_checkpoint(self, checkpoint: Checkpoint) -> None:
         """Go on from `checkpoint`."""
+
+    def stored_policy_kwargs(self, checkpoint: Checkpoint) -> Mapping[str, Any]:
+        """Arguments of the policy whose parameters `checkpoint` holds."""
+        return self.policy_kwargs
 
     @classmethod
     def from_checkpoint(cls, checkpoint: Checkpoint, env: Any, device: torch.device | str, **kwargs: Any) -> Self:

@@ -47,11 +47,12 @@ def restore(algorithm: CMAES, checkpoint: Checkpoint) -> None:
     Raises:
         CheckpointError: If the checkpoint belongs to another network, or lacks a part, or a part does not fit.
     """
-    with damage_is_refused(f"the checkpoint does not fit this {type(algorithm).__name__}"):
+    with damage_is_refused(f"{checkpoint.source} does not fit this {type(algorithm).__name__}"):
         counters = checkpoint.documents["algorithm"]
         restore_common(algorithm, checkpoint)
         algorithm.exams = count_in(counters, "exams")
         if checkpoint.tensors["optimizer"]:
+            checkpoint.check_finite("optimizer")
             arrays = {name: np.asarray(tensor) for name, tensor in checkpoint.tensors["optimizer"].items()}
             algorithm.search.restore(arrays, counters["search"])
         else:

@@ -129,11 +129,24 @@ class GradientAlgorithm(PlasticAlgorithm, OnPolicyAlgorithm):  # type: ignore[mi
         self.n_steps = self.requested_n_steps or self.description.lifetime_steps or DEFAULT_STEPS
         self._check_fit()
         self._setup_optimizer()
+        self.iterations = 0
+        self.score_buffer: deque[float] = deque(maxlen=self._stats_window_size)
+        self._plastic_state: dict[str, Tensor] = {}
+        if self.env is not None:
+            self._setup_lifetimes()
+
+    def _setup_lifetimes(self) -> None:
+        """Make what lifetimes under way need: their state and the rollout. An agent that only predicts has none."""
         self._plastic_state = self.newborn_state()
         self.collector = Collector(self)
         self.rollout = Rollout(self.n_steps, self.n_envs, self.policy.input_size, self.device)
-        self.iterations = 0
-        self.score_buffer: deque[float] = deque(maxlen=self._stats_window_size)
+
+    def set_env(self, env: Any, force_reset: bool = True) -> None:
+        """See `PlasticAlgorithm.set_env`."""
+        begins = self.env is None
+        super().set_env(env, force_reset)
+        if begins:
+            self._setup_lifetimes()
 
     def _check_fit(self) -> None:
         """Refuse environments and networks that this algorithm cannot learn with."""

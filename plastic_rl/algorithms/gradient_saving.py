@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
-import torch
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecNormalize
 
 from plastic_rl.algorithms.persistence import (
@@ -32,7 +31,9 @@ if TYPE_CHECKING:
 
 def checkpoint_of(algorithm: GradientAlgorithm) -> Checkpoint:
     """Everything needed to go on from here: parameters, optimizer, lifetimes, counters, random streams."""
-    policy, collector = algorithm.policy, algorithm.collector
+    policy = algorithm.policy
+    # Without an environment there are no lifetimes.
+    collector = None if algorithm.env is None else algorithm.collector
     starts = algorithm._last_episode_starts
     return Checkpoint(
         tensors={
@@ -52,8 +53,8 @@ def checkpoint_of(algorithm: GradientAlgorithm) -> Checkpoint:
                 # Monitor's clock reading "t" would make equal runs differ.
                 "ep_info_buffer": [{**info, "t": 0.0} for info in algorithm.ep_info_buffer or []],
                 "ep_success_buffer": [float(success) for success in algorithm.ep_success_buffer or []],
-                "lifetime_scores": collector.lifetime_scores,
-                "awaiting_reset": collector.awaiting_reset,
+                "lifetime_scores": None if collector is None else collector.lifetime_scores,
+                "awaiting_reset": None if collector is None else collector.awaiting_reset,
                 "last_obs": None if algorithm._last_obs is None else np.array(algorithm._last_obs),
                 "last_episode_starts": None if starts is None else np.array(starts),
                 "vec_normalize": vec_normalize_document(algorithm.get_vec_normalize_env()),
@@ -71,10 +72,11 @@ def restore(algorithm: GradientAlgorithm, checkpoint: Checkpoint) -> None:
     Raises:
         CheckpointError: If the checkpoint belongs to another network, or lacks a part, or a part does not fit.
     """
-    with damage_is_refused(f"the checkpoint does not fit this {type(algorithm).__name__}"):
+    with damage_is_refused(f"{checkpoint.source} does not fit this {type(algorithm).__name__}"):
         counters, policy = checkpoint.documents["algorithm"], algorithm.policy
         restore_common(algorithm, checkpoint)
-        load_optimizer_tensors(policy.optimizer, checkpoint.tensors["optimizer"], dict(policy.named_parameters()))
+        trained = {name: parameter for name, parameter in policy.named_parameters() if parameter.requires_grad}
+        load_optimizer_tensors(policy.optimizer, checkpoint, trained)
         algorithm._n_updates = count_in(counters, "n_updates")
         algorithm.set_counters(counters)
         window = algorithm._stats_window_size
@@ -126,9 +128,11 @@ def _restore_lifetimes(algorithm: GradientAlgorithm, checkpoint: Checkpoint) -> 
     counters = checkpoint.documents["algorithm"]
     starts, env_state = counters["last_episode_starts"], checkpoint.documents["env"]
     algorithm._last_obs = algorithm._last_episode_starts = None
-    algorithm.collector.reset()
     env = algorithm.env
-    if env is None or starts is None or len(starts) != algorithm.n_envs:
+    if env is None:
+        return False
+    algorithm.collector.reset()
+    if starts is None or len(starts) != algorithm.n_envs:
         algorithm._plastic_state = algorithm.newborn_state()
         return False
     if env_state is None or not load_vec_env_state(env, env_state):
@@ -141,13 +145,15 @@ def _restore_lifetimes(algorithm: GradientAlgorithm, checkpoint: Checkpoint) -> 
     algorithm._last_episode_starts = stored_array("last_episode_starts", starts, collector.awaiting_reset)
     collector.lifetime_scores = stored_array("lifetime_scores", counters["lifetime_scores"], collector.lifetime_scores)
     collector.awaiting_reset = stored_array("awaiting_reset", counters["awaiting_reset"], collector.awaiting_reset)
-    # Only its names and shapes count: the algorithm's own stream must not be drawn from.
-    newborn = algorithm.policy.network.initial_state(algorithm.n_envs, torch.Generator())
-    stored = checkpoint.tensors["state"]
-    if {name: entry.shape for name, entry in newborn.items()} != {name: entry.shape for name, entry in stored.items()}:
+    checkpoint.check_finite("state")
+    own, stored = (
+        {name: (entry.shape, entry.dtype) for name, entry in state.items()}
+        for state in (algorithm._plastic_state, checkpoint.tensors["state"])
+    )
+    if own != stored:
         raise CheckpointError(f"the stored plastic state is none of {algorithm.n_envs} lifetimes of this network")
     algorithm._plastic_state = {
-        name: stored[name].to(device=algorithm.device, dtype=entry.dtype) for name, entry in newborn.items()
+        name: checkpoint.tensors["state"][name].to(algorithm.device) for name in algorithm._plastic_state
     }
     algorithm._last_obs = shown
     return True

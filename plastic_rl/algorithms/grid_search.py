@@ -89,12 +89,12 @@ class GridSearch(PlasticAlgorithm):
         self.iterations = 0
         self.score_buffer = deque(maxlen=1)
         # Each of them now, so that a value that makes no network does not end the search in its middle.
-        for number in (*range(len(self)), 0):
-            self._take_up(number)
+        if self.env is not None:
+            for number in (*range(len(self)), 0):
+                self._take_up(number)
 
-    def _take_up(self, number: int) -> None:
-        """Make the policy that candidate `number` is."""
-        self.set_random_seed(self.seed)
+    def _kwargs_of(self, number: int) -> dict[str, Any]:
+        """Arguments of the policy that candidate `number` is."""
         network = copy.deepcopy(self.base_network)
         for name, value in self.candidate(number).items():
             *path, last = name.split(".")
@@ -104,7 +104,12 @@ class GridSearch(PlasticAlgorithm):
                 if not isinstance(place, dict):
                     raise ConfigError(f"algorithm.grid.{name}: {key} is {place!r} and has no settings of its own.")
             place[last] = value
-        self.policy_kwargs = {**self.policy_kwargs, "network": network}
+        return {**self.policy_kwargs, "network": network}
+
+    def _take_up(self, number: int) -> None:
+        """Make the policy that candidate `number` is."""
+        self.set_random_seed(self.seed)
+        self.policy_kwargs = self._kwargs_of(number)
         try:
             self._make_policy()
         except (ConfigError, UnknownNameError) as error:
@@ -166,17 +171,26 @@ class GridSearch(PlasticAlgorithm):
         """See `PlasticAlgorithm.arguments`; the network is the one that candidates are changes of."""
         return {**super().arguments(), "policy_kwargs": {**self.policy_kwargs, "network": self.base_network}}
 
+    def _reached(self, checkpoint: Checkpoint) -> int:
+        """How many candidates had been taken up at `checkpoint`."""
+        reached = count_in(checkpoint.documents["algorithm"], "iterations")
+        if reached > len(self):
+            raise CheckpointError(f"{checkpoint.source} is of candidate {reached}, and this grid has {len(self)}")
+        return reached
+
+    def stored_policy_kwargs(self, checkpoint: Checkpoint) -> Mapping[str, Any]:
+        """See `PlasticAlgorithm.stored_policy_kwargs`."""
+        return self._kwargs_of(max(self._reached(checkpoint) - 1, 0))
+
     def set_checkpoint(self, checkpoint: Checkpoint) -> None:
         """Take up the candidate of `checkpoint` again.
 
         Raises:
             CheckpointError: If the checkpoint belongs to another grid or network.
         """
-        with damage_is_refused(f"the checkpoint does not fit this {type(self).__name__}"):
-            reached = count_in(checkpoint.documents["algorithm"], "iterations")
-            if reached > len(self):
-                raise CheckpointError(f"the checkpoint is of candidate {reached}, and this grid has {len(self)}")
+        with damage_is_refused(f"{checkpoint.source} does not fit this {type(self).__name__}"):
+            reached = self._reached(checkpoint)
             self._take_up(max(reached - 1, 0))
             self.iterations = self.num_timesteps = reached
-            load_parameters(self.policy, checkpoint.tensors["params"])
+            load_parameters(self.policy, checkpoint)
             set_torch_rng_state(self.policy.sampling, checkpoint.documents["rng"]["predict"])

@@ -11,10 +11,11 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
+import torch
 from pydantic import BaseModel
 from torch import Tensor
 
-from plastic_rl.algorithms.persistence import load_parameters, space_from_document, space_to_document
+from plastic_rl.algorithms.persistence import check_parameters, load_parameters, space_from_document, space_to_document
 from plastic_rl.algorithms.vec_env import EnvironmentDescription
 from plastic_rl.checkpoint import Checkpoint, set_torch_rng_state, torch_rng_state
 from plastic_rl.errors import CheckpointError, ConfigError, damage_is_refused, unknown_name_message
@@ -63,19 +64,58 @@ def rebuild(cls: type[AlgorithmT], checkpoint: Checkpoint, env: Any, device: Any
     if not isinstance(named, str) or named != cls.__name__:
         raise CheckpointError(f"this is a checkpoint of {named!r}, not of {cls.__name__}")
     _check_keywords(cls, kwargs)
-    with damage_is_refused(f"the {cls.__name__} that the checkpoint describes cannot be made"):
-        make: Callable[..., AlgorithmT] = cls
-        arguments = {**cls.arguments_of(config), "device": device, **kwargs}
-        algorithm = make(POLICIES[config["policy"]], env, **arguments)
-        algorithm.env_id = algorithm.env_id or config["environment_id"]
-        if algorithm.env is None:
-            algorithm.observation_space = space_from_document(config["observation_space"])
-            algorithm.action_space = space_from_document(config["action_space"])
-            algorithm.n_envs = config["n_envs"]
-            algorithm.description = EnvironmentDescription.from_document(config["environment"])
+    with damage_is_refused(f"the {cls.__name__} that {checkpoint.source} describes cannot be made"):
+        arguments = {**cls.arguments_of(config), "device": device}
+        _check_sizes(_outline(cls, config, arguments), checkpoint)
+        arguments |= kwargs
+        if env is None:
+            algorithm = _outline(cls, config, arguments)
             algorithm._setup_model()
+        else:
+            make: Callable[..., AlgorithmT] = cls
+            algorithm = make(POLICIES[config["policy"]], env, **arguments)
+            algorithm.env_id = algorithm.env_id or config["environment_id"]
     algorithm.set_checkpoint(checkpoint)
     return algorithm
+
+
+def _outline(cls: type[AlgorithmT], config: Mapping[str, Any], arguments: Mapping[str, Any]) -> AlgorithmT:
+    """The algorithm that a checkpoint describes, without an environment and before anything of its size is made."""
+    make: Callable[..., AlgorithmT] = cls
+    algorithm = make(POLICIES[config["policy"]], None, **arguments)
+    algorithm.env_id = config["environment_id"]
+    algorithm.observation_space = space_from_document(config["observation_space"])
+    algorithm.action_space = space_from_document(config["action_space"])
+    algorithm.n_envs = count_in(config, "n_envs")
+    algorithm.description = EnvironmentDescription.from_document(config["environment"])
+    return algorithm
+
+
+def _check_sizes(algorithm: PlasticAlgorithm, checkpoint: Checkpoint) -> None:
+    """Compare the sizes that a checkpoint states with the tensors that it holds, within `damage_is_refused`.
+
+    Environments, networks and buffers of the stated sizes are made afterwards, so that none is larger than the file.
+
+    Raises:
+        CheckpointError: If they differ.
+    """
+    rows, state = algorithm.n_envs, checkpoint.tensors["state"]
+    starts = checkpoint.documents["algorithm"].get("last_episode_starts")
+    if starts is not None and len(starts) != rows:
+        raise CheckpointError(f"{checkpoint.source} states {rows:,} environments, and holds {len(starts):,} of them")
+    try:
+        with torch.device("meta"):  # shapes without numbers, which take no memory
+            policy = algorithm.new_policy(algorithm.stored_policy_kwargs(checkpoint), torch.Generator())
+    except (NotImplementedError, RuntimeError):
+        return  # a plug-in's network that looks at its own numbers: it says what does not fit when it is made
+    check_parameters(policy, checkpoint)
+    stated = {name: (rows, *entry.shape) for name, entry in policy.network.state_entries().items()}
+    held = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    if held and held != stated:
+        raise CheckpointError(
+            f"{checkpoint.source} holds a plastic state of the shapes {held}, and {rows:,} lifetimes of the network "
+            f"that it states have {stated}"
+        )
 
 
 def _check_keywords(cls: type[PlasticAlgorithm], kwargs: Mapping[str, Any]) -> None:
@@ -114,7 +154,7 @@ def counters_of(algorithm: PlasticAlgorithm) -> dict[str, Any]:
 def restore_common(algorithm: PlasticAlgorithm, checkpoint: Checkpoint) -> None:
     """Put back parameters, random streams, counters and scores, within `damage_is_refused`."""
     counters, streams = checkpoint.documents["algorithm"], checkpoint.documents["rng"]
-    load_parameters(algorithm.policy, checkpoint.tensors["params"])
+    load_parameters(algorithm.policy, checkpoint)
     set_torch_rng_state(algorithm._sampling, streams["sampling"])
     set_torch_rng_state(algorithm.policy.sampling, streams["predict"])
     set_torch_rng_state(algorithm._initial, streams["initial"])

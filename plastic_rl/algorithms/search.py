@@ -18,6 +18,7 @@ from typing import Any, Literal
 import numpy as np
 
 from plastic_rl.algorithms.genome import Genome
+from plastic_rl.algorithms.saving import count_in
 from plastic_rl.arrays import FloatArray
 from plastic_rl.errors import NonFiniteError
 
@@ -261,19 +262,34 @@ class Search:
         """Go on from where `tensors` and `document` were taken.
 
         Raises:
-            ValueError, KeyError: If they are not those of a search of this genome.
+            ValueError, KeyError: If they are not those of a search of this genome and population.
         """
-        self.run, self.large_runs = int(document["run"]), int(document["large_runs"])
-        self.spent = {name: int(document["spent"][name]) for name in ("small", "large")}
+
+        def number(name: str) -> float:
+            value = float(document[name])
+            if not 0 < value < math.inf:
+                raise ValueError(f"{name!r} must be a number above 0, got {value}")
+            return value
+
+        self.run, self.large_runs = count_in(document, "run"), count_in(document, "large_runs")
+        population, first = count_in(document, "population_size"), self.first_population
+        if not (self.large_runs <= MAX_DOUBLINGS and first <= population <= first * 2**self.large_runs):
+            raise ValueError(
+                f"a search that began with {first} individuals cannot have {population} after {self.large_runs} "
+                "restarts that double them"
+            )
+        self.spent = {name: count_in(document["spent"], name) for name in ("small", "large")}
         self.regime = str(document["regime"])
-        self._begin(self.genome.start, int(document["population_size"]), float(document["sigma0"]))
+        self._begin(self.genome.start, population, number("sigma0"))
         self.generator.bit_generator.state = document["random"]
         strategy, sampler = self.strategy, self.strategy.sm
 
-        def own(name: str, shape: tuple[int, ...]) -> FloatArray:
-            array = np.array(tensors[name], dtype=np.float64, order="C")
-            if array.shape != shape or not np.isfinite(array).all():
-                raise ValueError(f"{name!r} must be finite and of shape {shape}, got shape {array.shape}")
+        def own(name: str, shape: tuple[int, ...], *, positive: bool = False) -> FloatArray:
+            array = np.array(tensors[name], order="C")
+            if array.shape != shape or array.dtype != np.float64:
+                raise ValueError(f"{name!r} must be float64 of shape {shape}, got {array.dtype} of shape {array.shape}")
+            if positive and not (array > 0).all():
+                raise ValueError(f"{name!r} must be above 0, got {array.min()}")
             return array
 
         size = self.genome.size
@@ -281,33 +297,38 @@ class Search:
             setattr(strategy, name, own(name, (size,)))
         strategy.mean_old = strategy.mean_after_tell = strategy.mean.copy()
         strategy.adapt_sigma.ps = own("path_sigma", (size,))
-        strategy.adapt_sigma.delta = float(document["step_delta"])
-        strategy.sigma = float(document["sigma"])
-        strategy.countiter, strategy.countevals = int(document["generation"]), int(document["evaluations"])
+        strategy.adapt_sigma.delta = number("step_delta")
+        strategy.sigma = number("sigma")
+        strategy.countiter, strategy.countevals = count_in(document, "generation"), count_in(document, "evaluations")
         strategy.adapt_sigma._ps_updated_iteration = strategy.countiter
-        strategy.opts["tolupsigma"] = float(document["tolupsigma"])
+        strategy.opts["tolupsigma"] = number("tolupsigma")
         uniform = bool(document["uniform_scaling"])
         scaling = np.shape(tensors["scaling"])
-        strategy.sigma_vec.scaling = own("scaling", scaling if scaling == () else (size,))
+        strategy.sigma_vec.scaling = own("scaling", scaling if scaling == () else (size,), positive=True)
         strategy.sigma_vec.is_identity, strategy.sigma_vec.dim = uniform, int(np.prod(scaling))
         if self.separable:
-            deviations = own("deviations", (size,))
+            deviations = own("deviations", (size,), positive=True)
             if (deviations != 1).any():
                 sampler.standard_deviations = deviations
         else:
-            sampler.C, sampler.B, sampler.D = own("C", (size, size)), own("B", (size, size)), own("D", (size,))
+            sampler.C, sampler.B = own("C", (size, size)), own("B", (size, size))
+            sampler.D = own("D", (size,), positive=True)
             for name in _COUNTERS:
-                setattr(sampler, name, int(document["sampler"][name]))
+                setattr(sampler, name, count_in(document["sampler"], name))
         strategy._stoptolxstagnation.x = own("stagnant_mean", (size,))
         strategy._stoptolxstagnation.count, strategy._stoptolxstagnation.count_x = map(int, document["stagnation"])
-        strategy.best.f, strategy.best.evals, strategy.best.evalsall = document["best"]
+        best, evals, evalsall = document["best"]
+        strategy.best.f = float(best)
+        strategy.best.evals, strategy.best.evalsall = (None if n is None else int(n) for n in (evals, evalsall))
         fit = strategy.fit
         fit.hist, fit.histbest, fit.histmedian = (
-            [float(value) for value in tensors[name]] for name in ("hist", "hist_best", "hist_median")
+            own(name, (np.size(tensors[name]),)).tolist() for name in ("hist", "hist_best", "hist_median")
         )
         for name in _FIT:
-            setattr(fit, name, document["fit"][name])
-        fit.flatfit_iterations, fit.median_got_worse = int(document["flat"]), int(document["worse"])
+            value = document["fit"][name]
+            before_the_first = value is None and getattr(fit, name) is None
+            setattr(fit, name, None if before_the_first else float(value))
+        fit.flatfit_iterations, fit.median_got_worse = count_in(document, "flat"), count_in(document, "worse")
         # Made by the very first `ask`; it only measures time.
         from cma.utilities.utils import ElapsedWCTime
 
@@ -322,12 +343,13 @@ _FIT = ("median", "median0", "median_min", "median_previous")
 def into_bounds(genes: FloatArray, genome: Genome) -> FloatArray:
     """Mirror genes `(.., N)` at the bounds until they lie within them; those that do stay as they are.
 
-    >>> import numpy as np
-    >>> from plastic_rl.algorithms.genome import Genome
-    >>> low, high = np.array([0.0, 0.0, -np.inf]), np.array([1.0, np.inf, 2.0])
-    >>> genome = Genome(("x",), ((3,),), np.zeros(3), np.ones(3), low, high)
-    >>> into_bounds(np.array([1.25, -3.0, 2.5]), genome).tolist()
-    [0.75, 3.0, 1.5]
+        >>> import numpy as np
+        >>> from plastic_rl.algorithms.genome import Genome
+    from plastic_rl.algorithms.saving import count_in
+        >>> low, high = np.array([0.0, 0.0, -np.inf]), np.array([1.0, np.inf, 2.0])
+        >>> genome = Genome(("x",), ((3,),), np.zeros(3), np.ones(3), low, high)
+        >>> into_bounds(np.array([1.25, -3.0, 2.5]), genome).tolist()
+        [0.75, 3.0, 1.5]
     """
     if not genome.bounded:
         return np.array(genes)

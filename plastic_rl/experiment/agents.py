@@ -237,7 +237,8 @@ def export_agent(run: RunFolder, target: str | Path, *, plugins: Sequence[str] =
 
 def acting_part(checkpoint: Checkpoint) -> Checkpoint:
     """Leave out what only training needs: the optimizer, the lifetimes under way, the run's own part."""
-    with damage_is_refused("the checkpoint is not that of an agent"):
+    with damage_is_refused(f"{checkpoint.source} is not that of an agent"):
+        checkpoint.check_finite("params")
         return _acting_part(checkpoint)
 
 

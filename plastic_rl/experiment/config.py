@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, model_validator
 
+from plastic_rl.algorithms.arguments import MOST_ROWS
 from plastic_rl.config import ConfigModel, Schedule, apply_overrides, check, describe, dump, read_mapping
 from plastic_rl.errors import ConfigError, UnknownNameError
 from plastic_rl.evaluation.protocol import TASKS_BY_DEFAULT
@@ -42,7 +43,7 @@ class GradientConfig(ConfigModel):
 
     total_timesteps: int = Field(ge=1)
     """Steps to train for, all environments counted; rounded up to whole rollouts."""
-    n_envs: int = Field(default=32, ge=1)
+    n_envs: int = Field(default=32, ge=1, le=MOST_ROWS)
     """Lifetimes lived side by side (the batch)."""
     n_steps: int | None = Field(default=None, ge=1)
     """Steps of each environment between updates; null: one whole lifetime (128 where its length varies)."""
@@ -89,7 +90,7 @@ class SupervisedGradientConfig(GradientConfig):
 
     name: Literal["supervised_gradient"]
     """Which algorithm."""
-    n_envs: int = Field(default=16, ge=1)
+    n_envs: int = Field(default=16, ge=1, le=MOST_ROWS)
     """Lifetimes lived side by side (the batch)."""
     learning_rate: Schedule = Schedule(start=0.1, end=0.1)
     """Step size: a number, or `{start: 0.1, end: 0.01}` for a linear schedule."""
@@ -134,9 +135,9 @@ class CMAESConfig(ConfigModel):
     """Which algorithm."""
     generations: int = Field(ge=1)
     """Generations to evolve for."""
-    population_size: int = Field(default=20, ge=4)
+    population_size: int = Field(default=20, ge=4, le=MOST_ROWS)
     """Individuals of a generation."""
-    lifetimes: int = Field(default=4, ge=1)
+    lifetimes: int = Field(default=4, ge=1, le=MOST_ROWS)
     """Lifetimes of each individual in a generation, on fresh tasks that the whole population shares."""
     sigma: float = Field(default=0.5, gt=0)
     """Initial step size, in units of the scales of `groups`."""

@@ -28,7 +28,7 @@ class TableState(ConfigModel):
 
     columns: list[str]
     """Its columns, `step` first."""
-    rows: int = Field(ge=0)
+    rows: int = Field(ge=0, lt=2**62)
     """Its rows."""
 
 

@@ -174,8 +174,9 @@ def _read_own(run: RunFolder, newest: Path, config: ExperimentConfig) -> Checkpo
             "plastic-rl train CONFIG --name NAME"
         )
         raise CheckpointError(f"{error} {advice}") from None
-    changes = differences(_with_defaults(RunDocument.of(checkpoint, newest).config), _own_config(config))
-    changed = [f"{path}: {old!r} became {new!r}" for path, old, new in changes]
+    with damage_is_refused(f"{newest} is no checkpoint of this run"):
+        changes = differences(_with_defaults(RunDocument.of(checkpoint, newest).config), _own_config(config))
+        changed = [f"{path}: {old!r} became {new!r}" for path, old, new in changes]
     if changed:
         raise CheckpointError(
             f"{run.path}/config.yaml was changed since {newest} was written ({', '.join(changed)}), so the run cannot "

@@ -135,7 +135,9 @@ class Reward(Modulator):
 
     def parameters(self, post_size: int, generator: torch.Generator | None = None) -> dict[str, Parameter]:
         """`reward_average_rate` `(1,)`, 0.1, not trained."""
-        return {"reward_average_rate": Parameter(torch.full((1,), 0.1, dtype=torch.float32), trainable=False, valid=RATE)}
+        return {
+            "reward_average_rate": Parameter(torch.full((1,), 0.1, dtype=torch.float32), trainable=False, valid=RATE)
+        }
 
     def state_entries(self) -> dict[str, tuple[int, ...]]:
         """`reward_average`: one number per lifetime."""

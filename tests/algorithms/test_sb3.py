@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,11 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecNormalize
 
 import plastic_rl
-from plastic_rl.algorithms import PlasticA2C
+from plastic_rl.algorithms import CMAES, PlasticA2C, SupervisedGradient
+from plastic_rl.algorithms.base import PlasticAlgorithm
 from plastic_rl.algorithms.vec_env import FeedbackExemptMeanStd, VectorEnvAdapter
 from plastic_rl.algorithms.vec_lifetime import VecLifetime
+from plastic_rl.checkpoint import write_checkpoint
 from plastic_rl.envs import Lifetime, make_vector
 from plastic_rl.errors import ConfigError
 
@@ -54,6 +57,60 @@ def test_vec_envs_of_scalar_environments_train_like_the_vectorised_one(kind: typ
     assert scalar.n_steps == vector.n_steps == 20
     assert len(scalar.score_buffer) == 2
     rows.close()
+
+
+@pytest.fixture
+def double_by_default() -> Iterator[None]:
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+def small_agents() -> Iterator[PlasticAlgorithm]:
+    common: dict[str, Any] = {"env_kwargs": {"steps": 8}, "seed": 3}
+    for rule in ("backpropamine_fan_out", "reward_gated", "bcm", "general"):
+        network = {"rule": rule, "hidden_size": 4}
+        yield PlasticA2C("PlasticPolicy", BANDIT, n_envs=2, policy_kwargs={"network": network}, **common).learn(48)
+    for policy in ("GRUPolicy", "LSTMPolicy", "RNNPolicy"):
+        yield PlasticA2C(policy, BANDIT, n_envs=2, optimizer="rmsprop", **common).learn(48)
+    yield PlasticA2C("BackpropaminePolicy", "Pendulum-v1", n_envs=2, n_steps=8, seed=3).learn(48)
+    network = {"kind": "rule_table", "hidden_size": 8, "output_table": "supervised"}
+    teaching = {"data": "D", "steps": 8}
+    yield SupervisedGradient(
+        "PlasticPolicy",
+        "plastic_rl/SupervisedClassification-v0",
+        n_envs=2,
+        seed=3,
+        env_kwargs=teaching,
+        policy_kwargs={"network": network},
+    ).learn(48)
+    for network in ({"rule": "oja", "hidden_size": 3}, {"kind": "plastic_feed_forward", "hidden_size": 3}):
+        evolving = CMAES(
+            "PlasticPolicy", BANDIT, population_size=4, lifetimes=2, policy_kwargs={"network": network}, **common
+        )
+        yield evolving.learn(generations=3)
+
+
+def bytes_of(agent: PlasticAlgorithm, folder: Path) -> dict[str, bytes]:
+    write_checkpoint(folder, agent.get_checkpoint())
+    return {file.name: file.read_bytes() for file in folder.iterdir()}
+
+
+@pytest.fixture(scope="module")
+def as_always(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, bytes]]:
+    return [bytes_of(agent, tmp_path_factory.mktemp("agents") / "64") for agent in small_agents()]
+
+
+@pytest.mark.usefixtures("double_by_default")
+def test_torchs_default_type_changes_no_byte(as_always: list[dict[str, bytes]], tmp_path: Path) -> None:
+    for number, (agent, expected) in enumerate(zip(small_agents(), as_always, strict=True)):
+        assert {p.dtype for p in agent.policy.parameters()} == {torch.float32}, number
+        assert bytes_of(agent, tmp_path / str(number)) == expected, number
+        again = type(agent).load(tmp_path / str(number), env=agent.env_id)
+        observations = np.zeros((2, agent.policy.input_size), np.float32)
+        agent.begin([], 1)
+        again.begin([], 1)
+        assert np.array_equal(agent.predict(observations)[0], again.predict(observations)[0]), number
 
 
 def test_evaluate_policy_resets_plastic_state_exactly_at_episode_starts() -> None:

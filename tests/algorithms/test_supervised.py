@@ -218,7 +218,7 @@ def test_what_cannot_be_learned_from_is_refused() -> None:
     with pytest.raises(ConfigError, match="selection: softmax, or loss: squared_error"):
         make({"selection": "argmax"})
     assert make({"selection": "argmax"}, loss="squared_error").learn(120).num_timesteps == 120
-    with pytest.raises(ConfigError, match="n_envs must be a whole number of 1 or more, got 0"):
+    with pytest.raises(ConfigError, match="n_envs must be a whole number from 1 to 1,000,000, got 0"):
         make(n_envs=0)
     with pytest.raises(ConfigError, match=r"2 steps or more.*got n_steps 1 and lifetimes of 1 steps"):
         make(env_kwargs={"data": "D", "steps": 1})

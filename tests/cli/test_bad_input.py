@@ -10,7 +10,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
+
+from plastic_rl.checkpoint import read_checkpoint, write_checkpoint
 
 ROOT = Path(__file__).parents[2]
 PLUGIN = """
@@ -76,6 +80,12 @@ def snapshot(folder: Path) -> dict[str, str]:
         (["train", "empty.yaml"], ["empty.yaml is empty"]),
         (["train", "binary.yaml"], ["binary.yaml is not a text file"]),
         (["train", "list.yaml"], ["list.yaml must hold a mapping"]),
+        (["train", "nested.yaml"], ["nested.yaml is not valid YAML", "in one another more than 32 deep"]),
+        (["train", "small.yaml", f"network.rule={'[' * 100_000}"], ["in one another more than 32 deep"]),
+        (["train", "small.yaml", f"network.rule={'[' * 30}{']' * 30}"], ["1 problem in small.yaml", "network.rule"]),
+        (["train", "small.yaml", f"network{'.a' * 5000}=1"], ["has 5,001 keys, and configs 32 levels"]),
+        (["train", "small.yaml", f"network{'.a' * 31}=1"], ["network.a: unknown key"]),
+        (["train", "small.yaml", "algorithm.n_envs=200000000"], ["algorithm.n_envs", "1000000"]),
         (["train", "."], ["is a folder, not a config file"]),
         (
             ["train", "small.yaml", "network.hidden_sise=3", "algorithm.gama=1", "sead=3", "algorithm.n_envs=many"],
@@ -131,7 +141,20 @@ def snapshot(folder: Path) -> dict[str, str]:
         (["train", "small.yaml", "--plugin", "nowhere.py"], ["no plugin file 'nowhere.py'"]),
         (["train", "small.yaml", "--plugin", "no_such_module"], ["no plugin module 'no_such_module'"]),
         (["train", "small.yaml", "--plugin", "broken.py"], ["broken.py", "ZeroDivisionError"]),
+        (
+            ["train", "small.yaml", "--plugin", "~nouser/x.py"],
+            ["no plugin file '~nouser/x.py': the user after ~ has no home directory here"],
+        ),
+        (
+            [
+                "train",
+                "small.yaml",
+                "environment={id: plastic_rl/Classification-v0, kwargs: {data: {file: ~nouser/x.csv}}}",
+            ],
+            ["cannot read the data file ~nouser/x.csv: the user after ~ has no home directory here"],
+        ),
         (["train", "small.yaml", "--name", "../outside"], ["is no good as the name of a run"]),
+        (["train", "small.yaml", "--name", "line\n"], ["is no good as the name of a run"]),
         (["train", "small.yaml", "--seeds", "0,one"], ["whole numbers separated by commas"]),
         (["train", "small.yaml", "--seeds", "0,0"], ["each seed may be given once"]),
         (["train", "small.yaml", "--seeds", "0,4294967296"], ["seed: must be less than 4294967296"]),
@@ -151,10 +174,11 @@ def snapshot(folder: Path) -> dict[str, str]:
         (["trian", "small.yaml"], ["No such command 'trian'"]),
         (["evaluate"], ["Missing argument"]),
     ],
-    ids=lambda value: " ".join(value) if value and value[0] in {"train", "resume", "evaluate"} else None,
+    ids=lambda value: " ".join(value)[:80] if value and value[0] in {"train", "resume", "evaluate"} else None,
 )
 def test_bad_input_is_named(workplace: Path, call: Any, arguments: list[str], parts: list[str]) -> None:
     (workplace / "empty.yaml").write_text("")
+    (workplace / "nested.yaml").write_text(f"network: {'{a: ' * 496}1{'}' * 496}\n")
     (workplace / "binary.yaml").write_bytes(bytes(range(256)))
     (workplace / "list.yaml").write_text("- 1\n")
     (workplace / "plugin.py").write_text(PLUGIN)
@@ -213,6 +237,98 @@ def test_damaged_checkpoints_are_refused(copied: Path, call: Any, verb: str, dam
     assert "Traceback" not in err
     after = snapshot(copied)
     assert {name: after[name] for name in before} == before
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        (("config", "environment", "kwargs", "steps"), np.zeros((1, 2)), "is no checkpoint of this run"),
+        (("config", "checkpoint", "keep"), np.zeros((1, 2)), "is no checkpoint of this run"),
+        (("metrics", "timing", "rows"), 10**30, "is not a checkpoint of a run (metrics.timing.rows: "),
+    ],
+)
+def test_a_run_document_that_is_none_is_refused(
+    copied: Path, call: Any, path: tuple[str, ...], value: Any, message: str
+) -> None:
+    (copied / "evaluation.json").unlink()
+    checkpoint = read_checkpoint(newest(copied))
+    holder = checkpoint.documents["run"]
+    for key in path[:-1]:
+        holder = holder[key]
+    holder[path[-1]] = value
+    write_checkpoint(newest(copied), checkpoint)
+    code, out, err = call("resume", copied)
+    assert (code, out) == (2, "")
+    assert f"{newest(copied)} {message}" in err
+
+
+def rewrite(run: Path, part: str, name: str, change: Any) -> None:
+    """Change a tensor of every checkpoint of a run (None takes it away), and write them anew with fresh checksums."""
+    for folder in (run / "checkpoints").iterdir():
+        checkpoint = read_checkpoint(folder)
+        tensor = checkpoint.tensors[part].pop(name)
+        if change is not None:
+            checkpoint.tensors[part][name] = change(tensor)
+        write_checkpoint(folder, checkpoint)
+
+
+def not_a_number(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.index_fill(-1, torch.tensor([1]), float("nan"))
+
+
+@pytest.mark.parametrize("verb", ["resume", "evaluate", "video", "inspect", "export"])
+def test_parameters_that_are_not_finite_are_refused(copied: Path, call: Any, verb: str) -> None:
+    if verb == "resume":
+        (copied / "evaluation.json").unlink()
+    rewrite(copied, "params", "network.alpha", not_a_number)
+    before = snapshot(copied.parent)
+    code, out, err = call(verb, copied, *([copied.parent / "agent"] if verb == "export" else []))
+    assert (code, out) == (2, ""), err
+    assert f"error: {newest(copied).parent}" in err
+    assert "'network.alpha' in params.safetensors is nan at [0, 1] (6 of its 36 numbers are NaN or infinite)" in err
+    assert "use an earlier checkpoint, or train anew" in err
+    assert "Traceback" not in err
+    assert snapshot(copied.parent) == before
+
+
+def test_an_exported_agent_whose_parameters_are_not_finite_is_refused(copied: Path, call: Any) -> None:
+    agent = copied.parent.parent / "agents" / "mine"
+    assert call("export", copied, agent)[0] == 0
+    checkpoint = read_checkpoint(agent / "checkpoint")
+    checkpoint.tensors["params"]["value_head.bias"][0] = float("inf")
+    write_checkpoint(agent / "checkpoint", checkpoint)
+    code, out, err = call("evaluate", agent, "--tasks", "3")
+    assert (code, out) == (2, "")
+    assert f"{agent / 'checkpoint'}: 'value_head.bias' in params.safetensors is inf at [0] (1 of its 1 numbers" in err
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("exp_avg_sq/network.alpha", None, "missing ['exp_avg_sq/network.alpha'], unknown []"),
+        ("step/network.alpha", None, "missing ['step/network.alpha'], unknown []"),
+        (
+            "exp_avg/network.alpha",
+            torch.Tensor.bfloat16,
+            "'exp_avg/network.alpha' must be torch.float32 of shape (6, 6), got torch.bfloat16 of shape (6, 6)",
+        ),
+        ("exp_avg/network.alpha", torch.Tensor.mean, "of shape (6, 6), got torch.float32 of shape ()"),
+        ("exp_avg/network.alpha", not_a_number, "'exp_avg/network.alpha' in optimizer.safetensors is nan at [0, 1]"),
+        ("exp_avg_sq/network.alpha", torch.neg, "must be 0 or more, being averages of squares, got -"),
+        ("step/network.alpha", torch.neg, "must be a whole number of 1 or more, got -"),
+    ],
+)
+def test_optimizers_that_cannot_go_on_are_refused(
+    copied: Path, call: Any, name: str, change: Any, message: str
+) -> None:
+    (copied / "evaluation.json").unlink()
+    rewrite(copied, "optimizer", name, change)
+    before = snapshot(copied)
+    code, out, err = call("resume", copied)
+    assert (code, out) == (2, ""), err
+    assert f"{newest(copied)}: " in err
+    assert message in err
+    assert {path: digest for path, digest in snapshot(copied).items() if path in before} == before
 
 
 def test_a_run_that_lost_its_checkpoints_keeps_its_record(copied: Path, call: Any) -> None:
