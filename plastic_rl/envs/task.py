@@ -1,8 +1,9 @@
-"""What a task is, and how a distribution of tasks is sampled.
+"""What a task is, how a distribution of tasks is sampled and dealt out, and who acts on them.
 
 A `Task` is one setting of a family of environments (the arm probabilities of one bandit, the hidden goal of one
 maze). A `TaskDistribution` maps `(split, index)` to a task in O(1) and in any order, so that every agent can be
-scored on exactly the same tasks.
+scored on exactly the same tasks. A `TaskSource` deals them out to the rows of a vector environment; a family's
+`ReferenceAgent`s are what a trained `Agent` is laid beside.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import plastic_rl
-from plastic_rl.envs import DISTRIBUTIONS, distribution_for, load_plugin
+from plastic_rl.envs import DISTRIBUTIONS, distribution_for, load_plugin, make_vector
 from plastic_rl.errors import SpaceError, TaskError, UnknownNameError
 from plastic_rl.families.bernoulli_bandit import BernoulliBanditTasks
 from plastic_rl.families.grid_maze import GridMazeTasks, Maze, maze_of
@@ -158,6 +158,12 @@ def test_maze_goals_and_sides():
         assert task.params["goal"] in set(maze_of(task.params["side"]).free.tolist())
         assert task.params["goal"] != maze_of(task.params["side"]).centre
     assert {task.params["side"] for task in GridMazeTasks(side=5).tasks("shift", 0, 50)} == {7}
+
+
+@pytest.mark.parametrize("bad", [{"wall_penalty": -1.0}, {"wall_penalty": float("nan")}, {"steps": 0}])
+def test_impossible_maze_arguments_are_refused(bad):
+    with pytest.raises(TaskError, match=r"wall_penalty, a cost, of 0 or more, got steps=(200|0), wall_penalty="):
+        make_vector("plastic_rl/GridMaze-v0", 2, env_kwargs=bad)
 
 
 def test_maze_holdout_is_disjoint_by_parameter():

@@ -7,6 +7,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+from plastic_rl.envs.catalog import check_keywords
 from plastic_rl.errors import ConfigError, UnknownNameError
 from plastic_rl.families.classification.data import (
     RECIPES,
@@ -82,8 +83,6 @@ def _from_file(data: Mapping[str, Any]) -> DataSource:
 
 
 def _only(name: str, given: Mapping[str, Any], valid: tuple[str, ...]) -> None:
-    from plastic_rl.envs.catalog import check_keywords
-
     check_keywords(f"the data {name!r}", list(valid), given)
 
 
