@@ -22,8 +22,8 @@ import torch
 
 from benchmarks import measure
 from plastic_rl.algorithms import CMAES
-from plastic_rl.algorithms.fitness import Exam
-from plastic_rl.algorithms.genome import Genome
+from plastic_rl.algorithms.evolution.fitness import GenerationSpec
+from plastic_rl.algorithms.evolution.genome import Genome
 from plastic_rl.envs import make_vector
 
 BANDIT = "plastic_rl/ReversalBandit-v0"
@@ -114,7 +114,7 @@ def loop_generation(setting: GenerationSetting, covariance: str) -> Callable[[],
     generations = iter(range(10**9))
 
     def generation() -> None:
-        exam = Exam(0, next(generations), setting.lifetimes)
+        exam = GenerationSpec(0, next(generations), setting.lifetimes)
         genes = algorithm.search.ask()
         noise = torch.rand((setting.lifetimes, setting.steps), generator=exam.agent_generator()).tolist()
         tasks = [distribution.task("train", index) for index in exam.tasks]
@@ -147,7 +147,7 @@ def alone(setting: GenerationSetting, covariance: str) -> dict[str, Callable[[],
 
     rows = setting.population * setting.lifetimes
     env = make_vector(BANDIT, rows, env_kwargs=algorithm.env_kwargs)
-    exam = Exam(0, 0, setting.lifetimes)
+    exam = GenerationSpec(0, 0, setting.lifetimes)
     tasks = [env.distribution.task("train", index) for index in exam.tasks] * setting.population
     seeds = exam.environment_seeds() * setting.population
     actions = generator.integers(0, 2, size=(setting.steps, rows))

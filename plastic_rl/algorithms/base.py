@@ -4,124 +4,147 @@ from __future__ import annotations
 
 import io
 import sys
-from abc import abstractmethod
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, ClassVar, Self, TypedDict
+from typing import Annotated, Any, ClassVar, Self
 
 import gymnasium as gym
 import numpy as np
 import torch
+from pydantic import ConfigDict, Field
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import MaybeCallback
 from stable_baselines3.common.vec_env import VecEnv
+from torch import Tensor
 
-from plastic_rl.algorithms.arguments import check_ranges
-from plastic_rl.algorithms.saving import rebuild
+from plastic_rl.algorithms.saved_policy import check_policy, plain, policy_document
 from plastic_rl.algorithms.vec_env import EnvironmentDescription, adapt, environments_of, exempt_feedback, wrap
-from plastic_rl.checkpoint import Checkpoint, read_checkpoint, write_zip
+from plastic_rl.checkpoint import Checkpoint, count_in, read_checkpoint, set_torch_rng_state, torch_rng_state, write_zip
+from plastic_rl.checkpoint.torch_state import load_parameters, space_from_document
+from plastic_rl.config import ConfigModel, check, describe
+from plastic_rl.config.signatures import Argument, NotStored, argument_of, arguments_of, handed_on, model_of
 from plastic_rl.envs import first_task
-from plastic_rl.errors import CheckpointError, ConfigError
+from plastic_rl.errors import CheckpointError, ConfigError, damage_is_refused, unknown_name_message
 from plastic_rl.policies import POLICIES, PlasticPolicy
+from plastic_rl.registry import Registry
+
+MOST_ROWS = 1_000_000
+"""Environments or individuals side by side; more would only be found out when memory has run out."""
+
+Rows = Annotated[int, Field(ge=1, le=MOST_ROWS)]
 
 
-class CommonArguments(TypedDict, total=False):
-    """The arguments that every algorithm takes alike, and hands on to `PlasticAlgorithm`."""
+class Arguments(ConfigModel):
+    """Base of the models that constructors' arguments are checked by."""
 
-    env_kwargs: Mapping[str, Any] | None
-    trials: int
-    same_task_each_trial: bool | None
-    policy_kwargs: Mapping[str, Any] | None
-    stats_window_size: int
-    tensorboard_log: str | None
-    verbose: int
-    seed: int | None
-    device: torch.device | str
-
-
-WITHOUT_GRADIENT = {"learning_rate": 0.0, "support_multi_env": True}
-"""What stable-baselines3's base class is told by an algorithm that follows no gradient."""
+    model_config = ConfigDict(arbitrary_types_allowed=True)
 
 
 class PlasticAlgorithm(BaseAlgorithm):
-    """A stable-baselines3 algorithm around a `PlasticPolicy`; a subclass says what its checkpoint holds.
+    """A stable-baselines3 algorithm around a `PlasticPolicy`.
 
-    A subclass sets its own attributes before it calls this constructor, which ends with the set-up.
+    A subclass declares its own arguments, and no others, as keyword-only ones of its constructor: `Annotated` says
+    their range, a line of the class's docstring what they are. It hands all of them on:
+    `super().__init__(policy, env, **handed_on(locals()))`. Range checks, checkpoints, the keys of a config and their
+    help follow from that declaration; the checked values are `settings`.
 
     Args:
         policy: Name in `plastic_rl.policies.POLICIES`, or a subclass of `PlasticPolicy`.
         env: Environment in any form that `adapt` takes; None: there is nothing to set up yet.
-        n_envs: Number of environments where `env` is an id.
-        inherited: Arguments of the stable-baselines3 class that are not among these.
         env_kwargs: Arguments of the environment where `env` is an id.
         trials: Inner episodes of a lifetime where `env` is the id of a foreign environment.
         same_task_each_trial: Whether these share the lifetime's seed; None: where tasks are reset seeds (`Lifetime`).
-        policy_kwargs: Arguments of the policy.
-        stats_window_size: As in stable-baselines3.
+        policy_kwargs: Arguments of the policy, e.g. `{"network": {"rule": "oja", "hidden_size": 40}}`.
+        stats_window_size: Lifetimes that `rollout/score` and `rollout/ep_rew_mean` average over.
         tensorboard_log: Folder for TensorBoard, or None.
         verbose: 0 silent, 1 a table per logging interval.
-        seed: Of everything random; None: from the operating system.
+        seed: Of parameters, action sampling, environments and everything else random; global random state is not
+            touched. None: from the operating system.
         device: `"auto"`, `"cpu"`, `"cuda"`, ...
+        **shared: The arguments of the subclass.
+
+    Raises:
+        SpaceError: If the environment's spaces are not supported.
+        ConfigError: If arguments have no valid value, or contradict each other.
 
     Attributes:
-        stored_arguments: Constructor arguments of a subclass that are attributes of the same name.
+        budget: Argument of `learn` that says for how long; a key of the config.
+        unit: What that counts.
+        counter: Attribute that counts it.
+        settings: The constructor's arguments, checked, by attribute.
         iterations: Updates of the policy since the run began.
         score_buffer: Scores of the last lifetimes: sums of expected reward where the environment knows it, else of
             reward.
         description: What the policy knows of the environment besides its spaces.
     """
 
+    budget: ClassVar[str] = "total_timesteps"
+    unit: ClassVar[str] = "steps"
+    counter: ClassVar[str] = "num_timesteps"
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {name: POLICIES[name] for name in POLICIES}
-    stored_arguments: ClassVar[tuple[str, ...]] = ()
+    settings: Any
     policy: PlasticPolicy
     iterations: int
     score_buffer: deque[float]
     description: EnvironmentDescription
     env_id: str | None = None
     env_kwargs: dict[str, Any]
-    trials: int
-    same_task_each_trial: bool | None
 
     def __init__(
         self,
         policy: str | type[PlasticPolicy],
         env: Any,
         *,
-        n_envs: int,
-        inherited: Mapping[str, Any],
         env_kwargs: Mapping[str, Any] | None = None,
-        trials: int = 1,
+        trials: Annotated[int, Field(ge=1)] = 1,
         same_task_each_trial: bool | None = None,
         policy_kwargs: Mapping[str, Any] | None = None,
-        stats_window_size: int = 100,
-        tensorboard_log: str | None = None,
-        verbose: int = 0,
-        seed: int | None = None,
-        device: torch.device | str = "auto",
+        stats_window_size: Annotated[int, Field(ge=1)] = 100,
+        tensorboard_log: Annotated[str | Path | None, NotStored] = None,
+        verbose: Annotated[int, NotStored] = 0,
+        seed: Annotated[int | None, Field(ge=0, lt=2**63)] = None,
+        device: Annotated[torch.device | str, NotStored] = "auto",
+        **shared: Any,
     ) -> None:
-        given = {"same_task_each_trial": same_task_each_trial, "seed": seed}
-        known = {name: value for name, value in given.items() if value is not None}
-        check_ranges({"trials": trials, "stats_window_size": stats_window_size, **known})
-        self.env_kwargs, self.trials = dict(env_kwargs or {}), trials
-        self.same_task_each_trial = same_task_each_trial
+        self.settings = _checked(type(self), handed_on(locals()))
+        self.env_kwargs = dict(env_kwargs or {})
         self.seed = int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else seed
         super().__init__(
             POLICIES[policy] if isinstance(policy, str) else policy,
-            self._adapted(env, n_envs),
+            self._adapted(env, self._rows()),
             policy_kwargs=dict(policy_kwargs or {}),
             stats_window_size=stats_window_size,
-            tensorboard_log=tensorboard_log,
+            tensorboard_log=None if tensorboard_log is None else str(tensorboard_log),
             verbose=verbose,
             seed=self.seed,
             device=device,
-            **inherited,
+            **self._inherited(),
         )
         if env is not None:
             self._setup_model()
+
+    # --- what a subclass says --------------------------------------------------------------------------------------
+
+    def _rows(self) -> int:
+        """Rows of the environment that is made of an id."""
+        return 1
+
+    def _inherited(self) -> dict[str, Any]:
+        """Arguments of the stable-baselines3 class that stands above: as for one that follows no gradient."""
+        return {"learning_rate": 0.0, "support_multi_env": True}
+
+    @classmethod
+    def largest_rows(cls, settings: Any) -> int:
+        """Rows of the largest environment that training with the settings of a config needs."""
+        return 1
+
+    def planned(self, total: int) -> int:
+        """Where training ends that is to go to `total`, in `unit`s."""
+        return total
 
     # --- set-up ----------------------------------------------------------------------------------------------------
 
@@ -133,8 +156,8 @@ class PlasticAlgorithm(BaseAlgorithm):
             env,
             n_envs=n_envs,
             env_kwargs=self.env_kwargs,
-            trials=self.trials,
-            same_task_each_trial=self.same_task_each_trial,
+            trials=self.settings.trials,
+            same_task_each_trial=self.settings.same_task_each_trial,
             task_start=first_task(self.seed or 0),
         )
 
@@ -147,22 +170,16 @@ class PlasticAlgorithm(BaseAlgorithm):
     def set_random_seed(self, seed: int | None = None) -> None:
         """Start this algorithm's own random streams, and the environments' seeds, from `seed`."""
         self.seed = self.seed if seed is None else seed
-        initial, sampling, _ = self._seeds()
+        initial, sampling, _ = seeds_of(self.seed or 0)
         self._initial = torch.Generator().manual_seed(initial)
         self._sampling = torch.Generator().manual_seed(sampling)
         if self.env is not None:
             self._seed_environments(self.env)
 
-    def _seeds(self) -> tuple[int, int, int]:
-        """Of the initial draws, of sampling, and of the environments."""
-        words = np.random.SeedSequence(self.seed).generate_state(3, np.uint64) >> np.uint64(1)
-        initial, sampling, environments = (int(word) for word in words)
-        return initial, sampling, environments
-
     def _seed_environments(self, env: VecEnv) -> None:
         # Row i is keyed by this plus i: runs of neighbouring seeds must not share their rows' noise. 31 bits leave
         # room for the rows below 2**32, where seeds end for some environments.
-        env.seed(self._seeds()[2] >> 32)
+        env.seed(seeds_of(self.seed or 0)[2] >> 32)
 
     def set_env(self, env: Any, force_reset: bool = True) -> None:
         """Act and learn in `env` from now on: in any form that the constructor takes, with as many rows as before.
@@ -202,19 +219,15 @@ class PlasticAlgorithm(BaseAlgorithm):
         """Describe the environment, and draw the policy that acts in it."""
         if self.env is not None:
             self.description = EnvironmentDescription.of(self.env)
-        self.policy = self.new_policy(self.policy_kwargs, self._initial).to(self.device)
-
-    def new_policy(self, policy_kwargs: Mapping[str, Any], generator: torch.Generator) -> PlasticPolicy:
-        """Draw a policy for the environment that was described."""
         policy_class: type[PlasticPolicy] = self.policy_class  # type: ignore[assignment]
-        return policy_class(
+        self.policy = policy_class(
             self.observation_space,
             self.action_space,
             feedback=self.description.feedback,
             steps_per_trial=self.description.steps_per_trial,
-            generator=generator,
-            **policy_kwargs,
-        )
+            generator=self._initial,
+            **self.policy_kwargs,
+        ).to(self.device)
 
     def _init_callback(self, callback: MaybeCallback, progress_bar: bool = False) -> BaseCallback:
         hooks = super()._init_callback(callback, progress_bar)
@@ -229,32 +242,118 @@ class PlasticAlgorithm(BaseAlgorithm):
 
     # --- saving ----------------------------------------------------------------------------------------------------
 
-    @abstractmethod
     def get_checkpoint(self) -> Checkpoint:
-        """Return everything needed to go on from here."""
+        """Return everything needed to go on from here, as copies; see `set_checkpoint`."""
+        stored = [one.name for one in arguments_of(type(self), PlasticAlgorithm).values() if one.is_stored]
+        given = {name: getattr(self.settings, name) for name in stored}
+        # The policy's stand with the policy.
+        given |= {"env_kwargs": self.env_kwargs, "seed": self.seed, "policy_kwargs": None}
+        return Checkpoint(
+            tensors={
+                "params": {name: own.detach().clone() for name, own in self.policy.named_parameters()},
+                **self.training_tensors(),
+            },
+            documents={
+                "rng": {
+                    "sampling": torch_rng_state(self._sampling),
+                    "predict": torch_rng_state(self.policy.sampling),
+                    "initial": torch_rng_state(self._initial),
+                },
+                "env": self.environment_state(),
+                "algorithm": self.counters(),
+            },
+            config={
+                "algorithm": type(self).__name__,
+                "policy": policy_document(self.policy, self.policy_kwargs, self.description),
+                "environment_id": self.env_id,
+                "arguments": {name: plain(value, name) for name, value in given.items()},
+                "n_envs": self.n_envs,
+            },
+        )
 
-    @abstractmethod
+    def training_tensors(self) -> dict[str, dict[str, Tensor]]:
+        """The parts `optimizer` and `state` of a checkpoint: what training goes on from, beside the parameters."""
+        return {"optimizer": {}, "state": {}}
+
+    def environment_state(self) -> Any:
+        """The document `env` of a checkpoint: where lifetimes under way stand, as plain data; None: nowhere."""
+        return None
+
+    def counters(self) -> dict[str, Any]:
+        """The document `algorithm` of a checkpoint: how far training is, as plain data."""
+        return {
+            "num_timesteps": self.num_timesteps,
+            "total_timesteps": self._total_timesteps,
+            "progress_remaining": self._current_progress_remaining,
+            "iterations": self.iterations,
+            "score_buffer": list(self.score_buffer),
+        }
+
     def set_checkpoint(self, checkpoint: Checkpoint) -> None:
-        """Go on from `checkpoint`."""
+        """Go on from `checkpoint`.
 
-    def stored_policy_kwargs(self, checkpoint: Checkpoint) -> Mapping[str, Any]:
-        """Arguments of the policy whose parameters `checkpoint` holds."""
-        return self.policy_kwargs
+        A subclass puts back what it stored beside, within `damage_is_refused`.
+
+        Raises:
+            CheckpointError: If the checkpoint belongs to another network, or lacks a part, or a part does not fit.
+        """
+        with damage_is_refused(f"{checkpoint.source} does not fit this {type(self).__name__}"):
+            counters, streams = checkpoint.documents["algorithm"], checkpoint.documents["rng"]
+            load_parameters(self.policy, checkpoint)
+            set_torch_rng_state(self._sampling, streams["sampling"])
+            set_torch_rng_state(self.policy.sampling, streams["predict"])
+            set_torch_rng_state(self._initial, streams["initial"])
+            self.num_timesteps = count_in(counters, "num_timesteps")
+            self._total_timesteps = count_in(counters, "total_timesteps")
+            self._current_progress_remaining = float(counters["progress_remaining"])
+            self.iterations = count_in(counters, "iterations")
+            self.score_buffer.clear()
+            self.score_buffer.extend(map(float, counters["score_buffer"]))
 
     @classmethod
     def from_checkpoint(cls, checkpoint: Checkpoint, env: Any, device: torch.device | str, **kwargs: Any) -> Self:
-        """Make the algorithm that `checkpoint` describes; see `plastic_rl.algorithms.saving.rebuild`."""
-        return rebuild(cls, checkpoint, env, device, **kwargs)
+        """Make the algorithm that `checkpoint` describes, and go on from it.
 
-    def arguments(self) -> dict[str, Any]:
-        """Constructor arguments by name: those that a checkpoint holds."""
-        names = (*self.stored_arguments, "env_kwargs", "trials", "same_task_each_trial", "policy_kwargs", "seed")
-        return {**{name: getattr(self, name) for name in names}, "stats_window_size": self._stats_window_size}
+        Args:
+            checkpoint: As from `get_checkpoint`.
+            env: Environment to go on in, as in the constructor; None gives an agent that only predicts.
+            device: Where to put the agent.
+            **kwargs: Constructor arguments that replace the stored ones.
 
-    @classmethod
-    def arguments_of(cls, config: Mapping[str, Any]) -> dict[str, Any]:
-        """The constructor arguments that the config of a checkpoint holds."""
-        return dict(config["arguments"])
+        Raises:
+            CheckpointError: If it is a checkpoint of another algorithm, or what it describes cannot be made.
+            ConfigError: If there is no such constructor argument.
+        """
+        config = checkpoint.config
+        named = config.get("algorithm")
+        if not isinstance(named, str) or named != cls.__name__:
+            raise CheckpointError(f"this is a checkpoint of {named!r}, not of {cls.__name__}")
+        declared = arguments_of(cls, PlasticAlgorithm)
+        for name in kwargs:
+            if name not in declared:
+                raise ConfigError(unknown_name_message(f"argument of {cls.__name__}", name, declared))
+        with damage_is_refused(f"the {cls.__name__} that {checkpoint.source} describes cannot be made"):
+            check_policy(checkpoint)
+            rows = count_in(config, "n_envs")
+            starts = checkpoint.documents["algorithm"].get("last_episode_starts")
+            if starts is not None and len(starts) != rows:
+                raise CheckpointError(
+                    f"{checkpoint.source} states {rows:,} environments, and holds {len(starts):,} of them"
+                )
+            stated = config["policy"]
+            stored = {**config["arguments"], "policy_kwargs": stated["arguments"], "device": device}
+            if "n_envs" in declared:
+                stored["n_envs"] = rows
+            algorithm = cls(POLICIES[stated["class"]], env, **{**stored, **kwargs})
+            algorithm.env_id = algorithm.env_id or config["environment_id"]
+            if env is None:
+                algorithm.observation_space = space_from_document(stated["observation_space"])
+                algorithm.action_space = space_from_document(stated["action_space"])
+                algorithm.n_envs = rows
+                algorithm.description = EnvironmentDescription.from_document(stated["environment"])
+                algorithm._setup_model()
+        algorithm.set_checkpoint(checkpoint)
+        return algorithm
 
     def save(
         self,
@@ -327,6 +426,51 @@ class PlasticAlgorithm(BaseAlgorithm):
         """Within this context the agent's synapses keep the state they have."""
         with self.policy.freeze_plasticity():
             yield
+
+
+ALGORITHMS: Registry[type[PlasticAlgorithm]] = Registry("algorithm")
+"""Algorithms by the name that a config gives them."""
+
+
+class AlgorithmConfig(ConfigModel):
+    """The part of a config that says how the policy is trained."""
+
+    name: str
+    """Which algorithm."""
+
+
+def algorithm_model(name: str) -> type[AlgorithmConfig]:
+    """Return the config model of an algorithm: its own arguments, and for how long it learns.
+
+    Raises:
+        UnknownNameError: If there is no such algorithm.
+    """
+    cls = ALGORITHMS[name]
+    learning = argument_of(cls.learn, cls.budget, cls)
+    budget = Argument(cls.budget, Annotated[int, Field(ge=1)], ..., learning.help, cls)
+    own = [one for one in arguments_of(cls, PlasticAlgorithm).values() if one.owner is not PlasticAlgorithm]
+    return model_of(f"{cls.__name__}Config", AlgorithmConfig, [budget, *own], doc=cls.__doc__)
+
+
+def _checked(cls: type[PlasticAlgorithm], given: Mapping[str, Any]) -> Any:
+    """The arguments of a constructor, checked.
+
+    Raises:
+        ConfigError: With every problem at once.
+    """
+    model = model_of(f"{cls.__name__}Arguments", Arguments, arguments_of(cls, PlasticAlgorithm).values())
+    plain_numbers = {name: value.item() if isinstance(value, np.generic) else value for name, value in given.items()}
+    arguments, problems = check(model, plain_numbers)
+    if arguments is None:
+        raise ConfigError(describe(problems, f"the arguments of {cls.__name__}"))
+    return arguments
+
+
+def seeds_of(seed: int) -> tuple[int, int, int]:
+    """Seeds of the initial draws, of sampling, and of the environments."""
+    words = np.random.SeedSequence(seed).generate_state(3, np.uint64) >> np.uint64(1)
+    initial, sampling, environments = (int(word) for word in words)
+    return initial, sampling, environments
 
 
 def _path(path: str | Path | io.BufferedIOBase) -> Path:

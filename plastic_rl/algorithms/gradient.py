@@ -8,125 +8,131 @@ is of, a subclass says.
 
 from __future__ import annotations
 
+import itertools
+import warnings
 from abc import abstractmethod
 from collections import deque
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Literal, Self, Unpack
+from typing import Annotated, Any, Literal, Self, cast
 
 import gymnasium as gym
 import numpy as np
 import torch
+from pydantic import Field
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.type_aliases import MaybeCallback
-from stable_baselines3.common.vec_env import VecEnv
+from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecNormalize
 from torch import Tensor
 
-from plastic_rl.algorithms.arguments import check_ranges
-from plastic_rl.algorithms.base import CommonArguments, PlasticAlgorithm
-from plastic_rl.algorithms.collector import Collector
-from plastic_rl.algorithms.gradient_saving import checkpoint_of, restore
-from plastic_rl.algorithms.rollout import Rollout
-from plastic_rl.algorithms.saving import count_in
-from plastic_rl.checkpoint import Checkpoint
-from plastic_rl.config import Schedule
-from plastic_rl.errors import ConfigError, NonFiniteError
+from plastic_rl.algorithms.base import PlasticAlgorithm, Rows
+from plastic_rl.algorithms.rollout_buffer import RolloutBuffer
+from plastic_rl.algorithms.vec_env import (
+    VecEnvOutcome,
+    VecEnvRows,
+    load_vec_env_state,
+    load_vec_normalize,
+    vec_env_state,
+    vec_normalize_document,
+)
+from plastic_rl.arrays import FloatArray
+from plastic_rl.checkpoint import Checkpoint, count_in
+from plastic_rl.checkpoint.torch_state import load_optimizer_tensors, optimizer_tensors
+from plastic_rl.config import Scheduled, ends_within
+from plastic_rl.config.signatures import handed_on
+from plastic_rl.envs.vector_env import stored_array
+from plastic_rl.errors import CheckpointError, ConfigError, NonFiniteError, damage_is_refused
 from plastic_rl.plasticity import UNBOUNDED
 from plastic_rl.policies import PlasticPolicy
+from plastic_rl.rollout import PolicyActor, steps
 
 DEFAULT_STEPS = 128
 """Rollout length where lifetimes have no fixed length."""
 
-Scheduled = float | Schedule | Callable[[float], float]
 Environment = str | gym.Env[Any, Any] | gym.vector.VectorEnv[Any, Any, Any] | VecEnv | None
-
-
-class GradientArguments(CommonArguments, total=False):
-    """The arguments that the algorithms of this kind take alike, with the same defaults."""
-
-    n_steps: int | None
-    max_grad_norm: float
-    optimizer: Literal["adam", "rmsprop"]
-    plasticity_lr_scale: float
 
 
 class GradientAlgorithm(PlasticAlgorithm, OnPolicyAlgorithm):  # type: ignore[misc]  # OnPolicyAlgorithm types `policy`
     """The iteration, the optimizer and the checkpoint; a subclass computes the loss of a rollout.
 
     Args:
-        policy: As `PlasticAlgorithm` takes it.
-        env: As `PlasticA2C` takes it.
-        learning_rate: Step size, or a schedule of the training progress that remains (1 to 0).
-        n_envs: Number of environments where `env` is an id.
+        learning_rate: Step size: a number, or `{start: 5e-3, end: 0}` for a linear schedule.
+        n_envs: Lifetimes lived side by side (the batch), where the environment is given by its id.
+        n_steps: Steps of each environment between updates; None: one whole lifetime (128 where its length varies).
+        max_grad_norm: The gradient is scaled down to this norm where it is longer.
+        optimizer: Optimizer of the outer loop.
         optimizer_eps: The optimizer's epsilon.
-        ranges: Further arguments, by name, that `check_ranges` looks at.
-        n_steps: Steps of each environment in a rollout; None: one whole lifetime where its length is fixed, else 128.
-        max_grad_norm: The gradient's norm is clipped to this.
-        optimizer: `"adam"` or `"rmsprop"`.
-        plasticity_lr_scale: The learning rate of alpha, eta and the like is `learning_rate` times this.
-        **common: As `PlasticAlgorithm` takes them.
+        plasticity_lr_scale: Learning rate of the parameters of plasticity (alpha, eta, step sizes), as a multiple of
+            `learning_rate`.
+        **shared: See `PlasticAlgorithm`.
 
     Attributes:
-        stored_schedules: Constructor arguments that are schedules, and the attributes that hold them.
         expected_rewards: Whether rollouts hold the expected rewards of actions in place of those that were drawn.
+        rollout: What was collected last.
+        state_before: Plastic state at the start of that: where `unroll` begins.
+        last_values: `(B,)` value of the observation behind its last step, zero where the lifetime ended.
+        lifetime_scores: `(B,)` expected reward (else reward) so far in each row's lifetime.
     """
 
-    stored_schedules: ClassVar[Mapping[str, str]] = {}
     expected_rewards: bool = False
-    rollout: Rollout
+    rollout: RolloutBuffer
+    state_before: dict[str, Tensor]
+    last_values: Tensor
+    lifetime_scores: FloatArray
 
     def __init__(
         self,
         policy: str | type[PlasticPolicy],
         env: Environment,
         *,
-        learning_rate: Scheduled,
-        n_envs: int,
-        optimizer_eps: float,
-        ranges: Mapping[str, Any],
-        n_steps: int | None = None,
-        max_grad_norm: float = 1.0,
+        learning_rate: Annotated[Scheduled, ends_within(0)] = 1e-3,
+        n_envs: Rows = 32,
+        n_steps: Annotated[int | None, Field(ge=1)] = None,
+        max_grad_norm: Annotated[float, Field(gt=0)] = 1.0,
         optimizer: Literal["adam", "rmsprop"] = "adam",
-        plasticity_lr_scale: float = 1.0,
-        **common: Unpack[CommonArguments],
+        optimizer_eps: Annotated[float, Field(gt=0)] = 1e-5,
+        plasticity_lr_scale: Annotated[float, Field(ge=0)] = 1.0,
+        **shared: Any,
     ) -> None:
-        check_ranges(
-            {
-                **ranges,
-                "max_grad_norm": max_grad_norm,
-                "optimizer_eps": optimizer_eps,
-                "plasticity_lr_scale": plasticity_lr_scale,
-                "n_envs": n_envs,
-                **({} if n_steps is None else {"n_steps": n_steps}),
-            }
-        )
-        if optimizer not in _OPTIMIZERS:
-            raise ConfigError(f"optimizer must be one of {sorted(_OPTIMIZERS)}, got {optimizer!r}")
-        self.requested_n_steps = n_steps
-        self.optimizer_name, self.optimizer_eps = optimizer, float(optimizer_eps)
-        self.plasticity_lr_scale = float(plasticity_lr_scale)
+        super().__init__(policy, env, **handed_on(locals()))
+
+    # --- set-up ----------------------------------------------------------------------------------------------------
+
+    def _rows(self) -> int:
+        return int(self.settings.n_envs)
+
+    def _inherited(self) -> dict[str, Any]:
+        own = self.settings
         inherited = {
-            "learning_rate": learning_rate,
-            "n_steps": n_steps or DEFAULT_STEPS,
-            # Of these, a subclass that has a use for them says more.
-            "gamma": 1.0,
-            "gae_lambda": 1.0,
-            "ent_coef": 0.0,
-            "vf_coef": 0.0,
-            "max_grad_norm": float(max_grad_norm),
+            "learning_rate": own.learning_rate,
+            "n_steps": own.n_steps or DEFAULT_STEPS,
+            "max_grad_norm": own.max_grad_norm,
             "use_sde": False,
             "sde_sample_freq": -1,
             "_init_setup_model": False,
         }
-        super().__init__(policy, env, n_envs=n_envs, inherited=inherited, **common)
+        # Of those that a subclass has: for whoever reads them on a stable-baselines3 algorithm.
+        others = {"gamma": 1.0, "gae_lambda": 1.0, "ent_coef": 0.0, "vf_coef": 0.0}
+        for name, unused in others.items():
+            value = getattr(own, name, unused)
+            inherited[name] = value(1.0) if callable(value) else value
+        return inherited
 
-    # --- set-up ----------------------------------------------------------------------------------------------------
+    @classmethod
+    def largest_rows(cls, settings: Any) -> int:
+        """See `PlasticAlgorithm.largest_rows`."""
+        return int(settings.n_envs)
+
+    def planned(self, total: int) -> int:
+        """See `PlasticAlgorithm.planned`: whole rollouts, of which the last may go beyond the steps asked for."""
+        rollout = self.n_steps * self.n_envs
+        return -(-total // rollout) * rollout
 
     def _setup_model(self) -> None:
         self._setup_lr_schedule()
         self.set_random_seed(self.seed)
         self._make_policy()
-        self.n_steps = self.requested_n_steps or self.description.lifetime_steps or DEFAULT_STEPS
+        self.n_steps = self.settings.n_steps or self.description.lifetime_steps or DEFAULT_STEPS
         self._check_fit()
         self._setup_optimizer()
         self.iterations = 0
@@ -138,8 +144,9 @@ class GradientAlgorithm(PlasticAlgorithm, OnPolicyAlgorithm):  # type: ignore[mi
     def _setup_lifetimes(self) -> None:
         """Make what lifetimes under way need: their state and the rollout. An agent that only predicts has none."""
         self._plastic_state = self.newborn_state()
-        self.collector = Collector(self)
-        self.rollout = Rollout(self.n_steps, self.n_envs, self.policy.input_size, self.device)
+        self.state_before, self.last_values = {}, torch.zeros(0)
+        self.lifetime_scores = np.zeros(self.n_envs)
+        self.rollout = RolloutBuffer(self.n_steps, self.n_envs, self.policy.input_size, self.device)
 
     def set_env(self, env: Any, force_reset: bool = True) -> None:
         """See `PlasticAlgorithm.set_env`."""
@@ -161,10 +168,10 @@ class GradientAlgorithm(PlasticAlgorithm, OnPolicyAlgorithm):  # type: ignore[mi
         named = [(name, parameter) for name, parameter in self.policy.named_parameters() if parameter.requires_grad]
         groups = [
             {"params": [p for name, p in named if name not in plasticity], "scale": 1.0},
-            {"params": [p for name, p in named if name in plasticity], "scale": self.plasticity_lr_scale},
+            {"params": [p for name, p in named if name in plasticity], "scale": self.settings.plasticity_lr_scale},
         ]
-        self.policy.optimizer = _OPTIMIZERS[self.optimizer_name](
-            [group for group in groups if group["params"]], lr=self.lr_schedule(1.0), eps=self.optimizer_eps
+        self.policy.optimizer = _OPTIMIZERS[self.settings.optimizer](
+            [group for group in groups if group["params"]], lr=self.lr_schedule(1.0), eps=self.settings.optimizer_eps
         )
 
     def newborn_state(self) -> dict[str, Tensor]:
@@ -183,11 +190,18 @@ class GradientAlgorithm(PlasticAlgorithm, OnPolicyAlgorithm):  # type: ignore[mi
         reset_num_timesteps: bool = True,
         progress_bar: bool = False,
     ) -> Self:
-        """Train for `total_timesteps` more steps (of all environments together), in whole rollouts.
+        """Train for `total_timesteps` more steps.
 
-        As in stable-baselines3, but metrics are logged after the gradient step they belong to. `log_interval` counts
-        iterations since the run began, so that a resumed run logs the same ones. TensorBoard files are named after the
-        algorithm unless `tb_log_name` says otherwise.
+        As in stable-baselines3, but metrics are logged after the gradient step they belong to.
+
+        Args:
+            total_timesteps: Steps to train for, all environments counted; rounded up to whole rollouts.
+            callback: As in stable-baselines3.
+            log_interval: Iterations between rows of the log, counted since the run began, so that a resumed run logs
+                the same ones.
+            tb_log_name: Name of the run in TensorBoard; None: that of the algorithm.
+            reset_num_timesteps: Begin anew: count from 0, and start new lifetimes.
+            progress_bar: Show stable-baselines3's progress bar.
 
         Raises:
             ConfigError: If there is no environment, or one that this algorithm cannot learn in.
@@ -199,13 +213,13 @@ class GradientAlgorithm(PlasticAlgorithm, OnPolicyAlgorithm):  # type: ignore[mi
         )
         if newborn:
             self._plastic_state = self.newborn_state()
-            self.collector.reset()
+            self.lifetime_scores = np.zeros(self.n_envs)
         if reset_num_timesteps:
             self.iterations = 0
         hooks.on_training_start(locals(), globals())
         assert self.env is not None
         while self.num_timesteps < total_timesteps:
-            if not self.collector.collect(self.env, hooks, self.rollout):
+            if not self.collect_rollouts(self.env, hooks):
                 break
             self._update_current_progress_remaining(self.num_timesteps, total_timesteps)
             self.train()
@@ -214,6 +228,70 @@ class GradientAlgorithm(PlasticAlgorithm, OnPolicyAlgorithm):  # type: ignore[mi
                 self.dump_logs(self.iterations)
         hooks.on_training_end()
         return self
+
+    def collect_rollouts(
+        self, env: VecEnv, callback: BaseCallback, rollout_buffer: Any = None, n_rollout_steps: int | None = None
+    ) -> bool:
+        """Act for one rollout (as stable-baselines3 names it); false if a callback asked to stop.
+
+        At every call of the callback the algorithm's counters, observation and plastic state belong to the step just
+        taken, so that a callback may save at any time.
+        """
+        policy, rollout = self.policy, self.rollout
+        policy.set_training_mode(False)
+        rollout.clear()
+        callback.on_rollout_start()
+        params = policy.parameters_by_name()
+        rollout.recording = policy.network.recording(rollout.n_steps)
+        self.state_before = self._plastic_state
+        with torch.no_grad():
+            noise = policy.distribution.draw_noise((rollout.n_steps, rollout.n_envs), self._sampling).to(self.device)
+            actor = PolicyActor(policy, params, noise.__getitem__, (rollout.n_envs,))
+            assert self._last_obs is not None
+            rows = VecEnvRows(env, np.asarray(self._last_obs), np.asarray(self._last_episode_starts))
+            for step in itertools.islice(steps(rows, actor, self._plastic_state), rollout.n_steps):
+                outcome = cast("VecEnvOutcome", step.outcome)
+                if self.expected_rewards and not np.all(outcome.known | ~outcome.counted):
+                    raise ConfigError(
+                        "expected_rewards needs an environment that reports them, as expected_reward in the info of "
+                        "each step (bandits and classification do); this one does not. Set expected_rewards to false"
+                    )
+                rollout.store(step, outcome.expected if self.expected_rewards else outcome.reward)
+                infos, dones = outcome.infos, outcome.dones
+                self._plastic_state = step.acted.state
+                self._last_obs = cast("Any", outcome.observation)
+                self._last_episode_starts = dones
+                self.num_timesteps += env.num_envs
+                self._score(outcome)
+                if outcome.truncated.any():
+                    self._bootstrap(params, outcome, step.time)
+                callback.update_locals(locals())
+                if not callback.on_step():
+                    return False
+                self._update_info_buffer(infos, dones)
+            starts = torch.from_numpy(np.asarray(self._last_episode_starts)).to(self.device)
+            last = torch.from_numpy(np.asarray(self._last_obs)).to(self.device).float()
+            self.last_values = policy.value(params, last, self._plastic_state, starts)
+        callback.update_locals(locals())
+        callback.on_rollout_end()
+        return True
+
+    def _score(self, outcome: VecEnvOutcome) -> None:
+        self.lifetime_scores += outcome.expected
+        for row in np.flatnonzero(outcome.dones):
+            self.score_buffer.append(float(self.lifetime_scores[row]))
+            self.lifetime_scores[row] = 0.0
+
+    def _bootstrap(self, params: dict[str, Tensor], outcome: VecEnvOutcome, time: int) -> None:
+        """Value of the observation behind each truncation, seen with the plastic state of that very lifetime."""
+        behind = np.array(outcome.observation, dtype=np.float32)
+        truncated = np.flatnonzero(outcome.truncated)
+        for row in truncated:
+            if "terminal_observation" in outcome.infos[row]:
+                behind[row] = outcome.infos[row]["terminal_observation"]
+        going_on = torch.zeros(self.n_envs, dtype=torch.bool, device=self.device)
+        values = self.policy.value(params, torch.from_numpy(behind).to(self.device), self._plastic_state, going_on)
+        self.rollout.bootstrap[time, truncated] = values[truncated]
 
     def train(self) -> None:
         """One gradient step on the rollout just collected."""
@@ -235,14 +313,6 @@ class GradientAlgorithm(PlasticAlgorithm, OnPolicyAlgorithm):  # type: ignore[mi
             self.logger.record(f"train/{name}", value.item() if isinstance(value, Tensor) else value)
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
 
-    @torch.no_grad()
-    def _project(self) -> None:
-        """Move parameters that the step has taken out of their valid range to its nearest end."""
-        named = dict(self.policy.named_parameters())
-        for name, (low, high) in self.policy.valid_ranges().items():
-            if named[name].requires_grad and (low, high) != UNBOUNDED:
-                named[name].clamp_(low, high)
-
     @abstractmethod
     def rollout_loss(self, remaining: float) -> tuple[Tensor, dict[str, Tensor | float]]:
         """Compute what the gradient step goes down, from the rollout just collected.
@@ -253,6 +323,14 @@ class GradientAlgorithm(PlasticAlgorithm, OnPolicyAlgorithm):  # type: ignore[mi
         Returns:
             The loss, and metrics by name.
         """
+
+    @torch.no_grad()
+    def _project(self) -> None:
+        """Move parameters that the step has taken out of their valid range to its nearest end."""
+        named = dict(self.policy.named_parameters())
+        for name, (low, high) in self.policy.valid_ranges().items():
+            if named[name].requires_grad and (low, high) != UNBOUNDED:
+                named[name].clamp_(low, high)
 
     def _check_finite(self, loss: Tensor, gradient_norm: Tensor) -> None:
         """Raise unless loss and gradient are finite; parameters are still those of the last good update."""
@@ -267,12 +345,6 @@ class GradientAlgorithm(PlasticAlgorithm, OnPolicyAlgorithm):  # type: ignore[mi
             "left as they stood. Lower learning_rate or max_grad_norm, or bound the trace (hard or soft clip)"
         )
 
-    def collect_rollouts(
-        self, env: VecEnv, callback: BaseCallback, rollout_buffer: Any = None, n_rollout_steps: int | None = None
-    ) -> bool:
-        """Act for one rollout (as stable-baselines3 names it); false if a callback asked to stop."""
-        return self.collector.collect(env, callback, self.rollout)
-
     def dump_logs(self, iteration: int = 0) -> None:
         """Write the log; scores of lifetimes under `rollout/score`, clock readings only under `time/`."""
         if self.score_buffer:
@@ -281,46 +353,110 @@ class GradientAlgorithm(PlasticAlgorithm, OnPolicyAlgorithm):  # type: ignore[mi
 
     # --- saving ----------------------------------------------------------------------------------------------------
 
-    def counters(self) -> dict[str, Any]:
-        """What a checkpoint's document `algorithm` holds of the subclass's own: plain data."""
-        return {}
-
-    def set_counters(self, counters: Mapping[str, Any]) -> None:
-        """Put back what `counters` took."""
-
     def get_parameters(self) -> dict[str, dict[str, Any]]:
         """Return parameters and optimizer state by name, as stable-baselines3 gives them."""
         return {**super().get_parameters(), "policy.optimizer": self.policy.optimizer.state_dict()}
 
-    def get_checkpoint(self) -> Checkpoint:
-        """Return everything needed to go on from here.
+    def training_tensors(self) -> dict[str, dict[str, Tensor]]:
+        """See `PlasticAlgorithm.training_tensors`.
 
         Between rollouts (in a callback's `_on_rollout_start`, or after `learn`) going on gives the same bytes as never
         having stopped; within a rollout, its steps so far are not learned from.
         """
-        return checkpoint_of(self)
+        names = {own: name for name, own in self.policy.named_parameters()}
+        return {"optimizer": optimizer_tensors(self.policy.optimizer, names), "state": dict(self._plastic_state)}
 
-    def set_checkpoint(self, checkpoint: Checkpoint) -> None:
-        """Go on from `checkpoint`; see `plastic_rl.algorithms.gradient_saving.restore`."""
-        restore(self, checkpoint)
+    def environment_state(self) -> Any:
+        """See `PlasticAlgorithm.environment_state`."""
+        return None if self.env is None else vec_env_state(self.env)
 
-    def arguments(self) -> dict[str, Any]:
-        """See `PlasticAlgorithm.arguments`."""
-        names = ("max_grad_norm", "optimizer_eps", "plasticity_lr_scale", "learning_rate")
+    def counters(self) -> dict[str, Any]:
+        """See `PlasticAlgorithm.counters`: also the lifetimes under way, without their plastic state."""
+        starts = self._last_episode_starts
         return {
-            **super().arguments(),
-            **{name: getattr(self, name) for name in names},
-            **{name: getattr(self, attribute) for name, attribute in self.stored_schedules.items()},
-            "optimizer": self.optimizer_name,
-            "n_steps": self.requested_n_steps,
+            **super().counters(),
+            "n_updates": self._n_updates,
+            # Monitor's clock reading "t" would make equal runs differ.
+            "ep_info_buffer": [{**info, "t": 0.0} for info in self.ep_info_buffer or []],
+            "ep_success_buffer": [float(success) for success in self.ep_success_buffer or []],
+            "lifetime_scores": None if self.env is None else self.lifetime_scores.copy(),
+            "last_obs": None if self._last_obs is None else np.array(self._last_obs),
+            "last_episode_starts": None if starts is None else np.array(starts),
+            "vec_normalize": vec_normalize_document(self.get_vec_normalize_env()),
         }
 
-    @classmethod
-    def arguments_of(cls, config: Mapping[str, Any]) -> dict[str, Any]:
-        """See `PlasticAlgorithm.arguments_of`; a checkpoint holds schedules as plain data."""
-        arguments = {"n_envs": count_in(config, "n_envs"), **super().arguments_of(config)}
-        schedules = ("learning_rate", *cls.stored_schedules)
-        return {**arguments, **{name: Schedule.model_validate(arguments[name]) for name in schedules}}
+    def set_checkpoint(self, checkpoint: Checkpoint) -> None:
+        """Go on from `checkpoint`, in the environment at hand where it has as many rows.
+
+        An environment that cannot restore its state restarts its lifetimes, with a warning.
+
+        Raises:
+            CheckpointError: If the checkpoint belongs to another network, or lacks a part, or a part does not fit.
+        """
+        super().set_checkpoint(checkpoint)
+        with damage_is_refused(f"{checkpoint.source} does not fit this {type(self).__name__}"):
+            counters = checkpoint.documents["algorithm"]
+            trained = {name: own for name, own in self.policy.named_parameters() if own.requires_grad}
+            load_optimizer_tensors(self.policy.optimizer, checkpoint, trained)
+            self._n_updates = count_in(counters, "n_updates")
+            window = self._stats_window_size
+            ended = [{**info, "r": float(info["r"]), "l": int(info["l"])} for info in counters["ep_info_buffer"]]
+            self.ep_info_buffer = deque(ended, maxlen=window)
+            self.ep_success_buffer = deque(map(float, counters["ep_success_buffer"]), maxlen=window)
+            normalised = self.get_vec_normalize_env()
+            if normalised is not None and counters["vec_normalize"] is not None:
+                load_vec_normalize(normalised, counters["vec_normalize"])
+            _warn_of_normalised_training(counters["vec_normalize"], normalised)
+            go_on = self._restore_lifetimes(checkpoint)
+        if not go_on:
+            self._restart_lifetimes(begun=checkpoint.documents["env"] is not None)
+
+    def _restore_lifetimes(self, checkpoint: Checkpoint) -> bool:
+        """Put the lifetimes under way back, if there are any; false where the environment cannot go on with them."""
+        counters = checkpoint.documents["algorithm"]
+        starts, env_state = counters["last_episode_starts"], checkpoint.documents["env"]
+        self._last_obs = self._last_episode_starts = None
+        if self.env is None:
+            return True
+        self.lifetime_scores = np.zeros(self.n_envs)
+        if starts is None or len(starts) != self.n_envs:
+            self._plastic_state = self.newborn_state()
+            return True
+        if env_state is None or not load_vec_env_state(self.env, env_state):
+            self._plastic_state = self.newborn_state()
+            return False
+        shown = np.array(counters["last_obs"])
+        if shown.shape != (self.n_envs, *(self.observation_space.shape or ())) or shown.dtype.kind not in "fiub":
+            raise CheckpointError(f"the stored 'last_obs' is no observation of these environments, but {shown!r:.80}")
+        self._last_episode_starts = stored_array("last_episode_starts", starts, np.zeros(self.n_envs, dtype=np.bool_))
+        self.lifetime_scores = stored_array("lifetime_scores", counters["lifetime_scores"], self.lifetime_scores)
+        checkpoint.check_finite("state")
+        own, stored = (
+            {name: (entry.shape, entry.dtype) for name, entry in state.items()}
+            for state in (self._plastic_state, checkpoint.tensors["state"])
+        )
+        if own != stored:
+            raise CheckpointError(f"the stored plastic state is none of {self.n_envs} lifetimes of this network")
+        self._plastic_state = {name: checkpoint.tensors["state"][name].to(self.device) for name in self._plastic_state}
+        self._last_obs = cast("Any", shown)
+        return True
+
+    def _restart_lifetimes(self, *, begun: bool) -> None:
+        warnings.warn(
+            "this environment cannot restore its state: its lifetimes start anew, so training goes on, but not with "
+            "the bytes of an undisturbed run",
+            stacklevel=3,
+        )
+        assert self.env is not None
+        if begun:
+            # The environment went on to its next lifetimes; the seed kept for a first reset would turn it back.
+            layer: VecEnv = self.env
+            layer._reset_seeds()
+            while isinstance(layer, VecEnvWrapper):
+                layer = layer.venv
+                layer._reset_seeds()
+        self._last_obs = cast("Any", self.env.reset())
+        self._last_episode_starts = np.ones(self.n_envs, dtype=bool)
 
 
 _OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
@@ -329,6 +465,12 @@ _OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
 }
 
 
-def schedule(value: Scheduled) -> Callable[[float], float]:
-    """Turn a number into a schedule that stays there."""
-    return value if callable(value) else Schedule(start=float(value), end=float(value))
+def _warn_of_normalised_training(stored: Mapping[str, Any] | None, at_hand: VecNormalize | None) -> None:
+    if stored is None or stored["observations"] is None or (at_hand is not None and at_hand.norm_obs):
+        return
+    warnings.warn(
+        "this agent was trained on observations that VecNormalize had normalised, and is loaded without one: it would "
+        "act on observations as they are, which it has never seen. Load it with env=VecNormalize(...) around its "
+        "environment: the checkpoint holds the statistics, which it then takes over",
+        stacklevel=3,
+    )

@@ -10,22 +10,23 @@ the error on samples that are new to the lifetime.
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal, Unpack, get_args
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
 from gymnasium import spaces
+from pydantic import Field
 from torch import Tensor
 
-from plastic_rl.algorithms.gradient import Environment, GradientAlgorithm, GradientArguments, Scheduled
+from plastic_rl.algorithms.base import Rows
+from plastic_rl.algorithms.gradient import Environment, GradientAlgorithm
+from plastic_rl.config import Scheduled, ends_within
+from plastic_rl.config.signatures import handed_on
 from plastic_rl.errors import ConfigError, SpaceError
 from plastic_rl.policies import PlasticPolicy
 
-Loss = Literal["cross_entropy", "squared_error"]
-
-
-_NEEDS_A_TEACHER = (
-    "supervised_gradient learns from nothing else; use an environment that teaches, which shows in each observation "
+_NEEDS_LABELS = (
+    "supervised_gradient learns from nothing else; use a supervised environment, which shows in each observation "
     "the label of the sample before (as plastic_rl/SupervisedClassification-v0), or learn from rewards by a2c or cma_es"
 )
 
@@ -42,25 +43,9 @@ class SupervisedGradient(GradientAlgorithm):
         policy: Name in `plastic_rl.policies.POLICIES`, or a subclass of `PlasticPolicy`.
         env: Environment with labels in its feedback (`plastic_rl/SupervisedClassification-v0`) and Discrete actions, in
             any form that `PlasticA2C` takes.
-        learning_rate: Step size, or a schedule of the training progress that remains (1 to 0).
-        n_steps: Steps that the gradient runs back; None: one whole lifetime.
-        n_envs: Number of environments where `env` is an id.
-        env_kwargs: Arguments of the environment where `env` is an id.
-        trials: Inner episodes of a lifetime where `env` is the id of a foreign environment.
-        same_task_each_trial: Whether these share the lifetime's seed; None: where tasks are reset seeds (`Lifetime`).
         loss: `"cross_entropy"` of the action probabilities against the labels; or `"squared_error"` of the outputs (a
             rule table's before its softmax, else the action head's) against one-hot labels, summed over classes.
-        max_grad_norm: The gradient's norm is clipped to this.
-        optimizer: `"adam"` or `"rmsprop"`.
-        optimizer_eps: The optimizer's epsilon.
-        plasticity_lr_scale: The learning rate of step sizes and the like is `learning_rate` times this.
-        policy_kwargs: Arguments of the policy, e.g. `{"network": {"kind": "rule_table", "hidden_size": 20}}`.
-        stats_window_size: Lifetimes that `rollout/score` and `rollout/ep_rew_mean` average over.
-        tensorboard_log: Folder for TensorBoard, or None.
-        verbose: 0 silent, 1 a table per logging interval.
-        seed: Of parameters, action sampling and environments; global random state is not touched. None: from the
-            operating system.
-        device: `"auto"`, `"cpu"`, `"cuda"`, ...
+        **shared: See `GradientAlgorithm` and `PlasticAlgorithm`; learning rate, rows and epsilon have other defaults.
 
     Raises:
         SpaceError: If the environment shows no labels, or its actions are not their classes.
@@ -81,36 +66,23 @@ class SupervisedGradient(GradientAlgorithm):
     40
     """
 
-    stored_arguments: ClassVar[tuple[str, ...]] = ("loss",)
-
     def __init__(
         self,
         policy: str | type[PlasticPolicy],
         env: Environment,
         *,
-        learning_rate: Scheduled = 0.1,
-        n_envs: int = 16,
-        loss: Loss = "cross_entropy",
-        optimizer_eps: float = 1e-8,
-        **common: Unpack[GradientArguments],
+        loss: Literal["cross_entropy", "squared_error"] = "cross_entropy",
+        learning_rate: Annotated[Scheduled, ends_within(0)] = 0.1,
+        n_envs: Rows = 16,
+        optimizer_eps: Annotated[float, Field(gt=0)] = 1e-8,
+        **shared: Any,
     ) -> None:
-        if loss not in get_args(Loss):
-            raise ConfigError(f"loss must be one of {sorted(get_args(Loss))}, got {loss!r}")
-        self.loss: Loss = loss
-        super().__init__(
-            policy,
-            env,
-            learning_rate=learning_rate,
-            n_envs=n_envs,
-            optimizer_eps=optimizer_eps,
-            ranges={},
-            **common,
-        )
+        super().__init__(policy, env, **handed_on(locals()))
 
     def _check_fit(self) -> None:
         label = self.policy.feedback_layout.label
         if label is None:
-            raise SpaceError(f"{self._environment_name} shows no labels, and {_NEEDS_A_TEACHER}")
+            raise SpaceError(f"{self._environment_name} shows no labels, and {_NEEDS_LABELS}")
         classes = label[1] - label[0]
         if not isinstance(self.action_space, spaces.Discrete) or int(self.action_space.n) != classes:
             raise SpaceError(
@@ -123,7 +95,7 @@ class SupervisedGradient(GradientAlgorithm):
                 f"one step after it, in the same lifetime; got n_steps {self.n_steps} and lifetimes of "
                 f"{self.description.lifetime_steps or 'varying'} steps"
             )
-        if self.loss == "cross_entropy" and not self._probabilities_have_gradients():
+        if self.settings.loss == "cross_entropy" and not self._probabilities_have_gradients():
             raise ConfigError(
                 "cross_entropy has no gradient by these action probabilities, which are steps of the network's "
                 "outputs; use selection: softmax, or loss: squared_error"
@@ -159,12 +131,12 @@ class SupervisedGradient(GradientAlgorithm):
         if not bool(known.any()):
             raise SpaceError(
                 f"{self._environment_name} has a place for labels in its observations, and showed none in the "
-                f"{rollout.n_steps} steps up to {self.num_timesteps}; {_NEEDS_A_TEACHER}"
+                f"{rollout.n_steps} steps up to {self.num_timesteps}; {_NEEDS_LABELS}"
             )
         outputs, head = policy.outputs(
-            policy.parameters_by_name(), rollout.observations, self.collector.state_before, rollout.episode_starts
+            policy.parameters_by_name(), rollout.observations, self.state_before, rollout.episode_starts
         )
-        if self.loss == "cross_entropy":
+        if self.settings.loss == "cross_entropy":
             errors = -(labels * torch.log_softmax(head, -1)).sum(-1)
         else:
             errors = (outputs - labels).square().sum(-1)

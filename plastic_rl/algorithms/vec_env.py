@@ -1,29 +1,33 @@
 """Any environment as the SAME_STEP VecEnv with feedback that the algorithms act in.
 
 `adapt` turns ids, Gymnasium environments and VectorEnvs into a VecEnv; `wrap` gives any VecEnv the feedback columns
-and keeps them out of VecNormalize.
+and keeps them out of VecNormalize; `VecEnvRows` lets the loop of `plastic_rl.rollout` step it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
+from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, VectorEnv
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList, EvalCallback
 from stable_baselines3.common.running_mean_std import RunningMeanStd
-from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecNormalize
+from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecNormalize, unwrap_vec_normalize
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvStepReturn
 
-from plastic_rl.algorithms.vec_lifetime import VecLifetime
+from plastic_rl.arrays import Array, BoolArray, FloatArray, IntArray, SingleArray
 from plastic_rl.envs import Lifetime, make_vector
+from plastic_rl.envs.actions import ActionCodec
+from plastic_rl.envs.lifetime import flat_bounds, lifetime_space
 from plastic_rl.envs.vector_env import number_of_this_step, stored_array
 from plastic_rl.errors import CheckpointError, SpaceError, damage_is_refused
 from plastic_rl.feedback import FeedbackLayout
+from plastic_rl.rollout import Outcome
 
 
 @dataclass(frozen=True)
@@ -62,14 +66,36 @@ class EnvironmentDescription:
         )
 
 
+class StepArrays(NamedTuple):
+    """What an adapter's last step brought beside observations and rewards, `(B,)` each.
+
+    Attributes:
+        ended: The lifetime is over with this step.
+        truncated: And was cut off from outside.
+        counted: This was a step of a lifetime: not one in which a row only resets.
+        known: The environment told the expected reward.
+        expected: The expected reward, where known.
+    """
+
+    ended: BoolArray
+    truncated: BoolArray
+    counted: BoolArray
+    known: BoolArray
+    expected: FloatArray
+
+
 class VectorEnvAdapter(VecEnv):
     """A Gymnasium VectorEnv as a stable-baselines3 VecEnv.
 
     SAME_STEP and DISABLED autoreset become the VecEnv's own way (a finished row returns its next first observation,
     and the last one in `info["terminal_observation"]`). With NEXT_STEP a finished row needs one more step, which
-    belongs to no lifetime: the row's end is reported with that step (so episode sums and starts stay right), and
-    `info["lifetime_over"]` tells at the true end whether it was `"terminated"` or `"truncated"`.
+    belongs to no lifetime: the row's end is reported with that step (so episode sums and starts stay right).
+
+    Attributes:
+        arrays: What the last step brought, as arrays; the dicts of `info` say the same row by row.
     """
+
+    arrays: StepArrays
 
     def __init__(self, env: VectorEnv[Any, Any, Any]) -> None:
         self.env = env
@@ -114,12 +140,15 @@ class VectorEnvAdapter(VecEnv):
         """Step all rows."""
         observations, rewards, terminated, truncated, vector_info = self.env.step(self._actions)
         self._returns += rewards
-        self._lengths += ~self._over
+        counted = ~self._over
+        self._lengths += counted
         infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
         ended = terminated | truncated
         known, expected = number_of_this_step(vector_info, "expected_reward", ended, self.num_envs)
+        known &= counted
         for row in np.flatnonzero(known):
             infos[row]["expected_reward"] = float(expected[row])
+        self.arrays = StepArrays(ended, ended & ~terminated, counted, known, expected)
         if self.autoreset_mode is AutoresetMode.NEXT_STEP:
             dones = self._next_step(observations, terminated, ended, infos)
         else:
@@ -157,12 +186,9 @@ class VectorEnvAdapter(VecEnv):
     ) -> npt.NDArray[np.bool_]:
         dones = self._over.copy()
         for row in np.flatnonzero(dones):
-            infos[row].pop("expected_reward", None)
             assert self._final is not None
             infos[row]["terminal_observation"] = np.array(self._final[row])
             infos[row]["TimeLimit.truncated"] = bool(self._over_truncated[row])
-        for row in np.flatnonzero(ended):
-            infos[row]["lifetime_over"] = "terminated" if terminated[row] else "truncated"
         self._over = ended
         self._over_truncated = ended & ~terminated
         self._final = observations
@@ -229,6 +255,105 @@ class VectorEnvAdapter(VecEnv):
             self._final = None if state["final"] is None else stored_array("final", state["final"], shown)
             if self._over.any() and self._final is None:
                 raise CheckpointError("a lifetime is over, but its last observation is not stored")
+
+
+class VecLifetime(VecEnvWrapper):
+    """Adds `[previous action, previous reward, trial_start, t/T]` to the observations of any VecEnv.
+
+    The vectorised twin of `plastic_rl.envs.Lifetime(env, trials=1)`: one episode is one lifetime of one trial. Put
+    around VecNormalize it shows the agent normalised features and the reward as it was, so that the feedback is exempt
+    from normalisation.
+
+    Raises:
+        SpaceError: If the observations cannot be flattened (Dict, Tuple, images) or the actions not encoded.
+    """
+
+    def __init__(self, venv: VecEnv) -> None:
+        self._inner_space = venv.observation_space
+        low, high = flat_bounds(venv.observation_space)
+        self._codec = ActionCodec(venv.action_space)
+        super().__init__(venv, observation_space=lifetime_space(low, high, self._codec))
+        self.layout = FeedbackLayout.after(low.size, self._codec.size)
+        self.metadata: dict[str, Any] = {
+            "feedback": self.layout.to_dict(),
+            "lifetime_steps": None,
+            "steps_per_trial": None,
+        }
+        self._horizon = _horizon(venv)
+        self._buffer: SingleArray = np.zeros((venv.num_envs, self.layout.stop), dtype=np.float32)
+        self._time: IntArray = np.zeros(venv.num_envs, dtype=np.int64)
+        self._sent: Array = np.zeros(0)
+
+    def reset(self) -> SingleArray:
+        """Start all lifetimes anew."""
+        self._show(self.venv.reset())
+        self._start(np.ones(self.num_envs, dtype=bool))
+        return self._bounded(self._buffer)
+
+    def _show(self, observations: Any) -> None:
+        for row in range(self.num_envs):
+            flat = spaces.flatten(self._inner_space, observations[row])
+            self._buffer[row, : self.layout.start] = np.asarray(flat, dtype=np.float32)
+
+    def _start(self, rows: BoolArray) -> None:
+        self._buffer[rows, self.layout.start :] = 0.0
+        self._buffer[rows, self.layout.trial_start[0]] = 1.0
+        self._time[rows] = 0
+
+    def _bounded(self, observations: SingleArray) -> SingleArray:
+        space = self.observation_space
+        assert isinstance(space, spaces.Box)
+        return np.clip(observations, space.low, space.high)
+
+    def step_async(self, actions: Array) -> None:
+        """Send the actions on."""
+        self._sent = np.asarray(actions)
+        self.venv.step_async(actions)
+
+    def step_wait(self) -> VecEnvStepReturn:
+        """Step, and put what was done and earned into the observation."""
+        observations, rewards, dones, infos = self.venv.step_wait()
+        assert isinstance(observations, np.ndarray)
+        layout, buffer = self.layout, self._buffer
+        self._show(observations)
+        self._time += 1
+        sent = self._codec.check(self._sent, self.num_envs)
+        self._codec.encode(sent, buffer[:, layout.action[0] : layout.action[1]])
+        earned = self.venv.get_original_reward() if isinstance(self.venv, VecNormalize) else rewards
+        buffer[:, layout.reward[0]] = earned
+        buffer[:, layout.trial_start[0]] = dones
+        # As in `Lifetime`: without a time limit the share is that of trials over, none within the only one.
+        buffer[:, layout.time[0]] = np.minimum(self._time / self._horizon, 1.0) if self._horizon else 0.0
+        for row in np.flatnonzero(dones):
+            if "terminal_observation" in infos[row]:
+                final = buffer[row].copy()
+                final[: layout.start] = spaces.flatten(self._inner_space, infos[row]["terminal_observation"])
+                infos[row]["terminal_observation"] = self._bounded(final)
+        self._start(dones.astype(bool))
+        return self._bounded(buffer), rewards, dones, infos
+
+    def get_state(self) -> dict[str, Any]:
+        """The feedback shown last."""
+        return {"buffer": self._buffer.copy(), "time": self._time.copy()}
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Put back what `get_state` took.
+
+        Raises:
+            CheckpointError: If it is no such state.
+        """
+        with damage_is_refused("the stored feedback does not fit these environments"):
+            self._buffer = stored_array("buffer", state["buffer"], self._buffer)
+            self._time = stored_array("time", state["time"], self._time)
+
+
+def _horizon(venv: VecEnv) -> int | None:
+    """Time limit of the environments where their spec has one: the T of t/T, as in `Lifetime`."""
+    try:
+        spec = venv.get_attr("spec", indices=[0])[0]
+    except AttributeError:
+        return None
+    return None if spec is None else spec.max_episode_steps
 
 
 class FeedbackExemptMeanStd(RunningMeanStd):
@@ -353,3 +478,160 @@ def _row(infos: Mapping[str, Any], row: int) -> dict[str, Any]:
         for name, value in infos.items()
         if not name.startswith("_") and infos.get(f"_{name}", np.ones(row + 1, bool))[row]
     }
+
+
+# --- stepping --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class VecEnvOutcome(Outcome):
+    """An `Outcome`, with what stable-baselines3's callbacks are shown of it.
+
+    Attributes:
+        dones: As `VecEnv.step` returns them, `(B,)`.
+        infos: As `VecEnv.step` returns them, B of them.
+        truncated: Where the lifetime ended and was cut off from outside, `(B,)`.
+    """
+
+    dones: BoolArray
+    infos: list[dict[str, Any]]
+    truncated: BoolArray
+
+
+class VecEnvRows:
+    """The rows of a VecEnv, for `plastic_rl.rollout.steps`; arrays are read where there are any, else the dicts.
+
+    Args:
+        env: As `wrap` returned it.
+        observation: What it showed last, `(B, I)`.
+        starts: Where a lifetime starts with that, `(B,)`.
+    """
+
+    def __init__(self, env: VecEnv, observation: Array, starts: BoolArray) -> None:
+        self.env, self._present = env, (observation, starts)
+        innermost = _innermost(env)
+        self._adapter = innermost if isinstance(innermost, VectorEnvAdapter) else None
+        self._normalised = unwrap_vec_normalize(env)
+
+    def present(self) -> tuple[Array, BoolArray]:
+        """See `Rows`."""
+        return self._present
+
+    def step(self, actions: Array) -> VecEnvOutcome:
+        """See `Rows`."""
+        observations, rewards, dones, infos = self.env.step(actions)
+        arrays = _arrays_of(dones, infos) if self._adapter is None else self._adapter.arrays
+        earned = rewards if self._normalised is None else self._normalised.get_original_reward()
+        assert isinstance(observations, np.ndarray)
+        return VecEnvOutcome(
+            observation=observations,
+            starts=dones,
+            reward=rewards,
+            expected=np.where(arrays.known, arrays.expected, earned),
+            known=arrays.known,
+            ended=arrays.ended,
+            counted=arrays.counted,
+            trial_end=arrays.ended,
+            dones=dones,
+            infos=infos,
+            truncated=arrays.truncated,
+        )
+
+
+def _arrays_of(dones: BoolArray, infos: list[dict[str, Any]]) -> StepArrays:
+    truncated = np.array([bool(info.get("TimeLimit.truncated", False)) for info in infos]) & dones
+    known = np.array(["expected_reward" in info for info in infos])
+    expected = np.array([info.get("expected_reward", 0.0) for info in infos], dtype=np.float64)
+    return StepArrays(dones, truncated, np.ones_like(dones), known, expected)
+
+
+def _innermost(env: VecEnv) -> VecEnv:
+    while isinstance(env, VecEnvWrapper):
+        env = env.venv
+    return env
+
+
+# --- state -----------------------------------------------------------------------------------------------------------
+
+
+def vec_env_state(env: VecEnv) -> dict[str, Any] | None:
+    """State of the environments and of every stateful wrapper, or None where they cannot give it."""
+    wrappers: list[Any] = []
+    layer: Any = env
+    while isinstance(layer, VecEnvWrapper):
+        if hasattr(type(layer), "get_state"):
+            wrappers.append(cast("Any", layer).get_state())
+        layer = layer.venv
+    if hasattr(type(layer), "get_state"):
+        return {"wrappers": wrappers, "vector": layer.get_state()}
+    # Scalar environments in stable-baselines3's own VecEnvs sit in wrappers (TimeLimit, Monitor) that cannot be asked
+    # for their part; half of a state would not give the bytes of an undisturbed run.
+    return None
+
+
+def load_vec_env_state(env: VecEnv, state: dict[str, Any]) -> bool:
+    """Put back what `vec_env_state` took; false where the environments can only go on with their next lifetimes.
+
+    Raises:
+        CheckpointError: If the state is of another stack of wrappers, or of other environments.
+    """
+    with damage_is_refused("the stored environments do not fit these"):
+        stored, vector = list(state["wrappers"]), state["vector"]
+        stateful: list[Any] = []
+        layer: Any = env
+        while isinstance(layer, VecEnvWrapper):
+            if hasattr(type(layer), "set_state"):
+                stateful.append(layer)
+            layer = layer.venv
+        if not hasattr(type(layer), "set_state"):
+            return False
+        if len(stored) != len(stateful):
+            names = ", ".join(type(wrapper).__name__ for wrapper in stateful) or "none"
+            raise CheckpointError(
+                f"the checkpoint holds the state of {len(stored)} wrappers around the environments, and these have "
+                f"{len(stateful)} that keep state ({names}). Put the same wrappers around them"
+            )
+        for wrapper, own in zip(stateful, stored, strict=True):
+            wrapper.set_state(own)
+        layer.set_state(vector)
+        return not _restarts(vector)
+
+
+def _restarts(state: Any) -> bool:
+    """Whether some environment said that it can only restart (`{"restarts": True}`, as foreign ones do)."""
+    return isinstance(state, dict) and (
+        state.get("restarts") is True or any(_restarts(value) for value in state.values())
+    )
+
+
+def _moments(statistics: Any) -> dict[str, Any]:
+    return {
+        "mean": np.asarray(statistics.mean),
+        "var": np.asarray(statistics.var),
+        "count": float(statistics.count),
+    }
+
+
+def _restore_moments(statistics: Any, document: Mapping[str, Any]) -> None:
+    for name in ("mean", "var"):
+        setattr(statistics, name, stored_array(name, document[name], np.asarray(getattr(statistics, name))))
+    statistics.count = float(document["count"])
+
+
+def vec_normalize_document(env: VecNormalize | None) -> dict[str, Any] | None:
+    """Running statistics of VecNormalize, or None without it."""
+    if env is None:
+        return None
+    return {
+        "observations": _moments(env.obs_rms) if env.norm_obs else None,
+        "returns": _moments(env.ret_rms),
+        "discounted_returns": env.returns,
+    }
+
+
+def load_vec_normalize(env: VecNormalize, document: Mapping[str, Any]) -> None:
+    """Put back what `vec_normalize_document` took."""
+    if document["observations"] is not None and env.norm_obs:
+        _restore_moments(env.obs_rms, document["observations"])
+    _restore_moments(env.ret_rms, document["returns"])
+    env.returns = stored_array("discounted_returns", document["discounted_returns"], env.returns)

@@ -7,6 +7,7 @@ folder or zip, and back.
 from __future__ import annotations
 
 from plastic_rl.checkpoint.codec import (
+    count_in,
     decode,
     encode,
     from_json,
@@ -33,6 +34,7 @@ from plastic_rl.checkpoint.store import (
 __all__ = [
     "FORMAT_VERSION",
     "Checkpoint",
+    "count_in",
     "decode",
     "encode",
     "from_json",

@@ -11,6 +11,7 @@ import binascii
 import json
 import math
 import re
+from collections.abc import Mapping
 from typing import Any, cast
 
 import numpy as np
@@ -209,3 +210,15 @@ def set_torch_rng_state(generator: torch.Generator, state: Any) -> None:
 
 def _as_bytes(state: Any) -> Tensor:
     return torch.from_numpy(np.asarray(state, dtype=np.uint8).copy())
+
+
+def count_in(counters: Mapping[str, Any], name: str) -> int:
+    """Read a whole number of 0 or more.
+
+    Raises:
+        CheckpointError: If it is something else.
+    """
+    value = counters[name]
+    if type(value) is not int or value < 0:
+        raise CheckpointError(f"the stored {name!r} must be a whole number of 0 or more, got {value!r}")
+    return value

@@ -33,7 +33,7 @@ from plastic_rl.checkpoint.files import sync_folder, temporary_beside, write_ato
 from plastic_rl.errors import CheckpointError
 
 FORMAT = "plastic_rl checkpoint"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
 _MANIFEST_LIMIT = 64 * 2**20
 _FILE_NAME = re.compile(r"[a-z][a-z0-9_]*\.(?:safetensors|json)")

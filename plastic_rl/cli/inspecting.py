@@ -147,7 +147,7 @@ def inspect(
     """  # noqa: D301 - click's \b keeps the lines of a paragraph
     from plastic_rl.envs import distribution_for
     from plastic_rl.errors import RunError
-    from plastic_rl.evaluation.rule_tables import plot_tables, tables_text, view_tables, write_tables
+    from plastic_rl.evaluation.rule_table_view import plot_tables, tables_text, view_tables, write_tables
     from plastic_rl.experiment import find_agent
 
     if output is not None and output.suffix not in {".png", ".svg", ".pdf"}:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Collection, Iterator
-from typing import Any, get_args, get_origin
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -43,8 +43,6 @@ def reference(section: str | None = None, width: int | None = None) -> str:
 
 
 def _lines_of(name: str) -> Iterator[str]:
-    from plastic_rl.networks import NETWORKS
-
     if name == COMPARE:
         yield f"{COMPARE}, the file of `plastic-rl compare`: {_summary(ComparisonConfig)}"
         for key, own in ComparisonConfig.model_fields.items():
@@ -53,21 +51,38 @@ def _lines_of(name: str) -> Iterator[str]:
     field = ExperimentConfig.model_fields[name]
     yield from _field(name, field)
     if name == "network":
-        for kind, network in NETWORKS.items():
-            model: type[BaseModel] = network.config_model
-            yield f"network, kind {kind}: {_summary(model)}"
-            of_rule = SynapseConfig.model_fields if issubclass(model, RuleConfig) else {}
-            for inner, inner_field in model.model_fields.items():
-                yield from _nested(f"network.{inner}", inner_field, "as the rule has it" if inner in of_rule else None)
-                if names := _registered(model, inner):
-                    yield f"    One of: {', '.join(sorted(names))}."
+        yield from _networks()
         return
-    models = list(models_in(field.annotation))
-    for model in models:
-        if len(models) > 1:
-            yield f"{name}, name {_tag(model)}: {_summary(model)}"
+    if name == "algorithm":
+        yield from _algorithms()
+        return
+    for model in models_in(field.annotation):
         for inner, inner_field in model.model_fields.items():
             yield from _nested(f"{name}.{inner}", inner_field)
+
+
+def _networks() -> Iterator[str]:
+    from plastic_rl.networks import NETWORKS
+
+    for kind, network in NETWORKS.items():
+        model: type[BaseModel] = network.config_model
+        yield f"network, kind {kind}: {_summary(model)}"
+        of_rule = SynapseConfig.model_fields if issubclass(model, RuleConfig) else {}
+        for inner, field in model.model_fields.items():
+            yield from _nested(f"network.{inner}", field, "as the rule has it" if inner in of_rule else None)
+            if names := _registered(model, inner):
+                yield f"    One of: {', '.join(sorted(names))}."
+
+
+def _algorithms() -> Iterator[str]:
+    from plastic_rl.algorithms import ALGORITHMS, algorithm_model
+
+    for name in ALGORITHMS:
+        model = algorithm_model(name)
+        yield f"algorithm, name {name}: {_summary(model)}"
+        for inner, field in model.model_fields.items():
+            if inner != "name":
+                yield from _nested(f"algorithm.{inner}", field)
 
 
 def _registered(model: type[BaseModel], key: str) -> Collection[str]:
@@ -85,14 +100,14 @@ def _nested(path: str, field: FieldInfo, default: str | None = None) -> Iterator
         if model is Schedule:
             continue
         # A mapping of such models has a key of the user's own in between.
-        inside = f"{path}.KEY" if get_origin(field.annotation) is dict else path
+        inside = f"{path}.KEY" if get_origin(field.annotation) in {dict, Mapping} else path
         for inner, inner_field in model.model_fields.items():
             yield from _nested(f"{inside}.{inner}", inner_field, default)
 
 
 def _field(path: str, field: FieldInfo, default: str | None = None) -> Iterator[str]:
     stated = default or ("" if field.is_required() else _default(field))
-    if any(True for _ in models_in(field.annotation)) and not isinstance(field.default, Schedule):
+    if isinstance(field.default, BaseModel) and not isinstance(field.default, Schedule):
         stated = ""
     default = f"  (default {stated})" if stated else ""
     yield f"{path}: {_type_name(field.annotation)}{default}"
@@ -111,20 +126,16 @@ def _hashable(value: Any) -> bool:
     return value is None or isinstance(value, bool)
 
 
-def _tag(model: type[BaseModel]) -> str:
-    """The `name` by which a config chooses this model among several."""
-    return str(get_args(model.model_fields["name"].annotation)[0])
-
-
 def _type_name(annotation: Any) -> str:
-    models = list(models_in(annotation))
-    if len(models) > 1:
-        return f"mapping, by its name: {', '.join(_tag(model) for model in models)}"
     if isinstance(annotation, type):
         return "number or schedule" if annotation is Schedule else _PLAIN.get(annotation, annotation.__name__)
     text = str(annotation).replace("typing.", "").replace("NoneType", "null").replace("None", "null")
     text = text.replace("plastic_rl.config.schedule.Schedule", "number or schedule")
-    text = re.sub(r"plastic_rl(\.\w+)*\.", "", text)
+    text = (
+        re.sub(r"(plastic_rl|collections)(\.\w+)*\.", "", text)
+        .replace("Mapping", "mapping")
+        .replace("Sequence", "list")
+    )
     return text.replace("Literal", "one of ").replace("|", "or")
 
 

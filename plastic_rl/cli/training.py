@@ -126,12 +126,12 @@ def compare(
     ] = None,
     runs_folder: RunsFolder = RUNS,
 ) -> None:
-    """Train the same agent in several ways, and lay them side by side.
+    """Train an agent in several variants, and lay them side by side.
 
-    The file holds what the ways have in common (`common`: environment, network, evaluation), what each has of its own
-    (`ways`: a name, and its algorithm) and the seeds. Each way and seed is a run of its own in runs/NAME/WAY/seed-S.
-    Learning curves, samples, seconds and scores on held-out tasks come together in runs/NAME/comparison.txt, .json and
-    .png. After Ctrl-C the same command goes on where it was stopped.
+    The file holds what the variants have in common (`common`: environment, network, evaluation), what each has of its
+    own (`variants`: a name, and its algorithm) and the seeds. Each variant and seed is a run of its own in
+    runs/NAME/VARIANT/seed-S. Learning curves, samples, seconds and scores on held-out tasks come together in
+    runs/NAME/comparison.txt, .json and .png. After Ctrl-C the same command goes on where it was stopped.
 
     \b
     Example:

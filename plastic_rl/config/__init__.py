@@ -18,17 +18,19 @@ from plastic_rl.config.loading import (
     read_mapping,
     validate,
 )
-from plastic_rl.config.schedule import Schedule
+from plastic_rl.config.schedule import Schedule, Scheduled, ends_within
 from plastic_rl.config.yaml_core import dump, parse
 
 __all__ = [
     "ConfigModel",
     "Schedule",
+    "Scheduled",
     "apply_overrides",
     "check",
     "describe",
     "differences",
     "dump",
+    "ends_within",
     "merge",
     "parse",
     "parse_override",

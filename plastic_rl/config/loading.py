@@ -267,6 +267,6 @@ def models_in(annotation: Any) -> Iterator[type[BaseModel]]:
         yield annotation
     elif get_origin(annotation) is Annotated:
         yield from models_in(get_args(annotation)[0])
-    elif get_origin(annotation) in {Union, UnionType, list, tuple, dict}:
+    elif get_origin(annotation) in {Union, UnionType, list, tuple, dict, Mapping, Sequence}:
         for argument in get_args(annotation):
             yield from models_in(argument)

@@ -6,8 +6,17 @@ item carries its own seed, and items are cut so that their shapes are the same i
 
 from __future__ import annotations
 
-from plastic_rl.engine.base import ENGINES, Engine, SerialEngine, make_engine
+from plastic_rl.engine.base import ENGINES, Engine, EngineArgument, EngineConfig, SerialEngine, make_engine
 from plastic_rl.engine.process import ProcessEngine
 from plastic_rl.engine.ray import RayEngine
 
-__all__ = ["ENGINES", "Engine", "ProcessEngine", "RayEngine", "SerialEngine", "make_engine"]
+__all__ = [
+    "ENGINES",
+    "Engine",
+    "EngineArgument",
+    "EngineConfig",
+    "ProcessEngine",
+    "RayEngine",
+    "SerialEngine",
+    "make_engine",
+]

@@ -5,8 +5,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
+from pydantic import Field, ModelWrapValidatorHandler, field_validator, model_validator
+
+from plastic_rl.config import ConfigModel
+from plastic_rl.errors import unknown_name_message
 from plastic_rl.registry import Registry
 
 Item = TypeVar("Item")
@@ -77,6 +81,38 @@ class SerialEngine(Engine):
 
     def close(self) -> None:
         """There are no workers to free."""
+
+
+class EngineConfig(ConfigModel):
+    """Where individuals are evaluated; results do not depend on it."""
+
+    name: str = "serial"
+    """serial (in this process), process (a pool of processes) or ray (a cluster; needs the extra `ray`)."""
+    workers: int | None = Field(default=None, ge=1)
+    """Processes of the pool; null: one for each processor. ray: chunks under way at a time."""
+    address: str | None = None
+    """ray: address of the cluster; null: Ray on this machine."""
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _engines_are_themselves(cls, value: Any, handler: ModelWrapValidatorHandler[Self]) -> Any:
+        if isinstance(value, Engine):
+            return value
+        return handler({"name": value} if isinstance(value, str) else value)
+
+    @field_validator("name", mode="after")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        if value not in ENGINES:
+            raise ValueError(unknown_name_message(ENGINES.kind, value, ENGINES))
+        return value
+
+
+if TYPE_CHECKING:
+    EngineArgument = str | EngineConfig | Engine
+else:
+    EngineArgument = EngineConfig
+"""An argument that is an `Engine`, the name of one, or its settings."""
 
 
 ENGINES: Registry[type[Engine]] = Registry("engine")

@@ -8,7 +8,7 @@ plot_adaptation(evaluation, "adaptation.png")
 
 from __future__ import annotations
 
-from plastic_rl.evaluation.adaptation import plot_adaptation
+from plastic_rl.evaluation.adaptation_plot import plot_adaptation
 from plastic_rl.evaluation.classification import AccuracyAfter, accuracy_after
 from plastic_rl.evaluation.lifetimes import Lifetimes, run_lifetimes
 from plastic_rl.evaluation.plots import plot_learning_curves

@@ -1,4 +1,4 @@
-"""Picture of several ways of training the same agent: learning against samples and seconds, and what came of it."""
+"""Picture of several variants of training the same agent: learning against samples and seconds, and what came of it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class LearningCurve:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the tasks of a held-out split said of one way of training.
+    """What the tasks of a held-out split said of one variant.
 
     Attributes:
         label: What was measured, e.g. `accuracy after 1,000`.
@@ -59,7 +59,7 @@ def plot_comparison(
     """Draw three panels: scores while training against samples, against seconds, and the outcomes with their intervals.
 
     Args:
-        curves: Of each seed, by the name of the way of training; thin lines, with the mean of the ends marked.
+        curves: Of each seed, by the name of the variant; thin lines, with the mean of the ends marked.
         outcomes: By the same names; the same labels in the same order everywhere.
         path: `.png`, `.svg` or `.pdf`.
         title: Above the picture.

@@ -22,7 +22,7 @@ from plastic_rl.envs.row_noise import RowNoise
 from plastic_rl.envs.task import Agent, ReferenceAgent, Task
 from plastic_rl.envs.vector_env import RowVectorEnv
 from plastic_rl.errors import NonFiniteError
-from plastic_rl.evaluation.seeing import View, view_of
+from plastic_rl.evaluation.observation_view import View, view_of
 from plastic_rl.policies import PlasticPolicy
 from plastic_rl.rollout import Acted, Actor, PolicyActor, PredictActor, TaskRows, finite_state, lifetimes
 

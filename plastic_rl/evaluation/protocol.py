@@ -131,25 +131,25 @@ def evaluate(
         # Every agent acts with a stream of its own: two that act at random are two draws, not one.
         environment_seed = _split_seed(seed, split)
         split_tasks = distribution.tasks(split, 0, count)
-        contestants = _contestants(agent, distribution, split, greedy, frozen, references)
-        contestants |= {f"reference:{key}": _plain_contestant(each) for key, each in (extra_agents or {}).items()}
+        evaluated = _evaluated(agent, distribution, split, greedy, frozen, references)
+        evaluated |= {f"reference:{key}": _as_it_is(each) for key, each in (extra_agents or {}).items()}
         lived: dict[str, Lifetimes] = {}
         accuracies: dict[str, AccuracyAfter] = {}
         seconds[split] = {}
-        for key, contestant in contestants.items():
+        for key, one in evaluated.items():
             if progress is not None:
                 progress(f"{env_id}, {split}: {key.replace('_', ' ')} on {count:,} tasks")
             before = time.perf_counter()
             questions = AccuracyQuestions(distribution, asked_after, count, metadata["pays"]) if asked_after else None
-            with contestant.context():
+            with one.context():
                 lived[key] = run_lifetimes(
-                    contestant.agent,
+                    one.agent,
                     env_id,
                     split_tasks,
                     env_kwargs=kwargs,
                     trials=trials,
                     same_task_each_trial=same_task_each_trial,
-                    deterministic=contestant.deterministic,
+                    deterministic=one.deterministic,
                     seed=environment_seed,
                     agent_seed=environment_seed + zlib.crc32(key.encode()),
                     batch_size=batch_size,
@@ -161,14 +161,14 @@ def evaluate(
         result = score_lifetimes(
             lived,
             accuracies=accuracies,
-            knows={key: _knowledge(contestant.agent) for key, contestant in contestants.items()},
+            privileged={key: _privileged(one.agent) for key, one in evaluated.items()},
             limit_kind=distribution.limit_of(split) if references else "none",
             environment_seed=environment_seed,
             generator=np.random.default_rng([seed, zlib.crc32(split.encode())]),
             confidence=confidence,
             resamples=resamples,
         )
-        results[split] = result.model_copy(update={"departures": _departures(env_id, kwargs, split_tasks)})
+        results[split] = result.model_copy(update={"environment_overrides": _overrides(env_id, kwargs, split_tasks)})
     return Evaluation(
         agent=name,
         env_id=env_id,
@@ -195,33 +195,33 @@ FROZEN = "frozen"
 OWN_ENTRIES = (SAMPLED, GREEDY, FROZEN)
 
 
-class _Contestant(NamedTuple):
+class _Evaluated(NamedTuple):
     agent: Agent
     deterministic: bool
     context: Callable[[], AbstractContextManager[Any]]
 
 
-def _contestants(
+def _evaluated(
     agent: Agent, distribution: TaskDistribution, split: str, greedy: bool, frozen: bool, references: bool
-) -> dict[str, _Contestant]:
-    chosen = {SAMPLED: _Contestant(agent, False, nullcontext)}
+) -> dict[str, _Evaluated]:
+    chosen = {SAMPLED: _Evaluated(agent, False, nullcontext)}
     if greedy:
-        chosen[GREEDY] = _Contestant(agent, True, nullcontext)
+        chosen[GREEDY] = _Evaluated(agent, True, nullcontext)
     freeze = getattr(agent, "freeze_plasticity", None)
     if frozen and freeze is not None and getattr(agent, "is_plastic", True):
-        chosen[FROZEN] = _Contestant(agent, False, freeze)
+        chosen[FROZEN] = _Evaluated(agent, False, freeze)
     agents: dict[str, ReferenceAgent] = distribution.reference_agents(split) if references else {}
-    return chosen | {f"reference:{key}": _plain_contestant(value) for key, value in agents.items()}
+    return chosen | {f"reference:{key}": _as_it_is(value) for key, value in agents.items()}
 
 
-def _plain_contestant(agent: Agent) -> _Contestant:
-    return _Contestant(agent, False, nullcontext)
+def _as_it_is(agent: Agent) -> _Evaluated:
+    return _Evaluated(agent, False, nullcontext)
 
 
-def _knowledge(agent: object) -> str:
+def _privileged(agent: object) -> str:
     if getattr(agent, "needs_task", False):
         return "task"
-    return "environment" if getattr(agent, "needs_env", False) else "observations"
+    return "environment" if getattr(agent, "needs_env", False) else "none"
 
 
 def _metadata(env_id: str, env_kwargs: Mapping[str, Any], trials: int) -> Mapping[str, Any]:
@@ -234,7 +234,7 @@ def _metadata(env_id: str, env_kwargs: Mapping[str, Any], trials: int) -> Mappin
         env.close()
 
 
-def _departures(env_id: str, env_kwargs: Mapping[str, Any], tasks: Sequence[Task]) -> dict[str, Pair]:
+def _overrides(env_id: str, env_kwargs: Mapping[str, Any], tasks: Sequence[Task]) -> dict[str, Pair]:
     """Range of each number that is an argument of the environment, and that some task has another value of."""
     if env_id not in DISTRIBUTIONS:
         return {}
@@ -260,7 +260,7 @@ def score_lifetimes(
     limit_kind: str,
     environment_seed: int,
     generator: np.random.Generator,
-    knows: Mapping[str, str] | None = None,
+    privileged: Mapping[str, str] | None = None,
     accuracies: Mapping[str, AccuracyAfter] | None = None,
     confidence: float = 0.95,
     resamples: int = 2000,
@@ -272,7 +272,7 @@ def score_lifetimes(
         limit_kind: Name of the limit's reference agent, or `none`.
         environment_seed: Recorded.
         generator: Draws the resamples.
-        knows: What each of them knows (see `Score.knows`); by default no more than the observations.
+        privileged: What each of them is told besides the observations (see `Score.privileged`); by default nothing.
         accuracies: Their accuracies on held-out samples, where the tasks have any.
         confidence: Share of the intervals.
         resamples: Number of resamples.
@@ -300,7 +300,7 @@ def score_lifetimes(
 
         shortfall, shortfall_interval = paired(SAMPLED)
         fields: dict[str, Any] = {
-            "knows": (knows or {}).get(key, "observations"),
+            "privileged": (privileged or {}).get(key, "none"),
             "raw_score": raw,
             "raw_score_interval": _pair(raw_samples, confidence),
             "difference": 0.0 - shortfall,

@@ -68,8 +68,9 @@ class AccuracyPoint(ConfigModel):
 class Score(ConfigModel):
     """How well one agent did on the tasks of a split."""
 
-    knows: Literal["observations", "task", "environment"] = "observations"
-    """`task`: an oracle, told the hidden task; `environment`: shown what no observation holds (its own position)."""
+    privileged: Literal["none", "task", "environment"] = "none"
+    """Privileged information. `task`: an oracle, told the hidden task; `environment`: shown what no observation holds
+    (its own position); `none`: no more than the agent sees."""
     raw_score: float
     """Mean over tasks of the lifetime's sum of expected reward (of reward where that is not known)."""
     raw_score_interval: Pair
@@ -111,7 +112,7 @@ class SplitEvaluation(Score):
     """What the scores sum up."""
     environment_seed: int
     """The noise of task `n` was seeded with this plus `n`; the agents' own streams follow from it too."""
-    departures: dict[str, Pair] = Field(default_factory=dict)
+    environment_overrides: dict[str, Pair] = Field(default_factory=dict)
     """Environment arguments that the tasks replace by other values (a maze's side on `shift`): least and greatest."""
     greedy: Score | None = None
     """The agent with greedy actions."""

@@ -170,7 +170,7 @@ def _title(evaluation: Evaluation, split: str, result: SplitEvaluation) -> str:
     steps = f"{evaluation.lifetime_steps} steps each" if evaluation.lifetime_steps else "of varying length"
     replaced = ", ".join(
         f"{name} {low:g}" if low == high else f"{name} {low:g} to {high:g}"
-        for name, (low, high) in result.departures.items()
+        for name, (low, high) in result.environment_overrides.items()
     )
     return (
         f"{evaluation.env_id}{f' ({arguments})' if arguments else ''}, split {split}: {result.tasks:,} lifetimes, "
@@ -242,14 +242,14 @@ def _notes(evaluation: Evaluation, left_out: Iterable[str]) -> list[str]:
             "accuracy after n: share of held-out samples answered rightly, greedily, after n streamed samples."
         )
     told = {
-        name: score.knows
+        name: score.privileged
         for split in evaluation.splits.values()
         for name, score in split.reference_agents.items()
-        if score.knows != "observations"
+        if score.privileged != "none"
     }
     explained = {"task": "told the hidden task", "environment": "shown more than the agent sees (its position)"}
     if told:
-        notes.append("; ".join(f"{name}: {explained[knowledge]}" for name, knowledge in told.items()) + ".")
+        notes.append("; ".join(f"{name}: {explained[what]}" for name, what in told.items()) + ".")
     if evaluation.single_task:
         notes.append(
             "All splits but shift are one and the same task: this measures learning within a lifetime, not "

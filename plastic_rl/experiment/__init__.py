@@ -23,9 +23,9 @@ from plastic_rl.experiment.agents import (
 from plastic_rl.experiment.comparing import ComparisonConfig, compare, load_comparison
 from plastic_rl.experiment.config import ExperimentConfig, load_experiment, parse_experiment
 from plastic_rl.experiment.folder import RunFolder, create_runs, find_run, find_runs, seeds_of
+from plastic_rl.experiment.pipeline import check_experiment, finish, resume, start
 from plastic_rl.experiment.scoring import draw_curves, score_agent, score_run, seeds_table, write_seeds_table
 from plastic_rl.experiment.training import TrainingInterrupted, check_unfinished, is_trained, make_algorithm, train
-from plastic_rl.experiment.whole import check_experiment, finish, resume, start
 
 __all__ = [
     "ComparisonConfig",

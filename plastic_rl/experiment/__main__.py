@@ -2,7 +2,7 @@
 
 Each config becomes the run `runs/experiments/NAME/seed-S`. Finished runs are skipped and broken ones go on where they
 were, so it can be stopped and started at will. Scores over several seeds are pooled in `NAME/seeds.txt`. Comparisons
-(configs with `ways`) have seeds of their own, and become `runs/experiments/NAME`.
+(configs with `variants`) have seeds of their own, and become `runs/experiments/NAME`.
 """
 
 from __future__ import annotations

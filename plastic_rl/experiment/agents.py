@@ -30,8 +30,8 @@ from plastic_rl.experiment.folder import (
 )
 
 if TYPE_CHECKING:
-    from plastic_rl.algorithms.base import PlasticAlgorithm
     from plastic_rl.evaluation import Evaluation
+    from plastic_rl.policies import PlasticPolicy
 
 
 @dataclass(frozen=True)
@@ -52,18 +52,18 @@ class TrainedAgent:
     checkpoint: Path
     is_run: bool
 
-    def load(self, device: str | None = None) -> PlasticAlgorithm:
-        """Load it to act.
+    def load(self, device: str | None = None) -> PlasticPolicy:
+        """Load what acts: the policy.
 
         Raises:
             CheckpointError: If its weights are damaged or missing.
         """
-        from plastic_rl.experiment.outer_loops import outer_loop
+        from plastic_rl.algorithms.saved_policy import load_policy
         from plastic_rl.experiment.training import check_device
 
         if device is not None:
             check_device(device)
-        return outer_loop(self.config).algorithm.load(self.checkpoint, device=device or self.config.device)
+        return load_policy(read_checkpoint(self.checkpoint), device or self.config.device)
 
 
 def find_agent(
@@ -101,8 +101,8 @@ def find_agents(
     return [_exported(path, plugins)] if is_agent(path) else [_trained(run, plugins) for run in find_runs(path)]
 
 
-def agent_beside(spec: str, config: ExperimentConfig) -> TrainedAgent:
-    """Return an agent that `evaluation.beside` of a config names.
+def baseline_of(spec: str, config: ExperimentConfig) -> TrainedAgent:
+    """Return an agent that `evaluation.baselines` of a config names.
 
     Raises:
         ConfigError: If the name is ambiguous, so that another agent than the one meant could be laid beside.
@@ -111,7 +111,7 @@ def agent_beside(spec: str, config: ExperimentConfig) -> TrainedAgent:
     try:
         return find_agent(spec, plugins=config.plugins)
     except AmbiguousNameError as error:
-        raise ConfigError(f"evaluation.beside: {error}") from None
+        raise ConfigError(f"evaluation.baselines: {error}") from None
 
 
 def _exported(path: Path, plugins: Sequence[str]) -> TrainedAgent:
@@ -133,22 +133,24 @@ def checkpoint_line(trained: TrainedAgent) -> str:
     Raises:
         CheckpointError: If it is damaged.
     """
-    from plastic_rl.experiment.outer_loops import outer_loop
+    from plastic_rl.experiment import trainers
 
-    loop = outer_loop(trained.config)
-    counters = read_checkpoint(trained.checkpoint, only=["algorithm"]).documents["algorithm"]
-    reached = loop.done(counters)
+    config, total = trained.config, trainers.total(trained.config)
+    unit = trainers.unit(config)
+
+    def done_at(path: Path) -> int:
+        return trainers.done(config, read_checkpoint(path, only=["algorithm"]).documents["algorithm"])
+
+    reached = done_at(trained.checkpoint)
     if not trained.is_run:
-        return f"checkpoint {reached:,} of {max(loop.total, reached):,} {loop.unit} (exported)"
+        return f"checkpoint {reached:,} of {max(total, reached):,} {unit} (exported)"
     run = RunFolder(trained.folder)
     newest = run.latest()
-    done = reached
-    if newest is not None and newest != trained.checkpoint:
-        done = loop.done(read_checkpoint(newest, only=["algorithm"]).documents["algorithm"])
-    chosen = "best on valid" if run.best() == int(counters["num_timesteps"]) else "the newest"
-    unfinished = "; the run is unfinished" if done < loop.total else ""
+    done = reached if newest is None or newest == trained.checkpoint else done_at(newest)
+    chosen = "best on valid" if str(run.best()) == trained.checkpoint.name else "the newest"
+    unfinished = "; the run is unfinished" if done < total else ""
     # Whole rollouts: training ends at or beyond the steps asked for.
-    return f"checkpoint {reached:,} of {max(loop.total, done):,} {loop.unit} ({chosen}{unfinished})"
+    return f"checkpoint {reached:,} of {max(total, done):,} {unit} ({chosen}{unfinished})"
 
 
 def newest_damage(trained: TrainedAgent) -> str | None:
@@ -163,7 +165,7 @@ def newest_damage(trained: TrainedAgent) -> str | None:
     return None
 
 
-def load_agent(spec: str | Path, *, plugins: Sequence[str] = (), device: str | None = None) -> PlasticAlgorithm:
+def load_agent(spec: str | Path, *, plugins: Sequence[str] = (), device: str | None = None) -> PlasticPolicy:
     """Load the agent of a run or of an agent folder; see `find_agent`."""
     return find_agent(spec, plugins=plugins).load(device)
 
@@ -245,7 +247,7 @@ def acting_part(checkpoint: Checkpoint) -> Checkpoint:
 def _acting_part(checkpoint: Checkpoint) -> Checkpoint:
     counters: dict[str, Any] = dict(checkpoint.documents["algorithm"])
     left_out: dict[str, Any] = {"last_obs": None, "last_episode_starts": None, "lifetime_scores": None}
-    left_out |= {"awaiting_reset": None, "search": None}
+    left_out |= {"search": None}
     left_out |= {"score_buffer": [], "ep_info_buffer": [], "ep_success_buffer": []}
     counters |= {name: value for name, value in left_out.items() if name in counters}
     return replace(
@@ -257,10 +259,10 @@ def _acting_part(checkpoint: Checkpoint) -> Checkpoint:
 
 def card(target: Path, trained: TrainedAgent, evaluation: Evaluation, pictures: Sequence[str]) -> str:
     """Write the card of an agent: what it is, how good it is and on what, how to use it."""
-    from plastic_rl.experiment.outer_loops import outer_loop
+    from plastic_rl.experiment import trainers
 
     config = trained.config
-    loop = outer_loop(config)
+    trained_for = f"`{trainers.name_of(config)}`, {trainers.total(config):,} {trainers.unit(config)}"
     parameters = sum(tensor.numel() for tensor in read_checkpoint(trained.checkpoint).tensors["params"].values())
     rule = config.network.get("rule")
     size = f"hidden size {config.network.get('hidden_size', '-')}, {parameters:,} parameters"
@@ -273,7 +275,7 @@ def card(target: Path, trained: TrainedAgent, evaluation: Evaluation, pictures: 
         "",
         f"- Environment: `{config.environment.id}` {_inline(config.environment.kwargs)}",
         f"- Network: `{config.network.get('kind')}`{f', rule `{rule}`' if rule else ''}, {size}",
-        f"- Training: `{config.algorithm.name}`, {loop.total:,} {loop.unit}, {one_seed}",
+        f"- Training: {trained_for}, {one_seed}",
         f"- Checkpoint: {trained.checkpoint.name} steps"
         + (", the best on the split `valid`" if config.evaluation.valid_tasks else ""),
         "",

@@ -1,8 +1,8 @@
-"""Several ways of training the same agent, side by side: `plastic-rl compare`.
+"""Several variants of training one agent, side by side: `plastic-rl compare`.
 
-A comparison is one file: what the ways have in common, and what each has of its own. Every way, with every seed, is an
-ordinary run in `runs/NAME/WAY/seed-S`, trained and evaluated as any run is; what they cost and what came of it stands
-in `runs/NAME/comparison.txt`, `comparison.json` and `comparison.png`.
+A comparison is one file: what the variants have in common, and what each has of its own. Every variant, with every
+seed, is an ordinary run in `runs/NAME/VARIANT/seed-S`, trained and evaluated as any run is; what they cost and what
+came of it stands in `runs/NAME/comparison.txt`, `comparison.json` and `comparison.png`.
 """
 
 from __future__ import annotations
@@ -30,23 +30,23 @@ from plastic_rl.evaluation.table import Column, fit, folded
 from plastic_rl.experiment.agents import needs_plugins
 from plastic_rl.experiment.config import ExperimentConfig, parse_experiment
 from plastic_rl.experiment.folder import CONFIG, RunFolder, create_runs
+from plastic_rl.experiment.pipeline import check_experiment, finish
 from plastic_rl.experiment.training import is_trained
-from plastic_rl.experiment.whole import check_experiment, finish
 
 Say = Callable[[str], None]
 
 
 class ComparisonConfig(ConfigModel):
-    """Ways of training to lay side by side."""
+    """Variants of training to lay side by side."""
 
     description: str = ""
     """What is compared, in a sentence."""
     seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
-    """Training seeds: each way is trained with each of them."""
+    """Training seeds: each variant is trained with each of them."""
     common: dict[str, Any]
-    """The part of the experiment that all ways share: environment, network, evaluation ..."""
-    ways: dict[str, dict[str, Any]] = Field(min_length=2)
-    """The rest of the experiment, by the name of the way: its algorithm, and whatever else is its own."""
+    """The part of the experiment that all variants share: environment, network, evaluation ..."""
+    variants: dict[str, dict[str, Any]] = Field(min_length=2)
+    """The rest of the experiment, by the name of the variant: its algorithm, and whatever else is its own."""
 
     @field_validator("seeds", mode="after")
     @classmethod
@@ -62,7 +62,7 @@ class Comparison:
 
     Attributes:
         config: The file.
-        experiments: By the name of the way, then by seed.
+        experiments: By the name of the variant, then by seed.
     """
 
     config: ComparisonConfig
@@ -71,21 +71,21 @@ class Comparison:
     def folders(self) -> dict[str, ExperimentConfig]:
         """The experiments by their folder within the comparison's."""
         return {
-            f"{way}/seed-{seed}": experiment
-            for way, seeds in self.experiments.items()
+            f"{variant}/seed-{seed}": experiment
+            for variant, seeds in self.experiments.items()
             for seed, experiment in seeds.items()
         }
 
 
 @dataclass(frozen=True)
-class Way:
-    """What one way of training cost, and what came of it; means over seeds.
+class Variant:
+    """What one variant cost, and what came of it; means over seeds.
 
     Attributes:
         samples: Environment steps of training.
         seconds: Clock time of training, with the scores on `valid` that chose the checkpoint.
         outcomes: Scores and accuracies on the first split that was opened.
-        behind: The first way's outcomes minus these, paired on tasks.
+        behind: The first variant's outcomes minus these, paired on tasks.
     """
 
     samples: float
@@ -103,51 +103,51 @@ def load_comparison(path: str | Path, overrides: Sequence[str] = (), *, plugins:
         plugins: Those that have been loaded; the runs record them.
 
     Raises:
-        ConfigError: With every problem of the file, or of one way's experiment, at once; or where the ways differ in
-            environment, data, held-out tasks, or kind and sizes of the network.
+        ConfigError: With every problem of the file, or of one variant's experiment, at once; or where the variants
+            differ in environment, data, held-out tasks, or kind and sizes of the network.
     """
     given = apply_overrides(read_mapping(path), overrides)
-    if "algorithm" in given and "ways" not in given:
+    if "algorithm" in given and "variants" not in given:
         raise ConfigError(f"{path} is a single experiment; run it with: plastic-rl train {path}")
     config = validate(ComparisonConfig, given, str(path))
     experiments: dict[str, dict[int, ExperimentConfig]] = {}
-    for way, own in config.ways.items():
+    for variant, own in config.variants.items():
         mapping = merge(config.common, own)
         if "seed" in mapping:
-            raise ConfigError(f"{path}: {way}.seed: the seeds of a comparison stand in its own key `seeds`.")
+            raise ConfigError(f"{path}: {variant}.seed: the seeds of a comparison stand in its own key `seeds`.")
         recorded = list(dict.fromkeys([*mapping.get("plugins", []), *plugins]))
-        experiments[way] = {
-            seed: parse_experiment({**mapping, "seed": seed, "plugins": recorded}, f"{path}, way {way}")
+        experiments[variant] = {
+            seed: parse_experiment({**mapping, "seed": seed, "plugins": recorded}, f"{path}, variant {variant}")
             for seed in config.seeds
         }
-    _check_comparable({way: seeds[config.seeds[0]] for way, seeds in experiments.items()}, str(path))
+    _check_comparable({variant: seeds[config.seeds[0]] for variant, seeds in experiments.items()}, str(path))
     return Comparison(config, experiments)
 
 
-def _check_comparable(ways: Mapping[str, ExperimentConfig], source: str) -> None:
-    """Refuse ways whose scores say nothing about each other.
+def _check_comparable(variants: Mapping[str, ExperimentConfig], source: str) -> None:
+    """Refuse variants whose scores say nothing about each other.
 
     Raises:
         ConfigError: With every key in which they must not differ, and do.
     """
-    first, *others = ways
+    first, *others = variants
     problems = [
-        f"{key}: {one!r} in {first}, {other!r} in {way}"
-        for way in others
-        for key, one, other in differences(_in_common(ways[first]), _in_common(ways[way]))
+        f"{key}: {one!r} in {first}, {other!r} in {variant}"
+        for variant in others
+        for key, one, other in differences(_in_common(variants[first]), _in_common(variants[variant]))
     ]
     if problems:
         raise ConfigError(
             f"{describe(problems, source)}\nWays are laid side by side in one environment, on the same data and "
             "held-out tasks, with networks of the same kind and sizes. Put these keys into `common`, and take them out "
-            "of the ways."
+            "of the variants."
         )
-    if not ways[first].evaluation.final:
+    if not variants[first].evaluation.final:
         raise ConfigError(f"{source}: evaluation.final is false, so nothing would be there to compare.")
 
 
 def _in_common(experiment: ExperimentConfig) -> dict[str, Any]:
-    """What all ways must share. Of the network, that is its size; where its parameters start may be a way's own."""
+    """What all variants must share. Of the network, that is its size; where its parameters start may differ."""
     whole = experiment.to_mapping()
     network = {"kind": whole["network"]["kind"], "inputs": whole["network"].get("inputs"), **_sizes(whole["network"])}
     return {name: whole[name] for name in ("environment", "policy", "evaluation")} | {"network": network}
@@ -176,7 +176,7 @@ def compare(
     note: Say | None = None,
     width: int | None = None,
 ) -> Path:
-    """Train and evaluate every way with every seed, and lay them side by side; goes on where it was stopped.
+    """Train and evaluate every variant with every seed, and lay them side by side; goes on where it was stopped.
 
     Args:
         path: The comparison's file.
@@ -196,10 +196,10 @@ def compare(
         TrainingInterrupted: If a signal asked to stop; the same call goes on.
     """
     comparison = load_comparison(path, overrides, plugins=plugins)
-    for way in comparison.experiments.values():
-        for experiment in way.values():
+    for variant in comparison.experiments.values():
+        for experiment in variant.values():
             needs_plugins(experiment.plugins, plugins, str(path))
-        check_experiment(next(iter(way.values())))
+        check_experiment(next(iter(variant.values())))
     name = name or Path(path).stem
     folder = Path(runs_folder) / name
     runs = (
@@ -210,17 +210,18 @@ def compare(
         if not is_trained(run, config) or not run.evaluation.exists():
             say(f"{run.path}:")
             finish([run], plugins=plugins, say=say, note=note)
-    ways = {way: _way(folder, comparison, way) for way in comparison.experiments}
-    say(comparison_table(comparison, ways, width=width))
-    write_atomically(folder / "comparison.txt", f"{comparison_table(comparison, ways)}\n".encode())
-    written = {way: asdict(result) for way, result in ways.items()}
+    variants = {variant: _variant(folder, comparison, variant) for variant in comparison.experiments}
+    say(comparison_table(comparison, variants, width=width))
+    write_atomically(folder / "comparison.txt", f"{comparison_table(comparison, variants)}\n".encode())
+    written = {variant: asdict(result) for variant, result in variants.items()}
     write_atomically(folder / "comparison.json", (json.dumps(written, indent=2) + "\n").encode())
     curves = {
-        way: [_curve(RunFolder(folder / way / f"seed-{seed}")) for seed in comparison.config.seeds] for way in ways
+        variant: [_curve(RunFolder(folder / variant / f"seed-{seed}")) for seed in comparison.config.seeds]
+        for variant in variants
     }
-    outcomes = {way: result.outcomes[1:] or result.outcomes for way, result in ways.items()}
+    outcomes = {variant: result.outcomes[1:] or result.outcomes for variant, result in variants.items()}
     experiment = next(iter(comparison.folders().values()))
-    title = f"{' and '.join(ways)}: {experiment.environment.id}"
+    title = f"{' and '.join(variants)}: {experiment.environment.id}"
     plot_comparison(curves, outcomes, folder / "comparison.png", title=title)
     say(f"in {folder}: comparison.txt, comparison.json, comparison.png")
     return folder
@@ -260,16 +261,16 @@ def _clock(path: Path) -> tuple[np.ndarray[Any, np.dtype[np.float64]], np.ndarra
     return steps, np.where(passed < 0, elapsed, passed).cumsum()
 
 
-def _way(folder: Path, comparison: Comparison, way: str) -> Way:
+def _variant(folder: Path, comparison: Comparison, variant: str) -> Variant:
     first = next(iter(comparison.experiments))
-    runs = [RunFolder(folder / way / f"seed-{seed}") for seed in comparison.config.seeds]
+    runs = [RunFolder(folder / variant / f"seed-{seed}") for seed in comparison.config.seeds]
     clocks = [_clock(run.path / "timing.csv") for run in runs]
     own, best = _split_of(runs), _split_of([RunFolder(folder / first / run.path.name) for run in runs])
-    return Way(
+    return Variant(
         samples=float(np.mean([steps[-1] for steps, _ in clocks])),
         seconds=float(np.mean([seconds[-1] for _, seconds in clocks])),
         outcomes=_outcomes(own, None),
-        behind=[] if way == first else _outcomes(best, own),
+        behind=[] if variant == first else _outcomes(best, own),
     )
 
 
@@ -293,28 +294,28 @@ def _outcomes(scores: Sequence[SplitEvaluation], minus: Sequence[SplitEvaluation
     return outcomes
 
 
-def comparison_table(comparison: Comparison, ways: Mapping[str, Way], *, width: int | None = None) -> str:
-    """The ways as a table: what each cost, what came of it, and how far each is behind the first.
+def comparison_table(comparison: Comparison, variants: Mapping[str, Variant], *, width: int | None = None) -> str:
+    """The variants as a table: what each cost, what came of it, and how far each is behind the first.
 
     Args:
         comparison: What was compared.
-        ways: What came of each.
+        variants: What came of each.
         width: Columns that no line goes beyond; None: as wide as it takes.
     """
     experiment = next(iter(comparison.folders().values()))
     seeds = len(comparison.config.seeds)
-    first = next(iter(ways))
-    behind = {f"{first} - {name}": way.behind for name, way in ways.items() if way.behind}
+    first = next(iter(variants))
+    behind = {f"{first} - {name}": variant.behind for name, variant in variants.items() if variant.behind}
     blank = [""] * len(behind)
     columns = [
-        Column("samples", [f"{way.samples:,.0f}" for way in ways.values()] + blank),
-        Column("seconds", [f"{way.seconds:,.0f}" for way in ways.values()] + blank),
+        Column("samples", [f"{variant.samples:,.0f}" for variant in variants.values()] + blank),
+        Column("seconds", [f"{variant.seconds:,.0f}" for variant in variants.values()] + blank),
     ]
-    for place, outcome in enumerate(ways[first].outcomes):
-        cells = [_cell(way.outcomes[place]) for way in ways.values()]
+    for place, outcome in enumerate(variants[first].outcomes):
+        cells = [_cell(variant.outcomes[place]) for variant in variants.values()]
         cells += [_cell(outcomes[place], signed=True) for outcomes in behind.values()]
         columns.append(Column(outcome.label, cells))
-    blocks, _ = fit(Column("", [*ways, *behind]), columns, width)
+    blocks, _ = fit(Column("", [*variants, *behind]), columns, width)
     title = f"{experiment.environment.id}, split {experiment.evaluation.splits[0]}, {_counted(seeds, 'seed')}"
     note = (
         "samples, seconds: of training, mean over seeds, choice of checkpoints included. [95% bootstrap over seeds and "

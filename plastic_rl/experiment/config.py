@@ -7,12 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, model_validator
+from pydantic import BaseModel, Field, model_validator
 
-from plastic_rl.algorithms.arguments import MOST_ROWS
-from plastic_rl.config import ConfigModel, Schedule, apply_overrides, check, describe, dump, read_mapping
+from plastic_rl.config import ConfigModel, apply_overrides, check, describe, dump, read_mapping
 from plastic_rl.errors import ConfigError, UnknownNameError
 from plastic_rl.evaluation.protocol import TASKS_BY_DEFAULT
 
@@ -31,155 +30,12 @@ class EnvironmentConfig(ConfigModel):
     that an agent may replay a lucky path. null: true where tasks are reset seeds, false where the id has its own."""
 
 
-def _share(schedule: Schedule) -> Schedule:
-    for end in (schedule.start, schedule.end):
-        if not 0 <= end <= 1:
-            raise ValueError(f"must be from 0 to 1, got {end:g}")
-    return schedule
+class CandidatesConfig(ConfigModel):
+    """Settings of the network, tried one after the other and not trained: the best on `valid` is kept."""
 
-
-class GradientConfig(ConfigModel):
-    """What all algorithms share that backpropagate through lifetimes."""
-
-    total_timesteps: int = Field(ge=1)
-    """Steps to train for, all environments counted; rounded up to whole rollouts."""
-    n_envs: int = Field(default=32, ge=1, le=MOST_ROWS)
-    """Lifetimes lived side by side (the batch)."""
-    n_steps: int | None = Field(default=None, ge=1)
-    """Steps of each environment between updates; null: one whole lifetime (128 where its length varies)."""
-    learning_rate: Schedule = Schedule(start=1e-3, end=1e-3)
-    """Step size: a number, or `{start: 5e-3, end: 0}` for a linear schedule."""
-    max_grad_norm: float = Field(default=1.0, gt=0)
-    """The gradient is scaled down to this norm where it is longer."""
-    optimizer: Literal["adam", "rmsprop"] = "adam"
-    """Optimizer of the outer loop."""
-    optimizer_eps: float = Field(default=1e-5, gt=0)
-    """The optimizer's epsilon."""
-    plasticity_lr_scale: float = Field(default=1.0, ge=0)
-    """Learning rate of the parameters of plasticity (alpha, eta, step sizes), as a multiple of `learning_rate`."""
-
-
-class A2CConfig(GradientConfig):
-    """Advantage actor-critic that backpropagates through lifetimes."""
-
-    name: Literal["a2c"] = "a2c"
-    """Which algorithm."""
-    gamma: Annotated[Schedule, AfterValidator(_share)] = Schedule(start=0.9, end=0.9)
-    """Discount of later rewards, 0 to 1: a number or a linear schedule (from near to far sight)."""
-    gae_lambda: float = Field(default=0.95, ge=0, le=1)
-    """Trace decay of the generalised advantage estimate; 1: plain returns."""
-    ent_coef: Schedule = Schedule(start=0.01, end=0.01)
-    """Weight of the entropy bonus: a number or a linear schedule."""
-    vf_coef: float = Field(default=0.5, ge=0)
-    """Weight of the squared value error."""
-    sum_p2_coef: Schedule = Schedule(start=0.0, end=0.0)
-    """Weight of the penalty on the sum of squared action probabilities: a number or a linear schedule."""
-    normalize_advantage: bool = False
-    """Scale the advantages of a rollout to mean 0, deviation 1."""
-    center_rewards: bool = False
-    """Subtract the running mean from rewards; only where lifetimes have a fixed length."""
-    expected_rewards: bool = False
-    """Learn from the expected rewards of actions where the environment reports them (bandits): the same gradient on
-    average, with less noise. What the agent sees stays as drawn."""
-    reward_scale: float = Field(default=1.0, gt=0)
-    """Learning multiplies rewards by this, so that values are of the order of 1; scores stay as they are."""
-
-
-class SupervisedGradientConfig(GradientConfig):
-    """Gradient descent on the error of predictions, in environments that show labels."""
-
-    name: Literal["supervised_gradient"]
-    """Which algorithm."""
-    n_envs: int = Field(default=16, ge=1, le=MOST_ROWS)
-    """Lifetimes lived side by side (the batch)."""
-    learning_rate: Schedule = Schedule(start=0.1, end=0.1)
-    """Step size: a number, or `{start: 0.1, end: 0.01}` for a linear schedule."""
-    optimizer_eps: float = Field(default=1e-8, gt=0)
-    """The optimizer's epsilon."""
-    loss: Literal["cross_entropy", "squared_error"] = "cross_entropy"
-    """cross_entropy of the action probabilities, or squared_error of the outputs, against the labels."""
-
-
-class GeneGroupConfig(ConfigModel):
-    """How parameters whose names match a pattern are searched."""
-
-    scale: float = Field(default=1.0, gt=0)
-    """Their initial standard deviation, as a multiple of `sigma`."""
-    low: float | None = None
-    """Lower bound of their values; null: none."""
-    high: float | None = None
-    """Upper bound of their values; null: none."""
-
-    @model_validator(mode="after")
-    def _in_order(self) -> Self:
-        if self.low is not None and self.high is not None and self.low >= self.high:
-            raise ValueError(f"low must be below high, got low {self.low:g} and high {self.high:g}")
-        return self
-
-
-class EngineConfig(ConfigModel):
-    """Where individuals are evaluated; results do not depend on it."""
-
-    name: str = "serial"
-    """serial (in this process), process (a pool of processes) or ray (a cluster; needs the extra `ray`)."""
-    workers: int | None = Field(default=None, ge=1)
-    """Processes of the pool; null: one for each processor. ray: chunks under way at a time."""
-    address: str | None = None
-    """ray: address of the cluster; null: Ray on this machine."""
-
-
-class CMAESConfig(ConfigModel):
-    """CMA-ES over whole lifetimes, without gradients."""
-
-    name: Literal["cma_es"]
-    """Which algorithm."""
-    generations: int = Field(ge=1)
-    """Generations to evolve for."""
-    population_size: int = Field(default=20, ge=4, le=MOST_ROWS)
-    """Individuals of a generation."""
-    lifetimes: int = Field(default=4, ge=1, le=MOST_ROWS)
-    """Lifetimes of each individual in a generation, on fresh tasks that the whole population shares."""
-    sigma: float = Field(default=0.5, gt=0)
-    """Initial step size, in units of the scales of `groups`."""
-    statistic: Literal["mean", "late_half", "worst_quartile"] = "mean"
-    """Fitness: the reward of a lifetime, that of its second half (late_half), or that of the worst quarter of them."""
-    evolve: tuple[str, ...] | None = None
-    """Patterns of the names of the parameters that evolve, e.g. `["network.*"]`; null: all that actions depend on."""
-    groups: dict[str, GeneGroupConfig] = Field(default_factory=dict)
-    """Scale and bounds of parameters by pattern of their names, e.g. `{network.eta: {scale: 0.1, low: 0, high: 1}}`."""
-    covariance: Literal["auto", "full", "separable"] = "auto"
-    """Correlations between genes; auto: full up to 800 genes, separable (none) beyond."""
-    restarts: Literal["none", "ipop", "bipop"] = "none"
-    """What follows when the search has converged or stagnates: ipop doubles the population, bipop alternates."""
-    deterministic: bool = False
-    """Individuals take their most probable actions instead of sampling."""
-    individuals_per_chunk: int = Field(default=64, ge=1)
-    """Individuals that live side by side. A pool shares out chunks: let there be as many of them as workers, or more.
-    The last bits of results depend on it."""
-    engine: EngineConfig = EngineConfig()
-    """Where individuals are evaluated."""
-
-
-class GridSearchConfig(ConfigModel):
-    """Hand-written rules: settings of the network tried one after the other, the best on `valid` kept."""
-
-    name: Literal["grid_search"]
-    """Which algorithm."""
-    grid: dict[str, tuple[Any, ...]]
-    """Values to try by dotted name of a setting of the network, e.g. `{step.output: [0.01, 0.1]}`: all combinations."""
-
-
-def _named(mapping: Any) -> Any:
-    # Configs of the time when there was one algorithm may leave its name out.
-    return {"name": "a2c", **mapping} if isinstance(mapping, Mapping) else mapping
-
-
-AlgorithmConfig = Annotated[
-    A2CConfig | CMAESConfig | GridSearchConfig | SupervisedGradientConfig,
-    Field(discriminator="name"),
-    BeforeValidator(_named),
-]
-"""The algorithms by their `name`."""
+    grid: dict[str, Annotated[tuple[Any, ...], Field(min_length=1)]] = Field(min_length=1)
+    """Values to try by dotted name of a setting of the network, e.g. `{step.output: [0.01, 0.1]}`: all combinations,
+    the last setting changing first."""
 
 
 class EvaluationConfig(ConfigModel):
@@ -197,7 +53,7 @@ class EvaluationConfig(ConfigModel):
     last checkpoint is."""
     final: bool = True
     """Evaluate at the end of training."""
-    beside: tuple[str, ...] = ()
+    baselines: tuple[str, ...] = ()
     """Trained agents to lay beside this one on the same tasks: agent or run folders, e.g. `[agents/hand_written_d]`."""
 
 
@@ -230,8 +86,10 @@ class ExperimentConfig(ConfigModel):
     """The agent's network: `kind`, and the fields of that kind (see `plastic-rl config network`)."""
     policy: str = "PlasticPolicy"
     """Policy class around the network."""
-    algorithm: AlgorithmConfig
-    """The outer loop."""
+    algorithm: Any = None
+    """The outer loop: its `name`, and its arguments."""
+    candidates: CandidatesConfig | None = None
+    """In place of an algorithm: networks that are tried and not trained, such as hand-written rules."""
     seed: int = Field(default=0, ge=0, lt=2**32)
     """Root of every random stream of the run."""
     device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")] = "cpu"
@@ -246,6 +104,17 @@ class ExperimentConfig(ConfigModel):
     """Metrics."""
     plugins: tuple[str, ...] = ()
     """Plugins that the experiment needs. They are recorded here, and imported only when given with `--plugin`."""
+
+    @model_validator(mode="after")
+    def _one_outer_loop(self) -> Self:
+        if (self.algorithm is None) == (self.candidates is None):
+            raise ValueError("needs either `algorithm` or `candidates`")
+        if self.candidates and (self.checkpoint.interval != 1 or self.evaluation.valid_tasks < 1):
+            raise ValueError(
+                "candidates are each scored on valid: set checkpoint.interval to 1 and evaluation.valid_tasks to 1 or "
+                f"more, got {self.checkpoint.interval} and {self.evaluation.valid_tasks}"
+            )
+        return self
 
     def to_mapping(self) -> dict[str, Any]:
         """Return the config as plain data, every default written out."""
@@ -275,7 +144,7 @@ def load_experiment(path: str | Path, overrides: Sequence[str] = (), **changes: 
 
 def is_comparison(mapping: Mapping[str, Any]) -> bool:
     """Tell the file of a comparison (see `plastic_rl.experiment.comparing`) from that of an experiment."""
-    return "ways" in mapping and "algorithm" not in mapping
+    return "variants" in mapping and "algorithm" not in mapping
 
 
 def parse_experiment(mapping: Mapping[str, Any], source: str = "config") -> ExperimentConfig:
@@ -284,9 +153,10 @@ def parse_experiment(mapping: Mapping[str, Any], source: str = "config") -> Expe
     Raises:
         ConfigError: With every problem at once; `source` says where the data came from.
     """
-    experiment, problems = check(ExperimentConfig, mapping)
     network, network_problems = _check_network(mapping.get("network"))
-    problems = [*problems, *network_problems, *_check_names(mapping)]
+    algorithm, algorithm_problems = _check_algorithm(mapping.get("algorithm"))
+    experiment, problems = check(ExperimentConfig, {**mapping, "algorithm": algorithm})
+    problems = [*problems, *algorithm_problems, *network_problems, *_check_names(mapping)]
     if experiment is None or problems:
         raise ConfigError(describe(problems, source))
     return experiment.model_copy(update={"network": network})
@@ -320,6 +190,24 @@ def _check_network(mapping: Any) -> tuple[dict[str, Any], list[str]]:
         return {}, problems
     resolved = validated.model_dump(mode="json")
     return {name: resolved[name] for name in sorted(resolved, key=lambda name: name not in {"kind", "rule"})}, problems
+
+
+def _check_algorithm(mapping: Any) -> tuple[Any, list[str]]:
+    """The config of an algorithm, and its problems; with any, what stands in its place is not None."""
+    from plastic_rl.algorithms import ALGORITHMS, algorithm_model
+
+    if mapping is None:
+        return None, []
+    names = ", ".join(sorted(ALGORITHMS))
+    if not isinstance(mapping, Mapping):
+        return mapping, [f"algorithm: must be a mapping with a name, got {mapping!r:.80}. Valid names: {names}."]
+    name = mapping.get("name")
+    if name is None:
+        return mapping, [f"algorithm.name: missing. Valid: {names}."]
+    if name not in ALGORITHMS:
+        return mapping, [f"algorithm.name: {UnknownNameError('name', name, ALGORITHMS)}"]
+    validated, problems = check(algorithm_model(name), mapping, prefix=["algorithm"])
+    return validated or mapping, problems
 
 
 def _check_names(mapping: Mapping[str, Any]) -> list[str]:

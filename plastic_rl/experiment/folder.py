@@ -17,13 +17,15 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from plastic_rl.checkpoint import latest, read_checkpoint, remove_unfinished, saved_steps
+from pydantic import Field, ValidationError
+
+from plastic_rl.checkpoint import Checkpoint, latest, read_checkpoint, remove_unfinished, saved_steps
 from plastic_rl.checkpoint.files import sync_folder, temporary_beside, write_synced
-from plastic_rl.config import read_mapping
+from plastic_rl.config import ConfigModel, read_mapping
 from plastic_rl.errors import AmbiguousNameError, CheckpointError, ConfigError, RunError, nearest
 from plastic_rl.experiment.config import ExperimentConfig, parse_experiment
-from plastic_rl.experiment.document import RUN_DOCUMENT, RunDocument
 
 if os.name == "posix":
     import fcntl
@@ -33,6 +35,68 @@ AGENT_CHECKPOINT = "checkpoint"
 """Of an exported agent; a run has `checkpoints`."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 _SEED = re.compile(r"seed-[0-9]+")
+
+
+RUN_DOCUMENT = "run"
+"""Its name among the checkpoint's documents."""
+
+
+class Best(ConfigModel):
+    """The best checkpoint so far."""
+
+    step: int = Field(ge=0)
+    """Its step."""
+    valid_score: float
+    """Its score on `valid`."""
+
+
+class TableState(ConfigModel):
+    """How far a table of metrics reaches."""
+
+    columns: list[str]
+    """Its columns, `step` first."""
+    rows: int = Field(ge=0, lt=2**62)
+    """Its rows."""
+
+
+class MetricsState(ConfigModel):
+    """How far both tables reach."""
+
+    metrics: TableState
+    """`metrics.csv`."""
+    timing: TableState
+    """`timing.csv`."""
+
+
+class RunDocument(ConfigModel):
+    """What a run adds to the checkpoint of its algorithm."""
+
+    step: int = Field(ge=0)
+    """Steps done."""
+    config: dict[str, Any]
+    """The part of the config that the bytes of a run depend on."""
+    metrics: MetricsState
+    """How far the tables reach."""
+    best: Best | None
+    """The best checkpoint on `valid`; None without scores on it."""
+
+    @classmethod
+    def of(cls, checkpoint: Checkpoint, where: object) -> RunDocument:
+        """Read it from a checkpoint.
+
+        Args:
+            checkpoint: With at least this document.
+            where: What the message calls the checkpoint.
+
+        Raises:
+            CheckpointError: If it has none, or one that is no such document.
+        """
+        try:
+            return cls.model_validate(checkpoint.documents.get(RUN_DOCUMENT))
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            place = ".".join(str(key) for key in first["loc"]) or RUN_DOCUMENT
+            raise CheckpointError(f"{where} is not a checkpoint of a run ({place}: {first['msg']}).") from None
 
 
 class RunFolder:

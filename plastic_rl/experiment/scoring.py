@@ -9,15 +9,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from plastic_rl.algorithms.base import PlasticAlgorithm
 from plastic_rl.checkpoint import write_atomically
 from plastic_rl.errors import RunError
 from plastic_rl.evaluation import Evaluation, crossed_interval, evaluate, plot_adaptation, plot_learning_curves
 from plastic_rl.evaluation.plots import read_metric
 from plastic_rl.evaluation.report import SplitEvaluation
-from plastic_rl.experiment.agents import TrainedAgent, agent_beside, find_agent
-from plastic_rl.experiment.carrying_over import carry_over
+from plastic_rl.experiment.agents import TrainedAgent, baseline_of, find_agent
 from plastic_rl.experiment.folder import RunFolder
+from plastic_rl.experiment.transfer import carry_over
 from plastic_rl.policies import PlasticPolicy
 
 
@@ -65,15 +64,15 @@ def score_agent(
         same_task_each_trial = config.environment.same_task_each_trial
     where = env_id or config.environment.id
 
-    def acting(agent: TrainedAgent) -> PlasticAlgorithm | PlasticPolicy:
+    def acting(agent: TrainedAgent) -> PlasticPolicy:
         if network is None:
             return agent.load(device)
         return carry_over(agent, where, kwargs, trials=trials, network=network, device=device)
 
-    beside: list[TrainedAgent] = []
-    for spec in config.evaluation.beside if same else ():
+    baselines: list[TrainedAgent] = []
+    for spec in config.evaluation.baselines if same else ():
         try:
-            beside.append(agent_beside(spec, config))
+            baselines.append(baseline_of(spec, config))
         except RunError as error:
             if progress is not None:
                 progress(f"warning: {spec} is not laid beside: {error}")
@@ -92,7 +91,7 @@ def score_agent(
         seed=config.evaluation.seed,
         batch_size=config.evaluation.batch_size,
         name=name,
-        extra_agents={each.name: acting(each) for each in beside},
+        extra_agents={each.name: acting(each) for each in baselines},
         progress=progress,
     )
 

@@ -21,17 +21,27 @@ import torch
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import KVWriter, Logger, SeqWriter
 
-from plastic_rl.algorithms.base import PlasticAlgorithm
+from plastic_rl.algorithms import PlasticAlgorithm
 from plastic_rl.checkpoint import Checkpoint, prune, read_checkpoint, saved_steps, write_checkpoint
 from plastic_rl.config import differences
+from plastic_rl.config.signatures import arguments_of
 from plastic_rl.envs import distribution_for
-from plastic_rl.errors import CheckpointError, ConfigError, FinishedError, PlasticRLError, damage_is_refused
+from plastic_rl.errors import (
+    CheckpointError,
+    ConfigError,
+    FinishedError,
+    NonFiniteError,
+    PlasticRLError,
+    damage_is_refused,
+)
+from plastic_rl.evaluation import run_lifetimes
+from plastic_rl.experiment import trainers
+from plastic_rl.experiment.candidates import Candidates
 from plastic_rl.experiment.config import ExperimentConfig, parse_experiment
-from plastic_rl.experiment.document import RUN_DOCUMENT, Best, RunDocument
-from plastic_rl.experiment.folder import RunFolder
+from plastic_rl.experiment.folder import RUN_DOCUMENT, Best, RunDocument, RunFolder
 from plastic_rl.experiment.metrics import MetricsWriter, TensorBoardWriter
-from plastic_rl.experiment.outer_loops import OuterLoop, outer_loop
 from plastic_rl.experiment.progress import Progress, make_progress
+from plastic_rl.policies import PlasticPolicy
 
 
 class TrainingInterrupted(Exception):  # noqa: N818 - an event, not an error
@@ -83,8 +93,15 @@ def make_algorithm(config: ExperimentConfig, *, n_envs: int | None = None) -> Pl
         UnknownNameError: If there is no such environment.
     """
     check_device(config.device)
+    with built(config):
+        return trainers.make(config, n_envs=n_envs)
+
+
+@contextmanager
+def built(config: ExperimentConfig) -> Iterator[None]:
+    """Within this context what goes wrong in building parts of an experiment is a `ConfigError`."""
     try:
-        return outer_loop(config).make(n_envs=n_envs)
+        yield
     except PlasticRLError:
         raise
     except (TypeError, ValueError, AssertionError, RuntimeError) as error:
@@ -106,7 +123,7 @@ def check_device(device: str) -> None:
         raise ConfigError(f"this machine has no device {device!r}. Valid: {', '.join(valid)}.")
 
 
-def train(run: RunFolder, *, progress: Progress | None = None) -> PlasticAlgorithm:
+def train(run: RunFolder, *, progress: Progress | None = None) -> PlasticAlgorithm | PlasticPolicy:
     """Train a new run, or go on with one that was stopped, to its end.
 
     Args:
@@ -114,7 +131,7 @@ def train(run: RunFolder, *, progress: Progress | None = None) -> PlasticAlgorit
         progress: What a person sees; by default what suits standard error.
 
     Returns:
-        The trained algorithm, as after its last update.
+        The trained algorithm, as after its last update; the last policy tried, where there are candidates.
 
     Raises:
         TrainingInterrupted: If SIGINT or SIGTERM asked to stop.
@@ -128,39 +145,58 @@ def train(run: RunFolder, *, progress: Progress | None = None) -> PlasticAlgorit
         newest = run.latest()
         run.check_record()
         stored = None if newest is None else _read_own(run, newest, config)
-        algorithm = make_algorithm(config)
-        stack.callback(algorithm.close)
         document = None if stored is None else RunDocument.of(stored, newest)
-        if stored is not None:
-            with warnings.catch_warnings(record=True) as caught:
-                warnings.simplefilter("always")
-                algorithm.set_checkpoint(stored)
-        else:
-            caught = []
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            algorithm = None if config.candidates else make_algorithm(config)
+            if algorithm is not None:
+                stack.callback(algorithm.close)
+                if stored is not None:
+                    algorithm.set_checkpoint(stored)
         old_metrics = run.set_metrics_aside() if stored is None else None
-        recorder = Recorder(run, config, document)
-        stack.callback(recorder.logger.close)
-        algorithm.set_logger(recorder.logger)
+        writer = RunWriter(run, config, document)
+        stack.callback(writer.logger.close)
         shown = stack.enter_context(progress or make_progress())
+        writer.logger.output_formats.append(SpokenLog(shown.say))
         if old_metrics is not None:
             shown.say(f"starting anew from step 0: there is no checkpoint yet; earlier metrics are in {old_metrics}")
-        recorder.logger.output_formats.append(SpokenLog(shown.say))
         for warning in caught:
             shown.say(f"warning: {warning.message}")
         stop = StopRequest()
         stack.enter_context(stop.listening(shown))
-        keeper = Keeper(run, config, recorder, shown, stop, None if stored is None else algorithm.num_timesteps)
-        loop = keeper.loop
-        loop.listen(algorithm, shown.say)
-        shown.start(*loop.progress(algorithm), loop.unit)
         try:
-            loop.learn(algorithm, keeper, resumed=stored is not None)
+            if algorithm is None:
+                return _try_candidates(writer, shown, stop)
+            callback = CheckpointCallback(writer, shown, stop, None if stored is None else algorithm.num_timesteps)
+            algorithm.set_logger(writer.logger)
+            trainers.listen(algorithm, shown.say)
+            shown.start(*callback.reached(algorithm), algorithm.unit)
+            trainers.learn(config, algorithm, callback, resumed=stored is not None)
         except KeyboardInterrupt:
             raise TrainingInterrupted(run, run.latest()) from None
         if stop.made:
             # Asked to stop in the last update: everything is saved, and the evaluation is left for later.
             raise TrainingInterrupted(run, run.latest())
         return algorithm
+
+
+def _try_candidates(writer: RunWriter, progress: Progress, stop: StopRequest) -> PlasticPolicy:
+    """Score each candidate that is left on `valid`, and save it."""
+    candidates = Candidates.of(writer.config)
+    first = 0 if writer.document is None else writer.document.step
+    progress.start(first, len(candidates), "candidates")
+    policy = candidates.policy(max(first - 1, 0))
+    for number in range(first, len(candidates)):
+        policy = candidates.policy(number)
+        for name, value in candidates.settings(number).items():
+            if isinstance(value, int | float):
+                writer.logger.record(f"candidates/{name}", float(value))
+        writer.score(policy, number + 1)
+        writer.save(candidates.checkpoint(number, policy), number + 1)
+        progress.update(number + 1, None, writer.note())
+        if stop.made:
+            raise TrainingInterrupted(writer.run, writer.run.latest())
+    return policy
 
 
 def _read_own(run: RunFolder, newest: Path, config: ExperimentConfig) -> Checkpoint:
@@ -188,8 +224,12 @@ def _read_own(run: RunFolder, newest: Path, config: ExperimentConfig) -> Checkpo
 def _own_config(config: ExperimentConfig) -> dict[str, Any]:
     """The part of the config that the bytes of a run depend on."""
     own = {name: value for name, value in config.to_mapping().items() if name not in {"description", "plugins"}}
+    if config.algorithm is None:
+        return own
     # Results do not depend on where the work is done.
-    return own | {"algorithm": {name: value for name, value in own["algorithm"].items() if name != "engine"}}
+    declared = arguments_of(trainers.class_of(config), PlasticAlgorithm)
+    left_out = {name for name, argument in declared.items() if not argument.is_stored}
+    return own | {"algorithm": {name: value for name, value in own["algorithm"].items() if name not in left_out}}
 
 
 def _with_defaults(stored: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -200,16 +240,21 @@ def _with_defaults(stored: Mapping[str, Any]) -> Mapping[str, Any]:
         return stored
 
 
-class Recorder:
-    """The logger of a run, and where its tables stand.
+class RunWriter:
+    """What a run writes while it is trained: metrics, scores on `valid`, checkpoints. It remembers the best one.
 
     Args:
         run: The folder.
         config: The experiment.
         document: The run's part of the checkpoint to go on from; None to begin.
+
+    Attributes:
+        logger: The metrics logger, in stable-baselines3's form.
+        best: The best checkpoint on `valid` so far.
     """
 
     def __init__(self, run: RunFolder, config: ExperimentConfig, document: RunDocument | None) -> None:
+        self.run, self.config, self.document = run, config, document
         self.tables = MetricsWriter(run.path, None if document is None else document.metrics.model_dump())
         self.best = None if document is None else document.best
         writers: list[KVWriter] = [self.tables]
@@ -218,6 +263,42 @@ class Recorder:
             purge = 0 if document is None else document.step + 1
             writers.append(TensorBoardWriter(run.tensorboard, purge))
         self.logger = Logger(str(run.path), writers)
+        self.scores_valid = config.evaluation.valid_tasks > 0 and _has_split(config, "valid")
+
+    def note(self) -> str:
+        """What a person may want to know of the best checkpoint."""
+        return "" if self.best is None else f"best on valid {self.best.valid_score:.4g}"
+
+    def score(self, policy: PlasticPolicy, step: int) -> None:
+        """Score a policy on `valid`, where the config asks for that, and remember it if it is the best."""
+        if not self.scores_valid:
+            return
+        try:
+            score = valid_score(policy, self.config)
+        except NonFiniteError as error:
+            self.logger.warn(f"no score on valid at step {step:,}: {error}")
+            return
+        # A tie goes to the later checkpoint, which has seen more.
+        if self.best is None or score >= self.best.valid_score:
+            self.best = Best(step=step, valid_score=score)
+        self.logger.record("valid/score", score)
+        self.logger.dump(step)
+
+    def save(self, checkpoint: Checkpoint, step: int) -> None:
+        """Write a checkpoint, and remove those that are needed no more."""
+        document = {
+            "step": step,
+            "config": _own_config(self.config),
+            "metrics": self.tables.state(),
+            "best": None if self.best is None else {"step": self.best.step, "valid_score": self.best.valid_score},
+        }
+        checkpoint = replace(checkpoint, documents={**checkpoint.documents, RUN_DOCUMENT: document})
+        # Scores taken in mid-training are not those of the run that ends here. Gone before the checkpoint appears, so
+        # that a run which is killed before its final evaluation never counts as evaluated.
+        self.run.evaluation.unlink(missing_ok=True)
+        write_checkpoint(self.run.checkpoints / str(step), checkpoint)
+        self.run.saved.touch()
+        prune(self.run.checkpoints, self.config.checkpoint.keep, [] if self.best is None else [self.best.step])
 
 
 class SpokenLog(SeqWriter, KVWriter):
@@ -241,33 +322,20 @@ class SpokenLog(SeqWriter, KVWriter):
         """Nothing is held open."""
 
 
-class Keeper(BaseCallback):
+class CheckpointCallback(BaseCallback):
     """Writes checkpoints between updates, scores them on `valid`, shows progress, and heeds requests to stop.
 
     Args:
-        run: The folder.
-        config: The experiment.
-        recorder: Its logger.
+        writer: Writes them.
         progress: What a person sees.
         stop: The request to stop.
         resumed_at: Steps done when training goes on from a checkpoint; None at the very beginning.
     """
 
-    def __init__(
-        self,
-        run: RunFolder,
-        config: ExperimentConfig,
-        recorder: Recorder,
-        progress: Progress,
-        stop: StopRequest,
-        resumed_at: int | None,
-    ) -> None:
+    def __init__(self, writer: RunWriter, progress: Progress, stop: StopRequest, resumed_at: int | None) -> None:
         super().__init__()
-        self.run, self.config, self.recorder = run, config, recorder
-        self.progress, self.stop = progress, stop
+        self.writer, self.progress, self.stop = writer, progress, stop
         self.saved_at = resumed_at
-        self.loop: OuterLoop = outer_loop(config)
-        self.scores_valid = config.evaluation.valid_tasks > 0 and _has_split(config, "valid")
 
     @property
     def algorithm(self) -> PlasticAlgorithm:
@@ -275,15 +343,20 @@ class Keeper(BaseCallback):
         assert isinstance(self.model, PlasticAlgorithm)
         return self.model
 
+    def reached(self, algorithm: PlasticAlgorithm) -> tuple[int, int]:
+        """How far training is, and where it ends, in the algorithm's units."""
+        return int(getattr(algorithm, algorithm.counter)), algorithm.planned(trainers.total(self.writer.config))
+
     def _on_rollout_start(self) -> None:
         self._show()
         updates = self.algorithm.iterations
-        if self.saved_at != self.num_timesteps and updates and updates % self.config.checkpoint.interval == 0:
+        due = updates and updates % self.writer.config.checkpoint.interval == 0
+        if due and self.saved_at != self.num_timesteps:
             self._score_and_save()
         if self.stop.made:
             if self.saved_at != self.num_timesteps:
                 self._save()
-            raise TrainingInterrupted(self.run, self.run.latest())
+            raise TrainingInterrupted(self.writer.run, self.writer.run.latest())
 
     def _on_step(self) -> bool:
         return True
@@ -295,62 +368,40 @@ class Keeper(BaseCallback):
 
     def _show(self) -> None:
         scores = self.algorithm.score_buffer
-        best = self.recorder.best
-        note = "" if best is None else f"best on valid {best.valid_score:.4g}"
-        done, _ = self.loop.progress(self.algorithm)
-        self.progress.update(done, float(np.mean(scores)) if scores else None, note)
+        done, _ = self.reached(self.algorithm)
+        self.progress.update(done, float(np.mean(scores)) if scores else None, self.writer.note())
 
     def _score_and_save(self) -> None:
-        if self.scores_valid:
-            score = valid_score(self.algorithm, self.config)
-            # A tie goes to the later checkpoint, which has seen more.
-            if self.recorder.best is None or score >= self.recorder.best.valid_score:
-                self.recorder.best = Best(step=self.algorithm.num_timesteps, valid_score=score)
-            self.logger.record("valid/score", score)
-            self.logger.dump(self.algorithm.num_timesteps)
+        self.writer.score(self.algorithm.policy, self.algorithm.num_timesteps)
         self._save()
 
     def _save(self) -> None:
-        step, best = self.algorithm.num_timesteps, self.recorder.best
-        checkpoint = self.algorithm.get_checkpoint()
-        document = {
-            "step": step,
-            "config": _own_config(self.config),
-            "metrics": self.recorder.tables.state(),
-            "best": None if best is None else {"step": best.step, "valid_score": best.valid_score},
-        }
-        checkpoint = replace(checkpoint, documents={**checkpoint.documents, RUN_DOCUMENT: document})
-        # Scores taken in mid-training are not those of the run that ends here. Gone before the checkpoint appears, so
-        # that a run which is killed before its final evaluation never counts as evaluated.
-        self.run.evaluation.unlink(missing_ok=True)
-        write_checkpoint(self.run.checkpoints / str(step), checkpoint)
-        self.run.saved.touch()
-        self.saved_at = step
-        prune(self.run.checkpoints, self.config.checkpoint.keep, [] if best is None else [best.step])
+        self.saved_at = self.algorithm.num_timesteps
+        self.writer.save(self.algorithm.get_checkpoint(), self.saved_at)
 
 
 def _has_split(config: ExperimentConfig, split: str) -> bool:
     return split in distribution_for(config.environment.id, config.environment.kwargs).splits
 
 
-def valid_score(algorithm: PlasticAlgorithm, config: ExperimentConfig) -> float:
-    """Return the mean score on the first tasks of `valid`; training's own random streams are not touched."""
-    from plastic_rl.evaluation import run_lifetimes
+def valid_score(policy: PlasticPolicy, config: ExperimentConfig) -> float:
+    """Return the mean score on the first tasks of `valid`; training's own random streams are not touched.
 
-    distribution = distribution_for(config.environment.id, config.environment.kwargs)
-    predicting = algorithm.policy.sampling.get_state()
+    Raises:
+        NonFiniteError: If the policy's network becomes NaN or infinite.
+    """
+    environment = config.environment
     lifetimes = run_lifetimes(
-        algorithm,
-        config.environment.id,
-        distribution.tasks("valid", 0, config.evaluation.valid_tasks),
-        env_kwargs=config.environment.kwargs,
-        trials=config.environment.trials,
-        same_task_each_trial=config.environment.same_task_each_trial,
+        policy,
+        environment.id,
+        distribution_for(environment.id, environment.kwargs).tasks("valid", 0, config.evaluation.valid_tasks),
+        env_kwargs=environment.kwargs,
+        trials=environment.trials,
+        same_task_each_trial=environment.same_task_each_trial,
         deterministic=False,
         seed=config.evaluation.seed,
         batch_size=config.evaluation.batch_size,
     )
-    algorithm.policy.sampling.set_state(predicting)
     return float(lifetimes.totals.mean())
 
 
@@ -359,10 +410,9 @@ def is_trained(run: RunFolder, config: ExperimentConfig) -> bool:
     newest = run.latest()
     if newest is None:
         return False
-    loop = outer_loop(config)
     counters = read_checkpoint(newest, only=["algorithm"]).documents["algorithm"]
     with damage_is_refused(f"{newest} is damaged"):
-        return loop.done(counters) >= loop.total
+        return trainers.done(config, counters) >= trainers.total(config)
 
 
 def check_unfinished(run: RunFolder, config: ExperimentConfig) -> None:
@@ -373,9 +423,8 @@ def check_unfinished(run: RunFolder, config: ExperimentConfig) -> None:
         FinishedError: If it is trained, and evaluated where its config asks for that.
     """
     run.check_record()
-    loop = outer_loop(config)
     if is_trained(run, config) and (run.evaluation.exists() or not config.evaluation.final):
         raise FinishedError(
-            f"{run.path} is finished ({loop.total:,} {loop.unit}): there is nothing to resume. "
+            f"{run.path} is finished ({trainers.total(config):,} {trainers.unit(config)}): there is nothing to resume. "
             f"Score it with: plastic-rl evaluate {run.path}"
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
 from plastic_rl.config import ConfigModel, merge
 from plastic_rl.errors import unknown_name_message
@@ -101,6 +101,14 @@ class RuleConfig(SynapseConfig):
         name = value.get("rule", cls.model_fields["rule"].default)
         known = name if isinstance(name, str) and name in RULES else cls.model_fields["rule"].default
         return merge(cls.preset(known, value).model_dump(), value)
+
+    @model_serializer(mode="wrap")
+    def _rule_and_changes(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Written out whole, parts would hide what another name of a rule would change.
+        written: dict[str, Any] = handler(self)
+        rule = self.preset(self.rule, written)
+        same = {name for name in SynapseConfig.model_fields if getattr(self, name) == getattr(rule, name)}
+        return {name: value for name, value in written.items() if name not in same}
 
     @classmethod
     def preset(cls, rule: str, changes: Mapping[str, Any]) -> SynapseConfig:

@@ -14,7 +14,7 @@ from gymnasium import spaces
 from stable_baselines3.common.callbacks import BaseCallback
 
 from plastic_rl.algorithms import PlasticA2C
-from plastic_rl.algorithms.rollout import advantages_and_returns
+from plastic_rl.algorithms.rollout_buffer import advantages_and_returns
 from plastic_rl.algorithms.vec_env import VectorEnvAdapter
 from plastic_rl.config import Schedule
 from plastic_rl.envs import Lifetime
@@ -97,7 +97,7 @@ def test_unroll_reproduces_what_acting_computed(policy: str, n_steps: int | None
             before.policy.parameters_by_name(),
             agent.rollout.observations,
             agent.rollout.actions,
-            agent.collector.state_before,
+            agent.state_before,
             agent.rollout.episode_starts,
         )
     assert torch.allclose(result.log_probability, torch.stack(seen[-steps:]), atol=2e-6)
@@ -108,7 +108,7 @@ def test_unroll_reproduces_what_acting_computed(policy: str, n_steps: int | None
 def test_state_is_carried_between_truncated_rollouts() -> None:
     agent = make(n_steps=5)
     agent.learn(4 * 5 * 2)  # two rollouts inside the first lifetime of 20 steps
-    assert agent.collector.state_before["trace"].abs().sum().item() > 0
+    assert agent.state_before["trace"].abs().sum().item() > 0
     assert not agent.rollout.episode_starts.any()
     assert all(not entry.requires_grad for entry in agent._plastic_state.values())
 
@@ -139,7 +139,7 @@ def test_loss_of_one_iteration_by_hand(dummies: bool) -> None:
     assert bool(rollout.ended[19].all())
     assert not rollout.bootstrap.any()
     advantages, returns = advantages_and_returns(
-        rollout.rewards, values.detach(), rollout.ended, rollout.bootstrap, agent.collector.last_values, 0.8, 0.6
+        rollout.rewards, values.detach(), rollout.ended, rollout.bootstrap, agent.last_values, 0.8, 0.6
     )
     loss = -(advantages * dist.log_prob(rollout.actions)) + 0.7 * (returns - values).square()
     loss = (loss - 0.03 * dist.entropy() + 0.2 * dist.probs.square().sum(-1))[:20].mean()

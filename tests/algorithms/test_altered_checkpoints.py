@@ -14,13 +14,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from plastic_rl.algorithms.gradient_saving import restore
+from plastic_rl.algorithms.saving import rebuild
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from plastic_rl.algorithms import CMAES, GridSearch, PlasticA2C
-from plastic_rl.algorithms.gradient_saving import restore
-from plastic_rl.algorithms.saving import rebuild
-from plastic_rl.algorithms.vec_env import VectorEnvAdapter
-from plastic_rl.algorithms.vec_lifetime import VecLifetime
+from plastic_rl.algorithms.vec_env import VecLifetime, VectorEnvAdapter
 from plastic_rl.checkpoint import Checkpoint, write_checkpoint, write_zip
 from plastic_rl.envs import make_vector
 from plastic_rl.errors import CheckpointError, ConfigError, PlasticRLError

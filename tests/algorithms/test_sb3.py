@@ -23,8 +23,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecNorm
 import plastic_rl
 from plastic_rl.algorithms import CMAES, PlasticA2C, SupervisedGradient
 from plastic_rl.algorithms.base import PlasticAlgorithm
-from plastic_rl.algorithms.vec_env import FeedbackExemptMeanStd, VectorEnvAdapter
-from plastic_rl.algorithms.vec_lifetime import VecLifetime
+from plastic_rl.algorithms.vec_env import FeedbackExemptMeanStd, VecLifetime, VectorEnvAdapter
 from plastic_rl.checkpoint import write_checkpoint
 from plastic_rl.envs import Lifetime, make_vector
 from plastic_rl.errors import ConfigError
@@ -303,9 +302,9 @@ def test_lifetimes_that_start_anew_after_loading_have_scores_of_their_own(tmp_pa
     agent = make(BANDIT, env_kwargs={"steps": 20}, n_steps=15).learn(4 * 15)
     agent.save(tmp_path / "agent")
     loaded = PlasticA2C.load(tmp_path / "agent", env=BANDIT)
-    assert loaded.collector.lifetime_scores.all()  # 15 steps into the stored lifetimes
+    assert loaded.lifetime_scores.all()  # 15 steps into the stored lifetimes
     loaded.learn(4 * 15, reset_num_timesteps=False)
-    assert (loaded.collector.lifetime_scores <= 15 * 0.8 + 1e-9).all()
+    assert (loaded.lifetime_scores <= 15 * 0.8 + 1e-9).all()
     assert not loaded.score_buffer
 
 

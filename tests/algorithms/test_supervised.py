@@ -111,7 +111,7 @@ def test_squared_error_of_an_output_table_converges_to_its_least_squares_solutio
     assert agent.env is not None
     _, hooks = agent._setup_learn(4 * 30, None)
     hooks.on_training_start({}, {})
-    agent.collector.collect(agent.env, hooks, agent.rollout)
+    agent.collect(agent.env, hooks, agent.rollout)
 
     rows, targets = design(agent, step=0.05)
     assert np.linalg.matrix_rank(rows) == 4

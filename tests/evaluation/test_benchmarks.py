@@ -11,7 +11,7 @@ from benchmarks.__main__ import main, table
 from benchmarks.generation import GenerationSetting, Individual, evolution, live
 from benchmarks.loop_baseline import PlasticNet, Rule
 from benchmarks.training import Setting, plastic_a2c, trainer
-from plastic_rl.algorithms.fitness import Exam, Sitting
+from plastic_rl.algorithms.evolution.fitness import GenerationSpec, PopulationChunk
 from plastic_rl.envs import distribution_for
 from plastic_rl.networks import Feedback
 from tests.networks.cases import make_network
@@ -110,17 +110,17 @@ def test_the_loop_over_individuals_lives_the_same_lifetimes() -> None:
     """Same tasks, noise and genes: the same rewards, one at a time or all at once."""
     setting = GenerationSetting(population=5, lifetimes=3, steps=40, hidden=6)
     algorithm = evolution(setting, "full")
-    assert algorithm.examiner is not None
-    exam = Exam(0, 2, setting.lifetimes)
+    assert algorithm.evaluator is not None
+    exam = GenerationSpec(0, 2, setting.lifetimes)
     genes = algorithm.search.ask()
-    marks = algorithm.examiner(Sitting(exam, 0, genes))
+    returns = algorithm.evaluator(PopulationChunk(exam, 0, genes))
     distribution = distribution_for(generation.BANDIT, algorithm.env_kwargs)
     tasks = [distribution.task("train", index) for index in exam.tasks]
     # The stream begins with nothing for the network, which has no start weights of its own to draw.
     noise = torch.rand((setting.steps, setting.lifetimes, 1), generator=exam.agent_generator())[:, :, 0].T.tolist()
     env = gymnasium.make(generation.BANDIT, steps=setting.steps).unwrapped
     lives = list(zip(tasks, exam.environment_seeds(), noise, strict=True))
-    for own, earned in zip(genes, marks.reward, strict=True):
+    for own, earned in zip(genes, returns.reward, strict=True):
         individual = Individual(algorithm.genome, own)
         assert [live(individual, env, *life) for life in lives] == earned.tolist()
 

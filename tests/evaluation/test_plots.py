@@ -13,7 +13,7 @@ from numpy.testing import assert_allclose
 from plastic_rl.envs import distribution_for
 from plastic_rl.errors import RunError, UnknownNameError
 from plastic_rl.evaluation import Evaluation, evaluate, plot_adaptation, plot_learning_curves
-from plastic_rl.evaluation.adaptation import _other, _ranked
+from plastic_rl.evaluation.adaptation_plot import _other, _ranked
 from plastic_rl.evaluation.comparison import _log_ticks, _unit
 from plastic_rl.evaluation.plots import PALETTE, new_figure, read_metric
 

@@ -149,8 +149,11 @@ def test_overrides_change_only_what_they_name() -> None:
     assert synapse.alpha == GainConfig(granularity="scalar", low=rule.alpha.low, high=rule.alpha.high)
     unchanged = synapse.model_copy(update={"clip": rule.clip, "alpha": rule.alpha})
     assert {name: getattr(unchanged, name) for name in SynapseConfig.model_fields} == dict(rule)
-    # Written out, it is the same rule, whatever becomes of the one that it is named after.
-    assert RuleConfig.model_validate(synapse.model_dump()) == synapse
+    # Written out, it is the rule's name and the changes: another name is another rule.
+    written = synapse.model_dump(mode="json")
+    assert set(written) == {"rule", "clip", "alpha"}
+    assert RuleConfig.model_validate(written) == synapse
+    assert RuleConfig.model_validate(written | {"rule": "oja"}).term == "oja"
 
 
 def test_an_override_that_breaks_a_gain_is_refused() -> None:

@@ -20,7 +20,7 @@ def test_the_value_is_read_from_how_sure_the_preferences_are_and_does_not_bend_t
     ).learn(60)
     policy, rollout = agent.policy, agent.rollout
     parameters = policy.parameters_by_name()
-    state = agent.collector.state_before
+    state = agent.state_before
     result = policy.evaluate(parameters, rollout.observations, rollout.actions, state, rollout.episode_starts)
     _, head = policy.outputs(parameters, rollout.observations, state, rollout.episode_starts)
     probabilities = torch.softmax(head, -1)

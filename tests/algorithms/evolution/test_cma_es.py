@@ -17,8 +17,8 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from plastic_rl.algorithms import CMAES
-from plastic_rl.algorithms.fitness import Exam, Marks, Sitting
-from plastic_rl.algorithms.search import into_bounds
+from plastic_rl.algorithms.evolution.fitness import GenerationSpec, PopulationChunk, Returns
+from plastic_rl.algorithms.evolution.search import into_bounds
 from plastic_rl.envs import Lifetime, distribution_for
 from plastic_rl.errors import ConfigError, NonFiniteError
 from plastic_rl.evaluation import run_lifetimes
@@ -229,65 +229,65 @@ def test_bad_arguments_are_refused(arguments: dict[str, Any], message: str) -> N
 def test_individuals_with_equal_genes_live_equal_lives(network: dict[str, Any]) -> None:
     """Tasks, noise of the environment, noise of the actions, random start weights: all are common to the population."""
     agent = make("cma_es_tests/Odd-v0", lifetimes=3, policy_kwargs={"network": network})
-    assert agent.examiner is not None
+    assert agent.evaluator is not None
     genes = np.repeat(agent.search.mean[None], 4, axis=0)
-    exam = Exam(seed=1, generation=7, lifetimes=3)
-    marks = agent.examiner(Sitting(exam, 0, genes))
-    assert np.ptp(marks.reward, axis=0).tolist() == [0.0] * 3
-    assert np.ptp(marks.steps, axis=0).tolist() == [0] * 3
+    exam = GenerationSpec(seed=1, generation=7, lifetimes=3)
+    returns = agent.evaluator(PopulationChunk(exam, 0, genes))
+    assert np.ptp(returns.reward, axis=0).tolist() == [0.0] * 3
+    assert np.ptp(returns.steps, axis=0).tolist() == [0] * 3
     assert list(exam.tasks) == [1_000_000_021, 1_000_000_022, 1_000_000_023]
-    later = agent.examiner(Sitting(Exam(1, 8, 3), 0, genes))
-    assert not np.array_equal(later.reward, marks.reward)
-    assert np.array_equal(agent.examiner(Sitting(exam, 0, genes)).reward, marks.reward)
+    later = agent.evaluator(PopulationChunk(GenerationSpec(1, 8, 3), 0, genes))
+    assert not np.array_equal(later.reward, returns.reward)
+    assert np.array_equal(agent.evaluator(PopulationChunk(exam, 0, genes)).reward, returns.reward)
 
 
 def test_an_individual_lives_as_the_agent_with_its_parameters_would() -> None:
     """The batch over individuals and lifetimes gives the rewards of greedy `predict` in environments of their own."""
     agent = make("cma_es_tests/Odd-v0", env_kwargs={"actions": "box"}, deterministic=True, lifetimes=3)
-    assert agent.examiner is not None
+    assert agent.evaluator is not None
     genes = agent.search.ask()
-    exam = Exam(1, 4, 3)
-    marks = agent.examiner(Sitting(exam, 0, genes))
+    exam = GenerationSpec(1, 4, 3)
+    returns = agent.evaluator(PopulationChunk(exam, 0, genes))
     tasks = distribution_for("cma_es_tests/Odd-v0").tasks("train", exam.tasks.start, exam.tasks.stop)
     for individual, own in enumerate(genes):
         agent.genome.write(own, agent.policy)
         lifetimes = run_lifetimes(
             agent, "cma_es_tests/Odd-v0", tasks, env_kwargs={"actions": "box"}, deterministic=True
         )
-        np.testing.assert_allclose(marks.reward[individual], lifetimes.reward_totals, rtol=1e-4, atol=1e-5)
-        assert marks.steps[individual].tolist() == lifetimes.lengths.tolist()
+        np.testing.assert_allclose(returns.reward[individual], lifetimes.reward_totals, rtol=1e-4, atol=1e-5)
+        assert returns.steps[individual].tolist() == lifetimes.lengths.tolist()
 
 
 def test_the_statistics_of_fitness() -> None:
     reward = np.array([[1.0, 2.0, 3.0, 4.0, 10.0], [5.0, 5.0, 5.0, 5.0, 5.0]])
-    marks = Marks(
+    returns = Returns(
         reward, late=reward / 2, score=reward, steps=np.ones((2, 5), np.int64), finite=np.ones((2, 5), np.bool_)
     )
-    assert marks.fitness("mean").tolist() == [4.0, 5.0]
-    assert marks.fitness("late_half").tolist() == [2.0, 2.5]
-    assert marks.fitness("worst_quartile").tolist() == [1.5, 5.0]  # the worst 2 of 5
+    assert returns.fitness("mean").tolist() == [4.0, 5.0]
+    assert returns.fitness("late_half").tolist() == [2.0, 2.5]
+    assert returns.fitness("worst_quartile").tolist() == [1.5, 5.0]  # the worst 2 of 5
 
 
 def test_the_late_half_is_that_of_each_lifetime() -> None:
     agent = make("cma_es_tests/Odd-v0", env_kwargs={"actions": "discrete"}, lifetimes=4, deterministic=True)
-    assert agent.examiner is not None
+    assert agent.evaluator is not None
     # Always the action 2, worth 2: the late half of n steps is n - n // 2 of them.
     with torch.no_grad():
         agent.policy.action_head.bias[:] = torch.tensor([0.0, 0.0, 100.0])
     agent.begin_search()
-    marks = agent.examiner(Sitting(Exam(0, 0, 4), 0, agent.search.mean[None]))
-    assert marks.reward[0].tolist() == (2.0 * marks.steps[0]).tolist()
-    assert marks.late[0].tolist() == (2.0 * (marks.steps[0] - marks.steps[0] // 2)).tolist()
-    assert len(set(marks.steps[0].tolist())) > 1
+    returns = agent.evaluator(PopulationChunk(GenerationSpec(0, 0, 4), 0, agent.search.mean[None]))
+    assert returns.reward[0].tolist() == (2.0 * returns.steps[0]).tolist()
+    assert returns.late[0].tolist() == (2.0 * (returns.steps[0] - returns.steps[0] // 2)).tolist()
+    assert len(set(returns.steps[0].tolist())) > 1
 
 
 def test_fitness_is_the_reward_and_never_what_knows_the_task() -> None:
     agent = make()
-    assert agent.examiner is not None
-    marks = agent.examiner(Sitting(Exam(0, 0, 2), 0, agent.search.ask()))
-    assert np.array_equal(marks.fitness("mean"), marks.reward.mean(1))
-    assert not np.allclose(marks.reward, marks.score)
-    assert set(np.unique(marks.reward % 1)) == {0.0}  # rewards of the bandit are 0 and 1
+    assert agent.evaluator is not None
+    returns = agent.evaluator(PopulationChunk(GenerationSpec(0, 0, 2), 0, agent.search.ask()))
+    assert np.array_equal(returns.fitness("mean"), returns.reward.mean(1))
+    assert not np.allclose(returns.reward, returns.score)
+    assert set(np.unique(returns.reward % 1)) == {0.0}  # rewards of the bandit are 0 and 1
 
 
 @pytest.mark.parametrize("spoilt", ["nan", "inf"])

@@ -14,7 +14,7 @@ from PIL import Image
 from plastic_rl.cli.app import main
 from plastic_rl.envs import distribution_for, make_vector
 from plastic_rl.errors import ConfigError
-from plastic_rl.evaluation.rule_tables import LISTED, TableView, plot_tables, tables_text, view_tables, write_tables
+from plastic_rl.evaluation.rule_table_view import LISTED, TableView, plot_tables, tables_text, view_tables, write_tables
 from plastic_rl.feedback import FeedbackLayout
 from plastic_rl.networks import Feedback
 from plastic_rl.networks.rule_table.network import RuleTableNetwork

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from plastic_rl.algorithms.rollout import Rollout, advantages_and_returns
+from plastic_rl.algorithms.rollout_buffer import Rollout, advantages_and_returns
 from plastic_rl.errors import NonFiniteError
 
 

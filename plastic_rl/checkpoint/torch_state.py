@@ -1,4 +1,4 @@
-"""What a checkpoint of an algorithm holds, as plain tensors and documents; nothing here is pickled or executed."""
+"""Parameters, optimizers and spaces as a checkpoint holds them: plain tensors and documents; nothing is pickled."""
 
 from __future__ import annotations
 
@@ -8,11 +8,9 @@ from typing import Any
 import numpy as np
 import torch
 from gymnasium import spaces
-from stable_baselines3.common.vec_env import VecNormalize
 from torch import Tensor
 
-from plastic_rl.checkpoint import Checkpoint
-from plastic_rl.envs.vector_env import stored_array
+from plastic_rl.checkpoint.store import Checkpoint
 from plastic_rl.errors import CheckpointError, SpaceError
 
 
@@ -134,36 +132,3 @@ def load_parameters(module: torch.nn.Module, checkpoint: Checkpoint) -> None:
     with torch.no_grad():
         for name, parameter in module.named_parameters():
             parameter.copy_(checkpoint.tensors["params"][name])
-
-
-def _moments(statistics: Any) -> dict[str, Any]:
-    return {
-        "mean": np.asarray(statistics.mean),
-        "var": np.asarray(statistics.var),
-        "count": float(statistics.count),
-    }
-
-
-def _restore_moments(statistics: Any, document: Mapping[str, Any]) -> None:
-    for name in ("mean", "var"):
-        setattr(statistics, name, stored_array(name, document[name], np.asarray(getattr(statistics, name))))
-    statistics.count = float(document["count"])
-
-
-def vec_normalize_document(env: VecNormalize | None) -> dict[str, Any] | None:
-    """Running statistics of VecNormalize, or None without it."""
-    if env is None:
-        return None
-    return {
-        "observations": _moments(env.obs_rms) if env.norm_obs else None,
-        "returns": _moments(env.ret_rms),
-        "discounted_returns": env.returns,
-    }
-
-
-def load_vec_normalize(env: VecNormalize, document: Mapping[str, Any]) -> None:
-    """Put back what `vec_normalize_document` took."""
-    if document["observations"] is not None and env.norm_obs:
-        _restore_moments(env.obs_rms, document["observations"])
-    _restore_moments(env.ret_rms, document["returns"])
-    env.returns = stored_array("discounted_returns", document["discounted_returns"], env.returns)

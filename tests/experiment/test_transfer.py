@@ -10,7 +10,7 @@ import pytest
 from plastic_rl.cli.app import main
 from plastic_rl.evaluation import Evaluation, crossed_interval
 from plastic_rl.experiment import find_agent
-from plastic_rl.experiment.carrying_over import carry_over
+from plastic_rl.experiment.transfer import carry_over
 
 HAND_WRITTEN = """
 environment: {id: plastic_rl/Classification-v0, kwargs: {data: D, steps: 60}}

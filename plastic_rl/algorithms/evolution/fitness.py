@@ -1,8 +1,8 @@
 """Fitness of individuals: lifetimes of a whole chunk of a population, lived side by side in one environment.
 
-An `Exam` is one generation's tasks, noise and seeds, the same for every individual; `Examiner` lets a chunk of
-individuals sit it. Rows of the environment run over individuals first: row `p B + b` is lifetime `b` of individual `p`.
-All randomness follows from the exam, so that results do not depend on where a chunk is examined.
+A `GenerationSpec` is one generation's tasks, noise and seeds, the same for every individual; a `FitnessEvaluator` lets
+a chunk of individuals live by it. Rows of the environment run over individuals first: row `p B + b` is lifetime `b` of
+individual `p`. All randomness follows from the spec, so that results do not depend on where a chunk is evaluated.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import torch
 from gymnasium.vector import AutoresetMode
 from torch import Tensor
 
-from plastic_rl.algorithms.genome import Genome
+from plastic_rl.algorithms.evolution.genome import Genome
 from plastic_rl.arrays import BoolArray, FloatArray
 from plastic_rl.envs import first_task, make_vector
 from plastic_rl.envs.vector_env import RowVectorEnv
@@ -45,11 +45,11 @@ def _one_thread() -> Iterator[None]:
 
 
 @dataclass(frozen=True)
-class Exam:
+class GenerationSpec:
     """What the individuals of one generation live, the same for all.
 
     Attributes:
-        seed: Of the run; runs with other seeds sit other exams.
+        seed: Of the run; runs with other seeds meet other tasks.
         generation: Which generation, from 0.
         lifetimes: Lifetimes of each individual, `B`; each is on a task of its own that no generation before has met.
     """
@@ -78,31 +78,31 @@ class Exam:
 
 
 @dataclass(frozen=True)
-class Sitting:
-    """One piece of work: some individuals of a generation, and the exam that they sit.
+class PopulationChunk:
+    """One piece of work: some individuals of a generation, and what they live.
 
     Attributes:
-        exam: The generation's.
+        spec: The generation's.
         first: Number of the first individual.
         genes: `(P, N)`.
     """
 
-    exam: Exam
+    spec: GenerationSpec
     first: int
     genes: FloatArray
 
     def named(self, row: int) -> str:
         """Name the individual and the lifetime of a row."""
-        exam = self.exam
-        individual, lifetime = divmod(row, exam.lifetimes)
+        spec = self.spec
+        individual, lifetime = divmod(row, spec.lifetimes)
         return (
-            f"individual {self.first + individual} in generation {exam.generation} (seed {exam.seed}, train task "
-            f"{exam.tasks[lifetime]})"
+            f"individual {self.first + individual} in generation {spec.generation} (seed {spec.seed}, train task "
+            f"{spec.tasks[lifetime]})"
         )
 
 
 @dataclass(frozen=True)
-class Marks:
+class Returns:
     """What `P` individuals earned in `B` lifetimes each, all `(P, B)`.
 
     Attributes:
@@ -145,8 +145,8 @@ class Marks:
         return np.asarray(np.where(self.usable, fitness, fitness[self.usable].min() - 1))
 
     @classmethod
-    def joined(cls, pieces: list[Marks]) -> Marks:
-        """Put the marks of a population's chunks one below the other."""
+    def joined(cls, pieces: list[Returns]) -> Returns:
+        """Put the returns of a population's chunks one below the other."""
         return cls(*(np.concatenate([getattr(piece, name) for piece in pieces]) for name in cls.__annotations__))
 
 
@@ -162,6 +162,7 @@ class Setting:
         policy_kwargs: Its arguments.
         deterministic: Take the most probable actions instead of sampling.
         device: Where the network runs.
+        same_task_each_trial: Whether trials share the lifetime's seed; None: by the environment's id.
     """
 
     env_id: str
@@ -171,10 +172,11 @@ class Setting:
     policy_kwargs: Mapping[str, Any]
     deterministic: bool = False
     device: str = "cpu"
+    same_task_each_trial: bool | None = None
 
 
-class Examiner:
-    """Lets chunks of individuals sit their exams; callable, so that an engine can map it over sittings.
+class FitnessEvaluator:
+    """Lets chunks of individuals live; callable, so that an engine can map it over chunks.
 
     It makes its environment and policy when first called, and keeps them for chunks of the same size; only the plain
     data are pickled for worker processes.
@@ -199,18 +201,18 @@ class Examiner:
             env.close()
         self._envs = {}
 
-    def __call__(self, sitting: Sitting) -> Marks:
+    def __call__(self, chunk: PopulationChunk) -> Returns:
         """Let the individuals live.
 
         Raises:
             NonFiniteError: If the environment gives a reward or an observation that is NaN or infinite.
             RunError: If a lifetime does not end within `plastic_rl.rollout.MAX_STEPS` steps.
         """
-        population, lifetimes = len(sitting.genes), sitting.exam.lifetimes
+        population, lifetimes = len(chunk.genes), chunk.spec.lifetimes
         env = self._environment(population * lifetimes)
         policy = self._policy_for(env)
         with torch.inference_mode(), _one_thread():
-            return _live(env, policy, self._parameters(sitting.genes), sitting, self.setting.deterministic)
+            return _live(env, policy, self._parameters(chunk.genes), chunk, self.setting.deterministic)
 
     def _environment(self, rows: int) -> RowVectorEnv:
         # A population that is no multiple of the chunk has chunks of two sizes in every generation.
@@ -221,6 +223,7 @@ class Examiner:
                 rows,
                 env_kwargs=dict(setting.env_kwargs),
                 trials=setting.trials,
+                same_task_each_trial=setting.same_task_each_trial,
                 autoreset_mode=AutoresetMode.DISABLED,
             )
         return self._envs[rows]
@@ -246,16 +249,16 @@ class Examiner:
 
 
 def _live(
-    env: RowVectorEnv, policy: PlasticPolicy, params: dict[str, Tensor], sitting: Sitting, deterministic: bool
-) -> Marks:
+    env: RowVectorEnv, policy: PlasticPolicy, params: dict[str, Tensor], chunk: PopulationChunk, deterministic: bool
+) -> Returns:
     """What each lifetime earned."""
-    exam = sitting.exam
-    shape = (env.num_envs // exam.lifetimes, exam.lifetimes)
-    generator = exam.agent_generator()
-    newborn = policy.network.initial_state(exam.lifetimes, generator)
+    spec = chunk.spec
+    shape = (env.num_envs // spec.lifetimes, spec.lifetimes)
+    generator = spec.agent_generator()
+    newborn = policy.network.initial_state(spec.lifetimes, generator)
     state = {name: entry.to(policy.device).expand(*shape[:1], *entry.shape) for name, entry in newborn.items()}
-    tasks = [env.distribution.task("train", index) for index in exam.tasks]
-    rows = TaskRows(env, tasks * shape[0], exam.environment_seeds() * shape[0], sitting.named)
+    tasks = [env.distribution.task("train", index) for index in spec.tasks]
+    rows = TaskRows(env, tasks * shape[0], spec.environment_seeds() * shape[0], chunk.named)
     horizon = env.metadata.get("lifetime_steps")
     noise = _NoiseAhead(policy, shape, horizon or _BLOCK, generator)
     actor = PolicyActor(policy, policy.prepared(params), (lambda _: None) if deterministic else noise, shape, True)
@@ -279,7 +282,7 @@ def _live(
             finite[outcome.ended] = finite_state(step.acted.state, torch.from_numpy(outcome.ended).reshape(shape))
     earned = np.stack(rewards)
     late = np.arange(len(rewards))[:, None] >= steps // 2
-    return Marks(
+    return Returns(
         # Rows that rest earn 0.
         reward=earned.sum(0).reshape(shape),
         late=np.where(late, earned, 0.0).sum(0).reshape(shape),
@@ -304,10 +307,12 @@ class _NoiseAhead:
         return self.drawn[place].expand(*self.shape, -1)
 
 
-def examine(examiner: Examiner, exam: Exam, genes: FloatArray, individuals_per_chunk: int, engine: Any) -> Marks:
-    """Let a population `(P, N)` sit an exam, in chunks that are the same for every engine."""
+def evaluate_population(
+    evaluator: FitnessEvaluator, spec: GenerationSpec, genes: FloatArray, individuals_per_chunk: int, engine: Any
+) -> Returns:
+    """Let a population `(P, N)` live a generation, in chunks that are the same for every engine."""
     chunks = [
-        Sitting(exam, first, genes[first : first + individuals_per_chunk])
+        PopulationChunk(spec, first, genes[first : first + individuals_per_chunk])
         for first in range(0, len(genes), individuals_per_chunk)
     ]
-    return Marks.joined(engine.map(examiner, chunks))
+    return Returns.joined(engine.map(evaluator, chunks))

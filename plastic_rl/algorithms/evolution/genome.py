@@ -7,53 +7,36 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Self
 
 import numpy as np
 import torch
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from plastic_rl.arrays import FloatArray
+from plastic_rl.config import ConfigModel
 from plastic_rl.errors import ConfigError, unknown_name_message
 from plastic_rl.plasticity import UNBOUNDED, Range
 from plastic_rl.policies import PlasticPolicy
 
 
-@dataclass(frozen=True)
-class GeneGroup:
-    """How the genes whose parameter's name matches a pattern are searched.
+class GeneGroup(ConfigModel):
+    """How parameters whose names match a pattern are searched."""
 
-    Attributes:
-        scale: Their initial standard deviation is this times sigma; above 0.
-        low: Lower bound of the values, or None.
-        high: Upper bound of the values, or None.
-    """
-
-    scale: float = 1.0
+    scale: float = Field(default=1.0, gt=0)
+    """Their initial standard deviation, as a multiple of `sigma`."""
     low: float | None = None
+    """Lower bound of their values; null: none."""
     high: float | None = None
+    """Upper bound of their values; null: none."""
 
-    def __post_init__(self) -> None:
-        low, high = (-np.inf if self.low is None else self.low, np.inf if self.high is None else self.high)
-        if not (0 < self.scale < np.inf and low < high):
-            raise ConfigError(
-                "a group of genes needs a scale above 0 and a low below its high, "
-                f"got scale {self.scale}, low {self.low}, high {self.high}"
-            )
-
-    @classmethod
-    def of(cls, pattern: str, settings: Mapping[str, Any]) -> GeneGroup:
-        """Make the group that `groups` gives as a mapping.
-
-        Raises:
-            ConfigError: If a setting has an unknown name.
-        """
-        known = [each.name for each in fields(cls)]
-        for name in settings:
-            if name not in known:
-                raise ConfigError(unknown_name_message(f"setting of the group {pattern!r}", name, known))
-        return cls(**settings)
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.low is not None and self.high is not None and self.low >= self.high:
+            raise ValueError(f"low must be below high, got low {self.low:g} and high {self.high:g}")
+        return self
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from plastic_rl.algorithms.vec_env import EnvironmentDescription, adapt
 from plastic_rl.config import merge
 from plastic_rl.errors import RunError
 from plastic_rl.experiment.agents import TrainedAgent
-from plastic_rl.policies import POLICIES, PlasticPolicy
+from plastic_rl.policies import PlasticPolicy
 
 
 def carry_over(
@@ -48,17 +48,17 @@ def carry_over(
     assert isinstance(env, VecEnv)
     try:
         description = EnvironmentDescription.of(env)
-        policy = POLICIES[trained.config.policy](
+        policy = type(source)(
             env.observation_space,
             env.action_space,
             feedback=description.feedback,
             steps_per_trial=description.steps_per_trial,
             generator=torch.Generator().manual_seed(trained.config.seed),
-            network=merge(source.policy.network_config, network or {}),
+            network=merge(source.network_config, network or {}),
         ).to(source.device)
     finally:
         env.close()
-    given, own = source.policy.parameters_by_name(), policy.parameters_by_name()
+    given, own = source.parameters_by_name(), policy.parameters_by_name()
     problems = []
     # Those that are drawn but never trained belong to the rules too.
     acting = [name for name in dict.fromkeys([*given, *own]) if not name.startswith("value_head.")]

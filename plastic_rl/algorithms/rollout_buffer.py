@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from plastic_rl.arrays import Array
 from plastic_rl.errors import NonFiniteError
 from plastic_rl.networks import Recording
+from plastic_rl.rollout import Step
 
 
-class Rollout:
+class RolloutBuffer:
     """Preallocated storage of `n_steps` x `n_envs` transitions. Time first, as `unroll` takes it.
 
     Attributes:
@@ -40,8 +43,24 @@ class Rollout:
         self.bootstrap.zero_()
         self.counted.fill_(1.0)
 
-    def store_action(self, step: int, actions: Tensor) -> None:
-        """Keep the sampled actions `(B, ..)` of `step`."""
+    def store(self, step: Step, reward: Array) -> None:
+        """Keep a step, and the `reward (B,)` that learning uses."""
+        time, device, outcome = step.time, self.rewards.device, step.outcome
+
+        def tensor(array: Array) -> Tensor:
+            return torch.from_numpy(array).to(device)
+
+        self.observations[time] = tensor(step.observation)
+        self.episode_starts[time] = tensor(step.starts)
+        self.rewards[time] = tensor(reward.astype(np.float32, copy=False))
+        self.ended[time] = tensor(outcome.ended)
+        if not outcome.counted.all():
+            self.counted[time] = tensor(outcome.counted)
+        self._store_action(time, step.acted.sampled)
+        if self.recording is not None:
+            self.recording.append(step.acted.state)
+
+    def _store_action(self, step: int, actions: Tensor) -> None:
         if self.actions.shape[1:] != actions.shape or self.actions.dtype != actions.dtype:
             self.actions = torch.zeros((self.n_steps, *actions.shape), dtype=actions.dtype, device=actions.device)
         self.actions[step] = actions

@@ -16,32 +16,40 @@ import time
 import zlib
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from functools import partial
-from typing import Any, ClassVar, Self, Unpack, get_args
+from typing import Annotated, Any, Self
 
 import gymnasium as gym
 import numpy as np
+import torch
+from pydantic import Field
 from stable_baselines3.common.callbacks import BaseCallback, ConvertCallback, ProgressBarCallback
 from stable_baselines3.common.type_aliases import MaybeCallback
 from stable_baselines3.common.vec_env import VecEnv
+from torch import Tensor
 
-from plastic_rl.algorithms.arguments import check_ranges
-from plastic_rl.algorithms.base import WITHOUT_GRADIENT, CommonArguments, PlasticAlgorithm
-from plastic_rl.algorithms.cma_es_saving import checkpoint_of, restore
-from plastic_rl.algorithms.fitness import Exam, Examiner, Marks, Setting, Statistic, examine
-from plastic_rl.algorithms.genome import GeneGroup, Genome
-from plastic_rl.algorithms.search import Covariance, Restarts, Search
+from plastic_rl.algorithms.base import MOST_ROWS, PlasticAlgorithm, Rows
+from plastic_rl.algorithms.evolution.fitness import (
+    FitnessEvaluator,
+    GenerationSpec,
+    Returns,
+    Setting,
+    Statistic,
+    evaluate_population,
+)
+from plastic_rl.algorithms.evolution.genome import GeneGroup, Genome
+from plastic_rl.algorithms.evolution.search import Covariance, Restarts, Search
 from plastic_rl.arrays import BoolArray, FloatArray
-from plastic_rl.checkpoint import Checkpoint
-from plastic_rl.engine import Engine, make_engine
+from plastic_rl.checkpoint import Checkpoint, count_in
+from plastic_rl.config.signatures import NotStored, handed_on
+from plastic_rl.engine import Engine, EngineArgument, EngineConfig, make_engine
 from plastic_rl.envs.plugins import load_plugins, loaded_plugins
-from plastic_rl.errors import ConfigError, NonFiniteError, SpaceError
+from plastic_rl.errors import ConfigError, NonFiniteError, SpaceError, damage_is_refused
 from plastic_rl.policies import PlasticPolicy
 
 
 class CMAES(PlasticAlgorithm):
-    """CMA-ES for policies whose synapses change while they act; a stable-baselines3 algorithm.
+    """CMA-ES over whole lifetimes, without gradients; a stable-baselines3 algorithm.
 
     Fitness is what individuals were rewarded with in their lifetimes. It is never the expected reward, which some
     environments tell for scoring: that knows the hidden task, and no agent may learn from it.
@@ -50,31 +58,25 @@ class CMAES(PlasticAlgorithm):
         policy: Name in `plastic_rl.policies.POLICIES`, or a subclass of `PlasticPolicy`.
         env: Environment id. An environment made by `gymnasium.make` will do where its id and arguments say all of it:
             individuals live in environments that this class makes, many side by side.
-        population_size: Individuals of a generation, 4 or more.
-        lifetimes: Lifetimes of each individual in a generation, on tasks of the split `train` that no generation
-            before has met; tasks, noise and random start weights are common to the population.
-        sigma: Initial step size, in units of the genes' scales.
-        statistic: What counts in a generation's lifetimes: `"mean"`, the sum of reward; `"late_half"`, that of the
-            second half of each lifetime; `"worst_quartile"`, that of the worst quarter of the lifetimes.
+        population_size: Individuals of a generation.
+        lifetimes: Lifetimes of each individual in a generation, on fresh tasks (of the split `train`) that the whole
+            population shares, noise and random start weights included.
+        sigma: Initial step size, in units of the scales of `groups`.
+        statistic: Fitness: the reward of a lifetime (mean), that of its second half (late_half), or that of the worst
+            quarter of them (worst_quartile).
         evolve: Patterns of the names of the parameters that evolve, e.g. `["network.*table*"]`; None: all trainable
             ones that actions depend on. The others stay as they were drawn.
-        groups: Scale and bounds of parameters by pattern, e.g. `{"network.eta": {"scale": 0.1, "low": 0, "high": 1}}`.
-        covariance: `"full"`, `"separable"`, or `"auto"`: full up to 800 genes.
-        restarts: `"none"`, `"ipop"` or `"bipop"`: what follows when the search has converged or stagnates.
+        groups: Scale and bounds of parameters by pattern of their names, e.g.
+            `{network.eta: {scale: 0.1, low: 0, high: 1}}`; bounds narrow a parameter's valid range. None: no groups.
+        covariance: Correlations between genes; auto: full up to 800 genes, separable (none) beyond.
+        restarts: What follows when the search has converged or stagnates: ipop doubles the population, bipop
+            alternates between small and large ones.
         deterministic: Individuals take their most probable actions instead of sampling.
-        individuals_per_chunk: Individuals that live side by side in one process. Results depend on it in their last
-            bits, and on nothing else about how the work is divided.
-        engine: Where chunks are evaluated: an `Engine`, or the name of one (see `plastic_rl.engine`). Results do not
-            depend on it.
-        env_kwargs: Arguments of the environment where `env` is an id.
-        trials: Inner episodes of a lifetime where `env` is the id of a foreign environment.
-        policy_kwargs: Arguments of the policy, e.g. `{"network": {"rule": "oja", "hidden_size": 20}}`.
-        stats_window_size: As in stable-baselines3.
-        tensorboard_log: Folder for TensorBoard, or None.
-        verbose: 0 silent, 1 a table per logging interval.
-        seed: Of parameters, search, tasks and environments; global random state is not touched. None: from the
-            operating system.
-        device: `"auto"`, `"cpu"`, `"cuda"`, ...
+        individuals_per_chunk: Individuals that live side by side in one process. A pool shares out chunks: let there be
+            as many of them as workers, or more. The last bits of results depend on it, and on nothing else about how
+            the work is divided.
+        engine: Where chunks are evaluated: an `Engine`, the name of one, or its settings. Results do not depend on it.
+        **shared: See `PlasticAlgorithm`.
 
     Raises:
         SpaceError: If the environment's spaces are not supported.
@@ -86,67 +88,46 @@ class CMAES(PlasticAlgorithm):
     1600
     """
 
-    # Neither the engine nor its workers: results do not depend on them.
-    stored_arguments: ClassVar[tuple[str, ...]] = (
-        "population_size",
-        "lifetimes",
-        "sigma",
-        "statistic",
-        "evolve",
-        "covariance",
-        "restarts",
-        "deterministic",
-        "individuals_per_chunk",
-    )
+    budget = "generations"
+    unit = "generations"
+    counter = "iterations"
 
     def __init__(
         self,
         policy: str | type[PlasticPolicy],
         env: str | gym.Env[Any, Any] | VecEnv | None,
         *,
-        population_size: int = 20,
-        lifetimes: int = 4,
-        sigma: float = 0.5,
+        population_size: Annotated[int, Field(ge=4, le=MOST_ROWS)] = 20,
+        lifetimes: Rows = 4,
+        sigma: Annotated[float, Field(gt=0)] = 0.5,
         statistic: Statistic = "mean",
         evolve: Sequence[str] | None = None,
-        groups: Mapping[str, GeneGroup | Mapping[str, Any]] | None = None,
+        groups: Mapping[str, GeneGroup] | None = None,
         covariance: Covariance = "auto",
         restarts: Restarts = "none",
         deterministic: bool = False,
-        individuals_per_chunk: int = 64,
-        engine: str | Engine = "serial",
-        **common: Unpack[CommonArguments],
+        individuals_per_chunk: Annotated[int, Field(ge=1)] = 64,
+        engine: Annotated[EngineArgument, NotStored] = EngineConfig(),  # noqa: B008 - frozen
+        **shared: Any,
     ) -> None:
-        check_ranges(
-            {
-                "population_size": population_size,
-                "lifetimes": lifetimes,
-                "sigma": sigma,
-                "individuals_per_chunk": individuals_per_chunk,
-                "deterministic": deterministic,
-            }
-        )
-        for name, value, valid in (
-            ("statistic", statistic, Statistic),
-            ("covariance", covariance, Covariance),
-            ("restarts", restarts, Restarts),
-        ):
-            if value not in get_args(valid):
-                raise ConfigError(f"{name} must be one of {', '.join(get_args(valid))}, got {value!r}")
-        self.population_size, self.lifetimes, self.sigma = population_size, lifetimes, float(sigma)
-        self.statistic, self.covariance, self.restarts = statistic, covariance, restarts
-        self.evolve = None if evolve is None else list(evolve)
-        self.groups = {
-            pattern: group if isinstance(group, GeneGroup) else GeneGroup.of(pattern, group)
-            for pattern, group in (groups or {}).items()
-        }
-        self.deterministic, self.individuals_per_chunk = deterministic, individuals_per_chunk
-        self.engine = (
-            make_engine(engine, prepare=partial(load_plugins, loaded_plugins())) if isinstance(engine, str) else engine
-        )
-        super().__init__(policy, env, n_envs=lifetimes, inherited=WITHOUT_GRADIENT, **common)
+        super().__init__(policy, env, **handed_on(locals()))
+        if isinstance(self.settings.engine, Engine):
+            self.engine: Engine = self.settings.engine
+        else:
+            plugins = partial(load_plugins, loaded_plugins())
+            self.engine = make_engine(**self.settings.engine.model_dump(), prepare=plugins)
 
     # --- set-up ----------------------------------------------------------------------------------------------------
+
+    def _rows(self) -> int:
+        return int(self.settings.lifetimes)
+
+    @classmethod
+    def largest_rows(cls, settings: Any) -> int:
+        """See `PlasticAlgorithm.largest_rows`."""
+        chunk: int = settings.individuals_per_chunk
+        largest = settings.population_size if settings.restarts == "none" else chunk
+        return min(chunk, largest) * int(settings.lifetimes)
 
     def _adapted(self, env: Any, n_envs: int) -> Any:
         env_id, self.env_kwargs = _identity(env, self.env_kwargs)
@@ -156,26 +137,26 @@ class CMAES(PlasticAlgorithm):
         self.set_random_seed(self.seed)
         self._make_policy()
         self.begin_search()
-        self.examiner = self.make_examiner()
-        self.iterations = self.exams = 0
+        self.evaluator = self.make_evaluator()
+        self.iterations = self.generations_begun = 0
         self.score_buffer = deque(maxlen=1)
 
     def begin_search(self) -> None:
         """Begin a new search around the policy's present parameters."""
-        self.genome = Genome.of(self.policy, self.evolve, self.groups)
+        self.genome = Genome.of(self.policy, self.settings.evolve, self.settings.groups)
         assert self.seed is not None
         sequence = np.random.SeedSequence(self.seed, spawn_key=(zlib.crc32(b"search"),))
         self.search = Search(
             self.genome,
-            sigma=self.sigma,
-            population_size=self.population_size,
-            covariance=self.covariance,
-            restarts=self.restarts,
+            sigma=self.settings.sigma,
+            population_size=self.settings.population_size,
+            covariance=self.settings.covariance,
+            restarts=self.settings.restarts,
             seed=int(sequence.generate_state(1, np.uint64)[0]),
         )
         self.genome.write(self.search.mean, self.policy)
 
-    def make_examiner(self) -> Examiner | None:
+    def make_evaluator(self) -> FitnessEvaluator | None:
         """What evaluates individuals around the policy's present parameters; None without an environment."""
         if self.env is None:
             return None
@@ -184,32 +165,33 @@ class CMAES(PlasticAlgorithm):
         setting = Setting(
             self.env_id,
             self.env_kwargs,
-            self.trials,
+            self.settings.trials,
             policy_class,
             self.policy_kwargs,
-            self.deterministic,
+            self.settings.deterministic,
             str(self.device),
+            self.settings.same_task_each_trial,
         )
         fixed = {
             name: parameter.detach().cpu().numpy().copy()
             for name, parameter in self.policy.named_parameters()
             if name not in self.genome.names
         }
-        return Examiner(setting, self.genome, fixed)
+        return FitnessEvaluator(setting, self.genome, fixed)
 
     def set_env(self, env: Any, force_reset: bool = True) -> None:
         """Evolve in `env` from now on; see `PlasticAlgorithm.set_env`."""
         super().set_env(env, force_reset)
-        if self.examiner is not None:
-            self.examiner.close()
-        self.examiner = self.make_examiner()
+        if self.evaluator is not None:
+            self.evaluator.close()
+        self.evaluator = self.make_evaluator()
 
     def close(self) -> None:
         """Close the environments, and free the engine's workers."""
         super().close()
         self.engine.close()
-        if self.examiner is not None:
-            self.examiner.close()
+        if self.evaluator is not None:
+            self.evaluator.close()
 
     def _init_callback(self, callback: MaybeCallback, progress_bar: bool = False) -> BaseCallback:
         if progress_bar:
@@ -243,7 +225,7 @@ class CMAES(PlasticAlgorithm):
             tb_log_name: Name of the run in TensorBoard.
             reset_num_timesteps: Count steps and generations from 0; the search itself goes on where it is.
             progress_bar: Show stable-baselines3's progress bar.
-            generations: Generations to evolve for; None: no limit.
+            generations: Generations to evolve for (None, where there are `total_timesteps`: no limit).
 
         Raises:
             ConfigError: If neither limit is given.
@@ -259,7 +241,9 @@ class CMAES(PlasticAlgorithm):
         )
         if generations is not None:
             # For callbacks: the steps that there will be, as far as they are known.
-            generation_steps = self.search.population_size * self.lifetimes * (self.description.lifetime_steps or 0)
+            generation_steps = (
+                self.search.population_size * self.settings.lifetimes * (self.description.lifetime_steps or 0)
+            )
             total_timesteps = min(total_timesteps, self.num_timesteps + generations * generation_steps)
         if reset_num_timesteps:
             self.iterations = 0
@@ -281,24 +265,24 @@ class CMAES(PlasticAlgorithm):
     def evolve_once(self) -> None:
         """One generation: draw, evaluate, move the distribution; the policy then holds its new mean."""
         self.check_environment()
-        assert self.examiner is not None
+        assert self.evaluator is not None
         assert self.seed is not None
-        exam = Exam(self.seed, self.exams, self.lifetimes)
+        spec = GenerationSpec(self.seed, self.generations_begun, self.settings.lifetimes)
         genes = self.search.ask()
-        marks = examine(self.examiner, exam, genes, self.individuals_per_chunk, self.engine)
-        self._check_usable(exam, genes, marks.usable)
-        fitness = marks.fitness(self.statistic)
-        self._record(genes, marks, fitness)
+        returns = evaluate_population(self.evaluator, spec, genes, self.settings.individuals_per_chunk, self.engine)
+        self._check_usable(spec, genes, returns.usable)
+        fitness = returns.fitness(self.settings.statistic)
+        self._record(genes, returns, fitness)
         self.search.tell(fitness)
         self.genome.write(self.search.mean, self.policy)
-        self.num_timesteps += int(marks.steps.sum())
-        self.exams += 1
+        self.num_timesteps += int(returns.steps.sum())
+        self.generations_begun += 1
         self.iterations += 1
         for name, value in self.search.statistics().items():
             self.logger.record(f"search/{name}", value)
         self.logger.record("search/restarts", self.search.run)
 
-    def _check_usable(self, exam: Exam, genes: FloatArray, usable: BoolArray) -> None:
+    def _check_usable(self, spec: GenerationSpec, genes: FloatArray, usable: BoolArray) -> None:
         """Name the individuals whose network became NaN or infinite; they rank last.
 
         Raises:
@@ -308,7 +292,7 @@ class CMAES(PlasticAlgorithm):
             return
         broken = np.flatnonzero(~usable)
         named = f"individual{'s' * (len(broken) > 1)} {', '.join(map(str, broken[:10]))}{', ...' * (len(broken) > 10)}"
-        where = f"{named} of {len(genes)} in generation {exam.generation} (seed {exam.seed})"
+        where = f"{named} of {len(genes)} in generation {spec.generation} (seed {spec.seed})"
         if 2 * len(broken) <= len(genes):
             self.logger.warn(f"the networks of {where} became NaN or infinite; they rank last")
             return
@@ -321,18 +305,18 @@ class CMAES(PlasticAlgorithm):
             f"makes them grow bounds ({bounds}), or lower algorithm.sigma"
         )
 
-    def _record(self, genes: FloatArray, marks: Marks, fitness: FloatArray) -> None:
-        usable = marks.usable
+    def _record(self, genes: FloatArray, returns: Returns, fitness: FloatArray) -> None:
+        usable = returns.usable
         fitness = fitness[usable]
-        self.score_buffer.append(float(marks.score[usable].mean()))
+        self.score_buffer.append(float(returns.score[usable].mean()))
         apart = (genes - genes.mean(0)) / self.genome.scale
         for name, value in (
             ("fitness/mean", fitness.mean()),
             ("fitness/best", fitness.max()),
             ("fitness/std", fitness.std()),
             ("fitness/non_finite", (~usable).sum()),
-            ("rollout/ep_rew_mean", marks.reward[usable].mean()),
-            ("rollout/ep_len_mean", marks.steps[usable].mean()),
+            ("rollout/ep_rew_mean", returns.reward[usable].mean()),
+            ("rollout/ep_len_mean", returns.steps[usable].mean()),
             # Root mean square distance of a gene from the population's mean, in units of its scale.
             ("search/diversity", np.sqrt(np.square(apart).mean())),
             ("search/population_size", len(genes)),
@@ -352,17 +336,37 @@ class CMAES(PlasticAlgorithm):
 
     # --- saving ----------------------------------------------------------------------------------------------------
 
-    def get_checkpoint(self) -> Checkpoint:
-        """Return everything needed to go on from here; going on gives the same bytes as never having stopped."""
-        return checkpoint_of(self)
+    def training_tensors(self) -> dict[str, dict[str, Tensor]]:
+        """See `PlasticAlgorithm.training_tensors`; going on gives the same bytes as never having stopped."""
+        return {"optimizer": {name: torch.from_numpy(own) for name, own in self.search.tensors().items()}, "state": {}}
+
+    def counters(self) -> dict[str, Any]:
+        """See `PlasticAlgorithm.counters`."""
+        return {
+            **super().counters(),
+            "generations_begun": self.generations_begun,
+            "search": self.search.document(),
+        }
 
     def set_checkpoint(self, checkpoint: Checkpoint) -> None:
-        """Go on from `checkpoint`; see `plastic_rl.algorithms.cma_es_saving.restore`."""
-        restore(self, checkpoint)
+        """Go on from `checkpoint`.
 
-    def arguments(self) -> dict[str, Any]:
-        """See `PlasticAlgorithm.arguments`."""
-        return {**super().arguments(), "groups": {pattern: asdict(group) for pattern, group in self.groups.items()}}
+        A checkpoint that holds only what acts (an exported agent's) begins a new search around its parameters.
+
+        Raises:
+            CheckpointError: If the checkpoint belongs to another network, or lacks a part, or a part does not fit.
+        """
+        super().set_checkpoint(checkpoint)
+        with damage_is_refused(f"{checkpoint.source} does not fit this {type(self).__name__}"):
+            counters = checkpoint.documents["algorithm"]
+            self.generations_begun = count_in(counters, "generations_begun")
+            if checkpoint.tensors["optimizer"]:
+                checkpoint.check_finite("optimizer")
+                arrays = {name: np.asarray(tensor) for name, tensor in checkpoint.tensors["optimizer"].items()}
+                self.search.restore(arrays, counters["search"])
+            else:
+                self.begin_search()
+            self.evaluator = self.make_evaluator()
 
 
 class _ProgressBar(ProgressBarCallback):

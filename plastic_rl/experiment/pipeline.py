@@ -12,12 +12,13 @@ from plastic_rl.algorithms.vec_env import VectorEnvAdapter
 from plastic_rl.envs import distribution_for
 from plastic_rl.envs.task_vector_env import TaskVectorEnv, check_size
 from plastic_rl.errors import ConfigError, FinishedError, RunError, UnknownNameError
-from plastic_rl.experiment.agents import agent_beside, checkpoint_line, find_agent, needs_plugins
+from plastic_rl.experiment import trainers
+from plastic_rl.experiment.agents import baseline_of, checkpoint_line, find_agent, needs_plugins
+from plastic_rl.experiment.candidates import Candidates
 from plastic_rl.experiment.config import ExperimentConfig, load_experiment
 from plastic_rl.experiment.folder import RunFolder, create_runs, find_runs
-from plastic_rl.experiment.outer_loops import outer_loop
 from plastic_rl.experiment.scoring import draw_own_curves, score_run, write_seeds_table
-from plastic_rl.experiment.training import TrainingInterrupted, check_unfinished, make_algorithm, train
+from plastic_rl.experiment.training import TrainingInterrupted, built, check_unfinished, make_algorithm, train
 
 Say = Callable[[str], None]
 """Is given what the user should read."""
@@ -35,18 +36,22 @@ def check_experiment(config: ExperimentConfig) -> None:
     for split in config.evaluation.splits:
         if split not in distribution.splits:
             raise UnknownNameError(f"split of {distribution.family}", split, distribution.splits)
-    for spec in config.evaluation.beside:
+    for spec in config.evaluation.baselines:
         try:
-            agent_beside(spec, config)
+            baseline_of(spec, config)
         except RunError as error:
             raise ConfigError(
-                f"evaluation.beside names {spec}, which is not here: {error} Run where it is, make it with "
-                f"plastic-rl train and export, or leave it out: 'evaluation.beside=[]'."
+                f"evaluation.baselines names {spec}, which is not here: {error} Run where it is, make it with "
+                f"plastic-rl train and export, or leave it out: 'evaluation.baselines=[]'."
             ) from None
+    if config.candidates:
+        with built(config):
+            Candidates.of(config)
+        return
     algorithm = make_algorithm(config, n_envs=1)
     env = algorithm.env
     if isinstance(env, VectorEnvAdapter) and isinstance(env.env, TaskVectorEnv):
-        check_size(outer_loop(config).rows(), env.env.steps)
+        check_size(trainers.largest_rows(config), env.env.steps)
     algorithm.close()
 
 

@@ -220,7 +220,7 @@ def _ranked(evaluation: Evaluation, result: SplitEvaluation) -> dict[str, tuple[
     others = 0
     for name, score in result.reference_agents.items():
         if name == result.limit_kind:
-            told = ", told the task" if score.knows == "task" else ""
+            told = ", told the task" if score.privileged == "task" else ""
             style, label = _LIMIT, f"{name} (limit{told})"
         elif name == "oracle":
             style, label = _ORACLE, "oracle (told the task)"

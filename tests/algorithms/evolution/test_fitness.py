@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from plastic_rl.algorithms import CMAES
-from plastic_rl.algorithms.fitness import Exam, Sitting, examine
-from plastic_rl.algorithms.genome import FloatArray
+from plastic_rl.algorithms.evolution.fitness import GenerationSpec, PopulationChunk, evaluate_population
+from plastic_rl.algorithms.evolution.genome import FloatArray
 from plastic_rl.engine import SerialEngine
 from plastic_rl.errors import NonFiniteError
 
@@ -41,18 +41,18 @@ def drawn(evolution: CMAES, broken: Sequence[int] = ()) -> FloatArray:
 
 def test_an_individual_whose_network_blows_up_rests_and_ranks_last() -> None:
     evolution = make()
-    assert evolution.examiner is not None
-    well = evolution.examiner(Sitting(Exam(4, 7, 2), 10, drawn(evolution)))
-    marks = evolution.examiner(Sitting(Exam(4, 7, 2), 10, drawn(evolution, [3])))
+    assert evolution.evaluator is not None
+    well = evolution.evaluator(PopulationChunk(GenerationSpec(4, 7, 2), 10, drawn(evolution)))
+    returns = evolution.evaluator(PopulationChunk(GenerationSpec(4, 7, 2), 10, drawn(evolution, [3])))
     assert well.usable.all()
-    assert marks.usable.tolist() == [True, True, True, False, True, True]
+    assert returns.usable.tolist() == [True, True, True, False, True, True]
     # It rests from the step on in which its answer was not finite; the others live as they would beside any other.
-    assert (marks.steps[3] < 20).all()
+    assert (returns.steps[3] < 20).all()
     for name in ("reward", "late", "score", "steps"):
-        one, other = getattr(well, name), getattr(marks, name)
+        one, other = getattr(well, name), getattr(returns, name)
         assert np.array_equal(np.delete(one, 3, axis=0), np.delete(other, 3, axis=0))
     for statistic in ("mean", "late_half", "worst_quartile"):
-        fitness = marks.fitness(statistic)
+        fitness = returns.fitness(statistic)
         assert fitness[3] == np.delete(fitness, 3).min() - 1
         assert np.array_equal(np.delete(fitness, 3), np.delete(well.fitness(statistic), 3))
 
@@ -101,18 +101,18 @@ def test_unbounded_traces_do_not_end_evolution(rule: str, seed: int) -> None:
 
 def test_chunks_of_two_sizes_keep_their_environments() -> None:
     evolution = make(4)
-    assert evolution.examiner is not None
+    assert evolution.evaluator is not None
     genes = np.random.default_rng(1).normal(size=(6, evolution.genome.size))
     with SerialEngine() as engine:
-        first = examine(evolution.examiner, Exam(4, 0, 2), genes, 4, engine)
-        made = dict(evolution.examiner._envs)
-        again = examine(evolution.examiner, Exam(4, 0, 2), genes, 4, engine)
+        first = evaluate_population(evolution.evaluator, GenerationSpec(4, 0, 2), genes, 4, engine)
+        made = dict(evolution.evaluator._envs)
+        again = evaluate_population(evolution.evaluator, GenerationSpec(4, 0, 2), genes, 4, engine)
     assert sorted(made) == [4, 8]
-    assert all(evolution.examiner._envs[rows] is env for rows, env in made.items())
+    assert all(evolution.evaluator._envs[rows] is env for rows, env in made.items())
     assert np.array_equal(first.reward, again.reward)
 
 
 def test_runs_of_other_seeds_and_later_generations_meet_other_tasks() -> None:
-    met = [set(Exam(seed, generation, 3).tasks) for seed in range(3) for generation in range(4)]
+    met = [set(GenerationSpec(seed, generation, 3).tasks) for seed in range(3) for generation in range(4)]
     assert len(set.union(*met)) == 3 * 4 * 3
-    assert Exam(0, 2, 3).tasks == range(6, 9)
+    assert GenerationSpec(0, 2, 3).tasks == range(6, 9)

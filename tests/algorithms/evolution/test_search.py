@@ -7,8 +7,8 @@ import json
 import numpy as np
 import pytest
 
-from plastic_rl.algorithms.genome import FloatArray, Genome
-from plastic_rl.algorithms.search import FULL_UP_TO, Restarts, Search, into_bounds
+from plastic_rl.algorithms.evolution.genome import FloatArray, Genome
+from plastic_rl.algorithms.evolution.search import FULL_UP_TO, Restarts, Search, into_bounds
 from plastic_rl.checkpoint import decode, encode
 from plastic_rl.errors import NonFiniteError
 

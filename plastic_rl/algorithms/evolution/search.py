@@ -17,9 +17,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from plastic_rl.algorithms.genome import Genome
-from plastic_rl.algorithms.saving import count_in
+from plastic_rl.algorithms.evolution.genome import Genome
 from plastic_rl.arrays import FloatArray
+from plastic_rl.checkpoint import count_in
 from plastic_rl.errors import NonFiniteError
 
 Covariance = Literal["auto", "full", "separable"]
@@ -51,7 +51,7 @@ class Search:
         seed: Of the search's own random stream; NumPy's global one is not touched.
 
     >>> import numpy as np
-    >>> from plastic_rl.algorithms.genome import Genome
+    >>> from plastic_rl.algorithms.evolution.genome import Genome
     >>> start, ones = np.full(3, 2.0), np.ones(3)
     >>> genome = Genome(("x",), ((3,),), start, ones, -np.inf * ones, np.inf * ones)
     >>> search = Search(genome, sigma=0.5, population_size=8, seed=1)
@@ -344,7 +344,7 @@ def into_bounds(genes: FloatArray, genome: Genome) -> FloatArray:
     """Mirror genes `(.., N)` at the bounds until they lie within them; those that do stay as they are.
 
     >>> import numpy as np
-    >>> from plastic_rl.algorithms.genome import Genome
+    >>> from plastic_rl.algorithms.evolution.genome import Genome
     >>> low, high = np.array([0.0, 0.0, -np.inf]), np.array([1.0, np.inf, 2.0])
     >>> genome = Genome(("x",), ((3,),), np.zeros(3), np.ones(3), low, high)
     >>> into_bounds(np.array([1.25, -3.0, 2.5]), genome).tolist()
