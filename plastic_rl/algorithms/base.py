@@ -333,13 +333,13 @@ class PlasticAlgorithm(BaseAlgorithm):
             if name not in declared:
                 raise ConfigError(unknown_name_message(f"argument of {cls.__name__}", name, declared))
         with damage_is_refused(f"the {cls.__name__} that {checkpoint.source} describes cannot be made"):
-            check_policy(checkpoint)
             rows = count_in(config, "n_envs")
             starts = checkpoint.documents["algorithm"].get("last_episode_starts")
             if starts is not None and len(starts) != rows:
                 raise CheckpointError(
                     f"{checkpoint.source} states {rows:,} environments, and holds {len(starts):,} of them"
                 )
+            check_policy(checkpoint)
             stated = config["policy"]
             stored = {**config["arguments"], "policy_kwargs": stated["arguments"], "device": device}
             if "n_envs" in declared:

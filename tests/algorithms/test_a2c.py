@@ -77,19 +77,17 @@ def test_unroll_reproduces_what_acting_computed(policy: str, n_steps: int | None
     """The log probabilities that learning sees are those of the actions that were taken, starts in mid-rollout too."""
     agent = make(policy=policy, n_steps=n_steps)
     seen: list[torch.Tensor] = []
-    act = agent.policy.act
+    choose = agent.policy.choose
 
-    def record(*args: Any) -> Any:
-        actions, state = act(*args)
-        features, _ = agent.policy.features(*args[:4])
-        head = agent.policy.action_head(features)
+    def record(params: Any, head: torch.Tensor, noise: torch.Tensor | None) -> torch.Tensor:
+        actions = choose(params, head, noise)
         seen.append(torch.log_softmax(head, -1).gather(-1, actions.unsqueeze(-1)).squeeze(-1))
-        return actions, state
+        return actions
 
-    agent.policy.act = record  # type: ignore[method-assign]
+    agent.policy.choose = record  # type: ignore[method-assign]
     agent.learn(4 * 20 * 2)
     steps = agent.n_steps
-    del agent.policy.act  # the method again
+    del agent.policy.choose  # the method again
     before = make(policy=policy, n_steps=n_steps)
     before.learn(agent.num_timesteps - 4 * steps)  # the parameters with which the last rollout was acted
     with torch.no_grad():
@@ -184,7 +182,7 @@ def test_reward_scale_is_for_learning_only() -> None:
         scores.append(list(agent.score_buffer))
     assert losses[1] == pytest.approx(0.01 * losses[0], rel=1e-5)
     assert scores[0] == scores[1]
-    with pytest.raises(ConfigError, match="reward_scale must be a number above 0"):
+    with pytest.raises(ConfigError, match="reward_scale: must be greater than 0"):
         make(reward_scale=0.0)
 
 
@@ -376,7 +374,7 @@ def test_trials_of_a_foreign_environment_are_one_task_unless_told_otherwise(
     assert list(agent.score_buffer) == [score] * 8
     agent.save(tmp_path / "agent.zip")
     loaded = PlasticA2C.load(tmp_path / "agent.zip", env=drawing)
-    assert loaded.arguments()["same_task_each_trial"] is same
+    assert loaded.settings.same_task_each_trial is same
     loaded.learn(24)
     assert list(loaded.score_buffer) == [score] * 16
     # An environment that was made by hand is given its trials too.
@@ -388,7 +386,7 @@ def test_trials_of_a_foreign_environment_are_one_task_unless_told_otherwise(
 def test_bad_arguments_say_what_is_valid() -> None:
     with pytest.raises(UnknownNameError, match="Did you mean 'BackpropaminePolicy'"):
         make(policy="BackpropaminPolicy")
-    with pytest.raises(ConfigError, match="optimizer must be one of"):
+    with pytest.raises(ConfigError, match="optimizer: must be 'adam' or 'rmsprop', got 'sgd'"):
         make(optimizer="sgd")
     with pytest.raises(ConfigError, match="n_steps"):
         make(n_steps=0)
@@ -398,22 +396,28 @@ def test_bad_arguments_say_what_is_valid() -> None:
         make(gym.make_vec("CartPole-v1", 2))
     for name, bad, valid in (
         ("gamma", 1.5, "from 0 to 1"),
-        ("gamma", None, "from 0 to 1"),
-        ("gae_lambda", -0.1, "from 0 to 1"),
-        ("gae_lambda", float("nan"), "from 0 to 1"),
-        ("plasticity_lr_scale", -1.0, "0 or more"),
-        ("vf_coef", "much", "0 or more"),
-        ("max_grad_norm", 0.0, "above 0"),
-        ("optimizer_eps", -1e-8, "above 0"),
-        ("n_envs", 0, "1 or more"),
-        ("trials", 1.5, "1 or more"),
+        ("gamma", lambda remaining: remaining - 0.5, "from 0 to 1"),
+        ("gamma", None, "a number"),
+        ("ent_coef", -0.1, "0 or more"),
+        ("sum_p2_coef", {"start": 0.0, "end": -1.0}, "0 or more"),
+        ("learning_rate", -1e-3, "0 or more"),
+        ("gae_lambda", -0.1, "greater than or equal to 0"),
+        ("gae_lambda", float("nan"), "a finite number"),
+        ("plasticity_lr_scale", -1.0, "greater than or equal to 0"),
+        ("vf_coef", "much", "a number"),
+        ("max_grad_norm", 0.0, "greater than 0"),
+        ("optimizer_eps", -1e-8, "greater than 0"),
+        ("n_envs", 0, "greater than or equal to 1"),
+        ("trials", 1.5, "a valid integer"),
     ):
-        with pytest.raises(ConfigError, match=f"{name} must be a .*{valid}, got"):
+        with pytest.raises(ConfigError, match=f"{name}.*: must be {valid}.*got"):
             make(**{name: bad})
-    with pytest.raises(ConfigError, match="same_task_each_trial must be true or false, got 1"):
-        make(same_task_each_trial=1)
-    with pytest.raises(ConfigError, match=r"gamma must be .*; n_steps must be"):
+    with pytest.raises(ConfigError, match="same_task_each_trial: must be a valid boolean"):
+        make(same_task_each_trial="some")
+    with pytest.raises(ConfigError, match=r"(?s)2 problems in the arguments of PlasticA2C.*n_steps: must.*gamma: must"):
         make(gamma=2, n_steps=0)
+    with pytest.raises(ConfigError, match=r"gae_lamda: unknown key. Did you mean 'gae_lambda'\?"):
+        make(gae_lamda=0.9)
     agent = make()
     _, state = agent.predict(np.zeros((4, 5), np.float32))
     with pytest.raises(SpaceError, match="the state is of 4 environments, the observations of 3"):

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from plastic_rl.algorithms.rollout_buffer import Rollout, advantages_and_returns
+from plastic_rl.algorithms.rollout_buffer import RolloutBuffer, advantages_and_returns
 from plastic_rl.errors import NonFiniteError
 
 
@@ -82,7 +82,7 @@ def test_each_element_uses_its_own_baseline() -> None:
 
 @pytest.mark.parametrize(("name", "value"), [("observations", math.nan), ("rewards", math.inf)])
 def test_a_non_finite_number_is_named_with_its_place(name: str, value: float) -> None:
-    rollout = Rollout(4, 3, 2, torch.device("cpu"))
+    rollout = RolloutBuffer(4, 3, 2, torch.device("cpu"))
     getattr(rollout, name)[2, 1] = value
     with pytest.raises(NonFiniteError, match=f"{name[:-1]} of environment 1 at step 2"):
         rollout.check_finite()

@@ -159,8 +159,8 @@ def test_an_edited_manifest_is_refused(tmp_path: Path) -> None:
     ("change", "complaint"),
     [
         (
-            lambda manifest: manifest.update(format_version=2),
-            "is of format version 2, and this plastic_rl reads version 1",
+            lambda manifest: manifest.update(format_version=1),
+            "is of format version 1, and this plastic_rl reads version 2",
         ),
         (lambda manifest: manifest.update(format="other"), "is not the manifest of a plastic_rl checkpoint"),
         (lambda manifest: manifest.pop("files"), "has no mapping 'files'"),

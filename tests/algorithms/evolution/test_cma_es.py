@@ -194,18 +194,18 @@ def test_evolution_stays_within_valid_ranges_which_groups_only_narrow() -> None:
     [
         ({"evolve": ["network.recurent_weight"]}, "Did you mean 'network.recurrent_weight'"),
         ({"groups": {"nothing.*": {"scale": 2.0}}}, "unknown parameter in algorithm.groups 'nothing"),
-        ({"groups": {"*": {"scale": 0.0}}}, "a scale above 0"),
-        ({"groups": {"*": {"low": 1.0, "high": 1.0}}}, "a low below its high"),
+        ({"groups": {"*": {"scale": 0.0}}}, "groups.*.scale: must be greater than 0, got 0.0"),
+        ({"groups": {"*": {"low": 1.0, "high": 1.0}}}, "low must be below high, got low 1 and high 1"),
         (
             {"groups": {"*": {"low": 30.0}}, "policy_kwargs": TABLE},
             "network.log_step: valid are those from -20 to 20",
         ),
         ({"evolve": []}, "no parameter evolves"),
-        ({"population_size": 3}, "population_size must be a whole number from 4 to 1,000,000, got 3"),
-        ({"population_size": 10**9}, "from 4 to 1,000,000, got 1000000000"),
-        ({"lifetimes": 10**9}, "lifetimes must be a whole number from 1 to 1,000,000"),
-        ({"sigma": 0.0, "lifetimes": 0}, "sigma must be a number above 0, got 0.0"),
-        ({"statistic": "median"}, "statistic must be one of mean, late_half, worst_quartile, got 'median'"),
+        ({"population_size": 3}, "population_size: must be greater than or equal to 4, got 3"),
+        ({"population_size": 10**9}, "population_size: must be less than or equal to 1000000, got 1000000000"),
+        ({"lifetimes": 10**9}, "lifetimes: must be less than or equal to 1000000, got"),
+        ({"sigma": 0.0, "lifetimes": 0}, "sigma: must be greater than 0, got 0.0"),
+        ({"statistic": "median"}, "statistic: must be 'mean', 'late_half' or 'worst_quartile', got 'median'"),
     ],
 )
 def test_bad_arguments_are_refused(arguments: dict[str, Any], message: str) -> None:
@@ -214,7 +214,7 @@ def test_bad_arguments_are_refused(arguments: dict[str, Any], message: str) -> N
     assert message in str(refusal.value)
 
 
-# --- the exam ------------------------------------------------------------------------------------------------------
+# --- a generation --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
