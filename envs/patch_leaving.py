@@ -223,9 +223,9 @@ class MarginalValueAgent(PickCountingAgent):
         self._leave: BoolArray = np.zeros((0, steps + 1, steps + 1), dtype=np.bool_)
 
     @override
-    def begin(self, tasks: Sequence[Task], seed: int) -> None:
+    def begin(self, tasks: Sequence[Task], seed: int, first: int = 0) -> None:
         """Solves each task."""
-        super().begin(tasks, seed)
+        super().begin(tasks, seed, first)
         keep = np.array([number_of(task, "keep") for task in tasks])
         walk = np.array([number_of(task, "walk") for task in tasks], dtype=np.int64)
         # value[b, h, j]: what h more steps are worth at a bush picked j times.

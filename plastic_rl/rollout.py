@@ -167,7 +167,7 @@ class TaskRows:
         env: Of B rows.
         tasks: B of them.
         seeds: Keys of the rows' noise, B of them.
-        named: Names a row in messages.
+        named: Names a row in messages; by default by its task.
         max_steps: Longest lifetime.
 
     Attributes:
@@ -177,7 +177,7 @@ class TaskRows:
     env: RowVectorEnv
     tasks: Sequence[Task]
     seeds: Sequence[int]
-    named: Callable[[int], str]
+    named: Callable[[int], str] | None = None
     max_steps: int = MAX_STEPS
     alive: BoolArray = field(init=False)
     _time: int = field(init=False, default=0)
@@ -220,6 +220,10 @@ class TaskRows:
             trial_end=info["_trial_end"] & (info["trial_end"] > 0),
         )
 
+    def name(self, row: int) -> str:
+        """Name a row in a message."""
+        return self.named(row) if self.named else f"task {self.tasks[row].index} of {self.tasks[row].split}"
+
     def _check(self, what: str, values: Array) -> None:
         if np.isfinite(values).all():
             return
@@ -228,7 +232,7 @@ class TaskRows:
             entries = values[row].reshape(-1)
             raise NonFiniteError(
                 f"the environment gave {what} of {entries[~np.isfinite(entries)][0]} after {self._time} steps to "
-                f"{self.named(row)} (environment seed {self.seeds[row]}); look at the environment, not at the agent"
+                f"{self.name(row)} (environment seed {self.seeds[row]}); look at the environment, not at the agent"
             )
 
 

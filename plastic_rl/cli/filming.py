@@ -7,19 +7,21 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from gymnasium.vector import AutoresetMode
 
 from plastic_rl.checkpoint.files import file_named
 from plastic_rl.envs import distribution_for, make_vector
 from plastic_rl.errors import ConfigError
+from plastic_rl.evaluation.lifetimes import acting
+from plastic_rl.evaluation.observation_view import view_of
 from plastic_rl.experiment import TrainedAgent
+from plastic_rl.rollout import TaskRows, steps
 
 SMALLEST = 320
 """Pixels that the longer side of a video has at least."""
 
 
 def film(trained: TrainedAgent, output: Path, *, lifetimes: int, split: str, fps: float, max_steps: int) -> int:
-    """Let the agent live `lifetimes` tasks of `split`, one after the other, and write an animated GIF.
+    """Write an animated GIF of the first `lifetimes` lifetimes on which `split` is scored.
 
     Args:
         trained: The agent.
@@ -41,7 +43,6 @@ def film(trained: TrainedAgent, output: Path, *, lifetimes: int, split: str, fps
     seed = trained.config.evaluation.seed
     tasks = distribution_for(environment.id, environment.kwargs).tasks(split, 0, lifetimes)
     agent = trained.load()
-    agent.begin(tasks, seed)
     frames: list[npt.NDArray[np.uint8]] = []
     env = make_vector(
         environment.id,
@@ -50,21 +51,18 @@ def film(trained: TrainedAgent, output: Path, *, lifetimes: int, split: str, fps
         split=split,
         trials=environment.trials,
         same_task_each_trial=environment.same_task_each_trial,
-        autoreset_mode=AutoresetMode.DISABLED,
         render_mode="rgb_array",
     )
     try:
-        for index, task in enumerate(tasks):
-            observation, _ = env.reset(seed=seed + index, options={"tasks": [task]})
+        view = view_of(agent, environment.id, env)
+        for place, task in enumerate(tasks):
+            rows = TaskRows(env, [task], [seed + place])
             frames.append(_frame(env.render(), environment.id))
-            state, start = None, np.ones(1, dtype=bool)
-            for _ in range(max_steps):
-                action, state = agent.predict(observation, state, start, deterministic=False)
-                observation, _, terminated, truncated, _ = env.step(action)
-                frames.append(_frame(env.render(), environment.id))
-                start = np.zeros(1, dtype=bool)
-                if terminated[0] or truncated[0]:
-                    break
+            with acting(agent, view, env, [task], first=place, seed=seed) as (actor, state):
+                for step in steps(rows, actor, state):
+                    frames.append(_frame(env.render(), environment.id))
+                    if not rows.alive.any() or step.time + 1 == max_steps:
+                        break
     finally:
         env.close()
     _write(frames, output, fps)

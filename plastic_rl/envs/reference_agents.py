@@ -34,10 +34,11 @@ class RandomAgent(ReferenceAgent):
     @override
     def choose(self, rows: Array, start: BoolArray, state: Any, deterministic: bool) -> tuple[Array, Any]:
         space, count = self._space, len(rows)
+        noise = self.noise(count)
         if isinstance(space, spaces.Discrete):
-            return self._generator.integers(0, int(space.n), count), True
+            return (noise.draw("uniform", 1)[:, 0] * int(space.n)).astype(np.int64), True
         if isinstance(space, spaces.MultiDiscrete):
-            return self._generator.integers(0, space.nvec.ravel(), (count, space.nvec.size)), True
+            return (noise.draw("uniform", space.nvec.size) * space.nvec.ravel()).astype(np.int64), True
         low = np.where(np.isfinite(space.low), space.low, -1.0).ravel()
         high = np.where(np.isfinite(space.high), space.high, 1.0).ravel()
-        return self._generator.uniform(low, high, (count, low.size)).astype(np.float32), True
+        return (low + noise.draw("uniform", low.size) * (high - low)).astype(np.float32), True

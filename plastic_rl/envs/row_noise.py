@@ -21,6 +21,9 @@ class RowNoise:
         seed: 0 or more.
         positions: One for each row, B of them.
 
+    Attributes:
+        generators: Of the rows, B of them, for what `draw` does not offer.
+
     >>> two, one = RowNoise(0, [3, 7]), RowNoise(0, [7])
     >>> bool((two.draw("uniform", 5)[1] == one.draw("uniform", 5)[0]).all())
     True
@@ -28,7 +31,7 @@ class RowNoise:
 
     def __init__(self, seed: int, positions: Sequence[int]) -> None:
         stream = zlib.crc32(b"agent")
-        self._generators = [
+        self.generators = [
             np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(stream, position))))
             for position in positions
         ]
@@ -36,7 +39,7 @@ class RowNoise:
 
     def keys(self) -> IntArray:
         """A whole number of each row, `(B,)`."""
-        return np.array([generator.integers(2**62) for generator in self._generators], dtype=np.int64)
+        return np.array([generator.integers(2**62) for generator in self.generators], dtype=np.int64)
 
     def draw(self, kind: Literal["uniform", "normal"], count: int) -> FloatArray:
         """The next `count` numbers of each row, `(B, count)`: uniform in [0, 1), or standard normal."""
@@ -45,7 +48,7 @@ class RowNoise:
             size = max(BLOCK, count)
             fresh = [
                 generator.random(size) if kind == "uniform" else generator.standard_normal(size)
-                for generator in self._generators
+                for generator in self.generators
             ]
             drawn = np.concatenate([drawn, np.stack(fresh)], axis=1)
         self._drawn[kind] = drawn[:, count:]

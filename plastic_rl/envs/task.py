@@ -18,6 +18,7 @@ from typing import Any, ClassVar, Protocol, final, runtime_checkable
 import numpy as np
 
 from plastic_rl.arrays import Array, BoolArray, FloatArray, IntArray
+from plastic_rl.envs.row_noise import RowNoise
 from plastic_rl.errors import SpaceError, TaskError, UnknownNameError, nearest
 
 Scalar = bool | int | float | str
@@ -98,7 +99,8 @@ class ReferenceAgent(ABC):
     """True for an agent whose privileged information is what no observation holds (its own position)."""
 
     def __init__(self) -> None:
-        self._generator = np.random.Generator(np.random.PCG64(0))
+        self._streams = (0, 0)
+        self._noise: RowNoise | None = None
         self._tasks: Sequence[Task] = ()
         self._env: Any = None
 
@@ -106,9 +108,15 @@ class ReferenceAgent(ABC):
         """Show the agent the vector environment that it is going to act in, before the first `predict`."""
         self._env = env.unwrapped if self.needs_env else None
 
-    def begin(self, tasks: Sequence[Task], seed: int) -> None:
-        """Prepare for one lifetime on each of `tasks` (row b lives task b), with its own random stream."""
-        self._generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed)))
+    def begin(self, tasks: Sequence[Task], seed: int, first: int = 0) -> None:
+        """Prepare for one lifetime on each of `tasks`; row b lives task b.
+
+        Args:
+            tasks: One for each row.
+            seed: Of what the agent draws, 0 or more.
+            first: Place of the first task among all. What is drawn in a row follows from `seed` and its task's place.
+        """
+        self._streams, self._noise = (seed, first), None
         self._tasks = tuple(tasks) if self.needs_task else ()
 
     @final
@@ -143,11 +151,22 @@ class ReferenceAgent(ABC):
             deterministic: Whether to leave chance out of what can do without it (ties go to the lowest action).
         """
 
+    def noise(self, rows: int) -> RowNoise:
+        """The random streams of `rows` rows, which go on until `begin` starts them anew."""
+        if self._noise is None or len(self._noise.generators) != rows:
+            seed, first = self._streams
+            self._noise = RowNoise(seed, range(first, first + rows))
+        return self._noise
+
+    def coin(self, rows: int) -> BoolArray:
+        """Toss a fair coin in each of `rows` rows, `(B,)`."""
+        return self.noise(rows).draw("uniform", 1)[:, 0] < 0.5
+
     def best(self, values: FloatArray, deterministic: bool) -> IntArray:
         """Index of the largest entry of each row of `values (B, N)`, ties broken at random (or to the lowest index)."""
         if not deterministic:
             best = values == values.max(axis=1, keepdims=True)
-            values = best * (self._generator.random(values.shape) + 1.0)
+            values = best * (self.noise(len(values)).draw("uniform", values.shape[1]) + 1.0)
         index: IntArray = values.argmax(axis=1)
         return index
 

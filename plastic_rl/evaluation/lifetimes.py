@@ -135,11 +135,12 @@ def run_lifetimes(
     """Live one lifetime on each task.
 
     The noise of the environment on task `n` follows from `seed + n`: it is the same for every agent (as far as their
-    actions leave it so) and every `batch_size`. So are start weights and sampled actions of this package's agents,
-    which follow from `agent_seed` and `n`. Another agent samples from one stream for the whole batch, so that its
-    actions depend on `batch_size`: if it has `begin(tasks, seed)`, that is called before each batch; one that samples
-    from torch's global generator (any stock stable-baselines3 model) finds it seeded while it acts here, and left as it
-    was afterwards; one that samples from elsewhere is deterministic only if it sees to that itself.
+    actions leave it so) and every `batch_size`. So are start weights and sampled actions of this package's agents and
+    of reference agents, which follow from `agent_seed` and `n`. Another agent samples from one stream for the whole
+    batch, so that its actions depend on `batch_size`: if it has `begin(tasks, seed)`, that is called before each batch;
+    one that samples from torch's global generator (any stock stable-baselines3 model) finds it seeded while it acts
+    here, and left as it was afterwards; one that samples from elsewhere is deterministic only if it sees to that
+    itself.
 
     An agent trained behind stable-baselines3's VecNormalize (known by its `get_vec_normalize_env()`) sees observations
     normalised by the statistics of its training, which do not change here. An agent whose `observation_space` is that
@@ -201,7 +202,7 @@ def run_lifetimes(
                     view=view_of(agent, env_id, env),
                     deterministic=deterministic,
                     seed=seed,
-                    agent_seed=_agent_seed(seed if agent_seed is None else agent_seed),
+                    agent_seed=seed if agent_seed is None else agent_seed,
                     max_steps=max_steps,
                     on_step=on_step,
                 )
@@ -211,17 +212,31 @@ def run_lifetimes(
     return _concatenate(batches)
 
 
-def _agent_seed(seed: int) -> int:
-    """Seed of the agent's own streams, unrelated to the environment's even where `seed` is the same."""
-    sequence = np.random.SeedSequence(seed, spawn_key=(zlib.crc32(b"agent"),))
-    return int(sequence.generate_state(1, np.uint64)[0] >> 1)
-
-
 @contextmanager
-def _acting(
-    agent: Agent, view: View, env: RowVectorEnv, tasks: Sequence[Task], first: int, deterministic: bool, seed: int
+def acting(
+    agent: Agent,
+    view: View,
+    env: RowVectorEnv,
+    tasks: Sequence[Task],
+    *,
+    first: int = 0,
+    deterministic: bool = False,
+    seed: int = 0,
 ) -> Iterator[tuple[Actor, Any]]:
-    """Who acts in a batch, and the state that it begins with."""
+    """Let an agent act in a batch of lifetimes, within this context.
+
+    Args:
+        agent: As in `run_lifetimes`.
+        view: From `view_of`.
+        env: Of B rows.
+        tasks: Of the rows, B of them.
+        first: Place of the first among all tasks.
+        deterministic: Greedy instead of sampled actions.
+        seed: Of the agent's own streams, 0 or more; they are unrelated to the environment's of the same seed.
+
+    Yields:
+        Who acts, and the state that it begins with.
+    """
     policy = getattr(agent, "policy", agent)
     if isinstance(policy, PlasticPolicy):
         noise = RowNoise(seed, range(first, first + len(tasks)))
@@ -240,10 +255,14 @@ def _acting(
 
             yield PolicyActor(policy, params, draw, (len(tasks),), checked=True, view=view), state
         return
+    actor = PredictActor(agent, view, deterministic)
     if isinstance(agent, ReferenceAgent):
         agent.attach(env)
-    actor = PredictActor(agent, view, deterministic)
-    batch_seed = int(np.random.SeedSequence(seed, spawn_key=(first,)).generate_state(1, np.uint64)[0] >> 1)
+        agent.begin(tasks, seed, first)
+        yield actor, None
+        return
+    sequence = np.random.SeedSequence(seed, spawn_key=(zlib.crc32(b"agent"), first))
+    batch_seed = int(sequence.generate_state(1, np.uint64)[0] >> 1)
     begin = getattr(agent, "begin", None)
     if begin is not None:
         begin(tasks, batch_seed)
@@ -267,10 +286,7 @@ def _run_batch(
     max_steps: int,
     on_step: OnStep | None,
 ) -> Lifetimes:
-    def named(row: int) -> str:
-        return f"task {tasks[row].index} of {tasks[row].split}"
-
-    rows = TaskRows(env, tasks, range(seed + first, seed + first + len(tasks)), named, max_steps)
+    rows = TaskRows(env, tasks, range(seed + first, seed + first + len(tasks)), max_steps=max_steps)
     lengths = np.zeros(len(tasks), np.int64)
     scores: list[FloatArray] = []
     rewards: list[FloatArray] = []
@@ -279,7 +295,7 @@ def _run_batch(
 
     def refuse(broken: BoolArray) -> None:
         if broken.any():
-            first_broken = named(int(np.flatnonzero(broken)[0]))
+            first_broken = rows.name(int(np.flatnonzero(broken)[0]))
             raise NonFiniteError(
                 f"the agent became NaN or infinite after {int(lengths.max())} steps on {first_broken} "
                 f"({int(broken.sum())} of {len(tasks)} lifetimes), so that its scores would mean nothing. Bound what "
@@ -290,7 +306,7 @@ def _run_batch(
         if acted.finite is not None:
             refuse(rows.alive & ~acted.finite)
 
-    with _acting(agent, view, env, tasks, first, deterministic, agent_seed) as (actor, state):
+    with acting(agent, view, env, tasks, first=first, deterministic=deterministic, seed=agent_seed) as (actor, state):
         for step in lifetimes(rows, actor, state, before=check):
             outcome = step.outcome
             expected = expected and bool(outcome.known[outcome.counted].all())

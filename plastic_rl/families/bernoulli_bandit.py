@@ -206,7 +206,8 @@ class ThompsonAgent(CountingAgent):
 
     @override
     def scores(self, successes: FloatArray, failures: FloatArray) -> FloatArray:
-        return self._generator.beta(1.0 + successes, 1.0 + failures)
+        rows = zip(self.noise(len(successes)).generators, 1.0 + successes, 1.0 + failures, strict=True)
+        return np.stack([generator.beta(*posterior) for generator, *posterior in rows])
 
 
 class TunedUCB1Agent(CountingAgent):

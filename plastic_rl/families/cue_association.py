@@ -299,7 +299,7 @@ class MemoryAgent(ReferenceAgent):
         chosen, paid = rows[blank, -4] > 0.5, rows[blank, -3] > 0.5
         correct[blank, trial[blank]] = np.where(chosen == paid, 1.0, -1.0)
         votes = (self.similarity(cues, cue) * correct).sum(axis=1)
-        guess = np.zeros(len(rows), dtype=np.bool_) if deterministic else self._generator.random(len(rows)) < 0.5
+        guess = np.zeros(len(rows), dtype=np.bool_) if deterministic else self.coin(len(rows))
         return np.where(votes == 0.0, guess, votes > 0.0).astype(np.int64), (cues, correct)
 
 

@@ -190,7 +190,7 @@ class WinStayLoseShiftAgent(ReferenceAgent):
     def choose(self, rows: Array, start: BoolArray, state: Any, deterministic: bool) -> tuple[Array, Any]:
         last = rows[:, 1] > 0.5
         action = np.where(rows[:, 2] > 0.5, last, ~last).astype(np.int64)
-        first = np.zeros(len(rows), dtype=np.int64) if deterministic else self._generator.integers(0, 2, len(rows))
+        first = np.zeros(len(rows), dtype=np.int64) if deterministic else self.coin(len(rows)).astype(np.int64)
         return np.where(start, first, action), True
 
 
@@ -220,7 +220,7 @@ class BeliefFilterAgent(ReferenceAgent):
         # With p_good = 1 an impossible sight would divide by zero; it leaves the belief as it was.
         posterior = np.divide(before * likelihood, evidence, out=before.copy(), where=evidence > 0.0)
         belief = np.where(start, 0.5, posterior * (1.0 - self.hazard) + (1.0 - posterior) * self.hazard)
-        tie = np.zeros(len(rows), dtype=np.bool_) if deterministic else self._generator.random(len(rows)) < 0.5
+        tie = np.zeros(len(rows), dtype=np.bool_) if deterministic else self.coin(len(rows))
         return np.where(belief == 0.5, tie, belief > 0.5).astype(np.int64), belief
 
 

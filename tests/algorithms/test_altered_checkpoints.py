@@ -22,6 +22,7 @@ from plastic_rl.algorithms.vec_env import VecLifetime, VectorEnvAdapter
 from plastic_rl.checkpoint import Checkpoint, read_checkpoint, write_checkpoint, write_zip
 from plastic_rl.envs import make_vector
 from plastic_rl.errors import CheckpointError, ConfigError, PlasticRLError
+from plastic_rl.policies import POLICIES, PlasticPolicy
 
 BANDIT, MAZE = "plastic_rl/ReversalBandit-v0", "plastic_rl/GridMaze-v0"
 MISSING = object()
@@ -221,6 +222,24 @@ def test_networks_of_all_kinds_are_measured_without_being_made(kind: str) -> Non
         with pytest.raises(CheckpointError, match=r"has shape|of the shapes"):
             PlasticA2C.from_checkpoint(altered(whole, "config", sizes, 20_000), env, "cpu")
     assert growth(begun) < 0.1
+
+
+class LookingPolicy(PlasticPolicy):
+    """Needs its numbers while it is made, so that it cannot be measured beforehand."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.sum = self.value_head.weight.sum().item()
+
+
+def test_a_policy_that_looks_at_its_numbers_is_measured_when_it_is_made() -> None:
+    POLICIES.register("LookingPolicy", LookingPolicy)
+    entire = PlasticA2C("LookingPolicy", BANDIT, n_envs=2, n_steps=5, seed=1).learn(10).get_checkpoint()
+    loaded = PlasticA2C.from_checkpoint(entire, BANDIT, "cpu")
+    assert loaded.learn(10, log_interval=0).policy.network.output_size == 100
+    network = ("arguments", "policy_kwargs")
+    with pytest.raises(CheckpointError, match=r"has shape \(100, 5\)"):
+        PlasticA2C.from_checkpoint(altered(entire, "config", network, {"network": {"hidden_size": 20}}), None, "cpu")
 
 
 def test_an_agent_that_only_predicts_has_no_rollout(trained: Checkpoint) -> None:

@@ -124,6 +124,32 @@ def test_sampled_actions_and_start_weights_do_not_depend_on_who_lives_beside(net
     assert not np.allclose(other.scores, whole.scores)
 
 
+CHANCE = [
+    (REVERSAL, "random", {}),
+    ("plastic_rl/CueAssociation-v0", "random", {}),
+    ("plastic_rl/BernoulliBandit-v0", "thompson", {}),
+    ("plastic_rl/Classification-v0", "mlp_bandit", {"steps": 10}),
+    ("CartPole-v1", "random", {}),
+]
+
+
+@pytest.mark.parametrize(("env", "name", "arguments"), CHANCE, ids=lambda part: part if isinstance(part, str) else "")
+def test_chance_of_reference_agents_does_not_depend_on_who_lives_beside(
+    env: str, name: str, arguments: dict[str, Any]
+) -> None:
+    distribution = distribution_for(env, arguments)
+    agent, tasks = distribution.reference_agents("test")[name], distribution.tasks("test", 0, 15)
+
+    def live(batch_size: int, **words: Any) -> Any:
+        return run_lifetimes(agent, env, tasks, env_kwargs=arguments, seed=5, batch_size=batch_size, **words)
+
+    whole = live(1000)
+    assert len(np.unique(whole.totals)) > 1
+    for batch_size in (1, 7):
+        assert_array_equal(live(batch_size).rewards, whole.rewards)
+    assert (live(1000, agent_seed=6).rewards != whole.rewards).any()
+
+
 @pytest.mark.parametrize("kind", ["uniform", "normal"])
 def test_noise_of_rows_is_keyed_by_seed_and_position(kind: Any) -> None:
     def drawn(seed: int, positions: list[int]) -> npt.NDArray[np.float64]:

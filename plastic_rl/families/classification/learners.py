@@ -112,8 +112,8 @@ class OnlineLearner(ReferenceAgent):
         answers = self.best(scores.astype(np.float64), deterministic)
         if self.exploration and not deterministic:
             share = self.exploration / (1.0 + memory["age"] / self.patience)
-            random = self._generator.integers(0, self.classes, count)
-            answers = np.where(self._generator.random(count) < share, random, answers)
+            chance, guess = self.noise(count).draw("uniform", 2).T
+            answers = np.where(chance < share, (guess * self.classes).astype(np.int64), answers)
         if not self.frozen:
             memory = self._remember(memory, samples, answers)
         return answers, {**known, **memory}
@@ -255,10 +255,11 @@ class MLPLearner(OnlineLearner):
     @override
     def fresh(self, rows: int) -> Weights:
         """Input weights `(B, H, F)` of variance 2 / F, output weights `(B, K, H)` 0, biases 0."""
-        shape = (rows, self.hidden, self.features)
+        shape = (self.hidden, self.features)
         spread = np.float32(np.sqrt(2.0 / self.features))
+        drawn = [generator.standard_normal(shape, dtype=np.float32) for generator in self.noise(rows).generators]
         return {
-            "input": self._generator.standard_normal(shape, dtype=np.float32) * spread,
+            "input": np.stack(drawn) * spread,
             "input_bias": np.zeros((rows, self.hidden), np.float32),
             "output": np.zeros((rows, self.classes, self.hidden), np.float32),
             "output_bias": np.zeros((rows, self.classes), np.float32),
@@ -360,8 +361,8 @@ class LabelOracle(ReferenceAgent):
         self._direction = np.random.default_rng(0).standard_normal(source.features)
 
     @override
-    def begin(self, tasks: Sequence[Task], seed: int) -> None:
-        super().begin(tasks, seed)
+    def begin(self, tasks: Sequence[Task], seed: int, first: int = 0) -> None:
+        super().begin(tasks, seed, first)
         self._keys: list[FloatArray] = []
         self._labels: list[IntArray] = []
         for task in tasks:
