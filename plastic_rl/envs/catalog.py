@@ -69,7 +69,7 @@ def distribution_for(env_id: str, env_kwargs: Mapping[str, Any] | None = None) -
     if env_id not in DISTRIBUTIONS:
         return SeedTasks(env_id, kwargs)
     factory = DISTRIBUTIONS[env_id]
-    check_keywords(f"the task distribution of {env_id}", keywords_of(factory), kwargs)
+    check_arguments(f"the task distribution of {env_id}", factory, kwargs)
     try:
         return factory(**kwargs)
     except PlasticRLError:
@@ -100,6 +100,16 @@ def keywords_of(target: Callable[..., Any]) -> list[str] | None:
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
         return None
     return [parameter.name for parameter in parameters]
+
+
+def check_arguments(what: str, target: Callable[..., Any], kwargs: Mapping[str, Any]) -> None:
+    """Raise `ConfigError` where `target` takes no such keyword, or wants a whole number and does not get one."""
+    check_keywords(what, keywords_of(target), kwargs)
+    for name, parameter in inspect.signature(target).parameters.items():
+        value = kwargs.get(name, 0)
+        whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+        if parameter.annotation in {int, "int"} and not whole:
+            raise ConfigError(f"{what}: {name} must be a whole number, got {value!r}")
 
 
 def check_keywords(what: str, valid: list[str] | None, kwargs: Mapping[str, Any]) -> None:

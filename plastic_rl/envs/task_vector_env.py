@@ -22,7 +22,7 @@ from typing_extensions import override
 from plastic_rl.arrays import Array, BoolArray, FloatArray, Image, IntArray, SingleArray
 from plastic_rl.envs import drawing
 from plastic_rl.envs.actions import ActionCodec
-from plastic_rl.envs.catalog import check_keywords, keywords_of
+from plastic_rl.envs.catalog import check_arguments
 from plastic_rl.envs.task import Task, TaskDistribution
 from plastic_rl.envs.vector_env import RowOptions, RowVectorEnv, StepResult, stored_array
 from plastic_rl.errors import CheckpointError, ConfigError, damage_is_refused
@@ -121,7 +121,7 @@ class TaskVectorEnv(RowVectorEnv, Generic[TasksT]):
         """
         own = {name: value for name, value in arguments.items() if name not in RowOptions.__annotations__}
         options: Any = {name: value for name, value in arguments.items() if name not in own}
-        check_keywords(cls.__name__, keywords_of(cls.tasks_class), own)
+        check_arguments(cls.__name__, cls.tasks_class, own)
         tasks = options.pop("distribution", None)
         if tasks is None:
             return cls.tasks_class(**own), options

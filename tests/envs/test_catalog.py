@@ -21,7 +21,7 @@ from plastic_rl.envs import (
     register_distribution,
 )
 from plastic_rl.errors import ConfigError, SpaceError, TaskError, UnknownNameError
-from plastic_rl.families.bernoulli_bandit import BernoulliBanditTasks
+from plastic_rl.families.bernoulli_bandit import BernoulliBanditTasks, BernoulliBanditVectorEnv
 
 
 @pytest.mark.parametrize(("env_id", "entry_point"), BUILT_IN_DISTRIBUTIONS.items())
@@ -79,3 +79,12 @@ def test_random_agent_refuses_other_spaces():
     actions, _ = agent.predict(np.zeros((2000, 1)))
     assert actions.max(axis=0).tolist() == [1, 4]
     assert actions.mean(axis=0) == pytest.approx([0.5, 2.0], abs=0.15)
+
+
+@pytest.mark.parametrize("value", [2.5, True, "two", None, [2]])
+def test_whole_numbers_are_whole(value: object) -> None:
+    with pytest.raises(ConfigError, match=r"BernoulliBandit-v0: arms must be a whole number, got "):
+        distribution_for("plastic_rl/BernoulliBandit-v0", {"arms": value})
+    with pytest.raises(ConfigError, match=r"BernoulliBanditVectorEnv: arms must be a whole number, got "):
+        BernoulliBanditVectorEnv(2, arms=value)
+    assert distribution_for("plastic_rl/BernoulliBandit-v0", {"arms": np.int64(3)}).task("test", 0).index == 0
