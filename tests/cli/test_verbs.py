@@ -407,7 +407,7 @@ def test_the_number_of_tasks_is_told_in_one_place(call: Any) -> None:
 def test_config_reference_names_the_keys_of_a_comparison(call: Any) -> None:
     code, out, _ = call("config", "compare")
     assert code == 0
-    for key in ("seeds", "common", "ways"):
+    for key in ("seeds", "common", "variants"):
         assert f"\n{key}: " in out
     assert out in call("config")[1]
 
@@ -423,13 +423,13 @@ def test_environments_can_be_listed_shown_and_checked(call: Any) -> None:
     assert "side=" in out
     assert "reference agents" in out
     code, out, _ = call("envs", "check", "plastic_rl/BernoulliBandit-v0")
-    assert (code, out.count("ok    ")) == (0, 5)
+    assert (code, out.count("ok    ")) == (0, 6)
 
 
 def test_check_names_what_a_foreign_environment_lacks(call: Any) -> None:
     code, out, _ = call("envs", "check", "CartPole-v1")
     assert code == 0
-    assert [line.split()[0] for line in out.splitlines()] == ["ok", "ok", "ok", "ok", "note"]
+    assert [line.split()[0] for line in out.splitlines()] == ["ok", "ok", "ok", "ok", "note", "ok"]
     assert "no get_state and set_state" in out
 
 
