@@ -2,9 +2,10 @@
 
     plastic-rl envs show examples/PrismThrow-v0 --plugin envs/prism_throw.py
 
-Nothing in the environment is special to plastic_rl but the task that `reset` takes from `options["task"]` and the two
-values in `info`. Feedback columns, task sampling, autoreset and vectorising are added from outside
-(`plastic_rl.envs.Lifetime`, `plastic_rl.envs.make_vector`).
+Nothing in the environment is special to plastic_rl but the task that `reset` takes from `options["task"]` and the
+values in `info`: the end of a trial, the expected reward, and a measure of its own that `metadata["measures"]` names.
+Feedback columns, task sampling, autoreset and vectorising are added from outside (`plastic_rl.envs.Lifetime`,
+`plastic_rl.envs.make_vector`).
 """
 
 from __future__ import annotations
@@ -70,7 +71,12 @@ class PrismThrow(gymnasium.Env[SingleArray, SingleArray]):
         render_mode: None or `"ansi"`.
     """
 
-    metadata: dict[str, Any] = {"render_modes": ["ansi"], "render_fps": 2, "steps_per_trial": 1}  # noqa: RUF012
+    metadata: dict[str, Any] = {  # noqa: RUF012
+        "render_modes": ["ansi"],
+        "render_fps": 2,
+        "steps_per_trial": 1,
+        "measures": {"miss": "angle by which a dart misses its target, in degrees"},
+    }
 
     def __init__(self, throws: int = 40, render_mode: str | None = None) -> None:
         self.throws = throws
@@ -104,6 +110,7 @@ class PrismThrow(gymnasium.Env[SingleArray, SingleArray]):
         info = {
             "trial_end": True,
             "expected_reward": float(np.cos(mean_miss) * np.exp(-(MOTOR_NOISE**2) / 2)),
+            "miss": float(np.degrees(np.abs(np.angle(np.exp(1j * self._miss))))),
         }
         return self._observe(), float(np.cos(self._miss)), self._time >= self.throws, False, info
 

@@ -1,8 +1,8 @@
 """The one loop over steps of many lifetimes: an `Actor` acts in `Rows`, one step of all rows at a time.
 
-Data flow of a step: observation -> actor -> actions -> rows -> `Outcome`, whose observation is acted on next. `steps`
-yields each step after it was taken; who iterates keeps what it needs and says when to stop: collecting for A2C, the
-fitness of a population, evaluation and video are all such loops. No algorithm is imported here.
+Data flow of a step: observation -> actor -> actions -> rows -> `StepOutcome`, whose observation is acted on next.
+`steps` yields each step after it was taken; who iterates keeps what it needs and says when to stop: collecting for A2C,
+the fitness of a population, evaluation and video are all such loops. No algorithm is imported here.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Actor(Protocol):
 
 
 @dataclass(slots=True)
-class Outcome:
+class StepOutcome:
     """What a step of all rows brought.
 
     Attributes:
@@ -71,6 +71,7 @@ class Outcome:
         ended: Where the lifetime is over with this step, `(B,)`.
         counted: Where this was a step of a lifetime at all, `(B,)`: not in rows that rest or only reset.
         trial_end: Where it ended a trial, `(B,)`.
+        measures: What the environment measures beside the reward, by name, `(B,)`; NaN where it gave none.
     """
 
     observation: Array
@@ -81,6 +82,7 @@ class Outcome:
     ended: BoolArray
     counted: BoolArray
     trial_end: BoolArray
+    measures: Mapping[str, FloatArray] = field(default_factory=dict)
 
 
 class Rows(Protocol):
@@ -90,7 +92,7 @@ class Rows(Protocol):
         """The observations `(B, I)` to act on now, and where a lifetime starts with them, `(B,)`."""
         ...
 
-    def step(self, actions: Array) -> Outcome:
+    def step(self, actions: Array) -> StepOutcome:
         """Take a step in every row."""
         ...
 
@@ -110,7 +112,7 @@ class Step(NamedTuple):
     observation: Array
     starts: BoolArray
     acted: Acted
-    outcome: Outcome
+    outcome: StepOutcome
 
 
 def steps(
@@ -197,7 +199,7 @@ class TaskRows:
         self.env.rest(rows)
         self.alive &= ~rows
 
-    def step(self, actions: Array) -> Outcome:
+    def step(self, actions: Array) -> StepOutcome:
         """See `Rows`."""
         observation, reward, terminated, truncated, info = self.env.step(actions)
         counted = self.alive
@@ -209,7 +211,7 @@ class TaskRows:
             known = np.zeros_like(counted)
         ended = counted & (terminated | truncated)
         self.alive = counted & ~ended
-        return Outcome(
+        return StepOutcome(
             observation=observation,
             starts=np.zeros_like(counted),
             reward=reward,
@@ -218,7 +220,13 @@ class TaskRows:
             ended=ended,
             counted=counted,
             trial_end=info["_trial_end"] & (info["trial_end"] > 0),
+            measures={name: self._measured(name, info) for name in self.env.metadata.get("measures", {})},
         )
+
+    def _measured(self, name: str, info: Mapping[str, Array]) -> FloatArray:
+        if name not in info:
+            return np.full(len(self.alive), np.nan)
+        return np.where(info[f"_{name}"], info[name], np.nan)
 
     def name(self, row: int) -> str:
         """Name a row in a message."""

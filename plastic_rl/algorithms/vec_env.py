@@ -27,7 +27,7 @@ from plastic_rl.envs.lifetime import flat_bounds, lifetime_space
 from plastic_rl.envs.vector_env import number_of_this_step, stored_array
 from plastic_rl.errors import CheckpointError, SpaceError, damage_is_refused
 from plastic_rl.feedback import FeedbackLayout
-from plastic_rl.rollout import Outcome
+from plastic_rl.rollout import StepOutcome
 
 
 @dataclass(frozen=True)
@@ -483,9 +483,9 @@ def _row(infos: Mapping[str, Any], row: int) -> dict[str, Any]:
 # --- stepping --------------------------------------------------------------------------------------------------------
 
 
-@dataclass(slots=True)
-class VecEnvOutcome(Outcome):
-    """An `Outcome`, with what stable-baselines3's callbacks are shown of it.
+@dataclass(slots=True, kw_only=True)
+class VecEnvOutcome(StepOutcome):
+    """An `StepOutcome`, with what stable-baselines3's callbacks are shown of it.
 
     Attributes:
         dones: As `VecEnv.step` returns them, `(B,)`.

@@ -156,8 +156,9 @@ class ScalarVectorEnv(RowVectorEnv):
         terminated = np.zeros(self.num_envs, dtype=np.bool_)
         truncated = np.zeros(self.num_envs, dtype=np.bool_)
         trial_end = np.zeros(self.num_envs, dtype=np.bool_)
-        expected = np.zeros(self.num_envs)
-        known = np.zeros(self.num_envs, dtype=np.bool_)
+        names = ("expected_reward", *self.metadata.get("measures", {}))
+        values = {name: np.zeros(self.num_envs) for name in names}
+        known = {name: np.zeros(self.num_envs, dtype=np.bool_) for name in names}
         for row, env in enumerate(self.envs):
             if idle is not None and idle[row]:
                 continue
@@ -165,13 +166,14 @@ class ScalarVectorEnv(RowVectorEnv):
             self._time[row] += 1
             with self._naming(row):
                 self._observations[row], reward[row], terminated[row], truncated[row], info = env.step(action)
+                for name in info.keys() & values.keys():
+                    values[name][row], known[name][row] = info[name], True
             trial_end[row] = info.get("trial_end", False)
-            if "expected_reward" in info:
-                expected[row], known[row] = info["expected_reward"], True
         self._warn_of_bounds()
         infos: dict[str, Array] = {"trial_end": trial_end}
-        if known.any():
-            infos.update(expected_reward=expected, _expected_reward=known)
+        for name in names:
+            if known[name].any():
+                infos |= {name: values[name], f"_{name}": known[name]}
         return StepResult(reward, terminated, truncated, infos)
 
     def _observe(self) -> SingleArray:

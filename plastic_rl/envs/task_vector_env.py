@@ -55,12 +55,14 @@ class Outcome(NamedTuple):
         trial_end: `(B,)` bool: the trial is over with this step.
         expected_reward: `(B,)`, the mean of `reward` given action and task, where the family knows it.
         ended: `(B,)` bool: the lifetime is over before its horizon (families of variable length).
+        measures: What the family's `metadata["measures"]` names, `(B,)` each; NaN in rows that have none now.
     """
 
     reward: FloatArray
     trial_end: BoolArray
     expected_reward: FloatArray | None = None
     ended: BoolArray | None = None
+    measures: Mapping[str, FloatArray] | None = None
 
 
 TasksT = TypeVar("TasksT", bound=TaskDistribution)
@@ -227,7 +229,7 @@ class TaskVectorEnv(RowVectorEnv, Generic[TasksT]):
         if idle is not None:
             # An idle row begins anew right after this step; until then its time must index its noise.
             self.time[idle] = 0
-        reward, trial_end, expected_reward, ended = self.transition(actions)
+        reward, trial_end, expected_reward, ended, measures = self.transition(actions)
         self.time += 1
         self.returns += reward
         self._codec.encode(actions, self._action_columns)
@@ -242,6 +244,9 @@ class TaskVectorEnv(RowVectorEnv, Generic[TasksT]):
         info: dict[str, Array] = {"trial_end": trial_end}
         if expected_reward is not None:
             info["expected_reward"] = expected_reward
+        for name, values in (measures or {}).items():
+            known = ~np.isnan(values)
+            info |= {name: np.where(known, values, 0.0), f"_{name}": known}
         return StepResult(reward, terminated, np.zeros(self.num_envs, dtype=np.bool_), info)
 
     def _observe(self) -> SingleArray:
@@ -366,9 +371,9 @@ class TaskEnv(gymnasium.Env[SingleArray, Any]):
         return observations[0], {"task": info["task"][0]}
 
     def step(self, action: Any) -> tuple[SingleArray, float, bool, bool, dict[str, Any]]:
-        """Take one action; info holds `trial_end` and, where the family knows it, `expected_reward`."""
+        """Take one action; info holds `trial_end` and, where the family knows them, `expected_reward` and measures."""
         observations, rewards, terminated, truncated, infos = self.vector.step(np.asarray(action)[None])
-        info = {name: values[0].item() for name, values in infos.items() if name[0] != "_"}
+        info = {name: values[0].item() for name, values in infos.items() if name[0] != "_" and infos[f"_{name}"][0]}
         return observations[0], float(rewards[0]), bool(terminated[0]), bool(truncated[0]), info
 
     def render(self) -> Any:

@@ -14,7 +14,7 @@ import numpy as np
 
 from plastic_rl.errors import UnknownNameError
 from plastic_rl.evaluation.plots import PALETTE, figure_title, new_figure, plain_axes, save_figure
-from plastic_rl.evaluation.report import Evaluation, Score, SplitEvaluation
+from plastic_rl.evaluation.report import Curve, Evaluation, Score, SplitEvaluation
 from plastic_rl.families.classification.environment import REWARDS
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def _other(number: int) -> _Style:
 
 
 def plot_adaptation(evaluation: Evaluation, path: str | Path, *, splits: Sequence[str] | None = None) -> Path:
-    """Draw how the score develops along the lifetime, one panel per split, and save it.
+    """Draw how the score develops along the lifetime, one panel per split, with the environment's measures below.
 
     The agent (sampled actions), its twin with frozen plasticity and every reference agent, with interval bands. Where
     a lifetime is a single trial (an episode of CartPole) nothing develops: their scores are drawn as bars. Markers with
@@ -91,11 +91,20 @@ def plot_adaptation(evaluation: Evaluation, path: str | Path, *, splits: Sequenc
         figure_title(figure, f"Scores of lifetimes of a single trial: {evaluation.env_id}", detail)
         return save_figure(figure, path)
     longest = max(len(line) for scores in ranked.values() for label in scores for line in label.splitlines())
-    figure = new_figure(5.6 * panels + max(2.6, 0.085 * longest + 0.5), max(4.2, 0.34 * many + 1.2))
-    axes = figure.subplots(1, panels, squeeze=False, sharey=True)[0]
+    measures = evaluation.measures
+    height = max(4.2, 0.34 * many + 1.2) + 2.6 * len(measures)
+    figure = new_figure(5.6 * panels + max(2.6, 0.085 * longest + 0.5), height)
+    axes = figure.subplots(1 + len(measures), panels, squeeze=False, sharey="row")
     handles: dict[str, Line2D] = {}
-    for axis, split in zip(axes, chosen, strict=True):
+    for axis, split in zip(axes[0], chosen, strict=True):
         handles |= _adaptation_panel(axis, evaluation, split, ranked[split])
+    for name, row in zip(measures, axes[1:], strict=True):
+        for axis, split in zip(row, chosen, strict=True):
+            for place, (score, style) in enumerate(ranked[split].values()):
+                if name in score.measures:
+                    _curve(axis, score.measures[name].curve, style, place / len(ranked[split]))
+            axis.set_ylabel(name.replace("_", " "), fontsize=11)
+            _lifetime_axis(axis, evaluation.splits[split].curve)
     figure_title(figure, f"Learning within a lifetime: {evaluation.env_id}", detail)
     figure.legend(
         handles.values(), handles.keys(), loc="outside right center", frameon=False, fontsize=10.5, handlelength=3.6
@@ -104,7 +113,7 @@ def plot_adaptation(evaluation: Evaluation, path: str | Path, *, splits: Sequenc
 
 
 def _is_single(result: SplitEvaluation) -> bool:
-    return all(len(score.curve.mean) <= 1 for score in result.entries().values())
+    return not any(score.curve.develops for score in result.entries().values())
 
 
 def _score_panel(axis: Axes, result: SplitEvaluation, split: str, ranked: dict[str, tuple[Score, _Style]]) -> None:
@@ -132,34 +141,33 @@ def _adaptation_panel(
     axis: Axes, evaluation: Evaluation, split: str, ranked: dict[str, tuple[Score, _Style]]
 ) -> dict[str, Line2D]:
     from matplotlib.lines import Line2D
-    from matplotlib.ticker import MaxNLocator
 
     result = evaluation.splits[split]
     handles: dict[str, Line2D] = {}
     for place, (name, (score, style)) in enumerate(ranked.items()):
-        handles[name] = _curve(axis, score, style, place / len(ranked))
+        handles[name] = _curve(axis, score.curve, style, place / len(ranked))
         if score.accuracy_after:
             _accuracy_marks(axis, score, style, pays=REWARDS[evaluation.env_kwargs.get("reward", "01")])
     if result.accuracy_after:
         handles["accuracy on\nheld-out samples"] = Line2D([], [], linestyle="", marker="o", **_edge("#FFFFFF"))
-    reward = result.score_of.replace("_", " ")
-    unit = result.curve.unit
-    if unit == "trial":
-        axis.set_ylabel(f"{reward} per trial", fontsize=11)
-        axis.set_xlabel("trial of the lifetime", fontsize=11)
-        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-    else:
-        axis.set_ylabel(f"{reward} per step", fontsize=11)
-        binned = f" (bins of {result.curve.width})" if result.curve.width > 1 else ""
-        axis.set_xlabel(f"step of the lifetime{binned}", fontsize=11)
+    axis.set_ylabel(f"{result.score_of.replace('_', ' ')} per {result.curve.unit}", fontsize=11)
     axis.set_title(_panel_title(split, result), fontsize=11)
-    plain_axes(axis)
+    _lifetime_axis(axis, result.curve)
     return handles
 
 
-def _curve(axis: Axes, score: Score, style: _Style, shift: float) -> Line2D:
+def _lifetime_axis(axis: Axes, curve: Curve) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    binned = f" (bins of {curve.width})" if curve.width > 1 else ""
+    axis.set_xlabel(f"{curve.unit} of the lifetime{binned}", fontsize=11)
+    if curve.unit == "trial":
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    plain_axes(axis)
+
+
+def _curve(axis: Axes, curve: Curve, style: _Style, shift: float) -> Line2D:
     """One agent's line with its band; `shift`, 0 to 1, keeps the markers of neighbouring lines apart."""
-    curve = score.curve
     x = np.asarray(curve.position)
     every = max(1, len(x) // _MARKERS)
     (line,) = axis.plot(

@@ -32,7 +32,7 @@ class LearningCurve:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Estimate:
     """What the tasks of a held-out split said of one variant.
 
     Attributes:
@@ -50,7 +50,7 @@ class Outcome:
 
 def plot_comparison(
     curves: Mapping[str, Sequence[LearningCurve]],
-    outcomes: Mapping[str, Sequence[Outcome]],
+    outcomes: Mapping[str, Sequence[Estimate]],
     path: str | Path,
     *,
     title: str,

@@ -9,8 +9,8 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -66,6 +66,7 @@ class Lifetimes:
         expected: Whether every score is an expected reward.
         lifetime_steps: `T` where the environment fixes it, else None.
         steps_per_trial: Steps of every trial where the environment fixes them, else None.
+        measures: What the environment measures beside the reward, by name, `(N, T)`; NaN where it gave none.
     """
 
     scores: FloatArray
@@ -75,6 +76,7 @@ class Lifetimes:
     expected: bool
     lifetime_steps: int | None
     steps_per_trial: int | None
+    measures: Mapping[str, FloatArray] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -89,8 +91,40 @@ class Lifetimes:
         """Sum of the rewards received in each lifetime, `(N,)`."""
         return np.asarray(np.nansum(self.rewards, axis=1))
 
+    @property
+    def unit(self) -> Literal["step", "trial"]:
+        """In what a lifetime is told: its trials; its steps where a trial is one, or trials of fixed lifetimes differ.
+
+        (The trials of a maze differ in length alone: each returns the goal's reward.)
+        """
+        return "trial" if self.lifetime_steps is None or (self.steps_per_trial or 0) > 1 else "step"
+
+    def adaptation(self) -> FloatArray:
+        """Mean score of the last tenth of each lifetime's trials minus that of the first, `(N,)`.
+
+        Of its steps where that is the `unit`, or no lifetime has two trials. NaN in a lifetime of one trial or step.
+        """
+        table = self.trial_returns() if self.unit == "trial" else self.scores
+        if table.shape[1] < 2:
+            table = self.scores
+        counts = (~np.isnan(table)).sum(1, keepdims=True)
+        share = np.maximum(np.round(counts / 10), 1)
+        places = np.arange(table.shape[1])
+        first = np.where(places < share, table, 0.0).sum(1)
+        last = np.where((places >= counts - share) & (places < counts), table, 0.0).sum(1)
+        return np.where(counts > 1, (last - first)[:, None] / share, np.nan)[:, 0]
+
     def trial_returns(self) -> FloatArray:
-        """Sum of the scores of each trial, `(N, trials)`; NaN where a lifetime has fewer trials.
+        """Sum of the scores of each trial, `(N, trials)`; NaN where a lifetime has fewer trials."""
+        return self._by_trial(self.scores)[0]
+
+    def trial_means(self, values: FloatArray) -> FloatArray:
+        """Mean of `values (N, T)` in each trial, `(N, trials)`; NaN where it has none."""
+        sums, counts = self._by_trial(values)
+        return np.asarray(np.divide(sums, counts, out=np.full(sums.shape, np.nan), where=counts > 0))
+
+    def _by_trial(self, values: FloatArray) -> tuple[FloatArray, npt.NDArray[np.intp]]:
+        """Sum of `values (N, T)` in each trial, and how many there are, `(N, trials)`.
 
         A trial that the horizon of a fixed-length lifetime cuts short is left out; where lifetimes end by themselves,
         their end is that of a trial.
@@ -101,16 +135,17 @@ class Lifetimes:
         trial_of_step: npt.NDArray[np.int64] = np.cumsum(ends, axis=1) - ends
         complete = ends.sum(1)
         trials = int(complete.max(initial=0))
-        inside = (trial_of_step < complete[:, None]) & ~np.isnan(self.scores)
+        inside = (trial_of_step < complete[:, None]) & ~np.isnan(values)
         place = (np.arange(len(self))[:, None] * max(trials, 1) + trial_of_step)[inside]
-        sums = np.bincount(place, weights=self.scores[inside], minlength=len(self) * trials)
-        returns = sums[: len(self) * trials].reshape(len(self), trials)
-        return np.where(np.arange(trials) < complete[:, None], returns, np.nan)
+        size, shape = len(self) * trials, (len(self), trials)
+        sums = np.bincount(place, weights=values[inside], minlength=size)[:size].reshape(shape)
+        counts = np.bincount(place, minlength=size)[:size].reshape(shape)
+        return np.where(np.arange(trials) < complete[:, None], sums, np.nan), counts
 
-    def binned(self, width: int) -> FloatArray:
-        """Mean score per step in bins of `width` steps, `(N, ceil(T / width))`; NaN where none was lived."""
-        padding = -self.scores.shape[1] % width
-        padded = np.pad(self.scores, ((0, 0), (0, padding)), constant_values=np.nan)
+    def binned(self, values: FloatArray, width: int) -> FloatArray:
+        """Mean of `values (N, T)` in bins of `width` steps, `(N, ceil(T / width))`; NaN where there is none."""
+        padding = -values.shape[1] % width
+        padded = np.pad(values, ((0, 0), (0, padding)), constant_values=np.nan)
         bins = padded.reshape(len(self), -1, width)
         counts = (~np.isnan(bins)).sum(2)
         missing = np.full(counts.shape, np.nan)
@@ -291,6 +326,7 @@ def _run_batch(
     scores: list[FloatArray] = []
     rewards: list[FloatArray] = []
     trial_ends: list[BoolArray] = []
+    measures: dict[str, list[FloatArray]] = {name: [] for name in env.metadata.get("measures", {})}
     expected = True
 
     def refuse(broken: BoolArray) -> None:
@@ -314,6 +350,8 @@ def _run_batch(
             rewards.append(np.where(outcome.counted, outcome.reward, np.nan))
             trial_ends.append(outcome.counted & outcome.trial_end)
             lengths += outcome.counted
+            for name, kept in measures.items():
+                kept.append(outcome.measures[name])
             if outcome.ended.any() and isinstance(actor, PolicyActor):
                 broken = np.zeros(len(tasks), np.bool_)
                 broken[outcome.ended] = ~finite_state(step.acted.state, torch.from_numpy(outcome.ended))
@@ -330,25 +368,26 @@ def _run_batch(
         expected=expected,
         lifetime_steps=metadata.get("lifetime_steps"),
         steps_per_trial=metadata.get("steps_per_trial"),
+        measures={name: np.stack(kept, 1) for name, kept in measures.items()},
     )
 
 
 def _concatenate(batches: Sequence[Lifetimes]) -> Lifetimes:
     steps = max(batch.scores.shape[1] for batch in batches)
 
-    def pad(name: str, fill: float | bool) -> npt.NDArray[Any]:
-        tables = [getattr(batch, name) for batch in batches]
+    def pad(tables: Sequence[npt.NDArray[Any]], fill: float | bool) -> npt.NDArray[Any]:
         widths = [((0, 0), (0, steps - table.shape[1])) for table in tables]
         return np.concatenate(
             [np.pad(table, width, constant_values=fill) for table, width in zip(tables, widths, strict=True)]
         )
 
     return Lifetimes(
-        scores=pad("scores", np.nan),
-        rewards=pad("rewards", np.nan),
-        trial_ends=pad("trial_ends", False),
+        scores=pad([batch.scores for batch in batches], np.nan),
+        rewards=pad([batch.rewards for batch in batches], np.nan),
+        trial_ends=pad([batch.trial_ends for batch in batches], False),
         lengths=np.concatenate([batch.lengths for batch in batches]),
         expected=all(batch.expected for batch in batches),
         lifetime_steps=batches[0].lifetime_steps,
         steps_per_trial=batches[0].steps_per_trial,
+        measures={name: pad([batch.measures[name] for batch in batches], np.nan) for name in batches[0].measures},
     )

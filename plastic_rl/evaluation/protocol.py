@@ -20,7 +20,7 @@ from plastic_rl.envs.task import Agent, ReferenceAgent, Task, TaskDistribution
 from plastic_rl.errors import UnknownNameError
 from plastic_rl.evaluation.classification import AccuracyAfter, AccuracyQuestions
 from plastic_rl.evaluation.lifetimes import Lifetimes, run_lifetimes
-from plastic_rl.evaluation.report import AccuracyPoint, Curve, Evaluation, Pair, Score, SplitEvaluation
+from plastic_rl.evaluation.report import AccuracyPoint, Curve, Evaluation, Measure, Pair, Score, SplitEvaluation
 from plastic_rl.evaluation.statistics import (
     bootstrap_means,
     column_means,
@@ -121,7 +121,7 @@ def evaluate(
         if problem is not None:
             warnings.warn(problem, stacklevel=2)
     metadata = _metadata(env_id, kwargs, trials)
-    lifetime_steps, steps_per_trial = metadata.get("lifetime_steps"), metadata.get("steps_per_trial")
+    steps_per_trial = metadata.get("steps_per_trial")
     asked_after: Sequence[int] = metadata.get("accuracy_after", ())
     bandit = DEFAULT_BANDIT_TASKS if steps_per_trial == 1 else DEFAULT_TASKS
     count = tasks or (DEFAULT_DATA_SETS if asked_after else bandit)
@@ -181,8 +181,9 @@ def evaluate(
         batch_size=batch_size,
         confidence=confidence,
         resamples=resamples,
-        lifetime_steps=lifetime_steps,
+        lifetime_steps=metadata.get("lifetime_steps"),
         steps_per_trial=steps_per_trial,
+        measures=metadata.get("measures", {}),
         splits=results,
         seconds=seconds,
         versions=library_versions(),
@@ -277,26 +278,25 @@ def score_lifetimes(
         confidence: Share of the intervals.
         resamples: Number of resamples.
     """
-    shapes = {key: _curve_shape(lifetimes) for key, lifetimes in lived.items()}
-    curves = {key: _curve_table(lifetimes, *shapes[key]) for key, lifetimes in lived.items()}
-    asked = {key: result.columns() for key, result in (accuracies or {}).items()}
-    columns = {
-        key: np.concatenate([lived[key].totals[:, None], *([asked[key]] if key in asked else []), curves[key]], 1)
-        for key in lived
-    }
-    stops = np.cumsum([table.shape[1] for table in columns.values()])
-    resampled = bootstrap_means(np.concatenate(list(columns.values()), 1), resamples, generator)
-    samples = dict(zip(columns, np.split(resampled, stops[:-1], axis=1), strict=True))
-    means = {key: column_means(table) for key, table in columns.items()}
+    tables = {key: _tables(lifetimes, (accuracies or {}).get(key)) for key, lifetimes in lived.items()}
+    flat = [table for parts in tables.values() for table in parts.values()]
+    resampled = bootstrap_means(np.concatenate(flat, 1), resamples, generator)
+    pieces = iter(np.split(resampled, np.cumsum([table.shape[1] for table in flat])[:-1], axis=1))
+    samples = {key: {name: next(pieces) for name in parts} for key, parts in tables.items()}
+    means = {key: {name: column_means(table) for name, table in parts.items()} for key, parts in tables.items()}
 
     random, oracle = "reference:random", "reference:oracle"
     limit = f"reference:{limit_kind}"
 
     def score(key: str) -> dict[str, Any]:
-        raw, raw_samples = float(means[key][0]), samples[key][:, 0]
+        own, lifetimes = samples[key], lived[key]
+        raw, raw_samples = float(means[key]["total"][0]), own["total"][:, 0]
 
         def paired(other: str) -> tuple[float, Pair]:
-            return float(means[other][0]) - raw, _pair(samples[other][:, 0] - raw_samples, confidence)
+            return float(means[other]["total"][0]) - raw, _pair(samples[other]["total"][:, 0] - raw_samples, confidence)
+
+        def curve(name: str) -> Curve:
+            return _curve(tables[key][name], means[key][name], own[name], lifetimes, confidence)
 
         shortfall, shortfall_interval = paired(SAMPLED)
         fields: dict[str, Any] = {
@@ -305,23 +305,38 @@ def score_lifetimes(
             "raw_score_interval": _pair(raw_samples, confidence),
             "difference": 0.0 - shortfall,
             "difference_interval": (0.0 - shortfall_interval[1], 0.0 - shortfall_interval[0]),
-            "reward": float(lived[key].reward_totals.mean()),
-            "steps": float(lived[key].lengths.mean()),
-            "curve": _curve(curves[key], means[key], samples[key], shapes[key], lived[key].scores.shape[1], confidence),
+            "reward": float(lifetimes.reward_totals.mean()),
+            "steps": float(lifetimes.lengths.mean()),
+            "curve": curve("curve"),
+            "measures": {
+                name: Measure(
+                    mean=float(means[key][column][0]),
+                    interval=_pair(own[column][:, 0], confidence),
+                    difference=float(means[key][column][0] - means[SAMPLED][column][0]) if both_have else None,
+                    difference_interval=(
+                        _pair(own[column][:, 0] - samples[SAMPLED][column][:, 0], confidence) if both_have else None
+                    ),
+                    curve=curve(f"curve of {name}"),
+                )
+                for name in lifetimes.measures
+                if not np.isnan(means[key][column := f"measure {name}"][0])
+                for both_have in [not np.isnan(means[SAMPLED][column][0])]
+            },
         }
+        if not np.isnan(adaptation := float(means[key]["adaptation"][0])):
+            fields["adaptation"] = adaptation
+            fields["adaptation_interval"] = _pair(own["adaptation"][:, 0], confidence)
         if accuracies and key in accuracies:
-            block = slice(1, 1 + asked[key].shape[1])
-            both = samples[key][:, block], samples[SAMPLED][:, block]
-            fields["accuracy_after"] = _points(
-                accuracies[key], means[key][block], means[SAMPLED][block], *both, confidence
-            )
+            both = (means[key]["accuracy"], means[SAMPLED]["accuracy"], own["accuracy"], samples[SAMPLED]["accuracy"])
+            fields["accuracy_after"] = _points(accuracies[key], *both, confidence)
         if limit in lived:
             fields["regret"], fields["regret_interval"] = paired(limit)
         if oracle in lived:
             fields["oracle_regret"], fields["oracle_regret_interval"] = paired(oracle)
         if limit in lived and random in lived:
-            ratio = normalise(raw, means[random][0], means[limit][0]).item()
-            interval = normalised_interval(raw_samples, samples[random][:, 0], samples[limit][:, 0], confidence)
+            low, high = (samples[end]["total"][:, 0] for end in (random, limit))
+            ratio = normalise(raw, means[random]["total"][0], means[limit]["total"][0]).item()
+            interval = normalised_interval(raw_samples, low, high, confidence)
             fields["normalised_score"] = None if np.isnan(ratio) else ratio
             fields["normalised_score_interval"] = interval
         return fields
@@ -346,38 +361,40 @@ def _pair(samples: FloatArray, confidence: float) -> Pair:
     return float(low), float(high)
 
 
-def _curve_shape(lifetimes: Lifetimes) -> tuple[str, int]:
-    """Unit and bin width of the adaptation curve."""
-    steps = lifetimes.lifetime_steps
-    if steps is None or (lifetimes.steps_per_trial or 0) > 1:
-        return "trial", 1
-    bins = STEP_BINS if lifetimes.steps_per_trial == 1 else TIME_BINS
-    return "step", -(-steps // bins)
+def _tables(lifetimes: Lifetimes, asked: AccuracyAfter | None) -> dict[str, FloatArray]:
+    """All that is averaged over the `N` tasks, `(N, ..)` each."""
+    tables = {"total": lifetimes.totals[:, None], "adaptation": lifetimes.adaptation()[:, None]}
+    if asked is not None:
+        tables["accuracy"] = asked.columns()
+    width = _bin_width(lifetimes)
+    steps = lifetimes.unit == "step"
+    for name, values in lifetimes.measures.items():
+        tables[f"measure {name}"] = lifetimes.binned(values, values.shape[1])
+        tables[f"curve of {name}"] = lifetimes.binned(values, width) if steps else lifetimes.trial_means(values)
+    tables["curve"] = lifetimes.binned(lifetimes.scores, width) if steps else lifetimes.trial_returns()
+    return tables
 
 
-def _curve_table(lifetimes: Lifetimes, unit: str, width: int) -> FloatArray:
-    return lifetimes.trial_returns() if unit == "trial" else lifetimes.binned(width)
+def _bin_width(lifetimes: Lifetimes) -> int:
+    """Steps in a bin of a curve of steps."""
+    steps: int = lifetimes.scores.shape[1]
+    return -(-steps // (STEP_BINS if lifetimes.steps_per_trial == 1 else TIME_BINS))
 
 
-def _curve(
-    table: FloatArray, mean: FloatArray, samples: FloatArray, shape: tuple[str, int], steps: int, confidence: float
-) -> Curve:
-    unit, width = shape
-    mean, samples = mean[-table.shape[1] :], samples[:, -table.shape[1] :]  # the columns of the curve come last
-    low, high = percentile_interval(samples, confidence)
-    points = np.arange(len(mean))
-    middle = (points * width + 1 + np.minimum((points + 1) * width, steps)) / 2
-    position = points + 1.0 if unit == "trial" else middle
-    return Curve.model_validate(
-        {
-            "unit": unit,
-            "width": width,
-            "position": tuple(position.tolist()),
-            "mean": tuple(mean.tolist()),
-            "low": tuple(low.tolist()),
-            "high": tuple(high.tolist()),
-            "tasks": tuple((~np.isnan(table)).sum(0).tolist()),
-        }
+def _curve(table: FloatArray, mean: FloatArray, samples: FloatArray, lifetimes: Lifetimes, confidence: float) -> Curve:
+    tasks = (~np.isnan(table)).sum(0)
+    points = np.flatnonzero(tasks)
+    low, high = percentile_interval(samples[:, points], confidence)
+    width = _bin_width(lifetimes)
+    middle = (points * width + 1 + np.minimum((points + 1) * width, lifetimes.scores.shape[1])) / 2
+    return Curve(
+        unit=lifetimes.unit,
+        width=1 if lifetimes.unit == "trial" else width,
+        position=tuple((points + 1.0 if lifetimes.unit == "trial" else middle).tolist()),
+        mean=tuple(mean[points].tolist()),
+        low=tuple(low.tolist()),
+        high=tuple(high.tolist()),
+        tasks=tuple(tasks[points].tolist()),
     )
 
 

@@ -36,10 +36,25 @@ class Curve(ConfigModel):
     tasks: tuple[int, ...]
     """How many tasks reached it: where lifetimes differ in length, later points are means over fewer tasks."""
 
-    def ends(self, share: float = 0.1) -> Pair:
-        """The first point, before anything was learned, and the mean of the last `share` of the points."""
-        count = max(1, round(len(self.mean) * share))
-        return self.mean[0], sum(self.mean[-count:]) / count
+    @property
+    def develops(self) -> bool:
+        """Whether there is more than one point."""
+        return len(self.mean) > 1
+
+
+class Measure(ConfigModel):
+    """What an environment measures beside the reward (`metadata["measures"]`), as one agent did."""
+
+    mean: float
+    """Mean over tasks of a lifetime's mean, over those that have any."""
+    interval: Pair
+    """Interval of `mean`."""
+    difference: float | None
+    """This agent's mean minus that of the evaluated agent with sampled actions; None where that one has none."""
+    difference_interval: Pair | None
+    """Interval of `difference`, paired on tasks."""
+    curve: Curve
+    """How it develops along the lifetime; points that no task has are left out."""
 
 
 class AccuracyPoint(ConfigModel):
@@ -97,6 +112,13 @@ class Score(ConfigModel):
     """Mean length of a lifetime."""
     curve: Curve
     """The adaptation curve."""
+    adaptation: float | None = None
+    """Does it learn within its life? Mean score of the last tenth of a lifetime's trials minus that of the first; of
+    its steps where the curve is one of steps or of a single trial."""
+    adaptation_interval: Pair | None = None
+    """Interval of `adaptation`, paired on tasks."""
+    measures: dict[str, Measure] = Field(default_factory=dict)
+    """What the environment measures beside the reward, by name; without those that no lifetime has."""
     accuracy_after: tuple[AccuracyPoint, ...] = ()
     """Accuracy on held-out samples, where a lifetime is a data set."""
 
@@ -162,6 +184,8 @@ class Evaluation(ConfigModel):
     """Length of every lifetime; None where it varies."""
     steps_per_trial: int | None
     """Length of every trial; None where it varies."""
+    measures: dict[str, str] = Field(default_factory=dict)
+    """What each measure of the environment is."""
     splits: dict[str, SplitEvaluation]
     """Results by split."""
     seconds: dict[str, dict[str, float]]

@@ -203,8 +203,18 @@ def _columns(
             Column(interval, [_interval(pair, 3) for pair in normalised], True, f"{interval} of the normalised score"),
             Column("regret", [_number(score.regret, decimals) for score in scores], spare="regret"),
         ]
-    if len(result.curve.mean) > 1:
-        columns.append(Column(f"per {result.curve.unit}: first -> last 10%", [_development(score) for score in scores]))
+    if any(score.adaptation is not None for score in scores):
+        places = _decimals(max(abs(score.adaptation or 0.0) for score in scores))
+        adapted = [score.adaptation_interval for score in scores]
+        columns += [
+            Column("adaptation", [_signed(score.adaptation, places) for score in scores]),
+            Column(interval, [_interval(pair, places) for pair in adapted], True, f"{interval} of the adaptation"),
+        ]
+    for name in evaluation.measures:
+        found = [score.measures.get(name) for score in scores]
+        places = _decimals(max((abs(each.mean) for each in found if each), default=0.0))
+        cells = [f"{each.mean:.{places}f} {_interval(each.interval, places)}" if each else "-" for each in found]
+        columns.append(Column(name, cells, spare=name))
     for place, point in enumerate(result.accuracy_after):
         points = [score.accuracy_after[place] for score in scores]
         cells = [f"{each.accuracy:.3f} {_interval(each.accuracy_interval, 3)}" for each in points]
@@ -212,10 +222,8 @@ def _columns(
     return names, columns
 
 
-def _development(score: Score) -> str:
-    first, last = score.curve.ends()
-    places = _decimals(max(abs(first), abs(last)))
-    return f"{first:.{places}f} -> {last:.{places}f}"
+def _signed(value: float | None, decimals: int) -> str:
+    return "-" if value is None else f"{round(value, decimals) + 0.0:+.{decimals}f}"
 
 
 def _decimals(size: float) -> int:
@@ -227,7 +235,7 @@ def _number(value: float | None, decimals: int) -> str:
 
 
 def _interval(pair: Pair | None, decimals: int) -> str:
-    return "-" if pair is None else f"[{pair[0]:.{decimals}f}, {pair[1]:.{decimals}f}]"
+    return "-" if pair is None else "[" + ", ".join(f"{round(end, decimals) + 0.0:.{decimals}f}" for end in pair) + "]"
 
 
 def _notes(evaluation: Evaluation, left_out: Iterable[str]) -> list[str]:
@@ -237,6 +245,13 @@ def _notes(evaluation: Evaluation, left_out: Iterable[str]) -> list[str]:
         notes.append("normalised = (score - random) / (limit - random); regret = limit - score, on the same tasks.")
     else:
         notes.append("This environment has no known limit, so there is no normalised score.")
+    adapted = [split.curve for split in evaluation.splits.values() if split.adaptation is not None]
+    if adapted:
+        unit = adapted[0].unit if adapted[0].develops else "step"
+        notes.append(
+            f"adaptation: mean score per {unit} in the last tenth of a lifetime minus that in its first tenth."
+        )
+    notes += [f"{name}: {what}." for name, what in evaluation.measures.items()]
     if any(split.accuracy_after for split in evaluation.splits.values()):
         notes.append(
             "accuracy after n: share of held-out samples answered rightly, greedily, after n streamed samples."

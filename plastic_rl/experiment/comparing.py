@@ -23,7 +23,7 @@ from plastic_rl.checkpoint import write_atomically
 from plastic_rl.config import ConfigModel, apply_overrides, describe, differences, merge, read_mapping, validate
 from plastic_rl.errors import ConfigError, RunError
 from plastic_rl.evaluation import Evaluation, crossed_interval
-from plastic_rl.evaluation.comparison import LearningCurve, Outcome, plot_comparison
+from plastic_rl.evaluation.comparison import Estimate, LearningCurve, plot_comparison
 from plastic_rl.evaluation.plots import read_metric
 from plastic_rl.evaluation.report import SplitEvaluation
 from plastic_rl.evaluation.table import Column, fit, folded
@@ -90,8 +90,8 @@ class Variant:
 
     samples: float
     seconds: float
-    outcomes: list[Outcome]
-    behind: list[Outcome]
+    outcomes: list[Estimate]
+    behind: list[Estimate]
 
 
 def load_comparison(path: str | Path, overrides: Sequence[str] = (), *, plugins: Sequence[str] = ()) -> Comparison:
@@ -278,19 +278,19 @@ def _split_of(runs: Sequence[RunFolder]) -> list[SplitEvaluation]:
     return [next(iter(Evaluation.load(run.evaluation).splits.values())) for run in runs]
 
 
-def _outcomes(scores: Sequence[SplitEvaluation], minus: Sequence[SplitEvaluation] | None) -> list[Outcome]:
+def _outcomes(scores: Sequence[SplitEvaluation], minus: Sequence[SplitEvaluation] | None) -> list[Estimate]:
     """Scores (by seed) and accuracies (by seed and task), or how far they are above those of `minus`."""
     others = scores if minus is None else minus
     own = np.array([[score.raw_score] for score in scores])
     taken = 0.0 if minus is None else np.array([[score.raw_score] for score in minus])
     # Of one seed there is no interval over seeds.
     alone = len(scores) == 1
-    outcomes = [Outcome("score", float((own - taken).mean()), math.nan, math.nan)] if alone else []
-    outcomes = outcomes or [Outcome("score", *crossed_interval(own - taken))]
+    outcomes = [Estimate("score", float((own - taken).mean()), math.nan, math.nan)] if alone else []
+    outcomes = outcomes or [Estimate("score", *crossed_interval(own - taken))]
     for place, point in enumerate(scores[0].accuracy_after):
         table = np.array([score.accuracy_after[place].by_task for score in scores])
         below = 0.0 if minus is None else np.array([score.accuracy_after[place].by_task for score in others])
-        outcomes.append(Outcome(f"accuracy after {point.samples:,}", *crossed_interval(table - below)))
+        outcomes.append(Estimate(f"accuracy after {point.samples:,}", *crossed_interval(table - below)))
     return outcomes
 
 
@@ -325,7 +325,7 @@ def comparison_table(comparison: Comparison, variants: Mapping[str, Variant], *,
     return "\n".join([*folded(title, width), "\n\n".join(tables), *folded(note, width)])
 
 
-def _cell(outcome: Outcome, *, signed: bool = False) -> str:
+def _cell(outcome: Estimate, *, signed: bool = False) -> str:
     digits = 3 if outcome.label.startswith("accuracy") else 1
     sign = "+" if signed else ""
     if math.isnan(outcome.low):

@@ -7,11 +7,13 @@ import sys
 from pathlib import Path
 
 import gymnasium
+import matplotlib.image
 import numpy as np
 import pytest
 
 from plastic_rl.envs import distribution_for, load_entry_point_plugins, load_plugin, make_vector, plugins
 from plastic_rl.errors import PluginError
+from plastic_rl.evaluation import Evaluation, evaluate, plot_adaptation
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "envs"
 
@@ -90,6 +92,45 @@ def test_reference_agents_of_the_scalar_example():
     assert means["random"] == pytest.approx(0.0, abs=4 * 4.5 / 600**0.5)
     shifted = scores(module.ENV_ID, "shift", 300)
     assert shifted["averaging"] > shifted["straight"] + 20
+
+
+def test_measures_of_the_scalar_example_reach_table_curves_and_json(tmp_path):
+    module = load_plugin(str(EXAMPLES / "prism_throw.py"))
+    agent = distribution_for(module.ENV_ID).reference_agents("test")["straight"]
+    evaluation = evaluate(agent, module.ENV_ID, tasks=400, resamples=200)
+    miss = evaluation.splits["test"].measures["miss"]
+    # The oracle misses by the motor noise alone; aiming straight misses by the rotation and the noise on top.
+    best = evaluation.splits["test"].reference_agents["oracle"].measures["miss"]
+    assert best.mean == pytest.approx(np.degrees(0.1 * np.sqrt(2 / np.pi)), abs=0.15)
+    angles = np.abs(
+        np.random.default_rng(0).uniform(-1, 1, 200_000) + 0.1 * np.random.default_rng(1).normal(size=200_000)
+    )
+    assert miss.mean == pytest.approx(np.degrees(angles.mean()), abs=4 * 16.5 / 400**0.5)
+    assert best.difference == pytest.approx(best.mean - miss.mean, abs=1e-9)
+    assert best.difference_interval[0] < best.difference < best.difference_interval[1] < 0
+    assert miss.interval[0] < miss.mean < miss.interval[1]
+    assert len(best.curve.mean) == 40
+    assert np.mean(best.curve.mean) == pytest.approx(best.mean, abs=1e-9)
+    table = evaluation.table(rich=False)
+    assert f"{miss.mean:.2f} [{miss.interval[0]:.2f}, {miss.interval[1]:.2f}]" in table
+    assert "miss: angle by which a dart misses its target, in degrees." in table
+    assert Evaluation.load(evaluation.save(tmp_path / "evaluation.json")) == evaluation
+    shown = (evaluation, evaluation.model_copy(update={"measures": {}}))
+    both, one = (matplotlib.image.imread(plot_adaptation(each, tmp_path / "curve.png")).shape[0] for each in shown)
+    assert both > one + 300  # a panel more
+
+
+def test_a_measure_that_no_lifetime_has_is_left_out():
+    module = load_plugin(str(EXAMPLES / "prism_throw.py"))
+    env = make_vector(module.ENV_ID, 2)
+    env.metadata["measures"]["never"] = "what is never measured"
+    try:
+        agent = distribution_for(module.ENV_ID).reference_agents("test")["straight"]
+        evaluation = evaluate(agent, module.ENV_ID, tasks=5, resamples=20)
+    finally:
+        del env.metadata["measures"]["never"]
+    assert list(evaluation.splits["test"].measures) == ["miss"]
+    assert "never: what is never measured." in evaluation.table(rich=False)
 
 
 def test_an_example_registers_an_environment_and_its_tasks(example):

@@ -98,6 +98,33 @@ def test_lives_of_varying_length_end_by_themselves_or_at_the_horizon():
     assert ends[1][0][1].tolist() == [0, 1, 50, 0, np.float32(0.4)]
 
 
+class MeteredVectorEnv(FuelVectorEnv):
+    """As `FuelVectorEnv`, and tells what is left in the tank where the engine ran."""
+
+    metadata: ClassVar[dict[str, Any]] = {**FuelVectorEnv.metadata, "measures": {"left": "fuel that is left"}}
+
+    def transition(self, actions: Any) -> Outcome:
+        outcome = super().transition(actions)
+        return outcome._replace(measures={"left": np.where(actions > 0, self.fuel, np.nan)})
+
+
+def test_measures_stand_in_the_info_of_their_step():
+    env = MeteredVectorEnv(2, action_space=spaces.Discrete(2), autoreset_mode=SAME_STEP)
+    env.reset(seed=0, options={"tasks": [Task("Fuel", "train", 0, 0, {"fuel": fuel}) for fuel in (1.0, 9.0)]})
+    info = env.step(np.array([1, 0]))[4]
+    assert info["_left"].tolist() == [True, False]
+    assert info["final_info"]["_left"].tolist() == [True, False]
+    assert info["final_info"]["left"][0] == 0.0
+
+    class MeteredEnv(TaskEnv):
+        vector_class = MeteredVectorEnv
+
+    scalar = MeteredEnv(action_space=spaces.Discrete(2))
+    scalar.reset(seed=0, options={"task": Task("Fuel", "train", 0, 0, {"fuel": 9.0})})
+    assert "left" not in scalar.step(0)[4]
+    assert scalar.step(1)[4]["left"] == 8.0
+
+
 def test_a_state_of_another_family_is_refused():
     env = FuelVectorEnv(2, action_space=spaces.Discrete(2))
     env.reset(seed=0)

@@ -53,8 +53,37 @@ def test_no_trial_was_finished() -> None:
 
 def test_bins_are_means_per_step_and_the_last_may_be_short() -> None:
     lived = lifetimes([[1, 2, 3, 4, 6], [1, 3, 5, NAN, NAN]], [[0] * 5, [0] * 5])
-    assert_array_equal(lived.binned(2), [[1.5, 3.5, 6.0], [2.0, 5.0, NAN]])
-    assert_array_equal(lived.binned(10), [[3.2], [3.0]])
+    assert_array_equal(lived.binned(lived.scores, 2), [[1.5, 3.5, 6.0], [2.0, 5.0, NAN]])
+    assert_array_equal(lived.binned(lived.scores, 10), [[3.2], [3.0]])
+
+
+def test_adaptation_is_the_last_tenth_of_the_trials_minus_the_first() -> None:
+    twenty = [value for trial in range(20) for value in (float(trial), 0.5)]  # trials of two steps
+    ends = [[0, 1] * 20, [0, 1] * 5 + [0] * 30]
+    lived = lifetimes([twenty, twenty[:10] + [NAN] * 30], ends, steps_per_trial=2)
+    # Two of twenty trials at either end: (18.5 + 19.5) / 2 - (.5 + 1.5) / 2; one of five (a half, rounded to even).
+    assert_array_equal(lived.adaptation(), [18.0, 4.0])
+
+
+def test_adaptation_is_told_in_steps_where_trials_do_not_tell_it() -> None:
+    """Where a trial is a step, where trials of a lifetime of fixed length differ (a maze), where there is but one."""
+    steps = [[1.0] * 3 + [0.0] * 24 + [2.0] * 3]  # a tenth of 30 steps are 3
+    for ends, settings in (
+        ([[1] * 30], {"lifetime_steps": 30, "steps_per_trial": 1}),
+        ([[0, 1] + [0] * 27 + [1]], {"lifetime_steps": 30}),
+        ([[0] * 29 + [1]], {}),
+    ):
+        assert_array_equal(lifetimes(steps, ends, **settings).adaptation(), [1.0])
+    # A lifetime of one trial among others of several has none; nor has one of a single step.
+    assert_array_equal(lifetimes([[1, 2, 3], [4, 4, 4]], [[1, 1, 1], [0, 0, 1]]).adaptation(), [2.0, NAN])
+    assert_array_equal(lifetimes([[1]], [[1]]).adaptation(), [NAN])
+
+
+def test_what_is_measured_is_averaged_where_it_is() -> None:
+    values = np.array([[NAN, 2, NAN, NAN], [1, 3, 5, NAN]])
+    lived = lifetimes([[1, 1, 1, 1]] * 2, [[0, 1, 0, 1]] * 2, steps_per_trial=2)
+    assert_array_equal(lived.trial_means(values), [[2, NAN], [2, 5]])
+    assert_array_equal(lived.binned(values, 4), [[2], [3]])
 
 
 class LeftThenRight:

@@ -140,11 +140,14 @@ def test_the_frozen_twin_stays_at_random_all_its_life(reversal: Evaluation) -> N
     assert frozen is not None
     assert frozen.normalised_score == pytest.approx(0.0, abs=0.05)
     assert frozen.difference == pytest.approx(-24, abs=1)
-    first, last = frozen.curve.ends()
-    assert first == pytest.approx(last, abs=0.05)
-    first, last = reversal.splits["test"].curve.ends()
-    assert first == pytest.approx(0.5, abs=0.04)
-    assert last == pytest.approx(0.744, abs=0.015)
+    assert frozen.adaptation == pytest.approx(0.0, abs=0.05)
+    test = reversal.splits["test"]
+    assert test.curve.mean[0] == pytest.approx(0.5, abs=0.04)
+    assert np.mean(test.curve.mean[-10:]) == pytest.approx(0.744, abs=0.015)
+    assert test.adaptation == pytest.approx(np.mean(test.curve.mean[-10:]) - np.mean(test.curve.mean[:10]), abs=1e-9)
+    assert test.adaptation_interval is not None
+    low, high = test.adaptation_interval
+    assert low < test.adaptation < high < low + 0.03
 
 
 def small_agent() -> PlasticA2C:
@@ -296,12 +299,12 @@ def test_the_header_says_where_tasks_depart_from_the_arguments() -> None:
         agent, "plastic_rl/GridMaze-v0", splits=["test", "shift"], tasks=12, resamples=5,
         env_kwargs={"side": 9, "steps": 20}, references=False,
     )  # fmt: skip
-    assert evaluation.splits["test"].departures == {}
-    assert evaluation.splits["shift"].departures == {"side": (7.0, 11.0)}
+    assert evaluation.splits["test"].environment_overrides == {}
+    assert evaluation.splits["shift"].environment_overrides == {"side": (7.0, 11.0)}
     shift = next(line for line in evaluation.table(rich=False).splitlines() if "split shift" in line)
     assert "12 lifetimes, 20 steps each, one on each task with side 7 to 11; reward per lifetime" in shift
 
 
 def test_the_header_names_a_single_other_value(reversal: Evaluation) -> None:
-    assert reversal.splits["shift"].departures == {"hazard": (0.05, 0.05)}
+    assert reversal.splits["shift"].environment_overrides == {"hazard": (0.05, 0.05)}
     assert "one on each task with hazard 0.05;" in reversal.table(rich=False)

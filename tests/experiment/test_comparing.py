@@ -14,7 +14,7 @@ from plastic_rl.cli.app import main
 from plastic_rl.config import differences, dump
 from plastic_rl.errors import ConfigError, RunError
 from plastic_rl.evaluation import Evaluation
-from plastic_rl.evaluation.comparison import Outcome
+from plastic_rl.evaluation.comparison import Estimate
 from plastic_rl.experiment import compare, load_comparison, load_experiment
 from plastic_rl.experiment.comparing import Way, _clock, comparison_table
 
@@ -92,9 +92,9 @@ def test_ways_are_trained_scored_and_laid_side_by_side(
 def test_the_table_fits_a_terminal() -> None:
     comparison = load_comparison(ROOT / "configs" / "gradient_versus_evolution.yaml")
 
-    def outcomes(*means: float) -> list[Outcome]:
+    def outcomes(*means: float) -> list[Estimate]:
         labels = ("score", "accuracy after 500", "accuracy after 1,000")
-        return [Outcome(label, mean, mean - 0.25, mean + 0.25) for label, mean in zip(labels, means, strict=True)]
+        return [Estimate(label, mean, mean - 0.25, mean + 0.25) for label, mean in zip(labels, means, strict=True)]
 
     ways = {
         "gradient": Way(320_000, 65, outcomes(895, 0.5, 0.5), []),
