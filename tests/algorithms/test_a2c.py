@@ -111,37 +111,55 @@ def test_state_is_carried_between_truncated_rollouts() -> None:
     assert all(not entry.requires_grad for entry in agent._plastic_state.values())
 
 
-@pytest.mark.parametrize("dummies", [False, True])
-def test_loss_of_one_iteration_by_hand(dummies: bool) -> None:
-    """Policy, value, entropy and sum-of-squares terms, recomputed from the rollout with torch.distributions."""
+CASES: dict[str, dict[str, Any]] = {
+    "one lifetime": {},
+    "truncated": {"n_steps": 7},
+    "dummy steps": {"n_steps": 21},
+    "normalised": {"n_steps": 21, "normalize_advantage": True},
+    "centred and scaled": {"n_steps": 21, "center_rewards": True, "reward_scale": 0.3},
+    "scheduled": {"ent_coef": Schedule(start=0.5, end=0.03), "sum_p2_coef": Schedule(start=0.0, end=0.2)},
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_loss_of_one_iteration_by_hand(case: str) -> None:
+    """Policy, value, entropy and sum-of-squares terms and their gradient, of the last of three rollouts."""
+    settings = {"ent_coef": 0.03, "sum_p2_coef": 0.2, "n_steps": 20, **CASES[case]}
+    steps, scale = settings["n_steps"], settings.get("reward_scale", 1.0)
     env: Any = BANDIT
-    if dummies:  # the last step of 21 is none of any lifetime
+    if steps == 21:  # the last step is none of any lifetime
         env = gym.make_vec(BANDIT, 4, autoreset_mode=gym.vector.AutoresetMode.NEXT_STEP, steps=20)
-    agent = make(env, n_steps=20 + dummies, ent_coef=0.03, sum_p2_coef=0.2, vf_coef=0.7, gamma=0.8, gae_lambda=0.6)
-    start = params_of(agent)
-    agent.learn(80, log_interval=0)
-    reference = make()
-    with torch.no_grad():
-        for name, parameter in reference.policy.named_parameters():
-            parameter.copy_(start[name])
-    rollout, policy = agent.rollout, reference.policy
-    features, _ = policy.network.unroll(
+    agent = make(env, learning_rate=0.0, vf_coef=0.7, gamma=0.8, gae_lambda=0.6, **settings)
+    with torch.no_grad():  # values and preferences that differ from step to step
+        agent.policy.value_head.weight.add_(0.5)
+        agent.policy.action_head.weight.mul_(20.0)
+    agent.learn(3 * 4 * steps, log_interval=0)
+    rollout, policy, lived = agent.rollout, agent.policy, slice(0, 20)
+    features, _ = policy.network.unroll_reference(
         dict(policy.network.named_parameters()),
         rollout.observations,
         policy.feedback(rollout.observations, rollout.episode_starts),
-        policy.network.initial_state(4),
+        agent.state_before,
         rollout.episode_starts,
     )
     dist = torch.distributions.Categorical(logits=policy.action_head(features))
     values = policy.value_head(features).squeeze(-1)
-    assert bool(rollout.ended[19].all())
+    rewards = rollout.rewards - (agent._reward_mean if agent.center_rewards else 0.0)
     assert not rollout.bootstrap.any()
     advantages, returns = advantages_and_returns(
-        rollout.rewards, values.detach(), rollout.ended, rollout.bootstrap, agent.last_values, 0.8, 0.6
+        rewards * scale, values.detach(), rollout.ended, rollout.bootstrap, agent.last_values, 0.8, 0.6
     )
+    unexplained = (returns - values)[lived].var() / returns[lived].var()
+    if agent.normalize_advantage:
+        advantages = (advantages - advantages[lived].mean()) / advantages[lived].std()
     loss = -(advantages * dist.log_prob(rollout.actions)) + 0.7 * (returns - values).square()
-    loss = (loss - 0.03 * dist.entropy() + 0.2 * dist.probs.square().sum(-1))[:20].mean()
-    assert loss.item() == pytest.approx(agent.logger.name_to_value["train/loss"], abs=1e-5)
+    loss = (loss - 0.03 * dist.entropy() + 0.2 * dist.probs.square().sum(-1))[lived].mean()
+    slopes = torch.autograd.grad(loss, list(policy.parameters()), allow_unused=True)
+    slope = torch.cat([torch.zeros(0) if entry is None else entry.flatten() for entry in slopes]).norm()
+    logged = agent.logger.name_to_value
+    assert logged["train/gradient_norm"] == pytest.approx(slope.item(), rel=1e-4)
+    assert logged["train/loss"] == pytest.approx(loss.item(), abs=1e-5)
+    assert logged["train/explained_variance"] == pytest.approx(1 - unexplained.item(), abs=1e-4)
 
 
 def test_centred_rewards_are_rewards_less_their_running_mean() -> None:
@@ -152,6 +170,9 @@ def test_centred_rewards_are_rewards_less_their_running_mean() -> None:
     first = agent.rollout.rewards.sum().item()
     agent.learn(80, reset_num_timesteps=False)
     assert agent._reward_mean == pytest.approx((first + agent.rollout.rewards.sum().item()) / 160, abs=1e-6)
+    other = make(center_rewards=True)
+    other.set_checkpoint(agent.get_checkpoint())
+    assert (other._reward_mean, other._reward_count) == (agent._reward_mean, 160)
     with pytest.raises(ConfigError, match="center_rewards needs lifetimes of a fixed length"):
         make("CartPole-v1", center_rewards=True)
 
@@ -184,6 +205,14 @@ def test_reward_scale_is_for_learning_only() -> None:
     assert scores[0] == scores[1]
     with pytest.raises(ConfigError, match="reward_scale: must be greater than 0"):
         make(reward_scale=0.0)
+
+
+def test_the_gradient_is_scaled_down_to_its_largest_norm() -> None:
+    agent = make(max_grad_norm=1e-3)
+    agent.learn(80, log_interval=0)
+    assert agent.logger.name_to_value["train/gradient_norm"] > 1e-2
+    taken = torch.cat([p.grad.flatten() for p in agent.policy.parameters() if p.grad is not None])
+    assert taken.norm().item() == pytest.approx(1e-3, rel=1e-3)
 
 
 def test_plasticity_has_its_own_learning_rate() -> None:
@@ -306,6 +335,16 @@ def test_truncation_bootstraps_with_the_plastic_state_of_that_lifetime() -> None
     assert not ends.rollout.bootstrap.any()
 
 
+def test_scores_of_lifetimes_begin_anew_with_learn() -> None:
+    agent = make(Lifetime(TruncatedCounter()), n_steps=3, n_envs=1)
+    agent.learn(3)
+    agent.learn(6)  # from a new lifetime on
+    assert list(agent.score_buffer) == [5.0]
+    agent.learn(3, reset_num_timesteps=False)
+    agent.learn(3, reset_num_timesteps=False)
+    assert list(agent.score_buffer) == [5.0, 5.0]
+
+
 def test_next_step_autoreset_gives_the_lifetimes_of_same_step_and_counts_no_dummy_step() -> None:
     """Both modes see the same lifetimes; the dummy step is neither learned from nor scored."""
     modes = gym.vector.AutoresetMode
@@ -334,6 +373,12 @@ def test_dummy_steps_count_for_no_mean() -> None:
     lived = agent.rollout.counted > 0
     assert int(lived.sum()) == agent._reward_count == 3 * 20
     assert agent._reward_mean == pytest.approx(agent.rollout.rewards[lived].mean().item(), abs=1e-6)
+    # Lifetimes of 20 steps and a dummy one: of rollouts of 20 steps the second has it at its start, the third after it.
+    agent = make(following, n_steps=20)
+    for dummies in ([], [0], [1]):
+        agent.learn(3 * 20, reset_num_timesteps=False)
+        assert (agent.rollout.counted == 0).all(1).nonzero().flatten().tolist() == dummies
+        assert int((agent.rollout.counted == 0).sum()) == 3 * len(dummies)
 
 
 @pytest.mark.filterwarnings("error")
