@@ -12,12 +12,13 @@ import pytest
 import torch
 from gymnasium import spaces
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from plastic_rl.algorithms import PlasticA2C
 from plastic_rl.algorithms.rollout_buffer import advantages_and_returns
 from plastic_rl.algorithms.vec_env import VectorEnvAdapter
 from plastic_rl.config import Schedule
-from plastic_rl.envs import Lifetime
+from plastic_rl.envs import Lifetime, ScalarVectorEnv
 from plastic_rl.errors import ConfigError, NonFiniteError, SpaceError, UnknownNameError
 from plastic_rl.plasticity import TERMS, Parameter
 from plastic_rl.plasticity.terms import Hebb
@@ -31,6 +32,10 @@ def test_rollout_is_one_lifetime_by_default() -> None:
     assert (agent.num_timesteps, agent.iterations, agent._n_updates) == (240, 3, 3)
     assert len(agent.score_buffer) == 12
     assert all(4.0 - 1e-6 <= score <= 16.0 + 1e-6 for score in agent.score_buffer)  # 20 pulls of .2 or .8
+    agent.learn(80)  # counted anew, as in stable-baselines3
+    assert (agent.num_timesteps, agent.iterations, agent._n_updates) == (80, 1, 4)
+    agent.learn(80, reset_num_timesteps=False)
+    assert (agent.num_timesteps, agent.iterations, agent._n_updates) == (160, 2, 5)
 
 
 def test_same_seed_same_bytes_and_global_streams_untouched() -> None:
@@ -135,7 +140,7 @@ def test_loss_of_one_iteration_by_hand(case: str) -> None:
         agent.policy.action_head.weight.mul_(20.0)
     agent.learn(3 * 4 * steps, log_interval=0)
     rollout, policy, lived = agent.rollout, agent.policy, slice(0, 20)
-    features, _ = policy.network.unroll_reference(
+    features, state = policy.network.unroll_reference(
         dict(policy.network.named_parameters()),
         rollout.observations,
         policy.feedback(rollout.observations, rollout.episode_starts),
@@ -144,10 +149,12 @@ def test_loss_of_one_iteration_by_hand(case: str) -> None:
     )
     dist = torch.distributions.Categorical(logits=policy.action_head(features))
     values = policy.value_head(features).squeeze(-1)
+    last, starts = torch.from_numpy(agent._last_obs), torch.from_numpy(agent._last_episode_starts)
+    last_values = policy.value(policy.parameters_by_name(), last, state, starts).detach()
     rewards = rollout.rewards - (agent._reward_mean if agent.center_rewards else 0.0)
     assert not rollout.bootstrap.any()
     advantages, returns = advantages_and_returns(
-        rewards * scale, values.detach(), rollout.ended, rollout.bootstrap, agent.last_values, 0.8, 0.6
+        rewards * scale, values.detach(), rollout.ended, rollout.bootstrap, last_values, 0.8, 0.6
     )
     unexplained = (returns - values)[lived].var() / returns[lived].var()
     if agent.normalize_advantage:
@@ -289,13 +296,13 @@ def test_fixed_rule_is_the_same_network_without_plasticity() -> None:
 
 
 class TruncatedCounter(gym.Env[np.ndarray, int]):
-    """Reward 1 a step, cut off from outside after 5 steps: its value is 1 / (1 - gamma)."""
+    """Reward 1 a step, cut off from outside after some steps: its value is 1 / (1 - gamma)."""
 
     observation_space = spaces.Box(0.0, 1.0, (1,), np.float32)
     action_space = spaces.Discrete(2)
 
-    def __init__(self, truncate: bool = True) -> None:
-        self.truncate = truncate
+    def __init__(self, truncate: bool = True, length: int = 5) -> None:
+        self.truncate, self.length = truncate, length
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
         super().reset(seed=seed)
@@ -304,8 +311,14 @@ class TruncatedCounter(gym.Env[np.ndarray, int]):
 
     def step(self, action: int) -> Any:
         self.time += 1
-        over = self.time == 5
-        return np.full(1, self.time / 5, np.float32), 1.0, over and not self.truncate, over and self.truncate, {}
+        over = self.time == self.length
+        return (
+            np.full(1, self.time / self.length, np.float32),
+            1.0,
+            over and not self.truncate,
+            over and self.truncate,
+            {},
+        )
 
 
 def test_truncation_bootstraps_with_the_plastic_state_of_that_lifetime() -> None:
@@ -333,6 +346,39 @@ def test_truncation_bootstraps_with_the_plastic_state_of_that_lifetime() -> None
     ends = make(Lifetime(TruncatedCounter(truncate=False)), n_steps=7, n_envs=1)
     ends.learn(7)
     assert not ends.rollout.bootstrap.any()
+
+
+@pytest.mark.parametrize(
+    ("mode", "cut_off"),
+    [
+        (gym.vector.AutoresetMode.SAME_STEP, [[2, 0], [5, 0], [6, 2]]),
+        (gym.vector.AutoresetMode.NEXT_STEP, [[2, 0], [6, 0], [6, 2]]),  # step 3 is a dummy one
+    ],
+)
+def test_only_rows_that_were_cut_off_are_bootstrapped(mode: gym.vector.AutoresetMode, cut_off: list[list[int]]) -> None:
+    rows = [TruncatedCounter(length=3), TruncatedCounter(truncate=False, length=3), TruncatedCounter(length=7)]
+    agent = make(ScalarVectorEnv(rows, autoreset_mode=mode), n_steps=7)
+    agent.learn(3 * 7)
+    assert agent.rollout.bootstrap.nonzero().tolist() == cut_off
+    ended = agent.rollout.ended & (agent.rollout.counted > 0)
+    assert ended.nonzero().tolist() == sorted([*cut_off, *([step, 1] for step, row in cut_off if row == 0)])
+
+
+def test_scores_are_of_rewards_as_they_were_before_normalisation() -> None:
+    env = VecNormalize(DummyVecEnv([lambda: Lifetime(TruncatedCounter())]), norm_obs=False, norm_reward=True)
+    agent = make(env, n_steps=10, n_envs=1)
+    agent.learn(10)
+    assert list(agent.score_buffer) == [5.0, 5.0]
+    assert not (agent.rollout.rewards == 1.0).any()
+
+
+def test_each_step_draws_noise_of_its_own() -> None:
+    agent = make(n_envs=16)
+    with torch.no_grad():
+        agent.policy.action_head.weight.zero_()
+    agent.learn(320)
+    assert agent.rollout.actions.float().mean().item() == pytest.approx(0.5, abs=4 * 0.5 / 320**0.5)
+    assert 0.3 < (agent.rollout.actions[1:] == agent.rollout.actions[:-1]).float().mean().item() < 0.7
 
 
 def test_scores_of_lifetimes_begin_anew_with_learn() -> None:
