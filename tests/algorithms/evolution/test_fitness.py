@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from plastic_rl.algorithms import CMAES
-from plastic_rl.algorithms.evolution.fitness import GenerationSpec, PopulationChunk, evaluate_population
+from plastic_rl.algorithms.evolution.fitness import GenerationSpec, PopulationChunk, _NoiseAhead, evaluate_population
 from plastic_rl.algorithms.evolution.genome import FloatArray
 from plastic_rl.engine import SerialEngine
 from plastic_rl.errors import NonFiniteError
@@ -116,3 +117,20 @@ def test_runs_of_other_seeds_and_later_generations_meet_other_tasks() -> None:
     met = [set(GenerationSpec(seed, generation, 3).tasks) for seed in range(3) for generation in range(4)]
     assert len(set.union(*met)) == 3 * 4 * 3
     assert GenerationSpec(0, 2, 3).tasks == range(6, 9)
+
+
+def test_each_generation_has_noise_of_its_own_and_the_agents_is_not_the_environments() -> None:
+    exams = [GenerationSpec(seed, generation, 2) for seed in (4, 5) for generation in (0, 1)]
+    environments = {word for exam in exams for word in exam.environment_seeds()}
+    agents = {exam.agent_generator().initial_seed() for exam in exams}
+    assert (len(environments), len(agents)) == (8, 4)
+    # A seed of 63 bits is made of two words of 32.
+    assert not environments & {seed >> 31 for seed in agents}
+
+
+def test_noise_that_is_drawn_ahead_is_drawn_anew_after_each_block() -> None:
+    evolution = make()
+    noise = _NoiseAhead(evolution.policy, (3, 2), 4, torch.Generator().manual_seed(1))
+    seen = [noise(step).clone() for step in range(12)]
+    assert len({str(each.tolist()) for each in seen}) == 12
+    assert all(torch.equal(each, each[:1].expand_as(each)) for each in seen)  # the same for all individuals
