@@ -151,13 +151,13 @@ def test_loss_of_one_iteration_by_hand(case: str) -> None:
     values = policy.value_head(features).squeeze(-1)
     last, starts = torch.from_numpy(agent._last_obs), torch.from_numpy(agent._last_episode_starts)
     last_values = policy.value(policy.parameters_by_name(), last, state, starts).detach()
-    rewards = rollout.rewards - (agent._reward_mean if agent.center_rewards else 0.0)
+    rewards = rollout.rewards - (agent._reward_mean if settings.get("center_rewards") else 0.0)
     assert not rollout.bootstrap.any()
     advantages, returns = advantages_and_returns(
         rewards * scale, values.detach(), rollout.ended, rollout.bootstrap, last_values, 0.8, 0.6
     )
     unexplained = (returns - values)[lived].var() / returns[lived].var()
-    if agent.normalize_advantage:
+    if settings.get("normalize_advantage"):
         advantages = (advantages - advantages[lived].mean()) / advantages[lived].std()
     loss = -(advantages * dist.log_prob(rollout.actions)) + 0.7 * (returns - values).square()
     loss = (loss - 0.03 * dist.entropy() + 0.2 * dist.probs.square().sum(-1))[lived].mean()

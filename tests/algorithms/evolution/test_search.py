@@ -149,3 +149,26 @@ def test_mirrors_at_the_bounds() -> None:
     assert into_bounds(np.array([[-1.5], [2.5], [5.5], [-7.25]]), both)[:, 0].tolist() == [-0.5, 1.5, -0.5, -0.75]
     assert into_bounds(np.array([[-3.0]]), genome(1, low=-1.0))[0, 0] == 1.0
     assert into_bounds(np.array([[3.0]]), genome(1, high=-1.0))[0, 0] == -5.0
+
+
+def test_small_runs_of_bipop_are_of_sizes_up_to_half_the_largest_and_begin_elsewhere() -> None:
+    search = Search(genome(4), sigma=0.5, population_size=8, restarts="bipop", seed=2)
+    runs: dict[int, tuple[str, int]] = {0: ("large", 8)}
+    starts = [search.mean]
+    while search.large_runs < 4:  # a fitness that says nothing ends run after run
+        search.tell(np.zeros(len(search.ask())))
+        if search.run not in runs:
+            runs[search.run] = (search.regime, search.population_size)
+            starts.append(search.mean)
+    assert [size for regime, size in runs.values() if regime == "large"] == [8, 16, 32, 64, 128]
+    largest, small = 8, []
+    for regime, size in runs.values():
+        if regime == "large":
+            largest = size
+        else:
+            small.append(size)
+            assert 8 <= size <= largest / 2
+    assert len(set(small)) > 3
+    # Within some start deviations of the genome's start, and never there itself.
+    away = np.abs(np.array(starts[1:]) - starts[0]) / (0.5 * genome(4).scale)
+    assert 0.5 < away.mean() < 1.2
