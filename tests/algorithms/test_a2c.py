@@ -12,12 +12,13 @@ import pytest
 import torch
 from gymnasium import spaces
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from plastic_rl.algorithms import PlasticA2C
 from plastic_rl.algorithms.rollout_buffer import advantages_and_returns
 from plastic_rl.algorithms.vec_env import VectorEnvAdapter
 from plastic_rl.config import Schedule
-from plastic_rl.envs import Lifetime
+from plastic_rl.envs import Lifetime, ScalarVectorEnv
 from plastic_rl.errors import ConfigError, NonFiniteError, SpaceError, UnknownNameError
 from plastic_rl.plasticity import TERMS, Parameter
 from plastic_rl.plasticity.terms import Hebb
@@ -31,6 +32,10 @@ def test_rollout_is_one_lifetime_by_default() -> None:
     assert (agent.num_timesteps, agent.iterations, agent._n_updates) == (240, 3, 3)
     assert len(agent.score_buffer) == 12
     assert all(4.0 - 1e-6 <= score <= 16.0 + 1e-6 for score in agent.score_buffer)  # 20 pulls of .2 or .8
+    agent.learn(80)  # counted anew, as in stable-baselines3
+    assert (agent.num_timesteps, agent.iterations, agent._n_updates) == (80, 1, 4)
+    agent.learn(80, reset_num_timesteps=False)
+    assert (agent.num_timesteps, agent.iterations, agent._n_updates) == (160, 2, 5)
 
 
 def test_same_seed_same_bytes_and_global_streams_untouched() -> None:
@@ -111,37 +116,57 @@ def test_state_is_carried_between_truncated_rollouts() -> None:
     assert all(not entry.requires_grad for entry in agent._plastic_state.values())
 
 
-@pytest.mark.parametrize("dummies", [False, True])
-def test_loss_of_one_iteration_by_hand(dummies: bool) -> None:
-    """Policy, value, entropy and sum-of-squares terms, recomputed from the rollout with torch.distributions."""
+CASES: dict[str, dict[str, Any]] = {
+    "one lifetime": {},
+    "truncated": {"n_steps": 7},
+    "dummy steps": {"n_steps": 21},
+    "normalised": {"n_steps": 21, "normalize_advantage": True},
+    "centred and scaled": {"n_steps": 21, "center_rewards": True, "reward_scale": 0.3},
+    "scheduled": {"ent_coef": Schedule(start=0.5, end=0.03), "sum_p2_coef": Schedule(start=0.0, end=0.2)},
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_loss_of_one_iteration_by_hand(case: str) -> None:
+    """Policy, value, entropy and sum-of-squares terms and their gradient, of the last of three rollouts."""
+    settings = {"ent_coef": 0.03, "sum_p2_coef": 0.2, "n_steps": 20, **CASES[case]}
+    steps, scale = settings["n_steps"], settings.get("reward_scale", 1.0)
     env: Any = BANDIT
-    if dummies:  # the last step of 21 is none of any lifetime
+    if steps == 21:  # the last step is none of any lifetime
         env = gym.make_vec(BANDIT, 4, autoreset_mode=gym.vector.AutoresetMode.NEXT_STEP, steps=20)
-    agent = make(env, n_steps=20 + dummies, ent_coef=0.03, sum_p2_coef=0.2, vf_coef=0.7, gamma=0.8, gae_lambda=0.6)
-    start = params_of(agent)
-    agent.learn(80, log_interval=0)
-    reference = make()
-    with torch.no_grad():
-        for name, parameter in reference.policy.named_parameters():
-            parameter.copy_(start[name])
-    rollout, policy = agent.rollout, reference.policy
-    features, _ = policy.network.unroll(
+    agent = make(env, learning_rate=0.0, vf_coef=0.7, gamma=0.8, gae_lambda=0.6, **settings)
+    with torch.no_grad():  # values and preferences that differ from step to step
+        agent.policy.value_head.weight.add_(0.5)
+        agent.policy.action_head.weight.mul_(20.0)
+    agent.learn(3 * 4 * steps, log_interval=0)
+    rollout, policy, lived = agent.rollout, agent.policy, slice(0, 20)
+    features, state = policy.network.unroll_reference(
         dict(policy.network.named_parameters()),
         rollout.observations,
         policy.feedback(rollout.observations, rollout.episode_starts),
-        policy.network.initial_state(4),
+        agent.state_before,
         rollout.episode_starts,
     )
     dist = torch.distributions.Categorical(logits=policy.action_head(features))
     values = policy.value_head(features).squeeze(-1)
-    assert bool(rollout.ended[19].all())
+    last, starts = torch.from_numpy(agent._last_obs), torch.from_numpy(agent._last_episode_starts)
+    last_values = policy.value(policy.parameters_by_name(), last, state, starts).detach()
+    rewards = rollout.rewards - (agent._reward_mean if settings.get("center_rewards") else 0.0)
     assert not rollout.bootstrap.any()
     advantages, returns = advantages_and_returns(
-        rollout.rewards, values.detach(), rollout.ended, rollout.bootstrap, agent.last_values, 0.8, 0.6
+        rewards * scale, values.detach(), rollout.ended, rollout.bootstrap, last_values, 0.8, 0.6
     )
+    unexplained = (returns - values)[lived].var() / returns[lived].var()
+    if settings.get("normalize_advantage"):
+        advantages = (advantages - advantages[lived].mean()) / advantages[lived].std()
     loss = -(advantages * dist.log_prob(rollout.actions)) + 0.7 * (returns - values).square()
-    loss = (loss - 0.03 * dist.entropy() + 0.2 * dist.probs.square().sum(-1))[:20].mean()
-    assert loss.item() == pytest.approx(agent.logger.name_to_value["train/loss"], abs=1e-5)
+    loss = (loss - 0.03 * dist.entropy() + 0.2 * dist.probs.square().sum(-1))[lived].mean()
+    slopes = torch.autograd.grad(loss, list(policy.parameters()), allow_unused=True)
+    slope = torch.cat([torch.zeros(0) if entry is None else entry.flatten() for entry in slopes]).norm()
+    logged = agent.logger.name_to_value
+    assert logged["train/gradient_norm"] == pytest.approx(slope.item(), rel=1e-4)
+    assert logged["train/loss"] == pytest.approx(loss.item(), abs=1e-5)
+    assert logged["train/explained_variance"] == pytest.approx(1 - unexplained.item(), abs=1e-4)
 
 
 def test_centred_rewards_are_rewards_less_their_running_mean() -> None:
@@ -152,6 +177,9 @@ def test_centred_rewards_are_rewards_less_their_running_mean() -> None:
     first = agent.rollout.rewards.sum().item()
     agent.learn(80, reset_num_timesteps=False)
     assert agent._reward_mean == pytest.approx((first + agent.rollout.rewards.sum().item()) / 160, abs=1e-6)
+    other = make(center_rewards=True)
+    other.set_checkpoint(agent.get_checkpoint())
+    assert (other._reward_mean, other._reward_count) == (agent._reward_mean, 160)
     with pytest.raises(ConfigError, match="center_rewards needs lifetimes of a fixed length"):
         make("CartPole-v1", center_rewards=True)
 
@@ -184,6 +212,14 @@ def test_reward_scale_is_for_learning_only() -> None:
     assert scores[0] == scores[1]
     with pytest.raises(ConfigError, match="reward_scale: must be greater than 0"):
         make(reward_scale=0.0)
+
+
+def test_the_gradient_is_scaled_down_to_its_largest_norm() -> None:
+    agent = make(max_grad_norm=1e-3)
+    agent.learn(80, log_interval=0)
+    assert agent.logger.name_to_value["train/gradient_norm"] > 1e-2
+    taken = torch.cat([p.grad.flatten() for p in agent.policy.parameters() if p.grad is not None])
+    assert taken.norm().item() == pytest.approx(1e-3, rel=1e-3)
 
 
 def test_plasticity_has_its_own_learning_rate() -> None:
@@ -260,13 +296,13 @@ def test_fixed_rule_is_the_same_network_without_plasticity() -> None:
 
 
 class TruncatedCounter(gym.Env[np.ndarray, int]):
-    """Reward 1 a step, cut off from outside after 5 steps: its value is 1 / (1 - gamma)."""
+    """Reward 1 a step, cut off from outside after some steps: its value is 1 / (1 - gamma)."""
 
     observation_space = spaces.Box(0.0, 1.0, (1,), np.float32)
     action_space = spaces.Discrete(2)
 
-    def __init__(self, truncate: bool = True) -> None:
-        self.truncate = truncate
+    def __init__(self, truncate: bool = True, length: int = 5) -> None:
+        self.truncate, self.length = truncate, length
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
         super().reset(seed=seed)
@@ -275,8 +311,14 @@ class TruncatedCounter(gym.Env[np.ndarray, int]):
 
     def step(self, action: int) -> Any:
         self.time += 1
-        over = self.time == 5
-        return np.full(1, self.time / 5, np.float32), 1.0, over and not self.truncate, over and self.truncate, {}
+        over = self.time == self.length
+        return (
+            np.full(1, self.time / self.length, np.float32),
+            1.0,
+            over and not self.truncate,
+            over and self.truncate,
+            {},
+        )
 
 
 def test_truncation_bootstraps_with_the_plastic_state_of_that_lifetime() -> None:
@@ -304,6 +346,49 @@ def test_truncation_bootstraps_with_the_plastic_state_of_that_lifetime() -> None
     ends = make(Lifetime(TruncatedCounter(truncate=False)), n_steps=7, n_envs=1)
     ends.learn(7)
     assert not ends.rollout.bootstrap.any()
+
+
+@pytest.mark.parametrize(
+    ("mode", "cut_off"),
+    [
+        (gym.vector.AutoresetMode.SAME_STEP, [[2, 0], [5, 0], [6, 2]]),
+        (gym.vector.AutoresetMode.NEXT_STEP, [[2, 0], [6, 0], [6, 2]]),  # step 3 is a dummy one
+    ],
+)
+def test_only_rows_that_were_cut_off_are_bootstrapped(mode: gym.vector.AutoresetMode, cut_off: list[list[int]]) -> None:
+    rows = [TruncatedCounter(length=3), TruncatedCounter(truncate=False, length=3), TruncatedCounter(length=7)]
+    agent = make(ScalarVectorEnv(rows, autoreset_mode=mode), n_steps=7)
+    agent.learn(3 * 7)
+    assert agent.rollout.bootstrap.nonzero().tolist() == cut_off
+    ended = agent.rollout.ended & (agent.rollout.counted > 0)
+    assert ended.nonzero().tolist() == sorted([*cut_off, *([step, 1] for step, row in cut_off if row == 0)])
+
+
+def test_scores_are_of_rewards_as_they_were_before_normalisation() -> None:
+    env = VecNormalize(DummyVecEnv([lambda: Lifetime(TruncatedCounter())]), norm_obs=False, norm_reward=True)
+    agent = make(env, n_steps=10, n_envs=1)
+    agent.learn(10)
+    assert list(agent.score_buffer) == [5.0, 5.0]
+    assert not (agent.rollout.rewards == 1.0).any()
+
+
+def test_each_step_draws_noise_of_its_own() -> None:
+    agent = make(n_envs=16)
+    with torch.no_grad():
+        agent.policy.action_head.weight.zero_()
+    agent.learn(320)
+    assert agent.rollout.actions.float().mean().item() == pytest.approx(0.5, abs=4 * 0.5 / 320**0.5)
+    assert 0.3 < (agent.rollout.actions[1:] == agent.rollout.actions[:-1]).float().mean().item() < 0.7
+
+
+def test_scores_of_lifetimes_begin_anew_with_learn() -> None:
+    agent = make(Lifetime(TruncatedCounter()), n_steps=3, n_envs=1)
+    agent.learn(3)
+    agent.learn(6)  # from a new lifetime on
+    assert list(agent.score_buffer) == [5.0]
+    agent.learn(3, reset_num_timesteps=False)
+    agent.learn(3, reset_num_timesteps=False)
+    assert list(agent.score_buffer) == [5.0, 5.0]
 
 
 def test_next_step_autoreset_gives_the_lifetimes_of_same_step_and_counts_no_dummy_step() -> None:
@@ -334,6 +419,12 @@ def test_dummy_steps_count_for_no_mean() -> None:
     lived = agent.rollout.counted > 0
     assert int(lived.sum()) == agent._reward_count == 3 * 20
     assert agent._reward_mean == pytest.approx(agent.rollout.rewards[lived].mean().item(), abs=1e-6)
+    # Lifetimes of 20 steps and a dummy one: of rollouts of 20 steps the second has it at its start, the third after it.
+    agent = make(following, n_steps=20)
+    for dummies in ([], [0], [1]):
+        agent.learn(3 * 20, reset_num_timesteps=False)
+        assert (agent.rollout.counted == 0).all(1).nonzero().flatten().tolist() == dummies
+        assert int((agent.rollout.counted == 0).sum()) == 3 * len(dummies)
 
 
 @pytest.mark.filterwarnings("error")

@@ -80,9 +80,11 @@ def test_each_element_uses_its_own_baseline() -> None:
     assert not torch.allclose(after[:, 0], together[:, 0])
 
 
-@pytest.mark.parametrize(("name", "value"), [("observations", math.nan), ("rewards", math.inf)])
+@pytest.mark.parametrize(
+    ("name", "value"), [("observations", math.nan), ("rewards", math.inf), ("bootstrap", math.nan)]
+)
 def test_a_non_finite_number_is_named_with_its_place(name: str, value: float) -> None:
     rollout = RolloutBuffer(4, 3, 2, torch.device("cpu"))
     getattr(rollout, name)[2, 1] = value
-    with pytest.raises(NonFiniteError, match=f"{name[:-1]} of environment 1 at step 2"):
+    with pytest.raises(NonFiniteError, match=f"{name.rstrip('s')} of environment 1 at step 2"):
         rollout.check_finite()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, cast
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch
@@ -25,7 +26,7 @@ SMALL = {
 }
 
 
-def make(network: dict[str, Any] | None = None, env: str = TAUGHT, **kwargs: Any) -> SupervisedGradient:
+def make(network: dict[str, Any] | None = None, env: Any = TAUGHT, **kwargs: Any) -> SupervisedGradient:
     options: dict[str, Any] = {
         "env_kwargs": {"data": "D", "steps": 30},
         "n_envs": 4,
@@ -59,6 +60,17 @@ def test_labels_are_those_of_the_samples_that_were_answered() -> None:
     assert known[:-1].all()
     assert not known[-1].any()  # the label of a lifetime's last sample never comes
     assert torch.equal(labels.argmax(-1)[:-1], torch.from_numpy(np.stack(shown))[:-1])
+
+
+def test_the_last_sample_of_a_lifetime_is_not_taught_in_either_autoreset_mode() -> None:
+    for mode, taught in (
+        (gym.vector.AutoresetMode.SAME_STEP, [True] * 5 + [False] + [True] * 5 + [False]),
+        # The last observation shows the last label, and is answered in a dummy step that is no sample.
+        (gym.vector.AutoresetMode.NEXT_STEP, [True] * 5 + [False] * 2 + [True] * 5 + [False] * 2),
+    ):
+        agent = make(env=gym.make_vec(TAUGHT, 2, autoreset_mode=mode, data="D", steps=6), n_steps=len(taught))
+        agent.learn(2 * len(taught))
+        assert agent.labels()[1].tolist() == [[known] * 2 for known in taught]
 
 
 def test_within_a_lifetime_the_last_label_of_a_rollout_is_known() -> None:

@@ -251,6 +251,12 @@ def test_foreign_environments_of_several_trials_and_varying_length() -> None:
     assert_array_equal(np.isnan(lived.scores).sum(1), lived.scores.shape[1] - lived.lengths)
 
 
+def test_lifetimes_that_a_time_limit_cuts_off_are_over() -> None:
+    distribution = distribution_for("Pendulum-v1")
+    tasks, agent = distribution.tasks("test", 0, 3), distribution.reference_agents("test")["random"]
+    assert run_lifetimes(agent, "Pendulum-v1", tasks, max_steps=250).lengths.tolist() == [200] * 3
+
+
 @pytest.mark.parametrize(("same", "score"), [(None, 2.0), (True, 2.0), (False, 0.0)])
 def test_trials_of_a_foreign_environment_are_one_task_unless_told_otherwise(
     drawing: str, same: bool | None, score: float
@@ -297,6 +303,9 @@ def test_a_lifetime_that_does_not_end_is_an_error() -> None:
     tasks = distribution_for(REVERSAL, {}).tasks("test", 0, 3)
     with pytest.raises(RunError, match="3 of 3 lifetimes had not ended after 10 steps"):
         run_lifetimes(LeftThenRight(), REVERSAL, tasks, max_steps=10)
+    with pytest.raises(RunError, match="3 of 3 lifetimes had not ended after 99 steps"):
+        run_lifetimes(LeftThenRight(), REVERSAL, tasks, max_steps=99)
+    assert run_lifetimes(LeftThenRight(), REVERSAL, tasks, max_steps=100).lengths.tolist() == [100] * 3
 
 
 def test_no_tasks_and_no_rows_are_refused() -> None:

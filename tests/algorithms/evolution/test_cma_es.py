@@ -368,3 +368,16 @@ def test_the_log_says_how_the_search_stands(tmp_path: Path) -> None:
 def test_learn_needs_a_limit() -> None:
     with pytest.raises(ConfigError, match="total_timesteps or generations"):
         make().learn()
+
+
+@pytest.mark.parametrize(("same", "score"), [(None, 2.0), (True, 2.0), (False, 0.0)])
+def test_trials_of_a_foreign_environment_are_one_task_unless_told_otherwise(
+    drawing: str, same: bool | None, score: float, tmp_path: Path
+) -> None:
+    agent = make(drawing, trials=3, same_task_each_trial=same)
+    agent.learn(generations=1)
+    assert list(agent.score_buffer) == [score]
+    agent.save(tmp_path / "agent.zip")
+    loaded = CMAES.load(tmp_path / "agent.zip", env=drawing)
+    loaded.learn(generations=1)
+    assert list(loaded.score_buffer) == [score]

@@ -7,9 +7,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from plastic_rl.algorithms import CMAES
-from plastic_rl.algorithms.evolution.fitness import GenerationSpec, PopulationChunk, evaluate_population
+from plastic_rl.algorithms.evolution.fitness import (
+    GenerationSpec,
+    PopulationChunk,
+    Returns,
+    _NoiseAhead,
+    evaluate_population,
+)
 from plastic_rl.algorithms.evolution.genome import FloatArray
 from plastic_rl.engine import SerialEngine
 from plastic_rl.errors import NonFiniteError
@@ -116,3 +123,54 @@ def test_runs_of_other_seeds_and_later_generations_meet_other_tasks() -> None:
     met = [set(GenerationSpec(seed, generation, 3).tasks) for seed in range(3) for generation in range(4)]
     assert len(set.union(*met)) == 3 * 4 * 3
     assert GenerationSpec(0, 2, 3).tasks == range(6, 9)
+
+
+def test_each_generation_has_noise_of_its_own_and_the_agents_is_not_the_environments() -> None:
+    specs = [GenerationSpec(seed, generation, 2) for seed in (4, 5) for generation in (0, 1)]
+    environments = {word for spec in specs for word in spec.environment_seeds()}
+    agents = {spec.agent_generator().initial_seed() for spec in specs}
+    assert (len(environments), len(agents)) == (8, 4)
+    # A seed of 63 bits is made of two words of 32.
+    assert not environments & {seed >> 31 for seed in agents}
+
+
+def test_noise_that_is_drawn_ahead_is_drawn_anew_after_each_block() -> None:
+    evolution = make()
+    noise = _NoiseAhead(evolution.policy, (3, 2), 4, torch.Generator().manual_seed(1))
+    seen = [noise(step).clone() for step in range(12)]
+    assert len({str(each.tolist()) for each in seen}) == 12
+    assert all(torch.equal(each, each[:1].expand_as(each)) for each in seen)  # the same for all individuals
+
+
+def test_one_lifetime_that_is_not_finite_is_enough_to_rank_last() -> None:
+    reward = np.array([[1.0, 2.0], [9.0, 9.0], [3.0, 4.0]])
+    finite = np.array([[True, True], [True, False], [True, True]])
+    returns = Returns(reward, late=reward, score=reward, steps=np.ones((3, 2), np.int64), finite=finite)
+    assert returns.usable.tolist() == [True, False, True]
+    assert returns.fitness("mean").tolist() == [1.5, 0.5, 3.5]
+
+
+@pytest.mark.parametrize(("steps", "usable"), [(2, True), (3, False)])
+def test_what_a_network_carries_along_is_looked_at_when_its_lifetime_ends(steps: int, usable: bool) -> None:
+    """With rate 1e38 and gain 0 the trace overflows in the third step, and no answer shows it before the fourth."""
+    evolution = CMAES(
+        "PlasticPolicy",
+        "plastic_rl/ReversalBandit-v0",
+        env_kwargs={"steps": steps},
+        population_size=4,
+        lifetimes=2,
+        evolve=["network.eta", "network.alpha", "network.input_bias"],
+        policy_kwargs={"network": {"rule": "differentiable_plasticity", "hidden_size": 3}},
+        seed=4,
+    )
+    assert evolution.evaluator is not None
+    values = {"network.eta": 1e38, "network.alpha": 0.0, "network.input_bias": 1.0}
+    genes = np.concatenate(
+        [
+            np.full(int(np.prod(shape)), values[name])
+            for name, shape in zip(evolution.genome.names, evolution.genome.shapes, strict=True)
+        ]
+    )
+    returns = evolution.evaluator(PopulationChunk(GenerationSpec(4, 0, 2), 0, genes[None]))
+    assert returns.steps.tolist() == [[steps, steps]]
+    assert returns.usable.tolist() == [usable]

@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 
+import plastic_rl.algorithms.evolution.search as search_module
 from plastic_rl.algorithms.evolution.genome import FloatArray, Genome
 from plastic_rl.algorithms.evolution.search import FULL_UP_TO, Restarts, Search, into_bounds
 from plastic_rl.checkpoint import decode, encode
@@ -149,3 +150,55 @@ def test_mirrors_at_the_bounds() -> None:
     assert into_bounds(np.array([[-1.5], [2.5], [5.5], [-7.25]]), both)[:, 0].tolist() == [-0.5, 1.5, -0.5, -0.75]
     assert into_bounds(np.array([[-3.0]]), genome(1, low=-1.0))[0, 0] == 1.0
     assert into_bounds(np.array([[3.0]]), genome(1, high=-1.0))[0, 0] == -5.0
+
+
+def test_small_runs_of_bipop_are_of_sizes_up_to_half_the_largest_and_begin_elsewhere() -> None:
+    search = Search(genome(4), sigma=0.5, population_size=8, restarts="bipop", seed=2)
+    runs: dict[int, tuple[str, int]] = {0: ("large", 8)}
+    starts = [search.mean]
+    while search.large_runs < 4:  # a fitness that says nothing ends run after run
+        search.tell(np.zeros(len(search.ask())))
+        if search.run not in runs:
+            runs[search.run] = (search.regime, search.population_size)
+            starts.append(search.mean)
+    assert [size for regime, size in runs.values() if regime == "large"] == [8, 16, 32, 64, 128]
+    largest, small = 8, []
+    for regime, size in runs.values():
+        if regime == "large":
+            largest = size
+        else:
+            small.append(size)
+            assert 8 <= size <= largest / 2
+    assert len(set(small)) > 3
+    # Within some start deviations of the genome's start, and never there itself.
+    away = np.abs(np.array(starts[1:]) - starts[0]) / (0.5 * genome(4).scale)
+    assert 0.5 < away.mean() < 1.2
+
+
+def test_populations_do_not_double_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(search_module, "MAX_DOUBLINGS", 2)
+    search = Search(genome(3), sigma=0.5, population_size=4, restarts="ipop", seed=2)
+    sizes = [4]
+    while search.run < 5:
+        search.tell(np.zeros(len(search.ask())))
+        if search.run == len(sizes):
+            sizes.append(search.population_size)
+    assert sizes == [4, 8, 16, 16, 16, 16]
+
+
+def test_covariance_is_full_up_to_its_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(search_module, "FULL_UP_TO", 5)
+    assert [Search(genome(size), sigma=0.5, population_size=4).separable for size in (5, 6)] == [False, True]
+
+
+def test_the_mean_is_mirrored_as_individuals_are() -> None:
+    bounded = genome(2, low=0.0, high=1.0)
+    search = Search(bounded, sigma=0.5, population_size=8, seed=1)
+    outside = 0
+    for _ in range(30):
+        search.tell(np.zeros(len(search.ask())))
+        raw = np.asarray(search.strategy.mean)
+        outside += bool(((raw < 0) | (raw > 1)).any())
+        assert np.array_equal(search.mean, into_bounds(raw, bounded))
+        assert ((search.mean >= 0) & (search.mean <= 1)).all()
+    assert outside > 0
