@@ -193,7 +193,7 @@ def test_covariance_is_full_up_to_its_limit(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_the_mean_is_mirrored_as_individuals_are() -> None:
     bounded = genome(2, low=0.0, high=1.0)
-    search = Search(bounded, sigma=0.5, population_size=8, seed=1)
+    search = Search(bounded, sigma=3.0, population_size=8, seed=1)
     outside = 0
     for _ in range(30):
         search.tell(np.zeros(len(search.ask())))
