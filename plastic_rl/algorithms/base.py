@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import sys
 from collections import deque
@@ -435,7 +436,7 @@ ALGORITHMS: Registry[type[PlasticAlgorithm]] = Registry("algorithm")
 class AlgorithmConfig(ConfigModel):
     """The part of a config that says how the policy is trained."""
 
-    name: str
+    name: str = "a2c"
     """Which algorithm."""
 
 
@@ -445,7 +446,11 @@ def algorithm_model(name: str) -> type[AlgorithmConfig]:
     Raises:
         UnknownNameError: If there is no such algorithm.
     """
-    cls = ALGORITHMS[name]
+    return _config_model(ALGORITHMS[name])
+
+
+@functools.cache
+def _config_model(cls: type[PlasticAlgorithm]) -> type[AlgorithmConfig]:
     learning = argument_of(cls.learn, cls.budget, cls)
     budget = Argument(cls.budget, Annotated[int, Field(ge=1)], ..., learning.help, cls)
     own = [one for one in arguments_of(cls, PlasticAlgorithm).values() if one.owner is not PlasticAlgorithm]

@@ -3,7 +3,7 @@
 References:
     Cristian et al. 2021; Joosten 2021 (rule tables trained by gradient descent).
 
-An environment that teaches shows in each observation the label of the sample before. The loss of step t compares what
+A supervised environment shows in each observation the label of the sample before. The loss of step t compares what
 the network answered to sample t, before it saw the label, with the label that came one step later: what is minimised is
 the error on samples that are new to the lifetime.
 """

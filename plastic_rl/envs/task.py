@@ -3,7 +3,7 @@
 A `Task` is one setting of a family of environments (the arm probabilities of one bandit, the hidden goal of one
 maze). A `TaskDistribution` maps `(split, index)` to a task in O(1) and in any order, so that every agent can be
 scored on exactly the same tasks. A `TaskSource` deals them out to the rows of a vector environment; a family's
-`ReferenceAgent`s are what a trained `Agent` is laid beside.
+`ReferenceAgent`s are what a trained `Agent` is compared with.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ class Column(NamedTuple):
 
     heading: str
     cells: Sequence[str]
-    beside: bool = False
+    joined: bool = False
     """Whether it must not be parted from the column before it."""
     spare: str = ""
     """What it is called where it is left out for want of room, the last of such columns first; empty: it never is."""
@@ -68,7 +68,7 @@ def fit(names: Column, columns: Sequence[Column], width: int | None) -> tuple[li
         left_out.insert(0, spare[-1].spare)
     groups: list[list[Column]] = []
     for column in kept:
-        groups = [*groups[:-1], [*groups[-1], column]] if column.beside else [*groups, [column]]
+        groups = [*groups[:-1], [*groups[-1], column]] if column.joined else [*groups, [column]]
     least = min(longest, NARROWEST)
     most = max(least, min(longest, width - max(map(_breadth, groups))))
     # Narrower names fold, and may save a block.
@@ -194,7 +194,7 @@ def _columns(
     names = Column("agent", [f"{name} (limit)" if name == result.limit_kind else name for name in entries])
     columns = [
         Column("score", [f"{score.raw_score:.{decimals}f}" for score in scores]),
-        Column(interval, [_interval(score.raw_score_interval, decimals) for score in scores], beside=True),
+        Column(interval, [_interval(score.raw_score_interval, decimals) for score in scores], joined=True),
     ]
     if result.limit_kind != "none":
         normalised = [score.normalised_score_interval for score in scores]

@@ -105,7 +105,7 @@ def baseline_of(spec: str, config: ExperimentConfig) -> TrainedAgent:
     """Return an agent that `evaluation.baselines` of a config names.
 
     Raises:
-        ConfigError: If the name is ambiguous, so that another agent than the one meant could be laid beside.
+        ConfigError: If the name is ambiguous, so that another agent than the one meant could be compared with.
         RunError: If it is not here.
     """
     try:

@@ -138,7 +138,7 @@ def _check_comparable(variants: Mapping[str, ExperimentConfig], source: str) -> 
     ]
     if problems:
         raise ConfigError(
-            f"{describe(problems, source)}\nWays are laid side by side in one environment, on the same data and "
+            f"{describe(problems, source)}\nVariants are compared in one environment, on the same data and "
             "held-out tasks, with networks of the same kind and sizes. Put these keys into `common`, and take them out "
             "of the variants."
         )

@@ -194,18 +194,16 @@ def _check_network(mapping: Any) -> tuple[dict[str, Any], list[str]]:
 
 def _check_algorithm(mapping: Any) -> tuple[Any, list[str]]:
     """The config of an algorithm, and its problems; with any, what stands in its place is not None."""
-    from plastic_rl.algorithms import ALGORITHMS, algorithm_model
+    from plastic_rl.algorithms.base import ALGORITHMS, AlgorithmConfig, algorithm_model
 
     if mapping is None:
         return None, []
     names = ", ".join(sorted(ALGORITHMS))
     if not isinstance(mapping, Mapping):
         return mapping, [f"algorithm: must be a mapping with a name, got {mapping!r:.80}. Valid names: {names}."]
-    name = mapping.get("name")
-    if name is None:
-        return mapping, [f"algorithm.name: missing. Valid: {names}."]
-    if name not in ALGORITHMS:
-        return mapping, [f"algorithm.name: {UnknownNameError('name', name, ALGORITHMS)}"]
+    name = mapping.get("name", AlgorithmConfig.model_fields["name"].default)
+    if not isinstance(name, str) or name not in ALGORITHMS:
+        return mapping, [f"algorithm.name: {UnknownNameError('name', str(name), ALGORITHMS)}"]
     validated, problems = check(algorithm_model(name), mapping, prefix=["algorithm"])
     return validated or mapping, problems
 

@@ -75,7 +75,7 @@ def score_agent(
             baselines.append(baseline_of(spec, config))
         except RunError as error:
             if progress is not None:
-                progress(f"warning: {spec} is not laid beside: {error}")
+                progress(f"warning: {spec} is left out: {error}")
     name = trained.name
     if network is not None:
         changes = "".join(f", {key}={value}" for key, value in network.items())

@@ -238,7 +238,7 @@ def test_what_cannot_be_learned_from_is_refused() -> None:
         make(n_steps=1)
 
 
-def test_an_environment_that_only_pretends_to_teach_is_refused_before_anything_is_learned() -> None:
+def test_an_environment_that_only_pretends_to_be_supervised_is_refused_before_anything_is_learned() -> None:
     agent = make()
     before = parameters(agent)
     env: Any = agent.env

@@ -524,14 +524,14 @@ def test_agents_are_evaluated_and_filmed_without_writing_into_their_folder(both:
 
 
 def test_a_name_beside_that_a_run_and_an_agent_have_is_refused(both: Path, call: Any) -> None:
-    message = "evaluation.beside: 'small' can mean several folders. Write runs/small or agents/small.\n"
-    code, out, err = call("train", "small.yaml", "--name", "other", "evaluation.beside=[small]")
+    message = "evaluation.baselines: 'small' can mean several folders. Write runs/small or agents/small.\n"
+    code, out, err = call("train", "small.yaml", "--name", "other", "evaluation.baselines=[small]")
     assert (code, out, err) == (2, "", f"error: {message}")
     assert not (both / "runs" / "other").exists()
     config = both / "runs" / "small" / "config.yaml"
     config.write_text(config.read_text().replace("beside: []", "beside: [small]"))
     assert call("evaluate", "runs/small") == (2, "", f"error: {message}")
-    code, out, err = call("train", "small.yaml", "--name", "other", "evaluation.beside=[agents/small]")
+    code, out, err = call("train", "small.yaml", "--name", "other", "evaluation.baselines=[agents/small]")
     assert (code, "\n  small " in out) == (0, True), err
 
 

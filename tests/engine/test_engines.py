@@ -21,7 +21,7 @@ from plastic_rl.errors import ConfigError, RunError, UnknownNameError
 
 HAS_RAY = importlib.util.find_spec("ray") is not None
 NAMES = [
-    pytest.param(name, returns=[pytest.mark.skipif(not HAS_RAY, reason="ray is not installed")] * (name == "ray"))
+    pytest.param(name, marks=[pytest.mark.skipif(not HAS_RAY, reason="ray is not installed")] * (name == "ray"))
     for name in sorted(ENGINES)
 ]
 
@@ -119,7 +119,7 @@ def test_results_come_by_index(engine: Engine) -> None:
         pytest.param(
             "ray",
             "starting Ray on this machine",
-            returns=pytest.mark.skipif(not HAS_RAY, reason="ray is not installed"),
+            marks=pytest.mark.skipif(not HAS_RAY, reason="ray is not installed"),
         ),
     ],
 )

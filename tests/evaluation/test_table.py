@@ -12,7 +12,7 @@ from plastic_rl.evaluation.table import Column, fit
 
 AGENTS = Path(__file__).parents[2] / "agents"
 LONG = "an-agent-whose-name-has_forty_characters"
-SHOWN = ["default", "rule_table_digits", "bernoulli_bandit_lstm", "cartpole", "swapped_cartpole_abcd"]
+SHOWN = ["reversal_bandit", "rule_table_digits", "bernoulli_bandit_lstm", "cartpole", "swapped_cartpole_abcd"]
 
 
 def stored(agent: str) -> Evaluation:
@@ -62,7 +62,7 @@ def test_every_line_fits_and_every_score_is_whole(width: int, agent: str, name: 
 
 
 def test_at_80_columns_a_bandit_is_one_table() -> None:
-    evaluation = stored("default").model_copy(update={"agent": "default"})
+    evaluation = stored("reversal_bandit").model_copy(update={"agent": "default"})
     lines = evaluation.table(rich=False, width=80).splitlines()
     assert lines[:14] == [
         "plastic_rl/ReversalBandit-v0, split test: 10,000 lifetimes, 100 steps each, one",
@@ -90,7 +90,7 @@ def test_at_80_columns_a_bandit_is_one_table() -> None:
 def lines_of(width: int | None) -> tuple[list[str], list[str]]:
     columns = [
         Column("score", ["1.00", "22.00"]),
-        Column("95% interval", ["[0.9, 1.1]", "[21.0, 23.0]"], beside=True),
+        Column("95% interval", ["[0.9, 1.1]", "[21.0, 23.0]"], joined=True),
         Column("regret", ["21.0", "0.0"], spare="regret"),
         Column("per step: first", ["0.1 -> 0.2", "0.3 -> 0.4"]),
     ]

@@ -1,4 +1,4 @@
-"""Comparisons: one file, several ways of training, one table; going on, and files that make no sense."""
+"""Comparisons: one file, several variants of training, one table; going on, and files that make no sense."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from plastic_rl.errors import ConfigError, RunError
 from plastic_rl.evaluation import Evaluation
 from plastic_rl.evaluation.comparison import Estimate
 from plastic_rl.experiment import compare, load_comparison, load_experiment
-from plastic_rl.experiment.comparing import Way, _clock, comparison_table
+from plastic_rl.experiment.comparing import Variant, _clock, comparison_table
 
 ROOT = Path(__file__).parents[2]
 
@@ -29,7 +29,7 @@ TABLES: dict[str, Any] = {
         "logging": {"tensorboard": False},
         "checkpoint": {"interval": 2},
     },
-    "ways": {
+    "variants": {
         "gradient": {"algorithm": {"name": "supervised_gradient", "total_timesteps": 4 * 24 * 4, "n_envs": 4}},
         "evolution": {
             "network": {"step": {"output": 0.02}},
@@ -49,7 +49,7 @@ def changed(**changes: Any) -> dict[str, Any]:
     return {**TABLES, **changes}
 
 
-def test_ways_are_trained_scored_and_laid_side_by_side(
+def test_variants_are_trained_scored_and_laid_side_by_side(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -64,19 +64,19 @@ def test_ways_are_trained_scored_and_laid_side_by_side(
     assert (folder / "comparison.png").read_bytes().startswith(b"\x89PNG")
 
     found = {}
-    for way in ("gradient", "evolution"):
-        splits = [Evaluation.load(folder / way / f"seed-{s}" / "evaluation.json").splits["test"] for s in (0, 3)]
-        found[way] = np.array([split.accuracy_after[0].by_task for split in splits])
-        outcome = written[way]["outcomes"][1]
+    for variant in ("gradient", "evolution"):
+        splits = [Evaluation.load(folder / variant / f"seed-{s}" / "evaluation.json").splits["test"] for s in (0, 3)]
+        found[variant] = np.array([split.accuracy_after[0].by_task for split in splits])
+        outcome = written[variant]["outcomes"][1]
         assert outcome["label"] == "accuracy after 24"
-        assert outcome["mean"] == pytest.approx(found[way].mean(), abs=1e-12)
+        assert outcome["mean"] == pytest.approx(found[variant].mean(), abs=1e-12)
         assert outcome["low"] <= outcome["mean"] <= outcome["high"]
     behind = written["evolution"]["behind"][1]
     assert behind["mean"] == pytest.approx((found["gradient"] - found["evolution"]).mean(), abs=1e-12)
     assert written["gradient"]["behind"] == []
 
-    # Ways are ordinary runs, with what is their own on top of what they share.
-    networks = [load_experiment(folder / way / "seed-3" / "config.yaml").network for way in found]
+    # Variants are ordinary runs, with what is their own on top of what they share.
+    networks = [load_experiment(folder / variant / "seed-3" / "config.yaml").network for variant in found]
     assert list(differences(*networks)) == [("step.output", 0.1, 0.02)]
 
     # The same call goes on: here with one evaluation that is missing.
@@ -96,11 +96,11 @@ def test_the_table_fits_a_terminal() -> None:
         labels = ("score", "accuracy after 500", "accuracy after 1,000")
         return [Estimate(label, mean, mean - 0.25, mean + 0.25) for label, mean in zip(labels, means, strict=True)]
 
-    ways = {
-        "gradient": Way(320_000, 65, outcomes(895, 0.5, 0.5), []),
-        "evolution": Way(8_000_000, 95, outcomes(877, 0.25, 0.5), outcomes(18, 0.25, 0)),
+    variants = {
+        "gradient": Variant(320_000, 65, outcomes(895, 0.5, 0.5), []),
+        "evolution": Variant(8_000_000, 95, outcomes(877, 0.25, 0.5), outcomes(18, 0.25, 0)),
     }
-    assert comparison_table(comparison, ways, width=80).splitlines() == [
+    assert comparison_table(comparison, variants, width=80).splitlines() == [
         "plastic_rl/SupervisedClassification-v0, split test, 3 seeds",
         "                        samples  seconds                 score",
         "gradient                320,000       65  895.0 [894.8, 895.2]",
@@ -114,7 +114,7 @@ def test_the_table_fits_a_terminal() -> None:
         "samples, seconds: of training, mean over seeds, choice of checkpoints included.",
         "[95% bootstrap over seeds and tasks; scores: over seeds alone]",
     ]
-    assert len(comparison_table(comparison, ways).splitlines()) == 6
+    assert len(comparison_table(comparison, variants).splitlines()) == 6
 
 
 def test_seconds_add_up_over_interruptions(tmp_path: Path) -> None:
@@ -135,7 +135,7 @@ def test_seconds_add_up_over_interruptions(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (changed(ways={"gradient": TABLES["ways"]["gradient"]}), "ways"),
+        (changed(variants={"gradient": TABLES["variants"]["gradient"]}), "variants"),
         (changed(seeds=[1, 1]), "each seed may stand once, got 1, 1"),
         (changed(seedz=[1]), "seedz.*[Dd]id you mean.*seeds"),
         (
@@ -143,8 +143,8 @@ def test_seconds_add_up_over_interruptions(tmp_path: Path) -> None:
             "evaluation.final is false",
         ),
         (
-            changed(ways={**TABLES["ways"], "third": {"algorithm": {"name": "cma_es"}}}),
-            r"way third.*\n.*algorithm.generations",
+            changed(variants={**TABLES["variants"], "third": {"algorithm": {"name": "cma_es"}}}),
+            r"variant third.*\n.*algorithm.generations",
         ),
         (changed(common={**TABLES["common"], "seed": 1}), "gradient.seed: the seeds of a comparison"),
     ],
@@ -165,7 +165,7 @@ def test_comparisons_that_make_no_sense_are_refused(content: dict[str, Any], mes
         ({"network": {"rounds": 2}}, "network.rounds: 0 in gradient, 2 in third"),
     ],
 )
-def test_ways_that_say_nothing_about_each_other_are_refused_before_anything_is_trained(
+def test_variants_that_say_nothing_about_each_other_are_refused_before_anything_is_trained(
     own: dict[str, Any],
     problem: str,
     tmp_path: Path,
@@ -173,7 +173,7 @@ def test_ways_that_say_nothing_about_each_other_are_refused_before_anything_is_t
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    path = write(tmp_path, changed(ways={**TABLES["ways"], "third": {**TABLES["ways"]["gradient"], **own}}))
+    path = write(tmp_path, changed(variants={**TABLES["variants"], "third": {**TABLES["variants"]["gradient"], **own}}))
     assert main(["compare", str(path)]) == 2
     said = capsys.readouterr().err
     assert f"1 problem in {path}:\n  {problem}\n" in said
@@ -183,7 +183,7 @@ def test_ways_that_say_nothing_about_each_other_are_refused_before_anything_is_t
 
 def test_all_differences_are_told_at_once(tmp_path: Path) -> None:
     own = {"policy": "BackpropaminePolicy", "network": {"hidden_size": 8}, "evaluation": {"valid_tasks": 5}}
-    content = changed(ways={**TABLES["ways"], "third": {**TABLES["ways"]["gradient"], **own}})
+    content = changed(variants={**TABLES["variants"], "third": {**TABLES["variants"]["gradient"], **own}})
     with pytest.raises(ConfigError, match=r"(?s)3 problems.*policy: .*evaluation.valid_tasks: .*network.hidden_size: "):
         load_comparison(write(tmp_path, content))
 
@@ -192,6 +192,6 @@ def test_a_comparison_is_no_experiment(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="run it with: plastic-rl compare"):
         load_experiment(write(tmp_path, TABLES))
     experiment = tmp_path / "one.yaml"
-    experiment.write_text(dump({**TABLES["common"], **TABLES["ways"]["gradient"]}))
+    experiment.write_text(dump({**TABLES["common"], **TABLES["variants"]["gradient"]}))
     with pytest.raises(ConfigError, match="single experiment; run it with: plastic-rl train"):
         load_comparison(experiment)

@@ -370,7 +370,7 @@ def test_plain_progress_says_how_far_how_well_how_fast() -> None:
 @pytest.mark.parametrize("name", agent_names(ROOT / "agents"))
 def test_every_shipped_agent_lies_within_every_valid_range(name: str) -> None:
     plugins = [str(file) for file in (ROOT / "envs").glob("*.py")]
-    policy = find_agent(ROOT / "agents" / name, plugins=plugins).load().policy
+    policy = find_agent(ROOT / "agents" / name, plugins=plugins).load()
     parameters = policy.parameters_by_name()
     for own, (low, high) in policy.valid_ranges().items():
         assert bool(((parameters[own] >= low) & (parameters[own] <= high)).all()), own

@@ -1,4 +1,4 @@
-"""Rules carried over to other sizes, agents laid beside, and accuracies pooled over seeds: through the command line."""
+"""Rules carried over to other sizes, baselines, and accuracies pooled over seeds: through the command line."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from plastic_rl.experiment.transfer import carry_over
 HAND_WRITTEN = """
 environment: {id: plastic_rl/Classification-v0, kwargs: {data: D, steps: 60}}
 network: {kind: rule_table, hidden_size: 30, cap: 10, tables: label_free_hebb, selection: argmax}
-algorithm: {name: grid_search, grid: {step.output: [0.1, 0.0]}}
+candidates: {grid: {step.output: [0.1, 0.0]}}
 checkpoint: {interval: 1}
 evaluation: {valid_tasks: 4, tasks: 5}
 logging: {tensorboard: false}
@@ -25,7 +25,7 @@ environment: {id: plastic_rl/Classification-v0, kwargs: {data: D, steps: 60}}
 network: {kind: rule_table, hidden_size: 30, cap: 10, selection: argmax}
 algorithm: {name: cma_es, generations: 2, population_size: 6, lifetimes: 2}
 checkpoint: {interval: 2}
-evaluation: {valid_tasks: 4, tasks: 5, beside: [runs/hand_written]}
+evaluation: {valid_tasks: 4, tasks: 5, baselines: [runs/hand_written]}
 logging: {tensorboard: false}
 """
 
@@ -43,26 +43,25 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_grid_keeps_the_setting_that_learns(place: Path) -> None:
-    agent = find_agent(place / "runs" / "hand_written").load()
-    network = agent.policy.network
+    network = find_agent(place / "runs" / "hand_written").load().network
     assert network.config.step.output == 0.1  # type: ignore[union-attr]
     score = Evaluation.load(place / "runs" / "hand_written" / "evaluation.json").splits["test"]
     assert score.accuracy_after[-1].accuracy > 0.6
 
 
-def test_the_agent_beside_lives_the_same_tasks_and_seeds_are_pooled(place: Path) -> None:
+def test_a_baseline_lives_the_same_tasks_and_seeds_are_pooled(place: Path) -> None:
     alone = Evaluation.load(place / "runs" / "hand_written" / "evaluation.json").splits["test"]
     runs = [Evaluation.load(place / "runs" / "evolved" / f"seed-{seed}" / "evaluation.json") for seed in (0, 1)]
     own = np.array([run.splits["test"].accuracy_after[0].by_task for run in runs])
-    beside = [run.splits["test"].reference_agents["hand_written"].accuracy_after[0] for run in runs]
+    baselines = [run.splits["test"].reference_agents["hand_written"].accuracy_after[0] for run in runs]
     # The same agent on the same tasks in the same order of samples: only its own ties are broken otherwise.
-    assert beside[0].by_task == beside[1].by_task
-    assert abs(beside[0].accuracy - alone.accuracy_after[0].accuracy) < 0.1
+    assert baselines[0].by_task == baselines[1].by_task
+    assert abs(baselines[0].accuracy - alone.accuracy_after[0].accuracy) < 0.1
     table = (place / "runs" / "evolved" / "seeds.txt").read_text()
     assert f"accuracy after 60 samples: {own.mean():.3f}" in table
     assert "(2 seeds x 5 tasks)" in table
-    mean, low, high = crossed_interval(own - np.array([each.by_task for each in beside]))
-    assert f"minus {'hand_written':<28} {beside[0].accuracy:.3f}: {mean:+.3f} [{low:+.3f}, {high:+.3f}]" in table
+    mean, low, high = crossed_interval(own - np.array([each.by_task for each in baselines]))
+    assert f"minus {'hand_written':<28} {baselines[0].accuracy:.3f}: {mean:+.3f} [{low:+.3f}, {high:+.3f}]" in table
 
 
 def test_rules_act_in_a_network_for_another_data_set(place: Path) -> None:
@@ -72,7 +71,7 @@ def test_rules_act_in_a_network_for_another_data_set(place: Path) -> None:
     )
     assert policy.network.output_size == 10
     assert policy.network.state_entries()["input_weight"].shape == (50, 64)
-    given = trained.load().policy.parameters_by_name()
+    given = trained.load().parameters_by_name()
     own = policy.parameters_by_name()
     for name in policy.acting_parameters():
         assert own[name].equal(given[name])

@@ -95,7 +95,7 @@ TABLE = {
 
 
 @pytest.mark.parametrize(
-    ("steps", "arms"), [pytest.param(n, k, returns=[pytest.mark.slow] if n == 500 else []) for n, k in TABLE]
+    ("steps", "arms"), [pytest.param(n, k, marks=[pytest.mark.slow] if n == 500 else []) for n, k in TABLE]
 )
 def test_bernoulli_bandits(steps, arms):
     random, thompson, ucb, limit, limit_error, oracle = TABLE[steps, arms]

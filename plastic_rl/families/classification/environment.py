@@ -184,7 +184,7 @@ class ClassificationVectorEnv(TaskVectorEnv[ClassificationTasks]):
     One line of a config, or of the command line:
 
         environment: {id: plastic_rl/Classification-v0, kwargs: {data: {file: my.csv, label: species}, steps: 500}}
-        plastic-rl train FILE.yaml 'environment.kwargs.data={file: my.csv, label: species}' 'evaluation.beside=[]'
+        plastic-rl train FILE.yaml 'environment.kwargs.data={file: my.csv, label: species}' 'evaluation.baselines=[]'
 
     The ending tells the format, unless `format: csv`, `npz` or `idx` does.
 
