@@ -138,11 +138,11 @@ def compare(
       plastic-rl compare configs/gradient_versus_evolution.yaml
     """  # noqa: D301 - click's \b keeps the lines of a paragraph
     from plastic_rl.experiment import TrainingInterrupted
-    from plastic_rl.experiment import compare as compare_ways
+    from plastic_rl.experiment import compare as compare_variants
 
     plugins = load_plugins(plugin)
     try:
-        compare_ways(
+        compare_variants(
             config,
             overrides or [],
             name=name,

@@ -17,7 +17,7 @@ from plastic_rl.experiment.agents import baseline_of, checkpoint_line, find_agen
 from plastic_rl.experiment.candidates import Candidates
 from plastic_rl.experiment.config import ExperimentConfig, load_experiment
 from plastic_rl.experiment.folder import RunFolder, create_runs, find_runs
-from plastic_rl.experiment.scoring import draw_own_curves, score_run, write_seeds_table
+from plastic_rl.experiment.scoring import SEEDS_TABLE, draw_own_curves, score_run, write_seeds_table
 from plastic_rl.experiment.training import TrainingInterrupted, built, check_unfinished, make_algorithm, train
 
 Say = Callable[[str], None]
@@ -155,7 +155,14 @@ def resume(
         else:
             unfinished.append(run)
     if not unfinished:
-        raise refusals[0]
+        # Killed at the very end, it may lack a picture.
+        lacking = [run for run in runs if not run.curves.exists() and draw_own_curves([run], run.curves)]
+        table, picture = (runs[0].path.parent / name for name in (SEEDS_TABLE, runs[0].curves.name))
+        if len(runs) > 1 and not (table.exists() and (picture.exists() or not draw_own_curves(runs, picture))):
+            _show_together(runs, say)
+        elif not lacking:
+            raise refusals[0]
+        return runs
     finish(runs, plugins=plugins, say=say, note=note, skip=[run for run in runs if run not in unfinished])
     return runs
 
@@ -194,7 +201,11 @@ def finish(
         files = [file.name for file in (run.metrics, run.curves, run.evaluation, run.adaptation) if file.exists()]
         say(f"in {run.path}: {', '.join(files)}, checkpoints/")
     if len(runs) > 1:
-        say(write_seeds_table(runs))
-        picture = draw_own_curves(runs, runs[0].path.parent / "curves.png")
-        if picture is not None:
-            say(f"learning curve of all seeds: {picture}")
+        _show_together(runs, say)
+
+
+def _show_together(runs: Sequence[RunFolder], say: Say) -> None:
+    say(write_seeds_table(runs))
+    picture = draw_own_curves(runs, runs[0].path.parent / runs[0].curves.name)
+    if picture is not None:
+        say(f"learning curve of all seeds: {picture}")

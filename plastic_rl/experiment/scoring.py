@@ -19,6 +19,9 @@ from plastic_rl.experiment.folder import RunFolder
 from plastic_rl.experiment.transfer import carry_over
 from plastic_rl.policies import PlasticPolicy
 
+SEEDS_TABLE = "seeds.txt"
+"""The scores of sibling runs, beside them."""
+
 
 def score_agent(
     trained: TrainedAgent,
@@ -191,9 +194,9 @@ def seeds_table(evaluations: Mapping[str, Evaluation]) -> str:
 
 
 def write_seeds_table(runs: Sequence[RunFolder]) -> str:
-    """Write `seeds_table` to `seeds.txt` beside the sibling runs, and return it."""
+    """Write `seeds_table` to `SEEDS_TABLE` beside the sibling runs, and return it."""
     table = seeds_table({run.path.name: Evaluation.load(run.evaluation) for run in runs if run.evaluation.exists()})
-    write_atomically(runs[0].path.parent / "seeds.txt", f"{table}\n".encode())
+    write_atomically(runs[0].path.parent / SEEDS_TABLE, f"{table}\n".encode())
     return table
 
 

@@ -121,10 +121,13 @@ def test_ctrl_c_says_that_it_stopped() -> None:
         stdout=subprocess.PIPE,
         text=True,
     ) as process:
-        assert process.stderr is not None
-        process.stderr.readline()
-        process.send_signal(signal.SIGINT)
-        out, error = process.communicate(timeout=60)
+        try:
+            assert process.stderr is not None
+            process.stderr.readline()
+            process.send_signal(signal.SIGINT)
+            out, error = process.communicate(timeout=60)
+        finally:
+            process.kill()
     assert process.returncode == 130
     assert out == ""
     assert error.endswith("stopped.\n")
@@ -312,6 +315,13 @@ def test_seeds_make_sibling_runs_and_one_curve(workplace: Path, call: Any) -> No
     assert "split test: score (normalised) by seed" in out
     assert (group / "seed-3" / "evaluation.json").stat().st_mtime_ns == finished
     assert all(file.read_bytes() == before for file, before in kept.items())
+    # Killed at the very end, before the pictures were drawn.
+    for missing in (group / "seed-4" / "curves.png", group / "curves.png", group / "seeds.txt"):
+        missing.unlink()
+        assert call("resume", "small")[0] == 0
+        assert missing.exists()
+    code, _, err = call("resume", "small")
+    assert (code, "is finished" in err) == (2, True)
     code, out, err = call("plot", "small", "--output", "together.png")
     assert code == 0, err
     with Image.open("together.png") as picture:

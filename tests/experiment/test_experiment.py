@@ -14,6 +14,7 @@ import torch
 from pydantic import BaseModel
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from plastic_rl.algorithms.base import ALGORITHMS, algorithm_model
 from plastic_rl.checkpoint import read_checkpoint, saved_steps, write_checkpoint
 from plastic_rl.config import parse, read_mapping
 from plastic_rl.config.loading import models_in
@@ -82,15 +83,15 @@ def test_every_field_has_help() -> None:
     def undocumented(model: type[BaseModel]) -> list[str]:
         return [f"{model.__name__}.{name}" for name, field in model.model_fields.items() if not field.description]
 
-    found: list[type[BaseModel]] = [ExperimentConfig]
+    found: list[type[BaseModel]] = [ExperimentConfig, *map(algorithm_model, ALGORITHMS)]
     for model in found:  # which grows meanwhile
         found += [inner for field in model.model_fields.values() for inner in models_in(field.annotation)]
     names = {model.__name__ for model in found}
     assert names >= {
         "EnvironmentConfig",
-        "A2CConfig",
+        "PlasticA2CConfig",
         "CMAESConfig",
-        "GeneGroupConfig",
+        "GeneGroup",
         "EngineConfig",
         "LoggingConfig",
     }
