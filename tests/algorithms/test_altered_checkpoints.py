@@ -237,7 +237,7 @@ def test_a_policy_that_looks_at_its_numbers_is_measured_when_it_is_made() -> Non
     entire = PlasticA2C("LookingPolicy", BANDIT, n_envs=2, n_steps=5, seed=1).learn(10).get_checkpoint()
     loaded = PlasticA2C.from_checkpoint(entire, BANDIT, "cpu")
     assert loaded.learn(10, log_interval=0).policy.network.output_size == 100
-    network = ("arguments", "policy_kwargs")
+    network = ("policy", "arguments")
     with pytest.raises(CheckpointError, match=r"has shape \(100, 5\)"):
         PlasticA2C.from_checkpoint(altered(entire, "config", network, {"network": {"hidden_size": 20}}), None, "cpu")
 

@@ -121,10 +121,13 @@ def snapshot(folder: Path) -> dict[str, str]:
             ["train", "small.yaml", "environment={id: plastic_rl/GridMaze-v0, kwargs: {steps: 1000000000}}"],
             ["steps = 1,000,000,000", "up to 100,000"],
         ),
-        (["train", "small.yaml", "environment.kwargs.steps=many"], ["plastic_rl/ReversalBandit-v0", "'steps': 'many'"]),
+        (
+            ["train", "small.yaml", "environment.kwargs.steps=many"],
+            ["plastic_rl/ReversalBandit-v0", "steps must be a whole number, got 'many'"],
+        ),
         (
             ["train", "small.yaml", "environment={id: plastic_rl/GridMaze-v0, kwargs: {side: 9.5}}"],
-            ["plastic_rl/GridMaze-v0", "'side': 9.5"],
+            ["plastic_rl/GridMaze-v0", "side must be a whole number, got 9.5"],
         ),
         (
             ["train", "small.yaml", "environment={id: FrozenLake-v1, kwargs: {map_name: 9x9}}"],
@@ -401,7 +404,7 @@ def test_environments_that_do_not_fit_the_agent(copied: Path, call: Any) -> None
         ("stepz.deep=3", "'stepz' (did you mean 'steps'?)"),
         ("steps=[3", "not valid YAML"),
         ("stepz=3", "'stepz' (did you mean 'steps'?)"),
-        ("steps=many", "'steps': 'many'"),
+        ("steps=many", "steps must be a whole number, got 'many'"),
         ("steps=-3", "steps"),
     ],
 )
@@ -523,13 +526,13 @@ def test_agents_are_evaluated_and_filmed_without_writing_into_their_folder(both:
     assert snapshot(both) == after
 
 
-def test_a_name_beside_that_a_run_and_an_agent_have_is_refused(both: Path, call: Any) -> None:
+def test_a_baseline_that_a_run_and_an_agent_have_is_refused(both: Path, call: Any) -> None:
     message = "evaluation.baselines: 'small' can mean several folders. Write runs/small or agents/small.\n"
     code, out, err = call("train", "small.yaml", "--name", "other", "evaluation.baselines=[small]")
     assert (code, out, err) == (2, "", f"error: {message}")
     assert not (both / "runs" / "other").exists()
     config = both / "runs" / "small" / "config.yaml"
-    config.write_text(config.read_text().replace("beside: []", "beside: [small]"))
+    config.write_text(config.read_text().replace("baselines: []", "baselines: [small]"))
     assert call("evaluate", "runs/small") == (2, "", f"error: {message}")
     code, out, err = call("train", "small.yaml", "--name", "other", "evaluation.baselines=[agents/small]")
     assert (code, "\n  small " in out) == (0, True), err
