@@ -11,10 +11,10 @@ import numpy.typing as npt
 from plastic_rl.checkpoint.files import file_named
 from plastic_rl.envs import distribution_for, make_vector
 from plastic_rl.errors import ConfigError
-from plastic_rl.evaluation.lifetimes import acting
+from plastic_rl.evaluation.lifetimes import acting, finite_lifetimes
 from plastic_rl.evaluation.observation_view import view_of
 from plastic_rl.experiment import TrainedAgent
-from plastic_rl.rollout import TaskRows, steps
+from plastic_rl.rollout import TaskRows
 
 SMALLEST = 320
 """Pixels that the longer side of a video has at least."""
@@ -59,9 +59,9 @@ def film(trained: TrainedAgent, output: Path, *, lifetimes: int, split: str, fps
             rows = TaskRows(env, [task], [seed + place])
             frames.append(_frame(env.render(), environment.id))
             with acting(agent, view, env, [task], first=place, seed=seed) as (actor, state):
-                for step in steps(rows, actor, state):
+                for step in finite_lifetimes(rows, actor, state):
                     frames.append(_frame(env.render(), environment.id))
-                    if not rows.alive.any() or step.time + 1 == max_steps:
+                    if step.time + 1 == max_steps:
                         break
     finally:
         env.close()

@@ -24,7 +24,7 @@ from plastic_rl.envs.vector_env import RowVectorEnv
 from plastic_rl.errors import NonFiniteError
 from plastic_rl.evaluation.observation_view import View, view_of
 from plastic_rl.policies import PlasticPolicy
-from plastic_rl.rollout import Acted, Actor, PolicyActor, PredictActor, TaskRows, finite_state, lifetimes
+from plastic_rl.rollout import Acted, Actor, PolicyActor, PredictActor, Step, TaskRows, finite_state, lifetimes
 
 
 class StepContext(NamedTuple):
@@ -308,6 +308,36 @@ def acting(
             yield actor, None
 
 
+def finite_lifetimes(rows: TaskRows, actor: Actor, state: Any) -> Iterator[Step]:
+    """As `plastic_rl.rollout.lifetimes`, looking at every action, and at the state with which a lifetime ends.
+
+    Raises:
+        NonFiniteError: If one of them is NaN or infinite.
+    """
+    time = 0
+
+    def refuse(broken: BoolArray) -> None:
+        if broken.any():
+            raise NonFiniteError(
+                f"the agent became NaN or infinite after {time} steps on {rows.name(int(np.flatnonzero(broken)[0]))} "
+                f"({int(broken.sum())} of {len(broken)} lifetimes), so that its scores would mean nothing. Bound what "
+                "grows in its network (a clip, ranges of its parameters) and train it again"
+            )
+
+    def check(acted: Acted) -> None:
+        if acted.finite is not None:
+            refuse(rows.alive & ~acted.finite)
+
+    for step in lifetimes(rows, actor, state, before=check):
+        time = step.time + 1
+        ended = step.outcome.ended
+        if ended.any() and isinstance(actor, PolicyActor):
+            broken = np.zeros_like(ended)
+            broken[ended] = ~finite_state(step.acted.state, torch.from_numpy(ended))
+            refuse(broken)
+        yield step
+
+
 def _run_batch(
     env: RowVectorEnv,
     tasks: Sequence[Task],
@@ -329,21 +359,8 @@ def _run_batch(
     measures: dict[str, list[FloatArray]] = {name: [] for name in env.metadata.get("measures", {})}
     expected = True
 
-    def refuse(broken: BoolArray) -> None:
-        if broken.any():
-            first_broken = rows.name(int(np.flatnonzero(broken)[0]))
-            raise NonFiniteError(
-                f"the agent became NaN or infinite after {int(lengths.max())} steps on {first_broken} "
-                f"({int(broken.sum())} of {len(tasks)} lifetimes), so that its scores would mean nothing. Bound what "
-                "grows in its network (a clip, ranges of its parameters) and train it again"
-            )
-
-    def check(acted: Acted) -> None:
-        if acted.finite is not None:
-            refuse(rows.alive & ~acted.finite)
-
     with acting(agent, view, env, tasks, first=first, deterministic=deterministic, seed=agent_seed) as (actor, state):
-        for step in lifetimes(rows, actor, state, before=check):
+        for step in finite_lifetimes(rows, actor, state):
             outcome = step.outcome
             expected = expected and bool(outcome.known[outcome.counted].all())
             scores.append(np.where(outcome.counted, outcome.expected, np.nan))
@@ -352,10 +369,6 @@ def _run_batch(
             lengths += outcome.counted
             for name, kept in measures.items():
                 kept.append(outcome.measures[name])
-            if outcome.ended.any() and isinstance(actor, PolicyActor):
-                broken = np.zeros(len(tasks), np.bool_)
-                broken[outcome.ended] = ~finite_state(step.acted.state, torch.from_numpy(outcome.ended))
-                refuse(broken)
             if on_step is not None and rows.alive.all() == rows.alive.any():
                 context = (agent, view, tasks, first, step.time + 1, outcome.observation, step.acted.state)
                 on_step(StepContext(*context))

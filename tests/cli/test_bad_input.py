@@ -294,6 +294,17 @@ def test_parameters_that_are_not_finite_are_refused(copied: Path, call: Any, ver
     assert snapshot(copied.parent) == before
 
 
+@pytest.mark.parametrize("verb", ["evaluate", "video"])
+def test_an_agent_that_becomes_nan_while_it_lives_is_refused(copied: Path, call: Any, verb: str) -> None:
+    rewrite(copied, "params", "network.eta", lambda eta: torch.full_like(eta, 1e30))
+    before = snapshot(copied.parent)
+    code, out, err = call(verb, copied)
+    assert (code, out) == (2, ""), err
+    assert "the agent became NaN or infinite after" in err
+    assert "Traceback" not in err
+    assert snapshot(copied.parent) == before
+
+
 def test_an_exported_agent_whose_parameters_are_not_finite_is_refused(copied: Path, call: Any) -> None:
     agent = copied.parent.parent / "agents" / "mine"
     assert call("export", copied, agent)[0] == 0

@@ -39,7 +39,7 @@ from plastic_rl.experiment.config import is_comparison
 from plastic_rl.experiment.folder import locate
 from plastic_rl.experiment.metrics import TensorBoardWriter
 from plastic_rl.experiment.progress import PlainProgress
-from plastic_rl.experiment.training import check_unfinished, valid_score
+from plastic_rl.experiment.training import RunWriter, SpokenLog, check_unfinished, make_algorithm, valid_score
 from tests.experiment.watching import Pressing, quiet
 
 ROOT = Path(__file__).parents[2]
@@ -298,6 +298,23 @@ def test_recorded_experiments_go_on_where_they_stopped(
     (tmp_path / "configs" / "broken.yaml").rename(tmp_path / "configs" / "no name.yaml")
     (tmp_path / "configs" / "no name.yaml").write_text(config.to_yaml())
     assert run_recorded(["configs"]) == 1  # refused for another reason than being finished
+
+
+def test_a_policy_that_becomes_nan_has_no_score_on_valid_and_is_never_the_best(tmp_path: Path) -> None:
+    run = small_run(tmp_path, network={"kind": "plastic_rnn", "rule": "oja", "hidden_size": 5})
+    writer, said = RunWriter(run, run.config(), None), list[str]()
+    writer.logger.output_formats.append(SpokenLog(said.append))
+    policy = make_algorithm(run.config()).policy
+    writer.score(policy, 40)
+    assert writer.best is not None
+    best = writer.best
+    with torch.no_grad():
+        policy.get_parameter("network.eta").fill_(1e30)
+    writer.score(policy, 80)
+    assert writer.best == best
+    assert len(said) == 1
+    assert "no score on valid at step 80: the agent became NaN or infinite after" in said[0]
+    writer.logger.close()
 
 
 def test_scores_of_mid_training_do_not_count_for_the_finished_run(tmp_path: Path) -> None:
