@@ -16,7 +16,7 @@ from torch import Tensor
 from plastic_rl.algorithms.gradient import Environment, GradientAlgorithm
 from plastic_rl.algorithms.rollout_buffer import advantages_and_returns
 from plastic_rl.checkpoint import Checkpoint, count_in
-from plastic_rl.config import Scheduled, ends_within
+from plastic_rl.config import EndsWithin, Scheduled
 from plastic_rl.config.signatures import handed_on
 from plastic_rl.errors import ConfigError, damage_is_refused
 from plastic_rl.policies import PlasticPolicy
@@ -55,11 +55,11 @@ class PlasticA2C(GradientAlgorithm):
         policy: str | type[PlasticPolicy],
         env: Environment,
         *,
-        gamma: Annotated[Scheduled, ends_within(0, 1)] = 0.9,
+        gamma: Annotated[Scheduled, EndsWithin(0, 1)] = 0.9,
         gae_lambda: Annotated[float, Field(ge=0, le=1)] = 0.95,
-        ent_coef: Annotated[Scheduled, ends_within(0)] = 0.01,
+        ent_coef: Annotated[Scheduled, EndsWithin(0)] = 0.01,
         vf_coef: Annotated[float, Field(ge=0)] = 0.5,
-        sum_p2_coef: Annotated[Scheduled, ends_within(0)] = 0.0,
+        sum_p2_coef: Annotated[Scheduled, EndsWithin(0)] = 0.0,
         normalize_advantage: bool = False,
         center_rewards: bool = False,
         expected_rewards: bool = False,

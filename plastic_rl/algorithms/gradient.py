@@ -38,7 +38,7 @@ from plastic_rl.algorithms.vec_env import (
 from plastic_rl.arrays import FloatArray
 from plastic_rl.checkpoint import Checkpoint, count_in
 from plastic_rl.checkpoint.torch_state import load_optimizer_tensors, optimizer_tensors
-from plastic_rl.config import Scheduled, ends_within
+from plastic_rl.config import EndsWithin, Scheduled
 from plastic_rl.config.signatures import handed_on
 from plastic_rl.envs.vector_env import stored_array
 from plastic_rl.errors import CheckpointError, ConfigError, NonFiniteError, damage_is_refused
@@ -85,7 +85,7 @@ class GradientAlgorithm(PlasticAlgorithm, OnPolicyAlgorithm):  # type: ignore[mi
         policy: str | type[PlasticPolicy],
         env: Environment,
         *,
-        learning_rate: Annotated[Scheduled, ends_within(0)] = 1e-3,
+        learning_rate: Annotated[Scheduled, EndsWithin(0)] = 1e-3,
         n_envs: Rows = 32,
         n_steps: Annotated[int | None, Field(ge=1)] = None,
         max_grad_norm: Annotated[float, Field(gt=0)] = 1.0,

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from plastic_rl.algorithms.base import Rows
 from plastic_rl.algorithms.gradient import Environment, GradientAlgorithm
-from plastic_rl.config import Scheduled, ends_within
+from plastic_rl.config import EndsWithin, Scheduled
 from plastic_rl.config.signatures import handed_on
 from plastic_rl.errors import ConfigError, SpaceError
 from plastic_rl.policies import PlasticPolicy
@@ -72,7 +72,7 @@ class SupervisedGradient(GradientAlgorithm):
         env: Environment,
         *,
         loss: Literal["cross_entropy", "squared_error"] = "cross_entropy",
-        learning_rate: Annotated[Scheduled, ends_within(0)] = 0.1,
+        learning_rate: Annotated[Scheduled, EndsWithin(0)] = 0.1,
         n_envs: Rows = 16,
         optimizer_eps: Annotated[float, Field(gt=0)] = 1e-8,
         **shared: Any,

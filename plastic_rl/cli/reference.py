@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import re
 import textwrap
-from collections.abc import Collection, Iterator, Mapping
-from typing import Any, get_origin
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from plastic_rl.config import Schedule
 from plastic_rl.config.loading import models_in
+from plastic_rl.config.schedule import EndsWithin
 from plastic_rl.errors import ConfigError, nearest
 from plastic_rl.experiment import ComparisonConfig
 from plastic_rl.experiment.config import ExperimentConfig
@@ -49,7 +50,7 @@ def _lines_of(name: str) -> Iterator[str]:
             yield from _field(key, own)
         return
     field = ExperimentConfig.model_fields[name]
-    yield from _field(name, field)
+    yield from _field(name, field, kind="mapping" if name == "algorithm" else None)
     if name == "network":
         yield from _networks()
         return
@@ -100,17 +101,18 @@ def _nested(path: str, field: FieldInfo, default: str | None = None) -> Iterator
         if model is Schedule:
             continue
         # A mapping of such models has a key of the user's own in between.
-        inside = f"{path}.KEY" if get_origin(field.annotation) in {dict, Mapping} else path
+        parts = (field.annotation, *get_args(field.annotation))
+        inside = f"{path}.KEY" if any(get_origin(part) in {dict, Mapping} for part in parts) else path
         for inner, inner_field in model.model_fields.items():
             yield from _nested(f"{inside}.{inner}", inner_field, default)
 
 
-def _field(path: str, field: FieldInfo, default: str | None = None) -> Iterator[str]:
+def _field(path: str, field: FieldInfo, default: str | None = None, kind: str | None = None) -> Iterator[str]:
     stated = default or ("" if field.is_required() else _default(field))
     if isinstance(field.default, BaseModel) and not isinstance(field.default, Schedule):
         stated = ""
     default = f"  (default {stated})" if stated else ""
-    yield f"{path}: {_type_name(field.annotation)}{default}"
+    yield f"{path}: {kind or _type_name(field.annotation)}{_range(field)}{default}"
     if field.description:
         yield "    " + " ".join(field.description.split())
 
@@ -127,20 +129,44 @@ def _hashable(value: Any) -> bool:
 
 
 def _type_name(annotation: Any) -> str:
-    if isinstance(annotation, type):
-        return "number or schedule" if annotation is Schedule else _PLAIN.get(annotation, annotation.__name__)
-    text = str(annotation).replace("typing.", "").replace("NoneType", "null").replace("None", "null")
-    text = text.replace("plastic_rl.config.schedule.Schedule", "number or schedule")
-    text = (
-        re.sub(r"(plastic_rl|collections)(\.\w+)*\.", "", text)
-        .replace("Mapping", "mapping")
-        .replace("Sequence", "list")
-    )
-    return text.replace("Literal", "one of ").replace("|", "or")
+    origin, inside = get_origin(annotation), get_args(annotation)
+    if origin is Literal:
+        return f"one of {', '.join(map(str, inside))}"
+    if origin in {Union, UnionType}:
+        return " or ".join(map(_type_name, inside))
+    if origin in {dict, Mapping}:
+        return f"mapping of {_type_name(inside[1])}" if inside[1] is not Any else "mapping"
+    if origin in {list, tuple, Sequence}:
+        return f"list of {_type_name(inside[0])}s"
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel) and annotation is not Schedule:
+        return "mapping"
+    return _PLAIN.get(annotation, getattr(annotation, "__name__", str(annotation)))
 
 
-_PLAIN: dict[Any, str] = {int: "whole number", float: "number", bool: "true or false", str: "text", dict: "mapping"}
+_PLAIN: dict[Any, str] = {
+    int: "whole number",
+    float: "number",
+    bool: "true or false",
+    str: "text",
+    dict: "mapping",
+    NoneType: "null",
+    Any: "value",
+    Schedule: "number or schedule",
+}
+
+
+def _range(field: FieldInfo) -> str:
+    """The valid values of a number."""
+    ends = {end: getattr(each, end) for each in field.metadata for end in ("ge", "gt", "le") if hasattr(each, end)}
+    said = [str(each) for each in field.metadata if isinstance(each, EndsWithin)]
+    if {"ge", "le"} <= ends.keys():
+        said.append(f"from {ends['ge']:,} to {ends['le']:,}")
+    elif "ge" in ends:
+        said.append(f"{ends['ge']:,} or more")
+    elif "gt" in ends:
+        said.append(f"above {ends['gt']:,}")
+    return "".join(f", {one}" for one in said)
 
 
 def _summary(model: type[BaseModel]) -> str:
-    return (model.__doc__ or "").strip().split("\n")[0]
+    return " ".join((model.__doc__ or "").strip().split("\n\n")[0].split())

@@ -18,11 +18,12 @@ from plastic_rl.config.loading import (
     read_mapping,
     validate,
 )
-from plastic_rl.config.schedule import Schedule, Scheduled, ends_within
+from plastic_rl.config.schedule import EndsWithin, Schedule, Scheduled
 from plastic_rl.config.yaml_core import dump, parse
 
 __all__ = [
     "ConfigModel",
+    "EndsWithin",
     "Schedule",
     "Scheduled",
     "apply_overrides",
@@ -30,7 +31,6 @@ __all__ = [
     "describe",
     "differences",
     "dump",
-    "ends_within",
     "merge",
     "parse",
     "parse_override",

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from pydantic import AfterValidator, ModelWrapValidatorHandler, model_serializer, model_validator
+from pydantic import GetCoreSchemaHandler, ModelWrapValidatorHandler, model_serializer, model_validator
+from pydantic_core.core_schema import CoreSchema, no_info_after_validator_function
 
 from plastic_rl.config.base import ConfigModel
 
@@ -65,14 +67,22 @@ else:
 """An argument that is a number, a `Schedule`, or a function of the training progress that remains (1 to 0)."""
 
 
-def ends_within(low: float, high: float = math.inf) -> AfterValidator:
-    """For `Annotated`: both ends of a schedule lie from `low` to `high`."""
-    valid = f"{low:g} or more" if high == math.inf else f"from {low:g} to {high:g}"
+@dataclass(frozen=True)
+class EndsWithin:
+    """For `Annotated`: both ends of a schedule lie within a range."""
 
-    def check(schedule: Callable[[float], float]) -> Callable[[float], float]:
+    low: float
+    high: float = math.inf
+
+    def __str__(self) -> str:
+        return f"{self.low:g} or more" if self.high == math.inf else f"from {self.low:g} to {self.high:g}"
+
+    def check(self, schedule: Callable[[float], float]) -> Callable[[float], float]:
+        """Return the schedule, or raise `ValueError`."""
         for end in (schedule(1.0), schedule(0.0)):
-            if not low <= end <= high:
-                raise ValueError(f"must be {valid}, got {end:g}")
+            if not self.low <= end <= self.high:
+                raise ValueError(f"must be {self}, got {end:g}")
         return schedule
 
-    return AfterValidator(check)
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return no_info_after_validator_function(self.check, handler(source))

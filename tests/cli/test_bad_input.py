@@ -594,3 +594,72 @@ def test_the_networks_and_rules_of_a_plugin_are_in_the_reference_of_keys(
     assert "\nnetwork, kind cli_tests_network: A network from a plugin.\n" in found.stdout
     assert "\nnetwork.mine: whole number  (default 7)\n    A key of its own.\n" in found.stdout
     assert found.stdout.count("cli_tests_rule") == 3  # plastic_rnn, plastic_feed_forward, the plugin's own
+
+
+ALGORITHM = '''
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from plastic_rl.algorithms import ALGORITHMS, PlasticA2C
+from plastic_rl.config.signatures import handed_on
+
+
+class Patient(PlasticA2C):
+    """A2C that waits before it learns.
+
+    Args:
+        policy: As in `PlasticA2C`.
+        env: As in `PlasticA2C`.
+        patience: Updates without learning.
+        **shared: As in `PlasticA2C`.
+    """
+
+    def __init__(
+        self,
+        policy: Any,
+        env: Any,
+        *,
+        patience: Annotated[int, Field(ge=1, le=9)] = 2,
+        **shared: Any,
+    ) -> None:
+        super().__init__(policy, env, **handed_on(locals()))
+
+    def train(self) -> None:
+        if self.iterations >= self.settings.patience:
+            super().train()
+
+
+ALGORITHMS.register("patient", Patient)
+'''
+
+
+def test_the_algorithm_of_a_plugin_is_named_in_a_config(workplace: Path) -> None:
+    (workplace / "mine.py").write_text(ALGORITHM)
+
+    def plastic_rl(*words: str) -> subprocess.CompletedProcess[str]:
+        # In a process of its own: what it registers stays there.
+        command = [sys.executable, "-m", "plastic_rl", *words]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        return subprocess.run(command, env=environment, check=False, capture_output=True, text=True, timeout=120)
+
+    named = ("train", "small.yaml", "algorithm.name=patient", "algorithm.patience=3")
+    alone = plastic_rl(*named)
+    assert alone.returncode == 2
+    assert "algorithm.name: unknown name 'patient'" in alone.stderr
+    wrong = plastic_rl(*named, "algorithm.patience=10", "algorithm.patince=1", "--plugin", "mine.py")
+    assert wrong.returncode == 2
+    assert "algorithm.patience: must be less than or equal to 9, got 10" in wrong.stderr
+    assert "algorithm.patince: unknown key. Did you mean 'patience'?" in wrong.stderr
+    trained = plastic_rl(*named, "--plugin", "mine.py")
+    assert trained.returncode == 0, trained.stderr
+    config = (workplace / "runs" / "small" / "config.yaml").read_text()
+    assert "  name: patient\n" in config
+    assert "  patience: 3\n" in config
+    stored = read_checkpoint(newest(workplace / "runs" / "small")).config
+    assert (stored["algorithm"], stored["arguments"]["patience"]) == ("Patient", 3)
+    assert plastic_rl("evaluate", "runs/small", "--tasks", "3", "--plugin", "mine.py").returncode == 0
+    reference = plastic_rl("config", "algorithm", "--plugin", "mine.py").stdout
+    assert "\nalgorithm, name patient: A2C that waits before it learns.\n" in reference
+    assert "\nalgorithm.patience: whole number, from 1 to 9  (default 2)\n    Updates without" in reference
+    assert "\nalgorithm.gae_lambda: number, from 0 to 1  (default 0.95)\n" in reference

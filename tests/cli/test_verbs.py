@@ -388,7 +388,7 @@ def test_config_reference_names_every_key(call: Any) -> None:
     assert code == 0
     for key in ("algorithm.learning_rate", "environment.kwargs", "network.hidden_size", "evaluation.valid_tasks"):
         assert f"{key}: " in out
-    assert "number or schedule  (default 0.001)" in out
+    assert "number or schedule, 0 or more  (default 0.001)" in out
     keys = [line.split(":")[0] for line in out.splitlines() if line and not line.startswith((" ", "network, kind"))]
     described = [line for line in out.splitlines() if line.startswith("    ")]
     assert len(described) >= len(keys)

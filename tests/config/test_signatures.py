@@ -8,7 +8,7 @@ import pytest
 from pydantic import Field
 
 from plastic_rl.config import ConfigModel, Schedule, check
-from plastic_rl.config.schedule import Scheduled, ends_within
+from plastic_rl.config.schedule import EndsWithin, Scheduled
 from plastic_rl.config.signatures import NotStored, argument_of, arguments_of, handed_on, model_of
 
 
@@ -36,7 +36,7 @@ class Middle(Root):
     def __init__(
         self,
         *,
-        rate: Annotated[Scheduled, ends_within(0)] = 1e-3,
+        rate: Annotated[Scheduled, EndsWithin(0)] = 1e-3,
         steps: Annotated[int, Field(ge=1)] = 10,
         **shared: Any,
     ) -> None:
@@ -53,7 +53,7 @@ class Leaf(Middle):
     def __init__(
         self,
         *,
-        share: Annotated[Scheduled, ends_within(0, 1)] = 0.5,
+        share: Annotated[Scheduled, EndsWithin(0, 1)] = 0.5,
         steps: Annotated[int, Field(ge=2)] = 20,
         **shared: Any,
     ) -> None:
