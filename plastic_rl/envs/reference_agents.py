@@ -22,7 +22,7 @@ class RandomAgent(ReferenceAgent):
     >>> agent = RandomAgent(spaces.Discrete(3))
     >>> agent.begin([], seed=0)
     >>> agent.predict(np.zeros((5, 2)))[0].tolist()
-    [2, 1, 1, 0, 0]
+    [2, 1, 2, 0, 2]
     """
 
     def __init__(self, action_space: spaces.Space[Any]) -> None:
