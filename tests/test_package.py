@@ -6,8 +6,10 @@ import ast
 import subprocess
 import sys
 import tomllib
+from graphlib import TopologicalSorter
 from pathlib import Path
 
+import grimp
 import pytest
 
 import plastic_rl
@@ -47,6 +49,12 @@ def test_every_module_says_what_it_is_for() -> None:
         if not path.read_text().lstrip().startswith(('"""', 'r"""'))
     ]
     assert silent == []
+
+
+def test_no_imports_go_in_a_circle() -> None:
+    """Of single modules; the contracts in `pyproject.toml` hold packages to it."""
+    graph = grimp.build_graph("plastic_rl", exclude_type_checking_imports=True, cache_dir=None)
+    TopologicalSorter({module: graph.find_modules_directly_imported_by(module) for module in graph.modules}).prepare()
 
 
 def test_no_module_runs_code_from_data() -> None:

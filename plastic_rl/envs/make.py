@@ -11,8 +11,7 @@ import gymnasium
 from gymnasium.envs.registration import load_env_creator
 from gymnasium.vector import AutoresetMode
 
-from plastic_rl.envs import distribution_for
-from plastic_rl.envs.catalog import check_keywords, keywords_of, spec_of
+from plastic_rl.envs.catalog import check_keywords, distribution_for, keywords_of, spec_of
 from plastic_rl.envs.lifetime import refuse_trials
 from plastic_rl.envs.scalar_vector_env import ScalarVectorEnv
 from plastic_rl.envs.task_vector_env import TaskVectorEnv

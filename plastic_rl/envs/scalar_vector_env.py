@@ -12,9 +12,8 @@ import numpy as np
 from gymnasium import spaces
 
 from plastic_rl.arrays import Array, BoolArray, IntArray, SingleArray
-from plastic_rl.envs import distribution_for
 from plastic_rl.envs.actions import ActionCodec
-from plastic_rl.envs.catalog import SeedTasks
+from plastic_rl.envs.catalog import SeedTasks, distribution_for
 from plastic_rl.envs.lifetime import CONTRACT, Lifetime, refuse_trials
 from plastic_rl.envs.task import Task
 from plastic_rl.envs.vector_env import RowOptions, RowVectorEnv, StepResult, stored_array

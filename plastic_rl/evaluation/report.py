@@ -6,6 +6,10 @@ interval. Clock readings live in `seconds` alone: all else is the same each time
 
 from __future__ import annotations
 
+import io
+import shutil
+import sys
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,6 +18,7 @@ from pydantic import Field, ValidationError
 from plastic_rl.checkpoint import write_atomically
 from plastic_rl.config import ConfigModel
 from plastic_rl.errors import RunError
+from plastic_rl.evaluation.table import GAP, Column, fit, folded
 
 Pair = tuple[float, float]
 
@@ -175,7 +180,7 @@ class Evaluation(ConfigModel):
     seed: int
     """Seed that all others of this evaluation follow from."""
     batch_size: int
-    """Lifetimes run at a time (sampled actions depend on it)."""
+    """Lifetimes run at a time; sampled actions of agents that are not ours depend on it."""
     confidence: float
     """Share of the intervals."""
     resamples: int
@@ -231,6 +236,144 @@ class Evaluation(ConfigModel):
             width: Columns that no line goes beyond; None: those of the terminal, or where stdout is none (a file, a
                 pipe) and in plain text, as many as it takes.
         """
-        from plastic_rl.evaluation.table import evaluation_table
+        if rich is None:
+            rich = sys.stdout.isatty()
+        if width is None and rich:
+            width = shutil.get_terminal_size().columns
+        lines: list[tuple[str, str]] = []
+        narrow: dict[str, None] = {}
+        for split, result in self.splits.items():
+            lines += [(line, "bold") for line in folded(_title(self, split, result), width)]
+            entries = _ranked(self, result)
+            blocks, left_out = fit(*_columns(self, result, entries), None if width is None else width - len(GAP))
+            narrow |= dict.fromkeys(left_out)
+            for block in blocks:
+                lines += [(GAP + line, "") for line in [*block.header, ("\u2500" if rich else "-") * block.breadth]]
+                for name, (first, *more) in zip(entries, block.rows, strict=True):
+                    mark, style = (GAP, "") if name in result.reference_agents else ("> ", "bold cyan")
+                    lines += [(mark + first, style), *((GAP + each, style) for each in more)]
+                lines.append(("", ""))
+        lines += [(line, "") for note in _notes(self, narrow) for line in folded(note, width)]
+        return _coloured(lines) if rich else "".join(f"{text}\n" for text, _ in lines)
 
-        return evaluation_table(self, rich=rich, width=width)
+
+def _coloured(lines: Sequence[tuple[str, str]]) -> str:
+    from rich.console import Console
+
+    console = Console(file=io.StringIO(), force_terminal=True)
+    with console.capture() as captured:
+        for text, style in lines:
+            console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+    return captured.get()
+
+
+def _title(evaluation: Evaluation, split: str, result: SplitEvaluation) -> str:
+    arguments = ", ".join(f"{key}={value}" for key, value in evaluation.env_kwargs.items())
+    steps = f"{evaluation.lifetime_steps} steps each" if evaluation.lifetime_steps else "of varying length"
+    replaced = ", ".join(
+        f"{name} {low:g}" if low == high else f"{name} {low:g} to {high:g}"
+        for name, (low, high) in result.environment_overrides.items()
+    )
+    return (
+        f"{evaluation.env_id}{f' ({arguments})' if arguments else ''}, split {split}: {result.tasks:,} lifetimes, "
+        f"{steps}, one on each task{f' with {replaced}' if replaced else ''}; "
+        f"{result.score_of.replace('_', ' ')} per lifetime"
+    )
+
+
+def _ranked(evaluation: Evaluation, result: SplitEvaluation) -> dict[str, Score]:
+    entries = result.entries(evaluation.agent)
+    return dict(sorted(entries.items(), key=lambda entry: -entry[1].raw_score))
+
+
+def _columns(
+    evaluation: Evaluation, result: SplitEvaluation, entries: Mapping[str, Score]
+) -> tuple[Column, list[Column]]:
+    """The names of the agents, and all that is said of them."""
+    interval = f"{evaluation.confidence:.0%} interval"
+    scores = list(entries.values())
+    decimals = _decimals(max(abs(score.raw_score) for score in scores))
+    names = Column("agent", [f"{name} (limit)" if name == result.limit_kind else name for name in entries])
+    columns = [
+        Column("score", [f"{score.raw_score:.{decimals}f}" for score in scores]),
+        Column(interval, [_interval(score.raw_score_interval, decimals) for score in scores], joined=True),
+    ]
+    if result.limit_kind != "none":
+        normalised = [score.normalised_score_interval for score in scores]
+        columns += [
+            Column("normalised", [_number(score.normalised_score, 3) for score in scores]),
+            Column(interval, [_interval(pair, 3) for pair in normalised], True, f"{interval} of the normalised score"),
+            Column("regret", [_number(score.regret, decimals) for score in scores], spare="regret"),
+        ]
+    if any(score.adaptation is not None for score in scores):
+        places = _decimals(max(abs(score.adaptation or 0.0) for score in scores))
+        adapted = [score.adaptation_interval for score in scores]
+        columns += [
+            Column("adaptation", [_signed(score.adaptation, places) for score in scores]),
+            Column(interval, [_interval(pair, places) for pair in adapted], True, f"{interval} of the adaptation"),
+        ]
+    for name in evaluation.measures:
+        found = [score.measures.get(name) for score in scores]
+        places = _decimals(max((abs(each.mean) for each in found if each), default=0.0))
+        cells = [f"{each.mean:.{places}f} {_interval(each.interval, places)}" if each else "-" for each in found]
+        columns.append(Column(name, cells, spare=name))
+    for place, point in enumerate(result.accuracy_after):
+        points = [score.accuracy_after[place] for score in scores]
+        cells = [f"{each.accuracy:.3f} {_interval(each.accuracy_interval, 3)}" for each in points]
+        columns.append(Column(f"accuracy after {point.samples:,}", cells))
+    return names, columns
+
+
+def _signed(value: float | None, decimals: int) -> str:
+    return "-" if value is None else f"{round(value, decimals) + 0.0:+.{decimals}f}"
+
+
+def _decimals(size: float) -> int:
+    return 1 if size >= 100 else 2 if size >= 10 else 3
+
+
+def _number(value: float | None, decimals: int) -> str:
+    return "-" if value is None else f"{value:.{decimals}f}"
+
+
+def _interval(pair: Pair | None, decimals: int) -> str:
+    return "-" if pair is None else "[" + ", ".join(f"{round(end, decimals) + 0.0:.{decimals}f}" for end in pair) + "]"
+
+
+def _notes(evaluation: Evaluation, left_out: Iterable[str]) -> list[str]:
+    coverage = "cover tasks, noise and action sampling, paired between agents; not the training run."
+    notes = [f"Intervals ({evaluation.confidence:.0%}, bootstrap) {coverage}"]
+    if any(split.limit_kind != "none" for split in evaluation.splits.values()):
+        notes.append("normalised = (score - random) / (limit - random); regret = limit - score, on the same tasks.")
+    else:
+        notes.append("This environment has no known limit, so there is no normalised score.")
+    adapted = [split.curve for split in evaluation.splits.values() if split.adaptation is not None]
+    if adapted:
+        unit = adapted[0].unit if adapted[0].develops else "step"
+        notes.append(
+            f"adaptation: mean score per {unit} in the last tenth of a lifetime minus that in its first tenth."
+        )
+    notes += [f"{name}: {what}." for name, what in evaluation.measures.items()]
+    if any(split.accuracy_after for split in evaluation.splits.values()):
+        notes.append(
+            "accuracy after n: share of held-out samples answered rightly, greedily, after n streamed samples."
+        )
+    told = {
+        name: score.privileged
+        for split in evaluation.splits.values()
+        for name, score in split.reference_agents.items()
+        if score.privileged != "none"
+    }
+    explained = {"task": "told the hidden task", "environment": "shown more than the agent sees (its position)"}
+    if told:
+        notes.append("; ".join(f"{name}: {explained[what]}" for name, what in told.items()) + ".")
+    if evaluation.single_task:
+        notes.append(
+            "All splits but shift are one and the same task: this measures learning within a lifetime, not "
+            "generalisation to new tasks."
+        )
+    if left_out:
+        notes.append(
+            f"Too few columns for: {', '.join(left_out)} (a wider terminal shows them, the JSON file has them)."
+        )
+    return notes
