@@ -7,12 +7,14 @@ import importlib.util
 import ipaddress
 import os
 import socket
+import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from plastic_rl.engine.base import ENGINES, Engine, Item, Result
 from plastic_rl.engine.worker import Parcel, Prepare, Worker, portable
-from plastic_rl.errors import ConfigError
+from plastic_rl.errors import ConfigError, RunError
 
 _WORKER = Worker()
 """In a worker process of Ray: keeps the last work, as long as the process lives."""
@@ -50,6 +52,7 @@ class RayEngine(Engine):
         self._prepare = prepare
         self._task: Any = None
         self._mine = False
+        self._home = ""
         self._reference: tuple[bytes, Any] = (b"", None)
 
     def _start(self) -> Any:
@@ -63,7 +66,13 @@ class RayEngine(Engine):
                 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
                 local: dict[str, Any] = {}
                 if self.address is not None:
-                    _knock(self.address)
+                    try:
+                        _knock(self.address)
+                    except (OSError, OverflowError) as error:
+                        raise ConfigError(
+                            f"cannot reach Ray at {self.address}: {error}. Give the address of a running cluster "
+                            "(HOST:6379 or ray://HOST:10001), or none, to start Ray on this machine"
+                        ) from error
                 else:
                     local = {"num_cpus": self.workers, "include_dashboard": False}
                 if self.say is not None:
@@ -74,37 +83,53 @@ class RayEngine(Engine):
                 except (ConnectionError, ValueError, RuntimeError) as error:
                     raise ConfigError(f"cannot reach Ray at {self.address or 'this machine'}: {error}") from error
                 self._mine = True
+            through_client = self._mine and (self.address or "").startswith("ray://")
+            self._home = str(self.address if through_client else ray.get_runtime_context().gcs_address)
             self._task = ray.remote(_run).options(num_cpus=1, max_retries=RETRIES)
         return ray
 
     def map(self, work: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
-        """See `Engine.map`; `work`, items and results must be picklable."""
+        """See `Engine.map`; `work`, items and results must be picklable.
+
+        Raises:
+            RunError: If the cluster died under the work, or its workers did, each time that Ray tried again.
+        """
         if not items:
             return []
         ray = self._start()
-        parcel = Parcel.of(work, self._prepare)
+        try:
+            answers = self._answers(ray, Parcel.of(work, self._prepare), items)
+        except (ray.exceptions.RayError, OSError) as error:
+            # What is left of a dead cluster is no longer waited for.
+            self._task, self._mine, self._reference = None, False, (b"", None)
+            reason = str(error).partition("\n")[0]
+            raise RunError(
+                f"Ray at {self.address or 'this machine'} died under the work ({type(error).__name__}: {reason}). "
+                "What was learned up to the last checkpoint is kept: where Ray runs again, plastic-rl resume goes on"
+            ) from error
+        for raised, _ in answers:
+            if raised is not None:
+                raise raised
+        return [result for _, result in answers]
+
+    def _answers(self, ray: Any, parcel: Parcel, items: Sequence[Any]) -> list[tuple[Exception | None, Any]]:
+        """What became of each item: the error that its work raised, or its result."""
+        _check_alive(self._home)
         if self._reference[0] != parcel.digest:
             self._reference = (parcel.digest, ray.put(parcel))
         limit = self.workers or max(int(ray.cluster_resources().get("CPU", 1)), 1)
         answers: dict[int, tuple[Exception | None, Any]] = {}
-        under_way: dict[Any, int] = {}
-        for index, item in enumerate(items):
-            if len(under_way) == limit:
-                self._collect(ray, under_way, answers)
-            under_way[self._task.remote(self._reference[1], item)] = index
-        while under_way:
-            self._collect(ray, under_way, answers)
-        for index in range(len(items)):
-            error, _ = answers[index]
-            if error is not None:
-                raise error
-        return [answers[index][1] for index in range(len(items))]
-
-    @staticmethod
-    def _collect(ray: Any, under_way: dict[Any, int], answers: dict[int, tuple[Exception | None, Any]]) -> None:
-        ready, _ = ray.wait(list(under_way), num_returns=1)
-        for reference in ready:
-            answers[under_way.pop(reference)] = ray.get(reference)
+        waiting, under_way = deque(enumerate(items)), dict[Any, int]()
+        while waiting or under_way:
+            while waiting and len(under_way) < limit:
+                index, item = waiting.popleft()
+                under_way[self._task.remote(self._reference[1], item)] = index
+            ready, _ = ray.wait(list(under_way), num_returns=1, timeout=PATIENCE)
+            if not ready:
+                _check_alive(self._home)
+            for reference in ready:
+                answers[under_way.pop(reference)] = ray.get(reference)
+        return [answers[index] for index in range(len(items))]
 
     def close(self) -> None:
         """Leave the cluster; stop Ray where this engine started it."""
@@ -114,21 +139,26 @@ class RayEngine(Engine):
 
 
 def _knock(address: str) -> None:
-    """Refuse an address at which nobody listens; Ray itself would try for minutes.
-
-    Raises:
-        ConfigError: If nobody does.
-    """
+    """Raise an OSError if nobody listens at an address; Ray itself would try for minutes."""
     endpoint = _endpoint(address)
-    if endpoint is None:
-        return
-    try:
+    if endpoint is not None:
         socket.create_connection(endpoint, timeout=PATIENCE).close()
-    except (OSError, OverflowError) as error:
-        raise ConfigError(
-            f"cannot reach Ray at {address}: {error}. Give the address of a running cluster (HOST:6379 or "
-            "ray://HOST:10001), or none, to start Ray on this machine"
-        ) from error
+
+
+def _check_alive(address: str) -> None:
+    """Raise an OSError if a cluster is not there, and does not come back while one waits.
+
+    Ray itself would wait for a minute, and end this process then without a word of ours.
+    """
+    for patience in (PATIENCE, PATIENCE, 0.0):
+        try:
+            _knock(address)
+        except OSError:
+            if not patience:
+                raise
+            time.sleep(patience)
+        else:
+            return
 
 
 def _check_connected_to(ray: Any, address: str) -> None:

@@ -243,6 +243,43 @@ with RayEngine(workers=2, address=sys.argv[2]) as engine:
 """
 
 
+UNDER_WORK = """
+import os, signal, subprocess, sys, threading, time
+from plastic_rl.engine import RayEngine
+from plastic_rl.errors import RunError
+
+def kill(name, parent):
+    rows = subprocess.run(["ps", "--ppid", str(parent), "-o", "pid=,args="], capture_output=True, text=True).stdout
+    for pid, command, *_ in map(str.split, rows.splitlines()):
+        if os.path.basename(command) == name:
+            os.kill(int(pid), signal.SIGKILL)
+        kill(name, pid)
+
+with RayEngine(workers=2) as engine:
+    assert engine.map(abs, [-1]) == [1]
+    for name in sys.argv[1:]:
+        threading.Timer(2, kill, (name, os.getpid())).start()
+    try:
+        engine.map(time.sleep, [4.0] * 4)
+        engine.map(abs, [-1])
+    except RunError as error:
+        print(error)
+"""
+
+
+@pytest.mark.skipif(not HAS_RAY, reason="ray is not installed")
+@pytest.mark.parametrize("killed", [["raylet"], ["gcs_server"], ["raylet", "gcs_server"]])
+def test_a_cluster_that_dies_under_the_work_is_one_message(killed: list[str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", UNDER_WORK, *killed], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    # Ray itself prints before it.
+    message = done.stdout.splitlines()[-1]
+    assert message.startswith("Ray at this machine died under the work (")
+    assert message.endswith("plastic-rl resume goes on")
+
+
 @pytest.mark.skipif(not HAS_RAY, reason="ray is not installed")
 def test_an_address_leads_to_a_cluster_that_goes_on_without_its_guests() -> None:
     import ray

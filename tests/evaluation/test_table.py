@@ -62,27 +62,25 @@ def test_every_line_fits_and_every_score_is_whole(width: int, agent: str, name: 
 
 
 def test_at_80_columns_a_bandit_is_one_table() -> None:
-    evaluation = stored("reversal_bandit").model_copy(update={"agent": "default"})
+    evaluation = stored("reversal_bandit").model_copy(update={"agent": "bandit"})
     lines = evaluation.table(rich=False, width=80).splitlines()
-    assert lines[:14] == [
+    assert lines[:12] == [
         "plastic_rl/ReversalBandit-v0, split test: 10,000 lifetimes, 100 steps each, one",
         "on each task; expected reward per lifetime",
-        "                                                                      per step:",
-        "                                                                       first ->",
-        "  agent                       score    95% interval  normalised        last 10%",
-        "  -----------------------------------------------------------------------------",
-        "  oracle                      80.00  [80.00, 80.00]       1.242  0.800 -> 0.800",
-        "  bayes (limit)               74.16  [74.09, 74.22]       1.000  0.498 -> 0.746",
-        "> default, greedy             73.88  [73.81, 73.95]       0.989  0.499 -> 0.743",
-        "> default, sampled            73.47  [73.40, 73.55]       0.972  0.502 -> 0.740",
-        "> default, plasticity frozen  73.37  [73.29, 73.45]       0.968  0.499 -> 0.737",
-        "  win_stay_lose_shift         67.16  [67.11, 67.20]       0.710  0.504 -> 0.674",
-        "  random                      50.01  [49.95, 50.07]       0.000  0.497 -> 0.499",
+        "  agent                      score    95% interval  normalised  adaptation",
+        "  ------------------------------------------------------------------------",
+        "  oracle                     80.00  [80.00, 80.00]       1.242      +0.000",
+        "  bayes (limit)              74.16  [74.09, 74.23]       1.000      +0.046",
+        "> bandit, greedy             73.88  [73.81, 73.95]       0.988      +0.047",
+        "> bandit, sampled            73.49  [73.42, 73.57]       0.972      +0.052",
+        "> bandit, plasticity frozen  73.39  [73.31, 73.47]       0.968      +0.053",
+        "  win_stay_lose_shift        67.15  [67.10, 67.19]       0.709      +0.018",
+        "  random                     50.06  [50.01, 50.12]       0.000      +0.000",
         "",
     ]
     assert " ".join(lines[-2:]) == (
-        "Too few columns for: 95% interval of the normalised score, regret (a wider terminal shows them, the JSON file "
-        "has them)."
+        "Too few columns for: 95% interval of the normalised score, regret, 95% interval of the adaptation (a wider "
+        "terminal shows them, the JSON file has them)."
     )
     assert "Too few columns" not in evaluation.table(rich=False, width=120)
 
