@@ -13,7 +13,7 @@ from gymnasium.vector import AutoresetMode
 import plastic_rl
 from plastic_rl.envs import RowVectorEnv, load_plugin, make_vector
 from plastic_rl.errors import TaskError
-from tests.families.cases import lasting
+from tests.families.cases import STEPS, lasting
 
 for _file in sorted((Path(__file__).resolve().parents[2] / "envs").glob("*.py")):
     load_plugin(str(_file))
@@ -79,7 +79,7 @@ def test_some_rows_can_be_keyed_anew() -> None:
         env.step(np.zeros(3, np.int64))
     mask = np.array([False, True, False])
     env.reset(options={"reset_mask": mask, "row_seeds": [9, 9, 9]})
-    assert (env.observe()[:, -1] * 9).round().tolist() == [4, 0, 4]
+    assert (env.observe()[:, -1] * STEPS).round().tolist() == [4, 0, 4]
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -53,6 +53,7 @@ CONFIGS = {
 }
 PROCESSES = CONFIGS["cma_es"].replace("restarts", "engine: {name: process, workers: 2}, restarts")
 
+
 def launch(folder: Path, *arguments: str) -> subprocess.Popen[str]:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "plastic_rl", *arguments]

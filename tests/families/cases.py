@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 from gymnasium.vector import AutoresetMode
 
 import plastic_rl  # noqa: F401 - registers the ids
-from plastic_rl.envs import TaskVectorEnv, load_plugin, make_vector
+from plastic_rl.envs import TaskVectorEnv, distribution_for, load_plugin, make_vector
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "envs"
 for _file in sorted(EXAMPLES.glob("*.py")):
@@ -25,12 +26,15 @@ FAMILIES = sorted(
 )
 EVERY_ID = sorted(env_id for env_id in gymnasium.registry if env_id.startswith(("plastic_rl/", "examples/")))
 
-STEPS = 9
+STEPS = 12
 
 
 def lasting(env_id: str, steps: int = STEPS) -> dict[str, int]:
-    """Arguments of a family for lifetimes of `steps` steps, a multiple of 3."""
-    return {"trials": steps // 3} if env_id == "plastic_rl/CueAssociation-v0" else {"steps": steps}
+    """Arguments of a family for lifetimes of `steps` steps, a multiple of a trial's where it counts those."""
+    if "steps" in inspect.signature(distribution_for(env_id).__class__).parameters:
+        return {"steps": steps}
+    env = make_vector(env_id, 1)
+    return {"trials": steps // env.metadata["steps_per_trial"]}
 
 
 def make(env_id: str, num_envs: int = 5, *, steps: int = STEPS, **arguments: Any) -> TaskVectorEnv:

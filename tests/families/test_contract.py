@@ -159,7 +159,7 @@ def test_pictures(env_id):
             assert all(isinstance(picture, kind) for picture in pictures)
             env.step(action)
         if mode == "ansi":
-            assert "step 3/9" in env.render()[0]
+            assert f"step 3/{STEPS}" in env.render()[0]
         else:
             assert pictures[0].dtype == np.uint8
             assert pictures[0].ndim == 3
