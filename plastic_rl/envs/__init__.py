@@ -12,16 +12,15 @@ from plastic_rl.envs.catalog import DISTRIBUTIONS, SeedTasks, distribution_for, 
 from plastic_rl.envs.lifetime import Lifetime
 from plastic_rl.envs.make import make_vector
 from plastic_rl.envs.plugins import load_entry_point_plugins, load_plugin
-from plastic_rl.envs.reference_agents import RandomAgent
 from plastic_rl.envs.scalar_vector_env import ScalarVectorEnv
 from plastic_rl.envs.task import (
     STANDARD_SPLITS,
     Agent,
     Params,
+    RandomAgent,
     ReferenceAgent,
     Task,
     TaskDistribution,
-    TaskSource,
     first_task,
     number_of,
 )
@@ -44,7 +43,6 @@ __all__ = [
     "Task",
     "TaskDistribution",
     "TaskEnv",
-    "TaskSource",
     "TaskVectorEnv",
     "distribution_for",
     "first_task",

@@ -54,17 +54,13 @@ class ActionCodec:
         self._one_hot = np.eye(self.size, dtype=np.float32)
         self._single = isinstance(self.space, spaces.Discrete)
         self._shape = () if self._single else (len(self._sizes),) if self._discrete else (self.size,)
-        self.low = np.zeros(self.size, dtype=np.float32)
-        self.high = np.ones(self.size, dtype=np.float32)
         if isinstance(self.space, spaces.Box):
             self.low, self.high = self.space.low, self.space.high
+        else:
+            self.low, self.high = np.zeros(self.size, dtype=np.float32), np.ones(self.size, dtype=np.float32)
 
     def check(self, actions: npt.ArrayLike, rows: int) -> Array:
-        """Return `actions` as an array `(B,)` or `(B, A)` of int64 or float32.
-
-        Raises:
-            SpaceError: If the shape is wrong or an action lies outside a discrete space.
-        """
+        """Return `actions` as an array `(B,)` or `(B, A)` of int64 or float32; `SpaceError` where they are none."""
         checked = np.asarray(actions)
         if checked.shape != (rows, *self._shape):
             raise SpaceError(f"actions must have shape {(rows, *self._shape)} for {self.space}, got {checked.shape}")
@@ -74,10 +70,7 @@ class ActionCodec:
             raise SpaceError(f"actions of {self.space} must be integers, got {checked.dtype}")
         checked = checked.astype(np.int64, copy=False)
         # Seen as unsigned, negative numbers are huge: one comparison finds both ends.
-        outside = checked.view(np.uint64).max(initial=0) >= self._sizes[0] if self._single else None
-        if outside is None:
-            outside = bool(((checked < 0) | (checked >= self._sizes)).any())
-        if outside:
+        if (checked.view(np.uint64) >= self._sizes.view(np.uint64)).any():
             raise SpaceError(f"actions must lie in {self.space}, got {checked.tolist()}")
         return checked
 

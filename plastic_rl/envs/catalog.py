@@ -6,19 +6,19 @@ Built-in families are here from the start, by name (`plastic_rl.BUILT_IN_DISTRIB
 
 from __future__ import annotations
 
-import importlib
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any
+from dataclasses import replace
+from typing import Any, cast
 
 import gymnasium
 import numpy as np
+from gymnasium.envs.registration import load_env_creator
 from typing_extensions import override
 
 from plastic_rl import BUILT_IN_DISTRIBUTIONS
-from plastic_rl.envs.reference_agents import RandomAgent
-from plastic_rl.envs.task import Params, ReferenceAgent, Task, TaskDistribution
-from plastic_rl.errors import ConfigError, PlasticRLError, TaskError, UnknownNameError, nearest
+from plastic_rl.envs.task import Params, RandomAgent, ReferenceAgent, Task, TaskDistribution
+from plastic_rl.errors import ConfigError, PlasticRLError, UnknownNameError, nearest
 from plastic_rl.registry import Registry
 
 DistributionFactory = Callable[..., TaskDistribution]
@@ -29,30 +29,14 @@ class _Distributions(Registry[DistributionFactory | str]):
 
     def __getitem__(self, name: str) -> DistributionFactory:
         factory = super().__getitem__(name)
-        if not isinstance(factory, str):
-            return factory
-        module, _, attribute = factory.partition(":")
-        loaded: DistributionFactory = getattr(importlib.import_module(module), attribute)
-        return loaded
+        return cast("DistributionFactory", load_env_creator(factory)) if isinstance(factory, str) else factory
 
 
 DISTRIBUTIONS = _Distributions("task distribution")
 for _env_id, _entry_point in BUILT_IN_DISTRIBUTIONS.items():
     DISTRIBUTIONS.register(_env_id, _entry_point)
-
-
-def register_distribution(env_id: str, factory: DistributionFactory, *, replace: bool = False) -> None:
-    """Make `factory` the task distribution of `env_id`.
-
-    Args:
-        env_id: A registered Gymnasium id, e.g. `"plastic_rl/GridMaze-v0"`.
-        factory: Called with the environment's own keyword arguments; returns its `TaskDistribution`.
-        replace: Whether an earlier entry may be replaced.
-
-    Raises:
-        ValueError: If the id has a distribution already and `replace` is false.
-    """
-    DISTRIBUTIONS.register(env_id, factory, replace=replace)
+register_distribution = DISTRIBUTIONS.register
+"""Make a factory, called with the environment's own keyword arguments, the task distribution of an environment id."""
 
 
 def distribution_for(env_id: str, env_kwargs: Mapping[str, Any] | None = None) -> TaskDistribution:
@@ -80,11 +64,7 @@ def distribution_for(env_id: str, env_kwargs: Mapping[str, Any] | None = None) -
 
 
 def spec_of(env_id: str) -> gymnasium.envs.registration.EnvSpec:
-    """Return the Gymnasium spec of `env_id`.
-
-    Raises:
-        UnknownNameError: With the nearest registered id.
-    """
+    """Return the Gymnasium spec of `env_id`, or raise `UnknownNameError` with the nearest registered id."""
     try:
         return gymnasium.spec(env_id)
     except gymnasium.error.Error:
@@ -94,17 +74,9 @@ def spec_of(env_id: str) -> gymnasium.envs.registration.EnvSpec:
         raise UnknownNameError("environment", env_id, {*known, *([close] if close else [])}, hint) from None
 
 
-def keywords_of(target: Callable[..., Any]) -> list[str] | None:
-    """Names that `target` takes as keywords; None where it takes any (`**kwargs`)."""
-    parameters = inspect.signature(target).parameters.values()
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
-        return None
-    return [parameter.name for parameter in parameters]
-
-
 def check_arguments(what: str, target: Callable[..., Any], kwargs: Mapping[str, Any]) -> None:
     """Raise `ConfigError` where `target` takes no such keyword, or wants a whole number and does not get one."""
-    check_keywords(what, keywords_of(target), kwargs)
+    check_keywords(what, target, kwargs)
     for name, parameter in inspect.signature(target).parameters.items():
         value = kwargs.get(name, 0)
         whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
@@ -112,30 +84,25 @@ def check_arguments(what: str, target: Callable[..., Any], kwargs: Mapping[str, 
             raise ConfigError(f"{what}: {name} must be a whole number, got {value!r}")
 
 
-def check_keywords(what: str, valid: list[str] | None, kwargs: Mapping[str, Any]) -> None:
-    """Raise `ConfigError`, with the nearest `valid` name, where one of `kwargs` is not valid (None: all are).
+def check_keywords(what: str, target: Callable[..., Any], kwargs: Mapping[str, Any]) -> None:
+    """Raise `ConfigError`, with the nearest valid name, where `target` does not take one of `kwargs`.
 
-    >>> check_keywords("the maze", ["side"], {"sid": 9})
+    >>> check_keywords("the maze", lambda side: None, {"sid": 9})
     Traceback (most recent call last):
         ...
     plastic_rl.errors.ConfigError: the maze takes no keyword 'sid' (did you mean 'side'?). Valid: side.
     """
-    if valid is None:
+    parameters = inspect.signature(target).parameters
+    unknown = [name for name in kwargs if name not in parameters]
+    if not unknown or any(each.kind is each.VAR_KEYWORD for each in parameters.values()):
         return
-    unknown = [name for name in kwargs if name not in valid]
-    if unknown:
-        listed = ", ".join(
-            f"{name!r}" + (f" (did you mean {close!r}?)" if (close := nearest(name, valid)) else "") for name in unknown
-        )
-        raise ConfigError(f"{what} takes no keyword {listed}. Valid: {', '.join(valid) or 'none'}.")
+    near = {name: nearest(name, parameters) for name in unknown}
+    listed = ", ".join(f"{name!r}" + (f" (did you mean {close!r}?)" if close else "") for name, close in near.items())
+    raise ConfigError(f"{what} takes no keyword {listed}. Valid: {', '.join(parameters) or 'none'}.")
 
 
 class SeedTasks(TaskDistribution):
-    """Each task is a reset seed; no two splits share one. There is no limit, and the one reference agent is random.
-
-    Args:
-        env_id: The environment whose reset the seeds are for.
-        env_kwargs: Its keyword arguments.
+    """Each task is a seed for the environment's reset; no two splits share one, and there is no limit.
 
     >>> tasks = SeedTasks("CartPole-v1")
     >>> [tasks.task(split, 1).params["reset_seed"] for split in tasks.splits]
@@ -149,17 +116,15 @@ class SeedTasks(TaskDistribution):
 
     @override
     def task(self, split: str, index: int) -> Task:
-        if split not in self.splits:
-            raise UnknownNameError(f"split of {self.family}", split, self.splits)
-        if index < 0:
-            raise TaskError(f"task index must be 0 or more, got {index}")
+        task = super().task(split, index)
         # Environments may take seeds of 32 bits only; splits stay disjoint.
         seed = index % (2**32 // len(self.splits)) * len(self.splits) + self.splits.index(split)
-        return Task(self.family, split, index, seed, {"reset_seed": seed})
+        return replace(task, seed=seed, params={"reset_seed": seed})
 
+    @override
     def sample_params(self, generator: np.random.Generator, split: str) -> Params:
-        """Draw a reset seed (`task` counts them instead, so that splits are disjoint)."""
-        return {"reset_seed": int(generator.integers(2**31))}
+        """None: `task` counts the seeds, so that splits are disjoint."""
+        return {}
 
     @override
     def reference_agents(self, split: str) -> dict[str, ReferenceAgent]:

@@ -103,7 +103,7 @@ class Lifetime(gymnasium.Wrapper[SingleArray, Any, Any, Any], gymnasium.utils.Re
         observation, info = self.env.reset(seed=seed, options=options)
         self._time = 0
         self._trial = 0
-        check_info(info)
+        check_outcome(0.0, info)
         return self._compose(observation, None, 0.0, True), info
 
     def step(self, action: Any) -> tuple[SingleArray, float, bool, bool, dict[str, Any]]:
@@ -111,8 +111,7 @@ class Lifetime(gymnasium.Wrapper[SingleArray, Any, Any, Any], gymnasium.utils.Re
         checked = self._codec.check(np.asarray(action)[None], 1)
         observation, reward, terminated, truncated, info = self.env.step(self._codec.inner(checked[0]))
         self._time += 1
-        check_reward(reward)
-        check_info(info)
+        check_outcome(reward, info)
         ended = bool(terminated or truncated)
         if self.trials == 1:
             trial_end = bool(info.get("trial_end", False)) or ended
@@ -139,39 +138,16 @@ class Lifetime(gymnasium.Wrapper[SingleArray, Any, Any, Any], gymnasium.utils.Re
         return composed
 
 
-CONTRACT = (
-    "reset returns (observation, info), and step (observation, reward, terminated, truncated, info): an observation of "
-    "{space}, a reward that is one number, and a mapping as info"
-)
-"""What is expected of an environment, with its observation space."""
-
-
-def check_reward(reward: Any) -> None:
-    """Refuse a reward that is not one number.
-
-    Raises:
-        EnvironmentFaultError: Saying what it is.
-    """
+def check_outcome(reward: Any, info: Any) -> None:
+    """Raise `EnvironmentFaultError` where a reward is not one number, or an info not a mapping."""
     if np.ndim(reward) or not isinstance(reward, numbers.Real | np.number | np.bool_ | np.ndarray):
         raise EnvironmentFaultError(f"the reward is {reward!r:.80}, not a number")
-
-
-def check_info(info: Any) -> None:
-    """Refuse an info that is not a mapping.
-
-    Raises:
-        EnvironmentFaultError: Saying what it is.
-    """
     if not isinstance(info, Mapping):
         raise EnvironmentFaultError(f"info is {info!r:.80}, not a mapping")
 
 
 def check_observation(space: spaces.Space[Any], observation: Any) -> None:
-    """Refuse an observation that has not the shape of `space`; its values may lie outside.
-
-    Raises:
-        EnvironmentFaultError: Saying what it is.
-    """
+    """Raise `EnvironmentFaultError` where an observation has not the shape of `space`; its values may lie outside."""
     got = np.shape(observation)
     if got != (space.shape or ()):
         raise EnvironmentFaultError(f"the observation has shape {got}, where its space says {space.shape}")
@@ -182,11 +158,7 @@ def check_observation(space: spaces.Space[Any], observation: Any) -> None:
 
 
 def refuse_trials(env: str, trials: int, same_task_each_trial: bool | None) -> None:
-    """Refuse the arguments of `Lifetime` for an environment that is one already.
-
-    Raises:
-        ConfigError: If one of them is given.
-    """
+    """Raise `ConfigError` where an environment that is a lifetime already is given one of the arguments of one."""
     if trials != 1 or same_task_each_trial is not None:
         raise ConfigError(
             f"{env} is a lifetime already, with trials of its own; `trials` (got {trials}) and `same_task_each_trial` "
@@ -194,11 +166,18 @@ def refuse_trials(env: str, trials: int, same_task_each_trial: bool | None) -> N
         )
 
 
-def lifetime_space(low: SingleArray, high: SingleArray, codec: ActionCodec) -> spaces.Box:
+def lifetime_space(
+    low: SingleArray,
+    high: SingleArray,
+    codec: ActionCodec,
+    reward_range: tuple[float, float] = (-REWARD_LIMIT, REWARD_LIMIT),
+    label_size: int = 0,
+) -> spaces.Box:
     """Box of features within `low` and `high` `(F,)`, with the feedback columns behind them."""
+    lowest, highest = reward_range
     return spaces.Box(
-        np.concatenate([low, codec.low, [-REWARD_LIMIT, 0.0, 0.0]]).astype(np.float32),
-        np.concatenate([high, codec.high, [REWARD_LIMIT, 1.0, 1.0]]).astype(np.float32),
+        np.concatenate([low, codec.low, [lowest, 0.0, 0.0], np.zeros(label_size)]).astype(np.float32),
+        np.concatenate([high, codec.high, [highest, 1.0, 1.0], np.ones(label_size)]).astype(np.float32),
         dtype=np.float32,
     )
 
@@ -220,6 +199,5 @@ def flat_bounds(space: spaces.Space[Any]) -> tuple[SingleArray, SingleArray]:
             "(e.g. gymnasium.wrappers.FlattenObservation)"
         )
     flat = spaces.flatten_space(space)
-    if not isinstance(flat, spaces.Box):
-        raise SpaceError(f"observations of {space} do not flatten to a vector")
+    assert isinstance(flat, spaces.Box)
     return flat.low.astype(np.float32), flat.high.astype(np.float32)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,7 +10,7 @@ import gymnasium
 from gymnasium.envs.registration import load_env_creator
 from gymnasium.vector import AutoresetMode
 
-from plastic_rl.envs.catalog import check_keywords, distribution_for, keywords_of, spec_of
+from plastic_rl.envs.catalog import check_keywords, distribution_for, spec_of
 from plastic_rl.envs.lifetime import refuse_trials
 from plastic_rl.envs.scalar_vector_env import ScalarVectorEnv
 from plastic_rl.envs.task_vector_env import TaskVectorEnv
@@ -36,18 +35,16 @@ def make_vector(
 
     Subclasses of `TaskVectorEnv` run natively vectorised; every other id is made `num_envs` times, wrapped in
     `Lifetime`, and stepped in this process. The observation is always a flat float32 Box with feedback.
-    `metadata` holds `feedback` (as `FeedbackLayout.to_dict`), `lifetime_steps` and `steps_per_trial` (None where they
-    vary), `autoreset_mode`, `render_modes` and `render_fps`.
 
     Args:
         env_id: A Gymnasium id.
         num_envs: Number of rows, `B`.
         env_kwargs: The environment's own keyword arguments.
-        split: Split of the tasks.
+        split: Split of the tasks; see `RowOptions` for this and the other options.
         task_start: Index of the first task.
-        task_stop: One past the last task (then they repeat); None: no end.
-        trials: Inner episodes in a lifetime, for environments that are no lifetimes by themselves.
-        same_task_each_trial: Whether these share the lifetime's seed; None: where tasks are reset seeds (`Lifetime`).
+        task_stop: One past the last task, or None.
+        trials: Inner episodes in a lifetime, for environments that are no lifetimes by themselves (see `Lifetime`).
+        same_task_each_trial: Whether these share the lifetime's seed; None: where tasks are reset seeds.
         autoreset_mode: What happens after a lifetime ended.
         render_mode: As the environment knows them.
 
@@ -63,15 +60,22 @@ def make_vector(
     """
     spec = spec_of(env_id)
     kwargs = {**spec.kwargs, **(env_kwargs or {})}
-    native = _native_class(spec)
+    creator = None if spec.vector_entry_point is None else load_creator(env_id, spec.vector_entry_point)
+    native: Any = creator if isinstance(creator, type) and issubclass(creator, TaskVectorEnv) else None
     if native is None and spec.entry_point is None:
         raise ConfigError(
             f"{env_id} has a vector_entry_point that is no TaskVectorEnv, and no entry_point; subclass "
             "plastic_rl.envs.TaskVectorEnv, or register a scalar environment too"
         )
     creator = native or load_creator(env_id, spec.entry_point)
-    check_keywords(env_id, _keywords(env_id, creator, kwargs), kwargs)
-    _check_render_mode(env_id, creator, render_mode)
+    reserved = sorted(set(kwargs) & {*RowOptions.__annotations__, "num_envs"})
+    if reserved:
+        raise ConfigError(f"{', '.join(reserved)}: give this to make_vector itself, not in the env_kwargs of {env_id}")
+    if native is None:
+        check_keywords(env_id, creator, kwargs)
+    modes = getattr(creator, "metadata", {}).get("render_modes")
+    if render_mode is not None and modes is not None and render_mode not in modes:
+        raise ConfigError(f"{env_id} has no render mode {render_mode!r}. Valid: {', '.join(modes) or 'none'}.")
     options: RowOptions = {
         "distribution": distribution_for(env_id, env_kwargs),
         "split": split,
@@ -93,43 +97,12 @@ def make_vector(
     return env
 
 
-def _native_class(spec: gymnasium.envs.registration.EnvSpec) -> Any:
-    """The `TaskVectorEnv` subclass behind an id, or None."""
-    entry = spec.vector_entry_point
-    if entry is None:
-        return None
-    creator = load_creator(spec.id, entry)
-    return creator if isinstance(creator, type) and issubclass(creator, TaskVectorEnv) else None
-
-
 def load_creator(env_id: str, entry: Any) -> Any:
-    """Return the class or function behind an entry point of `env_id`.
-
-    Raises:
-        ConfigError: If it needs a package that is not installed.
-    """
+    """Return what is behind an entry point of `env_id`, or raise `ConfigError` where a package for it is missing."""
     try:
         return entry if callable(entry) else load_env_creator(str(entry))
     except (ImportError, gymnasium.error.DependencyNotInstalled) as missing:
         raise ConfigError(f"{env_id} needs a package that is not installed: {missing}") from missing
-
-
-def _keywords(env_id: str, creator: Any, kwargs: Mapping[str, Any]) -> list[str] | None:
-    """What may stand in `env_kwargs`, None for anything."""
-    reserved = sorted(set(kwargs) & {*RowOptions.__annotations__, "num_envs"})
-    if reserved:
-        raise ConfigError(f"{', '.join(reserved)}: give this to make_vector itself, not in the env_kwargs of {env_id}")
-    if not (isinstance(creator, type) and issubclass(creator, TaskVectorEnv)):
-        return keywords_of(creator)
-    # The `**options` of a family are the reserved names alone, so that its own keywords are those written out.
-    parameters = inspect.signature(creator).parameters.values()
-    return [parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY] or None
-
-
-def _check_render_mode(env_id: str, creator: Any, render_mode: str | None) -> None:
-    modes = getattr(creator, "metadata", {}).get("render_modes")
-    if render_mode is not None and modes is not None and render_mode not in modes:
-        raise ConfigError(f"{env_id} has no render mode {render_mode!r}. Valid: {', '.join(modes) or 'none'}.")
 
 
 def _make_scalar(env_id: str, env_kwargs: Mapping[str, Any] | None, render_mode: str | None) -> gymnasium.Env[Any, Any]:

@@ -13,7 +13,7 @@ from types import ModuleType
 
 from plastic_rl.errors import PluginError
 
-GROUP = "plastic_rl.plugins"
+_LOADED: list[str] = []
 
 
 def load_plugin(spec: str) -> ModuleType:
@@ -28,8 +28,24 @@ def load_plugin(spec: str) -> ModuleType:
     Raises:
         PluginError: If there is no such file or module, or importing it fails.
     """
-    path = _file_of(spec)
-    module = _import_plugin(spec, path)
+    path: Path | None = None
+    try:
+        if Path(spec).suffix == ".py" or "/" in spec or "\\" in spec:
+            path = Path(spec).expanduser()
+    except RuntimeError:
+        raise PluginError(f"no plugin file {spec!r}: the user after ~ has no home directory here") from None
+    if path is not None and not path.is_file():
+        raise PluginError(f"no plugin file {spec!r} (looked in {Path.cwd()}); give the path of a .py file")
+    try:
+        module = importlib.import_module(spec) if path is None else _load_file(path.resolve())
+    except ModuleNotFoundError as missing:
+        if missing.name == spec or (missing.name and spec.startswith(f"{missing.name}.")):
+            hint = f" Did you mean the file {spec}.py?" if Path(f"{spec}.py").is_file() else ""
+            raise PluginError(f"no plugin module {spec!r} can be imported.{hint}") from missing
+        raise PluginError(f"plugin {spec!r} needs the module {missing.name!r}, which is not installed") from missing
+    except Exception as broken:
+        # A plugin is foreign code: what it raises while it is imported can be anything.
+        raise PluginError(f"plugin {spec!r} failed while being imported: {type(broken).__name__}: {broken}") from broken
     _remember(spec if path is None else str(path.resolve()))
     return module
 
@@ -45,37 +61,9 @@ def load_plugins(specs: Iterable[str]) -> None:
         load_plugin(spec)
 
 
-_LOADED: list[str] = []
-
-
 def _remember(spec: str) -> None:
     if spec not in _LOADED:
         _LOADED.append(spec)
-
-
-def _file_of(spec: str) -> Path | None:
-    """The file that `spec` names; None where it names a module."""
-    if Path(spec).suffix != ".py" and "/" not in spec and "\\" not in spec:
-        return None
-    try:
-        return Path(spec).expanduser()
-    except RuntimeError:
-        raise PluginError(f"no plugin file {spec!r}: the user after ~ has no home directory here") from None
-
-
-def _import_plugin(spec: str, path: Path | None) -> ModuleType:
-    if path is not None and not path.is_file():
-        raise PluginError(f"no plugin file {spec!r} (looked in {Path.cwd()}); give the path of a .py file")
-    try:
-        return _load_file(path.resolve()) if path is not None else importlib.import_module(spec)
-    except ModuleNotFoundError as missing:
-        if missing.name == spec or (missing.name and spec.startswith(f"{missing.name}.")):
-            hint = f" Did you mean the file {spec}.py?" if Path(f"{spec}.py").is_file() else ""
-            raise PluginError(f"no plugin module {spec!r} can be imported.{hint}") from missing
-        raise PluginError(f"plugin {spec!r} needs the module {missing.name!r}, which is not installed") from missing
-    except Exception as broken:
-        # A plugin is foreign code: what it raises while it is imported can be anything.
-        raise PluginError(f"plugin {spec!r} failed while being imported: {type(broken).__name__}: {broken}") from broken
 
 
 def _load_file(path: Path) -> ModuleType:
@@ -97,13 +85,9 @@ def _load_file(path: Path) -> ModuleType:
 
 
 def load_entry_point_plugins() -> list[str]:
-    """Import the plugins of installed packages (entry points of the group `plastic_rl.plugins`); return their names.
-
-    Raises:
-        PluginError: If one of them fails; the message names it.
-    """
+    """Import the plugins of installed packages (entry points of the group `plastic_rl.plugins`); return their names."""
     names = []
-    for entry in sorted(importlib.metadata.entry_points(group=GROUP), key=lambda entry: entry.name):
+    for entry in sorted(importlib.metadata.entry_points(group="plastic_rl.plugins"), key=lambda entry: entry.name):
         try:
             entry.load()
         except Exception as broken:

@@ -10,24 +10,16 @@ from typing import Any, Unpack
 import gymnasium
 import numpy as np
 from gymnasium import spaces
+from typing_extensions import override
 
 from plastic_rl.arrays import Array, BoolArray, IntArray, SingleArray
 from plastic_rl.envs.actions import ActionCodec
 from plastic_rl.envs.catalog import SeedTasks, distribution_for
-from plastic_rl.envs.lifetime import CONTRACT, Lifetime, refuse_trials
+from plastic_rl.envs.lifetime import Lifetime, refuse_trials
 from plastic_rl.envs.task import Task
 from plastic_rl.envs.vector_env import RowOptions, RowVectorEnv, StepResult, stored_array
-from plastic_rl.errors import (
-    CheckpointError,
-    ConfigError,
-    EnvironmentFaultError,
-    NonFiniteError,
-    SpaceError,
-    damage_is_refused,
-)
+from plastic_rl.errors import ConfigError, EnvironmentFaultError, NonFiniteError, SpaceError
 from plastic_rl.feedback import FeedbackLayout
-
-_WITHOUT_SPEC = "an environment without a spec"
 
 
 class ScalarVectorEnv(RowVectorEnv):
@@ -40,7 +32,7 @@ class ScalarVectorEnv(RowVectorEnv):
     Args:
         envs: The rows, B of them, with equal spaces.
         trials: Inner episodes in a lifetime (see `Lifetime`).
-        same_task_each_trial: See `Lifetime`; None: true where tasks are reset seeds.
+        same_task_each_trial: See `Lifetime`.
         options: See `RowOptions`; without a distribution, that of the environment's id (else tasks are reset seeds).
 
     Raises:
@@ -66,7 +58,9 @@ class ScalarVectorEnv(RowVectorEnv):
         spec = envs[0].spec
         distribution = options.get("distribution")
         if distribution is None:
-            distribution = distribution_for(spec.id, _own_keywords(spec.kwargs)) if spec else SeedTasks(_WITHOUT_SPEC)
+            # `gymnasium.make` recorded the keywords, the render mode among them.
+            own = {} if spec is None else {name: each for name, each in spec.kwargs.items() if name != "render_mode"}
+            distribution = distribution_for(spec.id, own) if spec else SeedTasks("an environment without a spec")
         if same_task_each_trial is None:
             same_task_each_trial = isinstance(distribution, SeedTasks)
         self.envs = [env if "feedback" in env.metadata else Lifetime(env, trials, same_task_each_trial) for env in envs]
@@ -94,28 +88,23 @@ class ScalarVectorEnv(RowVectorEnv):
         self.metadata = {**first.metadata, **self.metadata}
         self.render_mode = envs[0].render_mode
         self._name = str(envs[0]) if spec is None else spec.id
-        self._bounds = (observation_space.low, observation_space.high)
+        self._bounds = observation_space.low, observation_space.high
         self._warned = False
         self._time: IntArray = np.zeros(self.num_envs, dtype=np.int64)
         self._observations: SingleArray = np.zeros((self.num_envs, *(observation_space.shape or ())), dtype=np.float32)
 
-    def _reset_seed(self, row: int) -> int:
-        """Seed of the row's present lifetime: the row's own in its first one, derived from it in later ones."""
-        lifetime = int(self._lifetimes[row])
-        if lifetime == 0:
-            return self._seeds[row]
-        sequence = np.random.SeedSequence(self._seeds[row], spawn_key=(lifetime,))
-        return int(sequence.generate_state(1, np.uint32)[0])
-
     def _begin_rows(self, rows: IntArray, tasks: Sequence[Task], generators: Sequence[np.random.Generator]) -> None:
         for row, task in zip(rows.tolist(), tasks, strict=True):
             self._time[row] = 0
+            seed, lifetime = self._seeds[row], int(self._lifetimes[row])
+            options: dict[str, Any] | None = {"task": task}
+            if "reset_seed" in task.params:
+                seed, options = int(task.seed), None
+            elif lifetime > 0:
+                sequence = np.random.SeedSequence(seed, spawn_key=(lifetime,))
+                seed = int(sequence.generate_state(1, np.uint32)[0])
             with self._naming(row):
-                if "reset_seed" in task.params:
-                    self._observations[row], _ = self.envs[row].reset(seed=int(task.seed))
-                else:
-                    options = {"task": task}
-                    self._observations[row], _ = self.envs[row].reset(seed=self._reset_seed(row), options=options)
+                self._observations[row], _ = self.envs[row].reset(seed=seed, options=options)
         self._warn_of_bounds()
 
     @contextmanager
@@ -128,10 +117,12 @@ class ScalarVectorEnv(RowVectorEnv):
         except Exception as error:
             # Foreign code can raise anything.
             what = str(error) if isinstance(error, EnvironmentFaultError) else f"{type(error).__name__}: {error}"
-            expected = CONTRACT.format(space=getattr(self.envs[row], "env", self.envs[row]).observation_space)
+            space = getattr(self.envs[row], "env", self.envs[row]).observation_space
             raise EnvironmentFaultError(
                 f"{self._name} broke down in row {row}, step {self._time[row]} of its lifetime: {what}. Expected: "
-                f"{expected}. (plastic-rl --debug VERB shows the traceback.)"
+                "reset returns (observation, info), and step (observation, reward, terminated, truncated, info): an "
+                f"observation of {space}, a reward that is one number, and a mapping as info. (plastic-rl --debug VERB "
+                "shows the traceback.)"
             ) from error
 
     def _warn_of_bounds(self) -> None:
@@ -152,9 +143,7 @@ class ScalarVectorEnv(RowVectorEnv):
 
     def _advance(self, actions: Array, idle: BoolArray | None) -> StepResult:
         reward = np.zeros(self.num_envs)
-        terminated = np.zeros(self.num_envs, dtype=np.bool_)
-        truncated = np.zeros(self.num_envs, dtype=np.bool_)
-        trial_end = np.zeros(self.num_envs, dtype=np.bool_)
+        terminated, truncated, trial_end = np.zeros((3, self.num_envs), dtype=np.bool_)
         names = ("expected_reward", *self.metadata.get("measures", {}))
         values = {name: np.zeros(self.num_envs) for name in names}
         known = {name: np.zeros(self.num_envs, dtype=np.bool_) for name in names}
@@ -187,33 +176,20 @@ class ScalarVectorEnv(RowVectorEnv):
         for env in self.envs:
             env.close()
 
+    @override
     def get_state(self) -> dict[str, Any]:
         """Return seeds and counters; the inside of a foreign environment cannot be stored (`restarts` is true)."""
         return {"restarts": True, "seeds": list(self._seeds), "lifetimes": self._lifetimes.copy()}
 
-    def set_state(self, state: Mapping[str, Any]) -> None:
-        """Start the lifetimes after those that `get_state` saw, and warn that they were not continued.
-
-        `observe()` then gives their first observations.
-
-        Raises:
-            CheckpointError: If the state is of another number of rows, or is no such state.
-        """
-        with damage_is_refused("the stored state does not fit these environments"):
-            if len(state["lifetimes"]) != self.num_envs:
-                raise CheckpointError(f"the environment state has {len(state['lifetimes'])} rows, not {self.num_envs}")
-            for row, seed in zip(self._all_rows.tolist(), state["seeds"], strict=True):
-                self._key_row(row, int(seed))
-            self._lifetimes[:] = stored_array("lifetimes", state["lifetimes"], self._lifetimes)
-            self._lifetimes += 1
-            self._tasks = [self._source.task(row, int(k)) for row, k in enumerate(self._lifetimes)]
+    @override
+    def _restore(self, state: Mapping[str, Any]) -> None:
+        """Start the lifetimes after those that `get_state` saw, and warn that they were not continued."""
+        for row, seed in zip(self._all_rows.tolist(), state["seeds"], strict=True):
+            self._key_row(row, int(seed))
+        self._lifetimes[:] = stored_array("lifetimes", state["lifetimes"], self._lifetimes) + 1
+        self._tasks = [self._task(row, int(k)) for row, k in enumerate(self._lifetimes)]
         self._start(self._all_rows, None)
         warnings.warn(
             "a foreign environment cannot be continued in mid-lifetime: all rows start their next lifetime",
-            stacklevel=2,
+            stacklevel=3,
         )
-
-
-def _own_keywords(kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """What `gymnasium.make` recorded, without what every environment takes."""
-    return {name: value for name, value in kwargs.items() if name != "render_mode"}

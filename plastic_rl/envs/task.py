@@ -1,9 +1,8 @@
-"""What a task is, how a distribution of tasks is sampled and dealt out, and who acts on them.
+"""What a task is, how a distribution of tasks is sampled, and who acts on them.
 
 A `Task` is one setting of a family of environments (the arm probabilities of one bandit, the hidden goal of one
 maze). A `TaskDistribution` maps `(split, index)` to a task in O(1) and in any order, so that every agent can be
-scored on exactly the same tasks. A `TaskSource` deals them out to the rows of a vector environment; a family's
-`ReferenceAgent`s are what a trained `Agent` is compared with.
+scored on exactly the same tasks. Its `ReferenceAgent`s are what a trained `Agent` is compared with.
 """
 
 from __future__ import annotations
@@ -13,12 +12,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, ClassVar, Protocol, final, runtime_checkable
+from typing import Any, ClassVar, Literal, Protocol, final, runtime_checkable
 
 import numpy as np
+from gymnasium import spaces
+from typing_extensions import override
 
 from plastic_rl.arrays import Array, BoolArray, FloatArray, IntArray
-from plastic_rl.envs.row_noise import RowNoise
 from plastic_rl.errors import SpaceError, TaskError, UnknownNameError, nearest
 
 Scalar = bool | int | float | str
@@ -53,10 +53,7 @@ class Task:
 
 
 def number_of(task: Task, name: str) -> float:
-    """The parameter `name` of a task, as a number.
-
-    Raises:
-        TaskError: If it is missing or no number.
+    """The parameter `name` of a task, as a number; `TaskError` where it is missing or none.
 
     >>> number_of(Task("Bandit", "test", 0, 0, {"hazard": 0.05}), "hazard")
     0.05
@@ -69,11 +66,7 @@ def number_of(task: Task, name: str) -> float:
 
 @runtime_checkable
 class Agent(Protocol):
-    """Anything with stable-baselines3's `predict`: trained algorithms, policies and reference agents alike.
-
-    `observation` is `(B, I)`; `state` is opaque and None at first; `episode_start` is `(B,)` bool, true where a new
-    lifetime starts with this observation. Returns the actions `(B, ...)` and the next state.
-    """
+    """Anything with stable-baselines3's `predict`: trained algorithms, policies and reference agents alike."""
 
     def predict(
         self,
@@ -82,8 +75,56 @@ class Agent(Protocol):
         episode_start: BoolArray | None = None,
         deterministic: bool = False,
     ) -> tuple[Array, Any]:
-        """Return the actions `(B, ...)` and the next state."""
+        """Return the actions `(B, ...)` and the next state.
+
+        Args:
+            observation: `(B, I)`.
+            state: Opaque, None at first.
+            episode_start: `(B,)` bool, true where a new lifetime starts with this observation.
+            deterministic: Whether to leave chance out.
+        """
         ...
+
+
+class RowNoise:
+    """A stream of random numbers for each row, which does not depend on who lives beside it.
+
+    Args:
+        seed: 0 or more.
+        positions: Place of each row's task among all, B of them.
+
+    Attributes:
+        generators: Of the rows, B of them, for what `draw` does not offer.
+
+    >>> two, one = RowNoise(0, [3, 7]), RowNoise(0, [7])
+    >>> bool((two.draw("uniform", 5)[1] == one.draw("uniform", 5)[0]).all())
+    True
+    """
+
+    def __init__(self, seed: int, positions: Sequence[int]) -> None:
+        stream = zlib.crc32(b"agent")
+        self.generators = [
+            np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(stream, position))))
+            for position in positions
+        ]
+        self._drawn = {kind: np.zeros((len(positions), 0)) for kind in ("uniform", "normal")}
+
+    def keys(self) -> IntArray:
+        """A whole number of each row, `(B,)`."""
+        return np.array([generator.integers(2**62) for generator in self.generators], dtype=np.int64)
+
+    def draw(self, kind: Literal["uniform", "normal"], count: int) -> FloatArray:
+        """The next `count` numbers of each row, `(B, count)`: uniform in [0, 1), or standard normal."""
+        drawn = self._drawn[kind]
+        if drawn.shape[1] < count:
+            size = max(256, count)
+            fresh = [
+                generator.random(size) if kind == "uniform" else generator.standard_normal(size)
+                for generator in self.generators
+            ]
+            drawn = np.concatenate([drawn, np.stack(fresh)], axis=1)
+        self._drawn[kind] = drawn[:, count:]
+        return drawn[:, :count]
 
 
 class ReferenceAgent(ABC):
@@ -198,6 +239,37 @@ class ReferenceAgent(ABC):
         return values
 
 
+class RandomAgent(ReferenceAgent):
+    """Acts uniformly at random in `Discrete(n)`, `MultiDiscrete` or a `Box` (unbounded sides are cut at +-1).
+
+    Args:
+        action_space: The action space of one row.
+
+    >>> agent = RandomAgent(spaces.Discrete(3))
+    >>> agent.begin([], seed=0)
+    >>> agent.predict(np.zeros((5, 2)))[0].tolist()
+    [2, 1, 2, 0, 2]
+    """
+
+    def __init__(self, action_space: spaces.Space[Any]) -> None:
+        super().__init__()
+        if not isinstance(action_space, (spaces.Discrete, spaces.MultiDiscrete, spaces.Box)):
+            raise SpaceError(f"the random agent acts in Discrete, MultiDiscrete or Box, got {action_space}")
+        self._space = action_space
+
+    @override
+    def choose(self, rows: Array, start: BoolArray, state: Any, deterministic: bool) -> tuple[Array, Any]:
+        space, count = self._space, len(rows)
+        noise = self.noise(count)
+        if isinstance(space, spaces.Discrete):
+            return (noise.draw("uniform", 1)[:, 0] * int(space.n)).astype(np.int64), True
+        if isinstance(space, spaces.MultiDiscrete):
+            return (noise.draw("uniform", space.nvec.size) * space.nvec.ravel()).astype(np.int64), True
+        low = np.where(np.isfinite(space.low), space.low, -1.0).ravel()
+        high = np.where(np.isfinite(space.high), space.high, 1.0).ravel()
+        return (low + noise.draw("uniform", low.size) * (high - low)).astype(np.float32), True
+
+
 class TaskDistribution(ABC):
     """A distribution over the tasks of one family, divided into splits.
 
@@ -222,14 +294,18 @@ class TaskDistribution(ABC):
             UnknownNameError: If the distribution has no such split.
             TaskError: If the index is negative.
         """
-        if split not in self.splits:
-            raise UnknownNameError(f"split of {self.family}", split, self.splits)
+        self.check_split(split)
         if index < 0:
             raise TaskError(f"task index must be 0 or more, got {index}")
         sequence = np.random.SeedSequence(self.entropy, spawn_key=(zlib.crc32(split.encode()), index))
         generator = np.random.Generator(np.random.PCG64(sequence))
         params = self.sample_params(generator, split)
         return Task(self.family, split, index, int(sequence.generate_state(1, np.uint64)[0] >> 1), params)
+
+    def check_split(self, split: str) -> None:
+        """Raise `UnknownNameError` where the distribution has no such split."""
+        if split not in self.splits:
+            raise UnknownNameError(f"split of {self.family}", split, self.splits)
 
     def tasks(self, split: str, start: int, stop: int) -> list[Task]:
         """Return tasks `start` to `stop - 1` of `split`."""
@@ -250,9 +326,7 @@ class TaskDistribution(ABC):
     def limit_problem(self, split: str) -> str | None:
         """What is wrong with the limit that is named for `split`, or None where it is a reference agent or "none"."""
         limit = self.limit_of(split)
-        if limit == "none":
-            return None
-        valid = [*self.reference_agents(split), "none"]
+        valid = ["none"] if limit == "none" else [*self.reference_agents(split), "none"]
         if limit in valid:
             return None
         close = nearest(limit, valid)
@@ -263,52 +337,10 @@ class TaskDistribution(ABC):
         )
 
 
-TASKS_OF_A_RUN = 10**9
-"""Tasks that a run may train on before it meets those of the run with the next seed."""
-
-
 def first_task(seed: int) -> int:
-    """Index of the first task that a run with `seed` trains on, so that runs with other seeds meet other tasks.
+    """Index of the first of the 10^9 tasks that a run with `seed` may train on before it meets those of the next seed.
 
     >>> first_task(0), first_task(2)
     (0, 2000000000)
     """
-    return seed * TASKS_OF_A_RUN
-
-
-class TaskSource:
-    """Deals the tasks `start` to `stop - 1` of a split out to `num_envs` rows.
-
-    Row i takes, for its k-th lifetime, index `start + i + k * num_envs`, wrapping at `stop`.
-
-    Args:
-        distribution: Where the tasks come from.
-        split: Which of its splits.
-        start: First index, 0 or more.
-        stop: One past the last index, or None to go on for ever.
-        num_envs: Number of rows.
-
-    Raises:
-        UnknownNameError: If the distribution has no such split.
-        TaskError: If the range is empty or negative.
-    """
-
-    def __init__(self, distribution: TaskDistribution, split: str, start: int, stop: int | None, num_envs: int) -> None:
-        if split not in distribution.splits:
-            raise UnknownNameError(f"split of {distribution.family}", split, distribution.splits)
-        if start < 0 or (stop is not None and stop <= start):
-            raise TaskError(f"tasks {start} to {stop} are no range: start must be 0 or more, stop larger (or None)")
-        self.distribution = distribution
-        self.split = split
-        self.start = start
-        self.stop = stop
-        self.num_envs = num_envs
-
-    def index(self, row: int, lifetime: int) -> int:
-        """Index of the task of `row` in its lifetime number `lifetime` (from 0)."""
-        offset = row + lifetime * self.num_envs
-        return self.start + (offset if self.stop is None else offset % (self.stop - self.start))
-
-    def task(self, row: int, lifetime: int) -> Task:
-        """The task itself."""
-        return self.distribution.task(self.split, self.index(row, lifetime))
+    return seed * 10**9

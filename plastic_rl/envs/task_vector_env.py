@@ -23,9 +23,10 @@ from plastic_rl.arrays import Array, BoolArray, FloatArray, Image, IntArray, Sin
 from plastic_rl.envs import drawing
 from plastic_rl.envs.actions import ActionCodec
 from plastic_rl.envs.catalog import check_arguments
+from plastic_rl.envs.lifetime import lifetime_space
 from plastic_rl.envs.task import Task, TaskDistribution
 from plastic_rl.envs.vector_env import RowOptions, RowVectorEnv, StepResult, stored_array
-from plastic_rl.errors import CheckpointError, ConfigError, damage_is_refused
+from plastic_rl.errors import CheckpointError, ConfigError
 from plastic_rl.feedback import FeedbackLayout
 
 MAX_STEPS = 100_000
@@ -35,11 +36,7 @@ MAX_NUMBERS = 2**28
 
 
 def check_size(num_envs: int, steps: int) -> None:
-    """Refuse more noise than can be drawn ahead.
-
-    Raises:
-        ConfigError: If lifetimes of `steps` steps are too long, or too long for `num_envs` rows.
-    """
+    """Raise `ConfigError` where lifetimes of `steps` steps in `num_envs` rows need more noise than is drawn ahead."""
     if steps > MAX_STEPS or steps * num_envs > MAX_NUMBERS:
         raise ConfigError(
             f"steps = {steps:,} in each of {num_envs:,} rows is too much: the noise of whole lifetimes is drawn "
@@ -74,11 +71,11 @@ class TaskVectorEnv(RowVectorEnv, Generic[TasksT]):
     The observation is `[features, previous action, previous reward, trial_start, t/T]`, float32, clipped to finite
     bounds. A lifetime takes `steps` steps and is then `terminated`; nothing is ever truncated.
 
-    A subclass names its `tasks_class`, whose arguments are its own: its constructor takes them as `**arguments`, has
-    them made into the distribution by `tasks_and_options`, and reads sizes from that. It calls `super().__init__`, then
-    allocates arrays with one row per lifetime, names those that change in `state_arrays`, and implements `begin_rows`,
-    `transition` and, where there are features, `write_features`. In hooks it may read `self.distribution`, and
-    `self.time (B,)`, the number of steps that each row has lived.
+    A subclass names its `tasks_class`, whose arguments are its own: its constructor takes them, and `RowOptions`, as
+    `**arguments`, has them made into the distribution by `tasks_and_options`, and reads sizes from that. It calls
+    `super().__init__`, then allocates arrays with one row per lifetime, names those that change in `state_arrays`, and
+    implements `begin_rows`, `transition` and, where there are features, `write_features`. In hooks it may read
+    `self.distribution`, and `self.time (B,)`, the number of steps that each row has lived.
 
     Args:
         num_envs: Number of rows, `B`.
@@ -108,6 +105,8 @@ class TaskVectorEnv(RowVectorEnv, Generic[TasksT]):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Let the signature of the class show the arguments of its distribution."""
         super().__init_subclass__(**kwargs)
+        if not hasattr(cls, "tasks_class"):  # a base of several families
+            return
         rows = inspect.Parameter("num_envs", inspect.Parameter.POSITIONAL_OR_KEYWORD, default=1, annotation=int)
         own = inspect.signature(cls.tasks_class).parameters.values()
         options = inspect.Parameter("options", inspect.Parameter.VAR_KEYWORD, annotation=RowOptions)
@@ -157,15 +156,9 @@ class TaskVectorEnv(RowVectorEnv, Generic[TasksT]):
         codec = ActionCodec(action_space)
         lows, highs = (np.asarray(bound, dtype=np.float32) for bound in (feature_low, feature_high))
         feedback = FeedbackLayout.after(lows.size, codec.size, label_size)
-        low, high = reward_range
-        space = spaces.Box(
-            np.concatenate([lows, codec.low, [low, 0.0, 0.0], np.zeros(label_size)]).astype(np.float32),
-            np.concatenate([highs, codec.high, [high, 1.0, 1.0], np.ones(label_size)]).astype(np.float32),
-            dtype=np.float32,
-        )
         super().__init__(
             num_envs,
-            observation_space=space,
+            observation_space=lifetime_space(lows, highs, codec, reward_range, label_size),
             codec=codec,
             feedback=feedback,
             distribution=distribution,
@@ -210,11 +203,19 @@ class TaskVectorEnv(RowVectorEnv, Generic[TasksT]):
 
     def text(self, row: int) -> str:
         """The picture of one row as text, for the render mode `"ansi"`."""
-        return ""
+        return self.headline(row)
 
     def frame(self, row: int) -> Image:
         """The picture of one row `(H, W, 3)`, for the render mode `"rgb_array"`."""
         return np.zeros((8, 8, 3), dtype=np.uint8)
+
+    def headline(self, row: int) -> str:
+        """First line of a text picture."""
+        return f"step {self.time[row]}/{self.steps}  return {self.returns[row]:g}"
+
+    def head(self, row: int) -> str:
+        """Line above a picture."""
+        return f"{self.time[row]}/{self.steps} R {self.returns[row]:g}"
 
     # RowVectorEnv -------------------------------------------------------------------------------------------------
 
@@ -272,44 +273,34 @@ class TaskVectorEnv(RowVectorEnv, Generic[TasksT]):
             "generators": [generator.bit_generator.state for generator in self._generators],
             "lifetimes": self._lifetimes.copy(),
             "tasks": [_task_to_dict(task) for task in self._tasks],
-            "over": self._over.copy(),
-            "time": self.time.copy(),
-            "returns": self.returns.copy(),
-            "feedback": self._buffer[:, self.feedback.start :].copy(),
+            **{name: own.copy() for name, own in self._counters().items()},
             "family": self.family_state(),
         }
 
     @override
-    def set_state(self, state: Mapping[str, Any]) -> None:
-        """Continue from the state of an environment with equal arguments.
+    def _restore(self, state: Mapping[str, Any]) -> None:
+        self._tasks = [_task_from_dict(task) for task in state["tasks"]]
+        if self._tasks:
+            self._begin_rows(self._all_rows, self._tasks, self._generators)
+        self._seeds = [int(seed) for _, seed in zip(self._all_rows, state["seeds"], strict=True)]
+        for generator, saved in zip(self._generators, state["generators"], strict=True):
+            generator.bit_generator.state = saved
+        for name, own in {"lifetimes": self._lifetimes, **self._counters()}.items():
+            own[...] = stored_array(name, state[name], own)
+        # A row may stand at its horizon only while it waits for its reset.
+        beyond = (self.time < 0) | (self.time > self.steps - ~self._over)
+        if beyond.any() or self._lifetimes.min() < 0:
+            raise CheckpointError(f"the stored time or lifetime is none of lifetimes of {self.steps} steps")
+        self.set_family_state(state["family"])
 
-        Raises:
-            CheckpointError: If the state is of another number of rows or another family, or is no such state.
-        """
-        with damage_is_refused(f"the stored state does not fit {type(self).__name__}"):
-            if len(state["lifetimes"]) != self.num_envs:
-                raise CheckpointError(f"the environment state has {len(state['lifetimes'])} rows, not {self.num_envs}")
-            self._tasks = [_task_from_dict(task) for task in state["tasks"]]
-            if self._tasks:
-                self._begin_rows(self._all_rows, self._tasks, self._generators)
-            self._seeds = [int(seed) for _, seed in zip(self._all_rows, state["seeds"], strict=True)]
-            for generator, saved in zip(self._generators, state["generators"], strict=True):
-                generator.bit_generator.state = saved
-            feedback = self._buffer[:, self.feedback.start :]
-            for name, own in (
-                ("lifetimes", self._lifetimes),
-                ("over", self._over),
-                ("time", self.time),
-                ("returns", self.returns),
-                ("feedback", feedback),
-            ):
-                own[...] = stored_array(name, state[name], own)
-            self._any_over = bool(self._over.any())
-            # A row may stand at its horizon only while it waits for its reset.
-            beyond = (self.time < 0) | (self.time > self.steps - ~self._over)
-            if beyond.any() or self._lifetimes.min() < 0:
-                raise CheckpointError(f"the stored time or lifetime is none of lifetimes of {self.steps} steps")
-            self.set_family_state(state["family"])
+    def _counters(self) -> dict[str, Array]:
+        """The arrays of a present lifetime that every family stores, by their names in the state."""
+        return {
+            "over": self._over,
+            "time": self.time,
+            "returns": self.returns,
+            "feedback": self._buffer[:, self.feedback.start :],
+        }
 
     def family_state(self) -> dict[str, Any]:
         """Copies of all `state_arrays`, by name."""
@@ -325,6 +316,33 @@ class TaskVectorEnv(RowVectorEnv, Generic[TasksT]):
         for name, values in state.items():
             own = getattr(self, name)
             own[...] = stored_array(name, values, own)
+
+
+class ChoiceVectorEnv(TaskVectorEnv[TasksT]):
+    """A family of one choice among k actions a step, drawn as a bar for each; it keeps the last one in `_last (B,)`."""
+
+    bar_text: ClassVar[str]
+    """Line of an action in a text picture, with the fields `action`, `share`, `bar` and `label`."""
+    _last: IntArray
+
+    @abstractmethod
+    def bars(self, row: int) -> tuple[FloatArray, Sequence[int]]:
+        """Height of each action's bar, 0 to 1, and the number that it is labelled with."""
+
+    @override
+    def text(self, row: int) -> str:
+        lines = [self.headline(row)]
+        for action, (share, label) in enumerate(zip(*self.bars(row), strict=True)):
+            mark = ">" if action == self._last[row] else " "
+            bar = drawing.text_bar(share)
+            lines.append(f"{mark} {self.bar_text.format(action=action, share=share, bar=bar, label=label)}")
+        return "\n".join(lines)
+
+    @override
+    def frame(self, row: int) -> Image:
+        shares, labels = self.bars(row)
+        paid = bool(self._reward_column[row] > 0)
+        return drawing.bars(shares, [str(label) for label in labels], int(self._last[row]), paid, self.head(row))
 
 
 def _task_to_dict(task: Task) -> dict[str, Any]:
@@ -380,11 +398,3 @@ class TaskEnv(gymnasium.Env[SingleArray, Any]):
         """Return the picture of the row, or None without a render mode."""
         pictures = self.vector.render()
         return None if pictures is None else pictures[0]
-
-    def get_state(self) -> dict[str, Any]:
-        """Return all that a resumed run needs, as a vector environment does."""
-        return self.vector.get_state()
-
-    def set_state(self, state: Mapping[str, Any]) -> None:
-        """Continue from what `get_state` of an environment with equal arguments returned."""
-        self.vector.set_state(state)

@@ -20,13 +20,15 @@ from gymnasium.vector.utils import batch_space
 
 from plastic_rl.arrays import Array, BoolArray, FloatArray, IntArray, SingleArray
 from plastic_rl.envs.actions import ActionCodec
-from plastic_rl.envs.task import Task, TaskDistribution, TaskSource
-from plastic_rl.errors import CheckpointError, TaskError
+from plastic_rl.envs.task import Task, TaskDistribution
+from plastic_rl.errors import CheckpointError, TaskError, damage_is_refused
 from plastic_rl.feedback import FeedbackLayout
 
 
 class RowOptions(TypedDict, total=False):
     """Keyword arguments that every vector environment of plastic_rl takes.
+
+    Row i takes, for its k-th lifetime, the task of index `task_start + i + k * num_envs`, wrapping at `task_stop`.
 
     Attributes:
         distribution: Where tasks come from; None for the family's own.
@@ -55,17 +57,10 @@ class StepResult(NamedTuple):
 
 
 class RowVectorEnv(VectorEnv[SingleArray, Array, Array], ABC):
-    """Base of all vector environments here; subclass `TaskVectorEnv` to write a family.
+    """Base of all vector environments here, of `num_envs` rows; subclass `TaskVectorEnv` to write a family.
 
-    Args:
-        num_envs: Number of rows, `B`.
-        observation_space: Of one row, a flat float32 Box.
-        codec: The action space of one row.
-        feedback: Where the feedback stands in the observation.
-        distribution: Where tasks come from.
-        lifetime_steps: Length of every lifetime, None where it varies.
-        steps_per_trial: Length of every trial, None where it varies.
-        options: See `RowOptions`.
+    `observation_space` is that of one row, a flat float32 Box; `lifetime_steps` and `steps_per_trial` are None where
+    they vary.
     """
 
     def __init__(
@@ -99,20 +94,20 @@ class RowVectorEnv(VectorEnv[SingleArray, Array, Array], ABC):
             "autoreset_mode": self.autoreset_mode,
         }
         self._codec = codec
-        self._source = TaskSource(
-            distribution,
-            options.get("split", "train"),
-            options.get("task_start", 0),
-            options.get("task_stop"),
-            num_envs,
-        )
+        self._split = options.get("split", "train")
+        self._task_start, self._task_stop = options.get("task_start", 0), options.get("task_stop")
+        distribution.check_split(self._split)
+        if self._task_start < 0 or (self._task_stop is not None and self._task_stop <= self._task_start):
+            raise TaskError(
+                f"tasks {self._task_start} to {self._task_stop} are no range: start must be 0 or more, stop larger "
+                "(or None)"
+            )
         self._all_rows = np.arange(num_envs)
         self._seeds: list[int] = [0] * num_envs
         self._generators = [np.random.Generator(np.random.PCG64(0)) for _ in range(num_envs)]
         self._lifetimes = np.zeros(num_envs, dtype=np.int64)
         self._tasks: list[Task] = []
         self._over = np.zeros(num_envs, dtype=np.bool_)
-        self._any_over = False
         self._resting = False
 
     @property
@@ -142,9 +137,9 @@ class RowVectorEnv(VectorEnv[SingleArray, Array, Array], ABC):
         """Start new lifetimes in all rows, or in some.
 
         Args:
-            seed: Keys row i by `seed + i` and takes the task source from its beginning; None goes on.
-            options: `"reset_mask"`, `(B,)` bool: which rows; `"tasks"`: a task for each of the B rows (None: from the
-                source); `"row_seeds"`: a key for each of the B rows instead of `seed + i` (rows of equal keys and
+            seed: Keys row i by `seed + i` and deals the tasks out from the first one; None goes on.
+            options: `"reset_mask"`, `(B,)` bool: which rows; `"tasks"`: a task for each of the B rows (None: the
+                next); `"row_seeds"`: a key for each of the B rows instead of `seed + i` (rows of equal keys and
                 tasks live with equal noise, as a population does on common tasks); `"rest"`, bool: rows whose lifetime
                 is over rest until the next `reset`, whatever the autoreset mode: their steps count for nothing, and
                 what they show means nothing.
@@ -160,12 +155,11 @@ class RowVectorEnv(VectorEnv[SingleArray, Array, Array], ABC):
         rows = self._rows_to_reset(options.get("reset_mask"))
         first = not self._tasks
         keys = options.get("row_seeds")
+        if keys is None and (first or seed is not None):
+            start = int(self.np_random.integers(2**62)) if seed is None else seed
+            keys = range(start, start + self.num_envs)
         if keys is not None and len(keys) != self.num_envs:
             raise TaskError(f"options['row_seeds'] must hold {self.num_envs} seeds, one for each row, got {len(keys)}")
-        if seed is None and first and keys is None:
-            seed = int(self.np_random.integers(2**62))
-        if keys is None and seed is not None:
-            keys = range(seed, seed + self.num_envs)
         if keys is None:
             self._lifetimes[rows] += 1
         else:
@@ -174,7 +168,7 @@ class RowVectorEnv(VectorEnv[SingleArray, Array, Array], ABC):
                 self._key_row(row, int(keys[row]))
         self._resting = bool(options.get("rest", False))
         if first:
-            self._tasks = [self._source.task(row, 0) for row in range(self.num_envs)]
+            self._tasks = [self._task(row, 0) for row in range(self.num_envs)]
         info = self._start(rows, options.get("tasks"))
         return self._observe().copy(), info
 
@@ -195,7 +189,7 @@ class RowVectorEnv(VectorEnv[SingleArray, Array, Array], ABC):
         if not self._tasks:
             raise ResetNeeded("call reset() before the first step()")
         checked = self._codec.check(actions, self.num_envs)
-        idle = self._over if self._any_over else None
+        idle = self._over if self._over.any() else None
         if idle is not None and self.autoreset_mode is AutoresetMode.DISABLED and not self._resting:
             raise ResetNeeded(
                 f"the lifetimes of rows {np.flatnonzero(idle).tolist()} are over; "
@@ -203,33 +197,30 @@ class RowVectorEnv(VectorEnv[SingleArray, Array, Array], ABC):
             )
         reward, terminated, truncated, info = self._advance(checked, idle)
         live = np.ones(self.num_envs, dtype=np.bool_) if idle is None else ~idle
-        for name in [name for name in info if name[0] != "_"]:
-            mask = f"_{name}"
-            info[mask] = info[mask] & live if mask in info else live.copy()
+        names = [name for name in info if name[0] != "_"]
+        for name in names:
+            info[f"_{name}"] = info.get(f"_{name}", True) & live
         if idle is not None:
-            for values in (reward, terminated, truncated, *(info[name] for name in info if name[0] != "_")):
+            for values in (reward, terminated, truncated, *(info[name] for name in names)):
                 values[idle] = 0
             if not self._resting:
                 rows = np.flatnonzero(idle)
                 self._lifetimes[rows] += 1
                 info.update(self._start(rows, None))
-        self._over = terminated | truncated | idle if idle is not None and self._resting else terminated | truncated
-        self._any_over = bool(self._over.any())
+        self._over = terminated | truncated
+        if idle is not None and self._resting:
+            self._over |= idle
         observations = self._observe()
-        if self._any_over and self.autoreset_mode is AutoresetMode.SAME_STEP and not self._resting:
+        if self._over.any() and self.autoreset_mode is AutoresetMode.SAME_STEP and not self._resting:
             info.update(self._start_in_same_step(observations, info))
             observations = self._observe()
         return observations.copy(), reward, terminated, truncated, info
 
     def rest(self, rows: BoolArray) -> None:
-        """End the lifetimes of `rows (B,)` where they are: until the next `reset` their steps count for nothing.
-
-        Only after a `reset` with the option `"rest"`.
-        """
+        """End the lifetimes of `rows (B,)` where they are, after a `reset` with the option `"rest"` (see there)."""
         if not self._resting:
             raise ResetNeeded('rows rest only after reset(options={"rest": True})')
         self._over |= rows
-        self._any_over = bool(self._over.any())
 
     def observe(self) -> SingleArray:
         """Return a copy of the present observations `(B, I)`, as the last `reset` or `step` gave them."""
@@ -238,6 +229,13 @@ class RowVectorEnv(VectorEnv[SingleArray, Array, Array], ABC):
         return self._observe().copy()
 
     # Lifetimes ----------------------------------------------------------------------------------------------------
+
+    def _task(self, row: int, lifetime: int) -> Task:
+        """The task that `row` takes from the distribution for its lifetime number `lifetime`."""
+        offset = row + lifetime * self.num_envs
+        if self._task_stop is not None:
+            offset %= self._task_stop - self._task_start
+        return self.distribution.task(self._split, self._task_start + offset)
 
     def _key_row(self, row: int, seed: int) -> None:
         self._seeds[row] = seed
@@ -260,40 +258,34 @@ class RowVectorEnv(VectorEnv[SingleArray, Array, Array], ABC):
         """Begin the present lifetime number of `rows`; return the info of their start."""
         if tasks is not None and len(tasks) != self.num_envs:
             raise TaskError(f"options['tasks'] must hold {self.num_envs} tasks, one for each row, got {len(tasks)}")
-        dealt = np.full(self.num_envs, None, dtype=object)
-        for row, lifetime in zip(rows.tolist(), self._lifetimes[rows].tolist(), strict=True):
+        for row in rows.tolist():
             given = None if tasks is None else tasks[row]
-            self._tasks[row] = dealt[row] = self._source.task(row, lifetime) if given is None else given
-        indices = rows.tolist()
-        self._begin_rows(rows, [self._tasks[row] for row in indices], [self._generators[row] for row in indices])
+            self._tasks[row] = self._task(row, int(self._lifetimes[row])) if given is None else given
+        dealt = [self._tasks[row] for row in rows]
+        self._begin_rows(rows, dealt, [self._generators[row] for row in rows])
         self._over[rows] = False
-        self._any_over = bool(self._over.any())
-        mask = np.zeros(self.num_envs, dtype=np.bool_)
-        mask[rows] = True
-        return {"task": dealt, "_task": mask}
+        return {"task": self._spread(rows, dealt), "_task": np.isin(self._all_rows, rows)}
+
+    def _spread(self, rows: IntArray, values: Sequence[Any]) -> Array:
+        """An object array `(B,)` of `values`, R of them, in `rows (R,)`, and None in the others."""
+        objects = np.full(self.num_envs, None, dtype=object)
+        for row, value in zip(rows.tolist(), values, strict=True):
+            objects[row] = value
+        return objects
 
     def _start_in_same_step(self, observations: SingleArray, info: Mapping[str, Any]) -> dict[str, Any]:
         """Begin the next lifetime of all rows that are over; return `final_obs`, `final_info` and the start's info."""
         over = self._over.copy()
         rows = np.flatnonzero(over)
-        final_observation = np.full(self.num_envs, None, dtype=object)
-        final_task = np.full(self.num_envs, None, dtype=object)
-        for row in rows.tolist():
-            final_observation[row] = observations[row].copy()
-            final_task[row] = self._tasks[row]
+        final_task = self._spread(rows, [self._tasks[row] for row in rows])
         final_info: dict[str, Any] = {"task": final_task, "_task": over.copy()}
         for name in (name for name in info if name[0] != "_" and name != "task"):
             final_info[name] = info[name].copy()
             final_info[f"_{name}"] = info[f"_{name}"] & over
         self._lifetimes[rows] += 1
-        start = self._start(rows, None)
-        return {
-            **start,
-            "final_obs": final_observation,
-            "_final_obs": over,
-            "final_info": final_info,
-            "_final_info": over.copy(),
-        }
+        final_obs = self._spread(rows, [observations[row].copy() for row in rows])
+        final = {"final_obs": final_obs, "final_info": final_info}
+        return {**self._start(rows, None), **final, "_final_obs": over, "_final_info": over.copy()}
 
     # State --------------------------------------------------------------------------------------------------------
 
@@ -301,24 +293,27 @@ class RowVectorEnv(VectorEnv[SingleArray, Array, Array], ABC):
     def get_state(self) -> dict[str, Any]:
         """Return all that a resumed run needs: plain scalars, strings, lists, dicts and NumPy arrays."""
 
-    @abstractmethod
     def set_state(self, state: Mapping[str, Any]) -> None:
-        """Continue from what `get_state` of an environment with equal arguments returned."""
+        """Continue from what `get_state` of an environment with equal arguments returned.
+
+        Raises:
+            CheckpointError: If the state is of another number of rows or another environment, or is no such state.
+        """
+        with damage_is_refused(f"the stored state does not fit {type(self).__name__}"):
+            if len(state["lifetimes"]) != self.num_envs:
+                raise CheckpointError(f"the environment state has {len(state['lifetimes'])} rows, not {self.num_envs}")
+            self._restore(state)
+
+    @abstractmethod
+    def _restore(self, state: Mapping[str, Any]) -> None:
+        """Set all that `get_state` saw; whatever fails in it says that the state does not fit."""
 
 
 def number_of_this_step(info: Mapping[str, Any], key: str, ended: BoolArray, rows: int) -> tuple[BoolArray, FloatArray]:
     """Read a number per row from the `info` of a step, whatever the autoreset mode.
 
-    With SAME_STEP, rows that ended keep theirs in `final_info`: what stands in `info` is of their reset.
-
-    Args:
-        info: As `VectorEnv.step` returns it.
-        key: What to read.
-        ended: Which rows' episodes ended with this step, `(B,)`.
-        rows: Number of rows, `B`.
-
-    Returns:
-        Which rows have it, and their values (0 elsewhere), both `(B,)`.
+    With SAME_STEP, rows that `ended (B,)` with this step keep theirs in `final_info`: what stands in `info` is of their
+    reset. Returns which rows have it, and their values (0 elsewhere), both `(B,)`.
 
     >>> info = {"gain": np.array([1.0, 0.0]), "_gain": np.array([True, False])}
     >>> info["final_info"] = {"gain": np.array([0.0, 3.0]), "_gain": np.array([False, True])}
@@ -340,10 +335,7 @@ Number = TypeVar("Number", bound=np.generic)
 
 
 def stored_array(name: str, value: Any, like: npt.NDArray[Number]) -> npt.NDArray[Number]:
-    """Return `value` as a fresh array of the type and shape of `like`.
-
-    Raises:
-        CheckpointError: If it has another shape or holds another kind of number.
+    """Return `value` as a fresh array of the type and shape of `like`; `CheckpointError` where it is of others.
 
     >>> stored_array("time", [3, 4], np.zeros(2, dtype=np.int64)).tolist()
     [3, 4]

@@ -18,8 +18,7 @@ import torch
 
 from plastic_rl.arrays import BoolArray, FloatArray
 from plastic_rl.envs import make_vector
-from plastic_rl.envs.row_noise import RowNoise
-from plastic_rl.envs.task import Agent, ReferenceAgent, Task
+from plastic_rl.envs.task import Agent, ReferenceAgent, RowNoise, Task
 from plastic_rl.envs.vector_env import RowVectorEnv
 from plastic_rl.errors import NonFiniteError
 from plastic_rl.evaluation.observation_view import View, view_of

@@ -4,26 +4,25 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, ClassVar
 
 import numpy as np
+import numpy.typing as npt
 from gymnasium import spaces
 from typing_extensions import override
 
-from plastic_rl.arrays import Array, BoolArray, FloatArray, Image, IntArray
-from plastic_rl.envs import drawing
-from plastic_rl.envs.reference_agents import RandomAgent
-from plastic_rl.envs.task import STANDARD_SPLITS, Params, ReferenceAgent, Task, TaskDistribution
-from plastic_rl.envs.task_vector_env import Outcome, TaskEnv, TaskVectorEnv
+from plastic_rl.arrays import Array, BoolArray, FloatArray, IntArray
+from plastic_rl.envs.task import STANDARD_SPLITS, Params, RandomAgent, ReferenceAgent, Task, TaskDistribution
+from plastic_rl.envs.task_vector_env import ChoiceVectorEnv, Outcome, TaskEnv
 from plastic_rl.errors import TaskError
-from plastic_rl.families.bandit_limits import GittinsIndex, TwoArmedBayes
 
 EXACT_BAYES_STEPS = 100
 """Longest two-armed bandit whose exact Bayes policy is stored (4.6 million belief states)."""
 
 
 class BernoulliBanditTasks(TaskDistribution):
-    """`arms` reward probabilities, uniform on [0, 1]; on the split `shift` they are Beta(2, 2).
+    """A reward probability for each arm.
 
     Args:
         arms: Number of arms, k, 2 or more.
@@ -46,10 +45,6 @@ class BernoulliBanditTasks(TaskDistribution):
         self.steps = steps
         self.limit_kind = "bayes" if arms == 2 and steps <= EXACT_BAYES_STEPS else "index"
 
-    def prior(self, split: str) -> tuple[float, float]:
-        """Parameters of the Beta distribution that the arms of `split` come from."""
-        return (2.0, 2.0) if split == "shift" else (1.0, 1.0)
-
     @override
     def sample_params(self, generator: np.random.Generator, split: str) -> Params:
         drawn = generator.beta(2.0, 2.0, self.arms) if split == "shift" else generator.random(self.arms)
@@ -57,25 +52,18 @@ class BernoulliBanditTasks(TaskDistribution):
 
     @override
     def reference_agents(self, split: str) -> dict[str, ReferenceAgent]:
-        """`random`, `thompson`, `ucb1_tuned`, `oracle`, and the limit: `bayes` (two arms) or `index`.
-
-        The heuristics believe in uniform arms on every split; the limit is told the split's own prior.
-        """
-        agents: dict[str, ReferenceAgent] = {
+        """The heuristics believe in uniform arms on every split; the limit is told the split's own prior."""
+        limit = TwoArmedBayesAgent if self.limit_kind == "bayes" else GittinsAgent
+        return {
             "random": RandomAgent(spaces.Discrete(self.arms)),
             "thompson": ThompsonAgent(self.arms),
             "ucb1_tuned": TunedUCB1Agent(self.arms),
             "oracle": BestArmAgent(),
+            self.limit_kind: limit(self.arms, self.steps, (2.0, 2.0) if split == "shift" else (1.0, 1.0)),
         }
-        prior = self.prior(split)
-        if self.limit_kind == "bayes":
-            agents["bayes"] = TwoArmedBayesAgent(self.steps, prior)
-        else:
-            agents["index"] = GittinsAgent(self.arms, self.steps, prior)
-        return agents
 
 
-class BernoulliBanditVectorEnv(TaskVectorEnv[BernoulliBanditTasks]):
+class BernoulliBanditVectorEnv(ChoiceVectorEnv[BernoulliBanditTasks]):
     """Which of k arms pays best? Each pays 1 with a hidden probability of its own, else 0.
 
     # Task
@@ -108,13 +96,10 @@ class BernoulliBanditVectorEnv(TaskVectorEnv[BernoulliBanditTasks]):
     # Source
     Duan et al. 2016, "RL2: Fast reinforcement learning via slow reinforcement learning", and Mishra et al. 2018 (the
     published totals); Kaufmann et al. 2018 and Garivier et al. 2016 (the finite-horizon Gittins index).
-
-    Args:
-        num_envs: Number of rows, `B`.
-        arguments: Those of `BernoulliBanditTasks`, and `RowOptions`.
     """
 
     tasks_class = BernoulliBanditTasks
+    bar_text = "arm {action:<3d} p {share:.2f} {bar} {label} pulls"
     state_arrays: ClassVar[tuple[str, ...]] = ("_probabilities", "_uniforms", "_pulls", "_last")
 
     def __init__(self, num_envs: int = 1, **arguments: Any) -> None:
@@ -150,25 +135,8 @@ class BernoulliBanditVectorEnv(TaskVectorEnv[BernoulliBanditTasks]):
         return Outcome(reward, np.ones(self.num_envs, dtype=np.bool_), probability)
 
     @override
-    def text(self, row: int) -> str:
-        """Hidden probability, pulls, and a mark at the arm pulled last."""
-        lines = [drawing.headline(self.time[row], self.steps, self.returns[row])]
-        for arm, probability in enumerate(self._probabilities[row]):
-            mark = ">" if arm == self._last[row] else " "
-            pulls = self._pulls[row, arm]
-            lines.append(f"{mark} arm {arm:<3d} p {probability:.2f} {drawing.text_bar(probability)} {pulls} pulls")
-        return "\n".join(lines)
-
-    @override
-    def frame(self, row: int) -> Image:
-        """A bar for each arm's hidden probability, its pulls below, the arm pulled last in colour."""
-        return drawing.bars(
-            self._probabilities[row],
-            labels=[str(pulls) for pulls in self._pulls[row]],
-            chosen=int(self._last[row]),
-            paid=bool(self._reward_column[row] > 0),
-            head=f"{self.time[row]}/{self.steps} R {self.returns[row]:.0f}",
-        )
+    def bars(self, row: int) -> tuple[FloatArray, Sequence[int]]:
+        return self._probabilities[row], self._pulls[row].tolist()
 
 
 class BernoulliBanditEnv(TaskEnv):
@@ -177,12 +145,119 @@ class BernoulliBanditEnv(TaskEnv):
     vector_class = BernoulliBanditVectorEnv
 
 
-class CountingAgent(ReferenceAgent):
-    """Base of agents that act on how often each arm has paid: state `(B, 2, k)`, successes and failures.
+class TwoArmedBayes:
+    """The exact Bayes policy of a two-armed Bernoulli bandit, over all beliefs `(s1, f1, s2, f2)`.
+
+    Backwards in time t, with m1 pulls of the first arm and t - m1 of the second,
+    `V_t = max_i p_i (1 + V_{t+1}(success of i)) + (1 - p_i) V_{t+1}(failure of i)`. Memory: steps^4 / 4 bytes.
+
+    Attributes:
+        value: Expected total reward of the policy over the whole lifetime.
 
     Args:
-        arms: Number of arms, k.
+        steps: Pulls in a lifetime, n.
+        prior: Beta parameters of both arms.
+
+    >>> round(TwoArmedBayes(10).value, 4)
+    6.0218
     """
+
+    def __init__(self, steps: int, prior: tuple[float, float] = (1.0, 1.0)) -> None:
+        paid, missed = prior
+        self.steps = steps
+        self._preferred: list[npt.NDArray[np.int8]] = []
+        value = np.zeros((steps + 1,) * 3)
+        for time in range(steps - 1, -1, -1):
+            count = np.arange(time + 1.0)
+            pulls = count[:, None, None]
+            first = (paid + count[None, :, None]) / (paid + missed + pulls)
+            second = (paid + count[None, None, :]) / (paid + missed + time - pulls)
+            left = value[1:, :-1, :-1] + first * (1.0 + value[1:, 1:, :-1] - value[1:, :-1, :-1])
+            right = value[:-1, :-1, :-1] + second * (1.0 + value[:-1, :-1, 1:] - value[:-1, :-1, :-1])
+            difference = left - right
+            self._preferred.append((np.sign(difference) * (np.abs(difference) > 1e-12)).astype(np.int8))
+            value = np.maximum(left, right)
+        self._preferred.reverse()
+        self.value = float(value[0, 0, 0])
+
+    def advantages(self, successes: IntArray, failures: IntArray) -> FloatArray:
+        """Score both arms, `(B, 2)`, by how often each paid and did not, `(B, 2)`: the better one above 0."""
+        times = np.minimum((successes + failures).sum(axis=1), self.steps - 1)
+        preferred = np.zeros(len(times))
+        for time in np.unique(times).tolist():
+            rows = np.flatnonzero(times == time)
+            pulls = np.minimum(successes[rows, 0] + failures[rows, 0], time)
+            wins = np.minimum(successes[rows], time)
+            preferred[rows] = self._preferred[time][pulls, wins[:, 0], wins[:, 1]]
+        return np.stack([preferred, -preferred], axis=1)
+
+
+class GittinsIndex:
+    """The finite-horizon Gittins index of a Bernoulli arm with s successes, f failures and h pulls left.
+
+    It is the sure reward L at which one would be indifferent between that arm and L for good: the root of
+    `Q_h(s, f; L) = p - L + p W_{h-1}(s+1, f; L) + (1-p) W_{h-1}(s, f+1; L)`, `W_h = max(Q_h, 0)`, `W_0 = 0`.
+    Q is convex and decreasing in L; it is computed for a grid of L at once and its root found by linear interpolation.
+    Memory: 4 bytes for each (s, f, h) with s + f + h <= n, i.e. about 2 n^3 / 3 bytes (n = 500: 84 MB).
+
+    Args:
+        steps: Pulls in a lifetime, n.
+        prior: Beta parameters of an arm.
+        levels: Number of grid intervals of L on [0, 1]; None: 512, or 128 beyond 120 steps, to keep it to seconds.
+
+    >>> index = GittinsIndex(2)
+    >>> one, zero = np.array([1]), np.array([0])
+    >>> [round(float(index(zero, zero, left)[0]), 3) for left in (one, 2 * one)]
+    [0.5, 0.556]
+    """
+
+    def __init__(self, steps: int, prior: tuple[float, float] = (1.0, 1.0), levels: int | None = None) -> None:
+        self.steps = steps
+        paid, missed = prior
+        if levels is None:
+            levels = 512 if steps <= 120 else 128
+        # Belief states (m pulls, s successes) in the order of m: those reachable with h pulls left are a prefix.
+        pulls = np.repeat(np.arange(steps), np.arange(1, steps + 1))
+        wins = np.arange(pulls.size) - pulls * (pulls + 1) // 2
+        probability = ((paid + wins) / (paid + missed + pulls)).astype(np.float32)[:, None]
+        failed = np.arange(pulls.size) + pulls + 1
+        reachable = [(steps - left + 1) * (steps - left + 2) // 2 for left in range(1, steps + 1)]
+        self._offsets = np.concatenate([[0], np.cumsum(reachable)])
+        self._table = np.zeros(int(self._offsets[-1]), dtype=np.float32)
+        chunk = 16
+        for first in range(0, levels, chunk):
+            level = (np.arange(first, min(first + chunk, levels) + 1) / levels).astype(np.float32)
+            worth = np.zeros((steps * (steps + 3) // 2 + 1, level.size), dtype=np.float32)
+            for left, states in enumerate(reachable, start=1):
+                p = probability[:states]
+                after_failure = worth[failed[:states]]
+                after_success = worth[failed[:states] + 1]
+                after_success -= after_failure
+                after_success += 1.0
+                after_success *= p
+                after_success += after_failure
+                after_success -= level
+                gain = after_success
+                # Each interval adds the share of it in which going on is worth it: 1, 0, or where the line crosses 0.
+                share = gain[:, :-1] / (gain[:, :-1] - gain[:, 1:])
+                np.clip(share, 0.0, 1.0, out=share)
+                self._table[self._offsets[left - 1] : self._offsets[left]] += share.sum(axis=1) / levels
+                worth = np.maximum(gain, 0.0, out=gain)
+
+    def __call__(self, successes: IntArray, failures: IntArray, left: IntArray) -> FloatArray:
+        """Look the index up, with `left` pulls left, this one included, 1 or more; the arguments broadcast."""
+        pulls = successes + failures
+        place: IntArray = self._offsets[left - 1] + pulls * (pulls + 1) // 2 + successes
+        return self._table[place].astype(np.float64)
+
+
+bayes_of = lru_cache(maxsize=4)(TwoArmedBayes)
+index_of = lru_cache(maxsize=4)(GittinsIndex)
+"""Both run once for each `(steps, prior)` in a process."""
+
+
+class CountingAgent(ReferenceAgent):
+    """Base of agents that act on how often each of k arms has paid: state `(B, 2, k)`, successes and failures."""
 
     def __init__(self, arms: int) -> None:
         super().__init__()
@@ -243,28 +318,17 @@ class GittinsAgent(CountingAgent):
 
     @override
     def scores(self, successes: FloatArray, failures: FloatArray) -> FloatArray:
-        index = GittinsIndex.shared(self.steps, self.prior)
         left = self.steps - (successes + failures).sum(axis=1).astype(np.int64)
-        return index(successes.astype(np.int64), failures.astype(np.int64), np.maximum(left, 1)[:, None])
+        counts = successes.astype(np.int64), failures.astype(np.int64)
+        return index_of(self.steps, self.prior)(*counts, np.maximum(left, 1)[:, None])
 
 
-class TwoArmedBayesAgent(CountingAgent):
-    """The Bayes-optimal policy of a two-armed bandit, by dynamic programming over all beliefs.
-
-    Args:
-        steps: Pulls in a lifetime, n.
-        prior: Beta parameters of both arms.
-    """
-
-    def __init__(self, steps: int, prior: tuple[float, float] = (1.0, 1.0)) -> None:
-        super().__init__(2)
-        self.steps = steps
-        self.prior = prior
+class TwoArmedBayesAgent(GittinsAgent):
+    """The Bayes-optimal policy of a two-armed bandit, by dynamic programming over all beliefs."""
 
     @override
     def scores(self, successes: FloatArray, failures: FloatArray) -> FloatArray:
-        policy = TwoArmedBayes.shared(self.steps, self.prior)
-        return policy.advantages(successes.astype(np.int64), failures.astype(np.int64))
+        return bayes_of(self.steps, self.prior).advantages(successes.astype(np.int64), failures.astype(np.int64))
 
 
 class BestArmAgent(ReferenceAgent):

@@ -11,8 +11,7 @@ from typing_extensions import override
 
 from plastic_rl.arrays import Array, BoolArray, Image, IntArray, SingleArray
 from plastic_rl.envs import drawing
-from plastic_rl.envs.reference_agents import RandomAgent
-from plastic_rl.envs.task import STANDARD_SPLITS, Params, ReferenceAgent, Task, TaskDistribution, number_of
+from plastic_rl.envs.task import STANDARD_SPLITS, Params, RandomAgent, ReferenceAgent, Task, TaskDistribution, number_of
 from plastic_rl.envs.task_vector_env import Outcome, TaskEnv, TaskVectorEnv
 from plastic_rl.errors import TaskError
 
@@ -26,10 +25,6 @@ MOST_BITS = 62
 
 class CueAssociationTasks(TaskDistribution):
     """Which cues there are, and which action is the correct one for each.
-
-    On the split `shift` a lifetime has another number of cues (half and twice as many, where there are so many
-    different ones), and in half of the tasks each bit of a cue is flipped with probability .1, drawn anew in every
-    trial.
 
     Args:
         cues: Number of cues in a lifetime, K.
@@ -59,7 +54,6 @@ class CueAssociationTasks(TaskDistribution):
 
     @override
     def sample_params(self, generator: np.random.Generator, split: str) -> Params:
-        """`cues` and `flip`; for each cue its bits as a number, and its correct action."""
         cues, flip = self.cues, 0.0
         if split == "shift":
             cues = int(generator.choice(self.shift_cues))
@@ -68,12 +62,8 @@ class CueAssociationTasks(TaskDistribution):
         correct = generator.integers(0, 2, cues)
         return {"cues": cues, "flip": flip, "patterns": tuple(patterns.tolist()), "correct": tuple(correct.tolist())}
 
+    @override
     def reference_agents(self, split: str) -> dict[str, ReferenceAgent]:
-        """`random`, `hebbian` (one linear associator), `oracle` (knows the correct actions), and the limit's.
-
-        That is `bayes` (a perfect memory); on `shift`, where bits may be flipped, `told_cue`: a perfect memory that is
-        told which of the cues it sees. It is Bayes where no bit is flipped, else an upper bound.
-        """
         return {
             "random": RandomAgent(spaces.Discrete(2)),
             "hebbian": HebbianAgent(self.trials, self.bits),
@@ -83,7 +73,6 @@ class CueAssociationTasks(TaskDistribution):
 
     @override
     def limit_of(self, split: str) -> str:
-        """`bayes`, on `shift` `told_cue`."""
         return "told_cue" if split == "shift" else "bayes"
 
 
@@ -138,8 +127,9 @@ class CueAssociationVectorEnv(TaskVectorEnv[CueAssociationTasks]):
 
     # Tasks and splits
     `patterns`, the K different cues (numbers whose binary digits are the bits), and `correct`, an action for each.
-    Train, valid and test are one distribution. On `shift` there are half or twice as many cues (`cues` in the task),
-    and in half of its tasks each bit is flipped with probability .1 (`flip`), in every trial anew.
+    Train, valid and test are one distribution. On `shift` there are half or twice as many cues (`cues` in the task;
+    where there are so many different ones), and in half of its tasks each bit is flipped with probability .1 (`flip`),
+    in every trial anew.
 
     # Limits
     Bayes, exact: a perfect memory errs in half of the trials that show a cue for the first time, which leaves
@@ -149,10 +139,6 @@ class CueAssociationVectorEnv(TaskVectorEnv[CueAssociationTasks]):
 
     # Source
     Of this package: the positive control, where memory must be bound fast and many at once.
-
-    Args:
-        num_envs: Number of rows, `B`.
-        arguments: Those of `CueAssociationTasks`, and `RowOptions`.
     """
 
     tasks_class = CueAssociationTasks
@@ -201,7 +187,6 @@ class CueAssociationVectorEnv(TaskVectorEnv[CueAssociationTasks]):
 
     @override
     def write_features(self, features: SingleArray) -> None:
-        """The cue and the go flag."""
         trial, step = trial_and_step(self.time, self.trials)
         np.multiply(self._shown[self._all_rows, trial], (step != BLANK)[:, None], out=features[:, :-1])
         features[:, -1] = step == GO
@@ -215,12 +200,11 @@ class CueAssociationVectorEnv(TaskVectorEnv[CueAssociationTasks]):
 
     @override
     def text(self, row: int) -> str:
-        """Trial, hidden cue and correct action; what is shown; the last action and its reward."""
         trial, step = (int(values[row]) for values in trial_and_step(self.time, self.trials))
         shown = "".join("+" if bit > 0 else "-" for bit in self._shown[row, trial])
         last = "none" if self._last[row] < 0 else f"{self._last[row]}, paid {self._reward_column[row]:g}"
         return (
-            f"{drawing.headline(self.time[row], self.steps, self.returns[row])}\n"
+            f"{self.headline(row)}\n"
             f"trial {trial + 1}/{self.trials}  cue {self._cue[row, trial]}  correct {self._correct[row, trial]}\n"
             f"{'.' * self.bits if step == BLANK else shown}{' GO' if step == GO else ''}\n"
             f"last action {last}"
@@ -235,23 +219,22 @@ class CueAssociationVectorEnv(TaskVectorEnv[CueAssociationTasks]):
         trial, step = (int(values[row]) for values in trial_and_step(self.time, self.trials))
         across, cell, top = 10, 14, 24
         lines = -(-self.bits // across)
-        picture = drawing.canvas(top + lines * cell + 40, across * cell + 60)
-        drawing.write(picture, f"{self.time[row]}/{self.steps} R {self.returns[row]:g}", 6, 8)
+        canvas = drawing.Canvas(top + lines * cell + 40, across * cell + 60, self.head(row))
         for place, bit in enumerate(self._shown[row, trial].tolist()):
             colour = drawing.GREY if step == BLANK else drawing.INK if bit > 0 else drawing.LIGHT
             left = 8 + place % across * cell
-            drawing.rectangle(picture, top + place // across * cell, left, cell - 2, cell - 2, colour)
-        drawing.rectangle(picture, top, across * cell + 22, 24, 24, drawing.GOLD if step == GO else drawing.LIGHT)
+            canvas.rectangle(top + place // across * cell, left, cell - 2, cell - 2, colour)
+        canvas.rectangle(top, across * cell + 22, 24, 24, drawing.GOLD if step == GO else drawing.LIGHT)
         counted = self.time[row] > 0 and step == BLANK
         for action in (0, 1):
             left, line = 8 + 36 * action, top + lines * cell + 8
             if action == self._correct[row, trial]:
-                drawing.rectangle(picture, line - 2, left - 2, 28, 28, drawing.GOLD)
+                canvas.rectangle(line - 2, left - 2, 28, 28, drawing.GOLD)
             paid = drawing.GREEN if self._reward_column[row] > 0 else drawing.RED
             colour = (paid if counted else drawing.BLUE) if action == self._last[row] else drawing.LIGHT
-            drawing.rectangle(picture, line, left, 24, 24, colour)
-            drawing.write(picture, str(action), line + 7, left + 9)
-        return picture
+            canvas.rectangle(line, left, 24, 24, colour)
+            canvas.write(str(action), line + 7, left + 9)
+        return canvas.pixels()
 
 
 class CueAssociationEnv(TaskEnv):
@@ -265,10 +248,6 @@ class MemoryAgent(ReferenceAgent):
     """A perfect memory: takes the action that was correct for this cue, a random one where the cue is new.
 
     State: the cue of each trial `(B, T, C)` and its correct action `(B, T)`: 1, -1 for action 0, 0 while unknown.
-
-    Args:
-        trials: Trials in a lifetime, T.
-        bits: Length of a cue.
     """
 
     def __init__(self, trials: int, bits: int) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any, ClassVar
 
 import numpy as np
@@ -12,8 +12,7 @@ from typing_extensions import override
 
 from plastic_rl.arrays import Array, BoolArray, FloatArray, Image, IntArray, SingleArray
 from plastic_rl.envs import drawing
-from plastic_rl.envs.reference_agents import RandomAgent
-from plastic_rl.envs.task import STANDARD_SPLITS, Params, ReferenceAgent, Task, TaskDistribution, number_of
+from plastic_rl.envs.task import STANDARD_SPLITS, Params, RandomAgent, ReferenceAgent, Task, TaskDistribution, number_of
 from plastic_rl.envs.task_vector_env import Outcome, TaskEnv, TaskVectorEnv
 from plastic_rl.envs.vector_env import stored_array
 from plastic_rl.errors import CheckpointError, TaskError
@@ -69,28 +68,17 @@ class Maze:
         flat = self.walls.ravel().astype(np.float32)
         around = [down * side + right for down in (-1, 0, 1) for right in (-1, 0, 1)]
         self.patches[self.free] = flat[self.free[:, None] + np.array(around)]
-        self._distances: IntArray | None = None
 
-    @property
+    @cached_property
     def distances(self) -> IntArray:
         """Length of the shortest path between any two free cells, `(side * side, side * side)`; -1 for walls."""
-        if self._distances is None:
-            cells = self.side * self.side
-            distances = np.full((cells, cells), -1, dtype=np.int64)
-            reached = np.zeros((cells, cells), dtype=np.bool_)
-            reached[self.free, self.free] = True
-            distances[reached] = 0
-            for length in range(1, cells):
-                # Moves are reversible: a cell is reached where one of its neighbours was (walls are their own).
-                nearer = reached.copy()
-                for action in range(len(MOVES)):
-                    nearer |= reached[:, self.next_cell[:, action]]
-                if (nearer == reached).all():
-                    break
-                distances[nearer & ~reached] = length
-                reached = nearer
-            self._distances = distances
-        return self._distances
+        from scipy.sparse.csgraph import shortest_path
+
+        cells = self.side * self.side
+        moves = np.zeros((cells, cells), dtype=np.bool_)
+        moves[self.free[:, None], self.next_cell[self.free]] = True
+        lengths = shortest_path(moves, unweighted=True)
+        return np.where(np.isinf(lengths) | self.walls.ravel(), -1, lengths).astype(np.int64)
 
     def text(self, marks: dict[int, str] | None = None) -> str:
         """The maze as text, one sign for each cell: `#` wall, and `marks` by cell number."""
@@ -100,17 +88,12 @@ class Maze:
         return "\n".join("".join(signs[row * self.side : (row + 1) * self.side]) for row in range(self.side))
 
 
-@lru_cache(maxsize=32)
-def maze_of(side: int) -> Maze:
-    """The maze of outer side `side`, built once in a process."""
-    return Maze(side)
+maze_of = lru_cache(maxsize=32)(Maze)
+"""The maze of an outer side, built once in a process."""
 
 
 class GridMazeTasks(TaskDistribution):
-    """A hidden reward cell, uniform over the free cells but the centre.
-
-    The split `shift` has mazes of the neighbouring sides (`side - 2` if that is a maze, and `side + 2`). With
-    `holdout`, that share of the goal cells occurs in no split but `holdout`.
+    """A hidden reward cell; mazes of the neighbouring sides on `shift`.
 
     Args:
         side: Outer side of the maze, walls included: odd, 5 or more.
@@ -163,11 +146,8 @@ class GridMazeTasks(TaskDistribution):
         goals = self.held_out_goals if split == "holdout" else self.goals
         return {"side": self.side, "goal": goals[int(generator.integers(len(goals)))]}
 
+    @override
     def reference_agents(self, split: str) -> dict[str, ReferenceAgent]:
-        """`random`, `search` (then shortest paths; an upper reference), `oracle` (the limit).
-
-        The last two are shown their own position, which a learner has to work out.
-        """
         return {
             "random": RandomAgent(spaces.Discrete(len(MOVES))),
             "search": SearchAgent(),
@@ -208,7 +188,8 @@ class GridMazeVectorEnv(TaskVectorEnv[GridMazeTasks]):
 
     # Tasks and splits
     `side` and `goal` (cell `row * side + column`), uniform over the free cells but the centre. The split `shift` has
-    the neighbouring sides; `holdout` > 0 keeps that share of the goal cells for the split `holdout`.
+    the neighbouring sides (`side - 2` if that is a maze, and `side + 2`); `holdout` > 0 keeps that share of the goal
+    cells for the split `holdout`.
 
     # Limits
     Reward per lifetime at side 9 / 11 / 13: random walk 15 / 8 / 6, search and then shortest paths with the own
@@ -217,10 +198,6 @@ class GridMazeVectorEnv(TaskVectorEnv[GridMazeTasks]):
     # Source
     Miconi et al. 2018, "Differentiable plasticity"; Miconi et al. 2019, "Backpropamine" (side 13; the 2018 runs had a
     wall penalty of .1).
-
-    Args:
-        num_envs: Number of rows, `B`.
-        arguments: Those of `GridMazeTasks`, and `RowOptions`.
     """
 
     tasks_class = GridMazeTasks
@@ -243,30 +220,23 @@ class GridMazeVectorEnv(TaskVectorEnv[GridMazeTasks]):
         # Cells of all sides in use are numbered through, one side after the other, so that rows of different sides
         # are stepped by the same look-ups. `_first_cell` is where the numbers of a row's side begin.
         self._first_of: dict[int, int] = {}
-        self._first_free_of: dict[int, int] = {}
         self._next_cell: IntArray = np.zeros(0, dtype=np.int64)
         self._patches: SingleArray = np.zeros((0, 10), dtype=np.float32)
-        self._free: IntArray = np.zeros(0, dtype=np.int64)
         self._add_side(tasks.side)
         self._side: IntArray = np.full(num_envs, tasks.side)
         self._first_cell: IntArray = np.zeros(num_envs, dtype=np.int64)
         self._position: IntArray = np.zeros(num_envs, dtype=np.int64)
         self._goal: IntArray = np.zeros(num_envs, dtype=np.int64)
-        # Teleports draw from the free cells but the goal: the goal's place among them is skipped.
-        self._first_free: IntArray = np.zeros(num_envs, dtype=np.int64)
-        self._free_count: IntArray = np.zeros(num_envs, dtype=np.int64)
-        self._goal_place: IntArray = np.zeros(num_envs, dtype=np.int64)
+        self._landings: IntArray = np.zeros((num_envs, tasks.steps), dtype=np.int64)
 
     def _add_side(self, side: int) -> None:
         """Append the tables of another side of maze."""
         maze = maze_of(side)
         first = len(self._patches)
         self._first_of[side] = first
-        self._first_free_of[side] = len(self._free)
         self._next_cell = np.concatenate([self._next_cell, (maze.next_cell + first).ravel()])
         biased = np.concatenate([maze.patches, np.ones((len(maze.patches), 1), dtype=np.float32)], axis=1)
         self._patches = np.concatenate([self._patches, biased])
-        self._free = np.concatenate([self._free, maze.free + first])
 
     @override
     def begin_rows(self, rows: IntArray, tasks: Sequence[Task], generators: Sequence[np.random.Generator]) -> None:
@@ -280,10 +250,14 @@ class GridMazeVectorEnv(TaskVectorEnv[GridMazeTasks]):
             self._first_cell[row] = self._first_of[side]
             self._goal[row] = self._first_of[side] + goal
             self._position[row] = self._first_of[side] + maze.centre
-            self._first_free[row] = self._first_free_of[side]
-            self._free_count[row] = maze.free.size
-            self._goal_place[row] = np.searchsorted(maze.free, goal)
             generator.random(out=self._uniforms[row])
+            self._lay_landings(row)
+
+    def _lay_landings(self, row: int) -> None:
+        """Where a teleport at each step leads: to any free cell but the goal."""
+        free, first = maze_of(int(self._side[row])).free, self._first_cell[row]
+        others = free[free != self._goal[row] - first]
+        self._landings[row] = first + others[(self._uniforms[row] * others.size).astype(np.int64)]
 
     @override
     def transition(self, actions: Array) -> Outcome:
@@ -294,15 +268,11 @@ class GridMazeVectorEnv(TaskVectorEnv[GridMazeTasks]):
             reward -= self.distribution.wall_penalty * (position == self._position)
         self._position = position
         if found.any():
-            rows = np.flatnonzero(found)
-            place = (self._uniforms[rows, self.time[rows]] * (self._free_count[rows] - 1)).astype(np.int64)
-            place += place >= self._goal_place[rows]
-            position[rows] = self._free[self._first_free[rows] + place]
+            position[found] = self._landings[found, self.time[found]]
         return Outcome(reward, found)
 
     @override
     def write_features(self, features: SingleArray) -> None:
-        """The walls around and the bias."""
         features[...] = self._patches.take(self._position, axis=0)
 
     @override
@@ -325,15 +295,14 @@ class GridMazeVectorEnv(TaskVectorEnv[GridMazeTasks]):
                 raise CheckpointError(f"the stored position {cell} is no free cell of a maze of side {self._side[row]}")
         self._position = self._first_cell + position
         super().set_family_state(arrays)
+        for row in self._all_rows.tolist():
+            self._lay_landings(row)
 
     @override
     def text(self, row: int) -> str:
-        """`#` wall, `A` the agent, `G` the hidden goal."""
         first = self._first_cell[row]
-        picture = maze_of(int(self._side[row])).text(
-            {int(self._goal[row] - first): "G", int(self._position[row] - first): "A"}
-        )
-        return f"{drawing.headline(self.time[row], self.steps, self.returns[row])}\n{picture}"
+        marks = {int(self._goal[row] - first): "G", int(self._position[row] - first): "A"}
+        return f"{self.headline(row)}\n{maze_of(int(self._side[row])).text(marks)}"
 
     @override
     def frame(self, row: int) -> Image:
@@ -343,9 +312,10 @@ class GridMazeVectorEnv(TaskVectorEnv[GridMazeTasks]):
         found = bool(self._trial_column[row] > 0 and self.time[row] > 0)
         return drawing.grid(
             maze.walls,
-            squares={int(self._goal[row]) - first: drawing.GREEN if found else drawing.GOLD},
-            discs={int(self._position[row]) - first: drawing.BLUE},
-            head=f"{self.time[row]}/{self.steps} R {self.returns[row]:g}",
+            square=int(self._goal[row]) - first,
+            square_colour=drawing.GREEN if found else drawing.GOLD,
+            disc=int(self._position[row]) - first,
+            head=self.head(row),
         )
 
 
@@ -357,7 +327,7 @@ class GridMazeEnv(TaskEnv):
 
 
 class PositionedAgent(ReferenceAgent):
-    """Base of agents whose privileged information is their own cell, from the environment they are attached to."""
+    """Base of agents whose privileged information is their own cell, which a learner has to work out."""
 
     needs_env = True
 

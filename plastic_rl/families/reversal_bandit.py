@@ -9,11 +9,9 @@ import numpy as np
 from gymnasium import spaces
 from typing_extensions import override
 
-from plastic_rl.arrays import Array, BoolArray, FloatArray, Image, IntArray
-from plastic_rl.envs import drawing
-from plastic_rl.envs.reference_agents import RandomAgent
-from plastic_rl.envs.task import STANDARD_SPLITS, Params, ReferenceAgent, Task, TaskDistribution, number_of
-from plastic_rl.envs.task_vector_env import Outcome, TaskEnv, TaskVectorEnv
+from plastic_rl.arrays import Array, BoolArray, FloatArray, IntArray
+from plastic_rl.envs.task import STANDARD_SPLITS, Params, RandomAgent, ReferenceAgent, Task, TaskDistribution, number_of
+from plastic_rl.envs.task_vector_env import ChoiceVectorEnv, Outcome, TaskEnv
 from plastic_rl.errors import TaskError
 
 SHIFT_HAZARD = 0.05
@@ -21,8 +19,6 @@ SHIFT_HAZARD = 0.05
 
 class ReversalBanditTasks(TaskDistribution):
     """All tasks of a split differ only in when the good arm switches, which follows from `Task.seed`.
-
-    The splits train, valid and test are thus one task; `shift` switches more often (hazard .05).
 
     Args:
         steps: Pulls in a lifetime.
@@ -48,16 +44,15 @@ class ReversalBanditTasks(TaskDistribution):
         self.hazard = hazard
 
     def hazard_of(self, split: str) -> float:
-        """The hazard on `split`."""
+        """Probability of a switch on `split`."""
         return SHIFT_HAZARD if split == "shift" else self.hazard
 
     @override
     def sample_params(self, generator: np.random.Generator, split: str) -> Params:
-        """`p_good` and `hazard`."""
         return {"p_good": self.p_good, "hazard": self.hazard_of(split)}
 
+    @override
     def reference_agents(self, split: str) -> dict[str, ReferenceAgent]:
-        """`random`, `win_stay_lose_shift`, `bayes` (the belief filter: the limit), `oracle`."""
         return {
             "random": RandomAgent(spaces.Discrete(2)),
             "win_stay_lose_shift": WinStayLoseShiftAgent(),
@@ -74,7 +69,7 @@ def good_arms(task: Task, steps: int) -> IntArray:
     return np.cumsum(switches) % 2
 
 
-class ReversalBanditVectorEnv(TaskVectorEnv[ReversalBanditTasks]):
+class ReversalBanditVectorEnv(ChoiceVectorEnv[ReversalBanditTasks]):
     """Which of two arms is the good one now? They change places unannounced.
 
     # Task
@@ -109,13 +104,10 @@ class ReversalBanditVectorEnv(TaskVectorEnv[ReversalBanditTasks]):
 
     # Source
     Two-armed reversal learning, as in Wang et al. 2018, "Prefrontal cortex as a meta-reinforcement learning system".
-
-    Args:
-        num_envs: Number of rows, `B`.
-        arguments: Those of `ReversalBanditTasks`, and `RowOptions`.
     """
 
     tasks_class = ReversalBanditTasks
+    bar_text = "arm {action} p {share:.2f} {bar}"
     state_arrays: ClassVar[tuple[str, ...]] = ("_good", "_p_good", "_uniforms", "_last")
 
     def __init__(self, num_envs: int = 1, **arguments: Any) -> None:
@@ -150,31 +142,12 @@ class ReversalBanditVectorEnv(TaskVectorEnv[ReversalBanditTasks]):
         self._last[:] = actions
         return Outcome(reward, np.ones(self.num_envs, dtype=np.bool_), probability)
 
-    def _present_probabilities(self, row: int) -> FloatArray:
-        """What both arms of `row` pay now, `(2,)`; at the end, what they paid last."""
+    @override
+    def bars(self, row: int) -> tuple[FloatArray, Sequence[int]]:
+        """What both arms pay now; at the end, what they paid last."""
         probabilities = np.full(2, 1.0 - self._p_good[row])
         probabilities[self._good[row, min(self.time[row], self.steps - 1)]] = self._p_good[row]
-        return probabilities
-
-    @override
-    def text(self, row: int) -> str:
-        """Hidden probabilities now, a mark at the arm pulled last."""
-        lines = [drawing.headline(self.time[row], self.steps, self.returns[row])]
-        for arm, probability in enumerate(self._present_probabilities(row)):
-            mark = ">" if arm == self._last[row] else " "
-            lines.append(f"{mark} arm {arm} p {probability:.2f} {drawing.text_bar(probability)}")
-        return "\n".join(lines)
-
-    @override
-    def frame(self, row: int) -> Image:
-        """A bar for what each arm pays now, the one pulled last in colour."""
-        return drawing.bars(
-            self._present_probabilities(row),
-            labels=["0", "1"],
-            chosen=int(self._last[row]),
-            paid=bool(self._reward_column[row] > 0),
-            head=f"{self.time[row]}/{self.steps} R {self.returns[row]:.0f}",
-        )
+        return probabilities, (0, 1)
 
 
 class ReversalBanditEnv(TaskEnv):
@@ -199,10 +172,6 @@ class BeliefFilterAgent(ReferenceAgent):
 
     Both arms are equally informative (one pays with p, the other with 1 - p), so that acting greedily on the belief
     costs no information. State: the belief that arm 1 is good, `(B,)`.
-
-    Args:
-        p_good: Probability that the good arm pays.
-        hazard: Probability of a switch before each pull.
     """
 
     def __init__(self, p_good: float, hazard: float) -> None:
@@ -225,11 +194,7 @@ class BeliefFilterAgent(ReferenceAgent):
 
 
 class GoodArmAgent(ReferenceAgent):
-    """Oracle: always pulls the good arm.
-
-    Args:
-        steps: Pulls in a lifetime.
-    """
+    """Oracle: always pulls the good arm."""
 
     needs_task = True
 

@@ -12,8 +12,7 @@ from typing_extensions import override
 
 from plastic_rl.arrays import Array, BoolArray, FloatArray, Image, IntArray, SingleArray
 from plastic_rl.envs import drawing
-from plastic_rl.envs.reference_agents import RandomAgent
-from plastic_rl.envs.task import STANDARD_SPLITS, Params, ReferenceAgent, Task, TaskDistribution, number_of
+from plastic_rl.envs.task import STANDARD_SPLITS, Params, RandomAgent, ReferenceAgent, Task, TaskDistribution, number_of
 from plastic_rl.envs.task_vector_env import Outcome, TaskEnv, TaskVectorEnv
 from plastic_rl.errors import TaskError
 
@@ -38,9 +37,6 @@ GAINS = (1.0, 0.25)
 
 class SwappedCartPoleTasks(TaskDistribution):
     """Are left and right swapped? In each pair of consecutive tasks one is, in random order.
-
-    The splits train, valid and test hold the same two tasks (only the order differs, and the start states, which are
-    noise). On `shift` the half length of the pole is uniform from .25 to 1 m instead of .5 m.
 
     Args:
         trials: Trials in a lifetime.
@@ -93,11 +89,10 @@ class SwappedCartPoleTasks(TaskDistribution):
 
     @override
     def sample_params(self, generator: np.random.Generator, split: str) -> Params:
-        """`half_length` (m); `task` adds `swapped`."""
         return {"half_length": float(generator.uniform(*SHIFT_HALF_LENGTHS)) if split == "shift" else HALF_LENGTH}
 
+    @override
     def reference_agents(self, split: str) -> dict[str, ReferenceAgent]:
-        """`random`, `infer_swap` (watches what its first push does), `oracle` (the limit)."""
         return {
             "random": RandomAgent(spaces.Discrete(2)),
             "infer_swap": InferSwapAgent(self.sees),
@@ -118,15 +113,12 @@ CLIP = 3.0
 
 
 def cart_pole_step(state: FloatArray, force: FloatArray, half_length: FloatArray) -> FloatArray:
-    """One Euler step of .02 s (Barto, Sutton & Anderson 1983, without friction).
+    """The next state, by one Euler step of .02 s (Barto, Sutton & Anderson 1983, without friction).
 
     Args:
         state: Position (m), velocity (m/s), angle (rad), angular velocity (rad/s): `(B, 4)`.
         force: On the cart, to the right, in newtons: `(B,)`.
         half_length: Of the pole, in metres: `(B,)`.
-
-    Returns:
-        The next state `(B, 4)`.
     """
     _, velocity, angle, angular_velocity = state.T
     cosine, sine = np.cos(angle), np.sin(angle)
@@ -189,10 +181,6 @@ class SwappedCartPoleVectorEnv(TaskVectorEnv[SwappedCartPoleTasks]):
     # Source
     Barto, Sutton & Anderson 1983; constants, limits and Euler step are those of Gymnasium's CartPole-v1, whose
     transitions these are.
-
-    Args:
-        num_envs: Number of rows, `B`.
-        arguments: Those of `SwappedCartPoleTasks`, and `RowOptions`.
     """
 
     tasks_class = SwappedCartPoleTasks
@@ -221,7 +209,6 @@ class SwappedCartPoleVectorEnv(TaskVectorEnv[SwappedCartPoleTasks]):
         )
         self.metadata["lifetime_steps"] = None
         self.trials = tasks.trials
-        self.trial_steps = tasks.trial_steps
         self._state: FloatArray = np.zeros((num_envs, 4))
         self._starts: FloatArray = np.zeros((num_envs, tasks.trials, 4))
         self._trial: IntArray = np.zeros(num_envs, dtype=np.int64)
@@ -252,7 +239,7 @@ class SwappedCartPoleVectorEnv(TaskVectorEnv[SwappedCartPoleTasks]):
         self._state = np.where(over[:, None], self._state, following) if over.any() else following
         self._clock += 1
         stands = (np.abs(self._state[:, 0]) <= X_LIMIT) & (np.abs(self._state[:, 2]) <= ANGLE_LIMIT)
-        trial_end = ~stands | (self._clock >= self.trial_steps)
+        trial_end = ~stands | (self._clock >= self.distribution.trial_steps)
         ended = np.zeros(self.num_envs, dtype=np.bool_)
         if trial_end.any():
             self._trial[trial_end] += 1
@@ -273,7 +260,6 @@ class SwappedCartPoleVectorEnv(TaskVectorEnv[SwappedCartPoleTasks]):
 
     @override
     def text(self, row: int) -> str:
-        """The track with the cart, the pole's lean, and the hidden swap."""
         width = 41
         place = round((np.clip(self._state[row, 0] / X_LIMIT, -1, 1) + 1) / 2 * (width - 1))
         track = "".join("U" if column == place else "-" for column in range(width))
@@ -281,7 +267,7 @@ class SwappedCartPoleVectorEnv(TaskVectorEnv[SwappedCartPoleTasks]):
         lean = "|" if abs(degrees) < 1 else "/" if degrees > 0 else "\\"
         swapped = "swapped" if self._swapped[row] else "not swapped"
         return (
-            f"{drawing.headline(self.time[row], self.steps, self.returns[row])}\n"
+            f"{self.headline(row)}\n"
             f"trial {self._trial_number(row)}/{self.trials}  {swapped}  angle {degrees:+.1f}\n"
             f"{' ' * place}{lean}\n{track}"
         )
@@ -290,23 +276,19 @@ class SwappedCartPoleVectorEnv(TaskVectorEnv[SwappedCartPoleTasks]):
     def frame(self, row: int) -> Image:
         """Cart (gold where swapped, else blue) and pole; a mark where the last push came from."""
         height, width, base = 150, 300, 120
-        picture = drawing.canvas(height, width)
-        head = f"{self.time[row]}/{self.steps} R {self.returns[row]:g} t {self._trial_number(row)}/{self.trials}"
-        drawing.write(picture, head, 6, 8)
+        canvas = drawing.Canvas(height, width, f"{self.head(row)} t {self._trial_number(row)}/{self.trials}")
         metre = width / (2 * X_LIMIT + 0.8)
         position, _, angle, _ = self._state[row].tolist()
         centre = round(width / 2 + position * metre)
-        drawing.rectangle(picture, base, 0, 2, width, drawing.GREY)
+        canvas.rectangle(base, 0, 2, width, drawing.GREY)
         colour = drawing.GOLD if self._swapped[row] else drawing.BLUE
-        drawing.rectangle(picture, base - 14, centre - 16, 14, 32, colour)
+        canvas.rectangle(base - 14, centre - 16, 14, 32, colour)
         if self._last[row] >= 0:
             right = bool((self._last[row] == 1) != self._swapped[row])
-            drawing.rectangle(picture, base - 10, centre - 24 if right else centre + 18, 6, 6, drawing.RED)
-        for share in np.linspace(0.0, 1.0, 80).tolist():
-            reach = share * 2 * float(self._half_length[row]) * 70
-            left = round(centre + reach * np.sin(angle))
-            drawing.rectangle(picture, round(base - 14 - reach * np.cos(angle)) - 1, left - 1, 3, 3, drawing.INK)
-        return picture
+            canvas.rectangle(base - 10, centre - 24 if right else centre + 18, 6, 6, drawing.RED)
+        reach, foot = 140 * float(self._half_length[row]), base - 14
+        canvas.pen.line((centre, foot, centre + reach * np.sin(angle), foot - reach * np.cos(angle)), drawing.INK, 3)
+        return canvas.pixels()
 
 
 class SwappedCartPoleEnv(TaskEnv):
@@ -317,11 +299,7 @@ class SwappedCartPoleEnv(TaskEnv):
 
 
 class BalancingAgent(ReferenceAgent):
-    """Oracle: a linear controller of the pole, told whether left and right are swapped.
-
-    Args:
-        sees: Which features the observation starts with.
-    """
+    """Oracle: a linear controller of the pole, told whether left and right are swapped."""
 
     needs_task = True
 

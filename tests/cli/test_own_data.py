@@ -42,8 +42,8 @@ def test_a_file_is_trained_and_evaluated_on(call, workplace):
         ("1,2,a\n1,nan,b\n", "{file: points.csv}", "points.csv, line 2: column '1' must hold a number, got 'nan'"),
         ("1,2,a\n1,3,a\n", "{file: points.csv}", "all 2 samples have the label 'a'"),
         ("a,b,k\n1,2,a\n1,3,b\n", "{file: points.csv, label: c}", "unknown label column of points.csv 'c'"),
-        ("1,2,a\n1,3,b\n", "{file: points.csv, shres: [1]}", "did you mean 'shares'?"),
-        (None, "{file: 3}", "`file` must be a path"),
+        ("1,2,a\n1,3,b\n", "{file: points.csv, shres: [1]}", "Did you mean 'shares'?"),
+        (None, "{file: 3}", "file: must be a valid string"),
         (None, "digit", "unknown data set 'digit'. Did you mean 'digits'?"),
     ],
 )

@@ -13,9 +13,7 @@ from plastic_rl import BUILT_IN_DISTRIBUTIONS
 from plastic_rl.envs import (
     DISTRIBUTIONS,
     RandomAgent,
-    SeedTasks,
     Task,
-    TaskSource,
     distribution_for,
     number_of,
     register_distribution,
@@ -37,14 +35,6 @@ def test_a_built_in_id_has_its_own_tasks_where_no_family_was_imported(env_id: st
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=root)
     assert result.stdout.strip() == entry_point.partition(":")[2]
     assert env_id == f"plastic_rl/{result.stdout.strip().removesuffix('Tasks')}-v0"
-
-
-def test_task_source():
-    source = TaskSource(SeedTasks("CartPole-v1"), "test", 5, 12, 3)
-    assert [source.index(row, lifetime) for lifetime in range(3) for row in range(3)] == [5, 6, 7, 8, 9, 10, 11, 5, 6]
-    endless = TaskSource(SeedTasks("CartPole-v1"), "test", 5, None, 3)
-    assert endless.index(2, 10**9) == 5 + 2 + 3 * 10**9
-    assert endless.task(0, 1).index == 8
 
 
 def test_registering_distributions():

@@ -134,21 +134,6 @@ def test_a_state_of_another_family_is_refused():
         env.set_state(state)
 
 
-def test_the_scalar_environment_carries_its_state_too():
-    class FuelEnv(TaskEnv):
-        vector_class = FuelVectorEnv
-
-    env, other = (FuelEnv(action_space=spaces.Discrete(2)) for _ in range(2))
-    env.reset(seed=1)
-    env.step(1)
-    other.reset(seed=7)
-    other.set_state(env.get_state())
-    for action in (0, 1):
-        one, two = env.step(action), other.step(action)
-        np.testing.assert_array_equal(one[0], two[0])
-        assert one[1:] == two[1:]
-
-
 def test_environment_and_distribution_have_the_same_arguments():
     class TankTasks(FuelTasks):
         def __init__(self, size: int = 3, entropy: int = 0) -> None:

@@ -13,7 +13,7 @@ from stable_baselines3 import PPO
 from plastic_rl.algorithms import PlasticA2C
 from plastic_rl.algorithms.vec_env import adapt
 from plastic_rl.envs import distribution_for
-from plastic_rl.envs.row_noise import RowNoise
+from plastic_rl.envs.task import RowNoise
 from plastic_rl.errors import NonFiniteError, RunError, SpaceError
 from plastic_rl.evaluation import Lifetimes, evaluate, run_lifetimes
 

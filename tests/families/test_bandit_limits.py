@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from plastic_rl.envs import distribution_for
-from plastic_rl.families.bandit_limits import GittinsIndex, TwoArmedBayes
-from plastic_rl.families.bernoulli_bandit import GittinsAgent, TwoArmedBayesAgent
+from plastic_rl.families.bernoulli_bandit import GittinsAgent, GittinsIndex, TwoArmedBayes, TwoArmedBayesAgent
 
 
 @pytest.mark.parametrize(("steps", "value"), [(10, 6.0218), (50, 31.9967), (100, 64.9184)])
@@ -103,7 +102,7 @@ def policy_value(agent: GittinsAgent | TwoArmedBayesAgent, steps: int) -> float:
 def test_the_index_policy_is_a_hair_below_bayes():
     steps = 20
     bayes = TwoArmedBayes(steps).value
-    assert policy_value(TwoArmedBayesAgent(steps), steps) == pytest.approx(bayes, abs=1e-9)
+    assert policy_value(TwoArmedBayesAgent(2, steps), steps) == pytest.approx(bayes, abs=1e-9)
     index = policy_value(GittinsAgent(2, steps), steps)
     assert 0.0 <= bayes - index < 2e-3 * bayes
 

@@ -1,21 +1,23 @@
 """Where the samples of a classification lifetime come from: what a data set is, and data that are generated afresh.
 
 A `DataSource` turns a task into a `DataSet`; the environment streams it. Sources that draw each task's data from a
-distribution are here; finite collections (digits, the user's file) are in `pools`.
+distribution are here; finite collections (digits, the user's file) are in `sources`.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
+from pydantic import Field, model_validator
 from typing_extensions import override
 
 from plastic_rl.arrays import Array, FloatArray, IntArray, SingleArray
+from plastic_rl.config import ConfigModel
 from plastic_rl.envs.task import STANDARD_SPLITS, Params, Task, number_of
-from plastic_rl.errors import ConfigError, TaskError
+from plastic_rl.errors import TaskError
 
 FEATURE_LIMIT = 5.0
 """Standardised features are cut at +-5: a pixel that is dark in nearly every image would stand at 40."""
@@ -92,23 +94,16 @@ def generator_of(task: Task, purpose: int = 0) -> np.random.Generator:
 
 
 class DataSource(ABC):
-    """A family of data sets with the same features and classes.
-
-    Attributes:
-        name: How it is called, in tasks and messages.
-        features: Number of features, F.
-        classes: Number of classes, K: the actions.
-        held_out: Held-out samples of a task, h (the most, where splits differ).
-        shared: Whether `DataSet.features` is one array for all tasks.
-        precision: Type of `DataSet.mean` and `DataSet.scale`.
-    """
+    """A family of data sets with the same features and classes."""
 
     name: str
+    """In tasks and messages."""
     features: int
     classes: int
-    held_out: int
     shared: bool = False
+    """Whether `DataSet.features` is one array for all tasks."""
     precision: np.dtype[Any] = np.dtype(np.float32)
+    """Type of `DataSet.mean` and `DataSet.scale`."""
     splits: tuple[str, ...] = (*STANDARD_SPLITS, "shift")
 
     @abstractmethod
@@ -117,68 +112,43 @@ class DataSource(ABC):
 
     @abstractmethod
     def data_set(self, task: Task) -> DataSet:
-        """Make the data of `task`, always the same for the same task.
-
-        Raises:
-            TaskError: If the task is of another source.
-        """
+        """Make the data of `task`, always the same for the same task; `TaskError` where it is of another source."""
 
     def check(self, task: Task) -> None:
-        """Refuse a task of another source.
-
-        Raises:
-            TaskError: If the task is of another source.
-        """
+        """Raise `TaskError` where a task is of another source."""
         if task.params.get("data") != self.name:
             raise TaskError(
                 f"this environment holds the data {self.name!r}, the task is of {task.params.get('data')!r}"
             )
 
 
-@dataclass(frozen=True)
-class ClassificationRecipe:
-    """Arguments of scikit-learn's `make_classification`, and how many samples a task has.
+class ClassificationRecipe(ConfigModel):
+    """Arguments of scikit-learn's `make_classification`, and how many samples a task has."""
 
-    Attributes:
-        features: Number of features.
-        informative: How many of them carry the class; the others are noise.
-        classes: Number of classes.
-        clusters: Gaussian clusters of each class.
-        class_sep: Half the side of the hypercube whose corners the clusters sit on.
-        flip: Share of labels that are drawn anew.
-        train: Samples to stream.
-        held_out: Samples held out.
-    """
+    features: int = Field(10, ge=1)
+    informative: int = Field(10, ge=1)
+    """How many features carry the class; the others are noise."""
+    classes: int = Field(4, ge=2)
+    clusters: int = Field(2, ge=1)
+    """Gaussian clusters of each class."""
+    class_sep: float = Field(10.0, gt=0)
+    """Half the side of the hypercube whose corners the clusters sit on."""
+    flip: float = Field(0.01, ge=0, le=1)
+    """Share of labels that are drawn anew."""
+    train: int = Field(4000, ge=2)
+    """Samples to stream."""
+    held_out: int = Field(1000, ge=1)
 
-    features: int = 10
-    informative: int = 10
-    classes: int = 4
-    clusters: int = 2
-    class_sep: float = 10.0
-    flip: float = 0.01
-    train: int = 4000
-    held_out: int = 1000
-
-    def __post_init__(self) -> None:
-        whole: tuple[object, ...] = (
-            self.features,
-            self.informative,
-            self.classes,
-            self.clusters,
-            self.train,
-            self.held_out,
-        )
-        if not all(isinstance(number, int) and not isinstance(number, bool) and number >= 1 for number in whole):
-            raise ConfigError(f"generated data need whole numbers from 1 of everything but class_sep and flip: {self}")
-        if self.classes < 2 or self.informative > self.features or self.train < 2:
-            raise ConfigError(f"generated data need 2 classes and no more informative features than features: {self}")
+    @model_validator(mode="after")
+    def _clusters_find_corners(self) -> Self:
+        if self.informative > self.features:
+            raise ValueError(f"{self.informative} informative features are more than all {self.features} features")
         if self.classes * self.clusters > 2**self.informative:
-            raise ConfigError(
+            raise ValueError(
                 f"classes * clusters = {self.classes * self.clusters} must not exceed 2 ** informative = "
                 f"{2**self.informative}, the corners of the hypercube"
             )
-        if not (self.class_sep > 0.0 and 0.0 <= self.flip <= 1.0):
-            raise ConfigError(f"class_sep must be above 0 and flip from 0 to 1: {self}")
+        return self
 
 
 RECIPES: dict[str, ClassificationRecipe] = {
@@ -197,10 +167,6 @@ class GeneratedData(DataSource):
     """Fresh data from scikit-learn's `make_classification`, another draw for each task.
 
     On the split `shift` they have D8c's clusters and separation (D8c itself: D1's).
-
-    Args:
-        name: Of the source.
-        recipe: What to draw.
     """
 
     def __init__(self, name: str, recipe: ClassificationRecipe) -> None:
@@ -208,11 +174,9 @@ class GeneratedData(DataSource):
         self.recipe = recipe
         self.features = recipe.features
         self.classes = recipe.classes
-        self.held_out = recipe.held_out
 
     @override
     def sample_params(self, generator: np.random.Generator, split: str) -> Params:
-        """`data`, `clusters` and `class_sep`."""
         clusters, class_sep = self.recipe.clusters, self.recipe.class_sep
         if split == "shift":
             easier = RECIPES["D1"].clusters, RECIPES["D1"].class_sep
@@ -243,64 +207,59 @@ class GeneratedData(DataSource):
         return _in_order(raw, labels, recipe.train, mean, scale, balanced=False)
 
 
+class GaussianMixture(ConfigModel):
+    """Class means N(0, I), samples N(mean, sigma^2 I)."""
+
+    ways: int = Field(5, ge=2)
+    """Number of classes."""
+    features: int = Field(16, ge=1)
+    sigma: float = Field(2.0, gt=0)
+    train: int = 1000
+    """Samples to stream, as many as classes at the least."""
+    held_out: int = Field(1000, ge=1)
+
+    @model_validator(mode="after")
+    def _every_class_comes(self) -> Self:
+        if self.train < self.ways:
+            raise ValueError(f"train must be at least ways, got train={self.train}, ways={self.ways}")
+        return self
+
+
 class GaussianMixtureData(DataSource):
-    """Few-shot classification of Gaussian blobs: class means N(0, I), samples N(mean, sigma^2 I).
+    """Few-shot classification of Gaussian blobs.
 
     The spread of a feature is known, sqrt(1 + sigma^2), and features are divided by it. Streams go in blocks that hold
     each class once, so that after `k ways` samples every class was seen k times. On `shift` sigma is half as large
     again.
-
-    Args:
-        name: Of the source.
-        ways: Number of classes.
-        features: Number of features.
-        sigma: Standard deviation of the noise.
-        train: Samples to stream.
-        held_out: Samples held out.
     """
 
-    def __init__(
-        self,
-        name: str = "gaussian_mixture",
-        ways: int = 5,
-        features: int = 16,
-        sigma: float = 2.0,
-        train: int = 1000,
-        held_out: int = 1000,
-    ) -> None:
-        if min(ways, features, held_out) < 1 or ways < 2 or train < ways or not sigma > 0.0:
-            raise ConfigError(
-                f"a Gaussian mixture needs 2 or more ways, 1 or more features and held_out samples, train of at least "
-                f"ways, sigma above 0; got ways={ways}, features={features}, sigma={sigma}, train={train}"
-            )
+    def __init__(self, name: str, mixture: GaussianMixture) -> None:
         self.name = name
-        self.classes = ways
-        self.features = features
-        self.sigma = sigma
-        self.train = train
-        self.held_out = held_out
+        self.mixture = mixture
+        self.classes = mixture.ways
+        self.features = mixture.features
 
     @override
     def sample_params(self, generator: np.random.Generator, split: str) -> Params:
-        """`data` and `sigma`."""
         return {"data": self.name, "sigma": self.sigma_of(split)}
 
     def sigma_of(self, split: str) -> float:
         """Standard deviation of the noise on `split`."""
-        return self.sigma * (1.5 if split == "shift" else 1.0)
+        return self.mixture.sigma * (1.5 if split == "shift" else 1.0)
 
     @override
     def data_set(self, task: Task) -> DataSet:
         self.check(task)
         sigma = number_of(task, "sigma")
         generator = generator_of(task)
+        train, held_out = self.mixture.train, self.mixture.held_out
         means = generator.standard_normal((self.classes, self.features))
-        labels = np.arange(self.train + self.held_out) % self.classes
-        labels[self.train :] = generator.integers(0, self.classes, self.held_out)
+        labels = np.arange(train + held_out) % self.classes
+        labels[train:] = generator.integers(0, self.classes, held_out)
         raw = means[labels] + sigma * generator.standard_normal((len(labels), self.features))
         spread = np.full(self.features, 1.0 / np.sqrt(1.0 + sigma**2), dtype=np.float32)
         mean = np.zeros_like(spread)
-        return _in_order(raw.astype(np.float32), labels, self.train, mean, spread, balanced=True)
+        return _in_order(raw.astype(np.float32), labels, train, mean, spread, balanced=True)
 
 
 def _in_order(raw: Array, labels: Array, train: int, mean: Array, scale: Array, *, balanced: bool) -> DataSet:

@@ -9,11 +9,9 @@ import numpy as np
 from gymnasium import spaces
 from typing_extensions import override
 
-from plastic_rl.arrays import Array, FloatArray, Image, IntArray, SingleArray
-from plastic_rl.envs import drawing
-from plastic_rl.envs.reference_agents import RandomAgent
-from plastic_rl.envs.task import Params, ReferenceAgent, Task, TaskDistribution
-from plastic_rl.envs.task_vector_env import Outcome, TaskEnv, TaskVectorEnv
+from plastic_rl.arrays import Array, FloatArray, IntArray, SingleArray
+from plastic_rl.envs.task import Params, RandomAgent, ReferenceAgent, Task, TaskDistribution
+from plastic_rl.envs.task_vector_env import ChoiceVectorEnv, Outcome, TaskEnv
 from plastic_rl.errors import TaskError
 from plastic_rl.families.classification.data import (
     FEATURE_LIMIT,
@@ -42,8 +40,7 @@ class ClassificationTasks(TaskDistribution):
     Args:
         data: What to classify: `"D"`, `"D1"`, `"D2"`, `"D8c"`, `"digits"`, `"iris"`, `"wine"`, `"breast_cancer"`,
             `"gaussian_mixture"`, `"digits_few_shot"`, `"mnist_5000"` (with the extra `mnist`), or a mapping with a
-            name and what departs from its defaults, or with a file of your own: see
-            `plastic_rl.families.classification.sources.data_source`.
+            name and what departs from its defaults, or with a file of your own: see `data_source`.
         steps: Samples in a lifetime, n. Data with fewer samples are gone through again, in another order.
         epochs: How often a lifetime shows each sample, at most `steps`.
         reward: What a wrong and a right class pay: `"01"`, or `"pm1"` for -1 and 1.
@@ -95,22 +92,16 @@ class ClassificationTasks(TaskDistribution):
 
     @override
     def sample_params(self, generator: np.random.Generator, split: str) -> Params:
-        """`data`, and what the source needs to know."""
         return self.source.sample_params(generator, split)
 
     def data_set(self, task: Task) -> DataSet:
-        """The data of a task, the same at every call.
-
-        Raises:
-            TaskError: If the task is of another source of data.
-        """
+        """The data of a task, the same at every call; `TaskError` where it is of another source of data."""
         return self.source.data_set(task)
 
     def reference_agents(self, split: str) -> dict[str, ReferenceAgent]:
-        """`random`, `nearest_prototype`, `logistic_bandit`, `mlp_bandit`, and `oracle`, which is told the labels.
+        """Textbook methods, and `oracle`, which is told the labels; with labels on a Gaussian mixture also `bayes`.
 
-        Where labels are shown also their `_labels` twins, and on a Gaussian mixture `bayes`. Step
-        sizes and exploration were chosen on `valid` of D1, D8c and digits together, for the accuracy after 1,000
+        Step sizes and exploration were chosen on `valid` of D1, D8c and digits together, for the accuracy after 1,000
         samples.
         """
         size = self.source.features, self.source.classes
@@ -140,7 +131,7 @@ PROBES: tuple[int, ...] = (500, 1000, 4000)
 """After how many samples "accuracy after n" is taken, as far as a lifetime has them."""
 
 
-class ClassificationVectorEnv(TaskVectorEnv[ClassificationTasks]):
+class ClassificationVectorEnv(ChoiceVectorEnv[ClassificationTasks]):
     """Samples of an unknown data set one by one: choose a class, and learn only whether it was the right one.
 
     # Task
@@ -200,13 +191,10 @@ class ClassificationVectorEnv(TaskVectorEnv[ClassificationTasks]):
     8 bytes a number from CSV, else as stored. Train, valid and test get 40, 20 and 40% of it (`shares`); a task streams
     at most 4,000 of its split (`train`) and holds out 30%, at most 1,000 (`held_out_share`, `held_out`). Each task
     standardises every feature by the mean and deviation of what it streams (`scale: common`: one deviation for all).
-
-    Args:
-        num_envs: Number of rows, `B`.
-        arguments: Those of `ClassificationTasks`, and `RowOptions`.
     """
 
     tasks_class = ClassificationTasks
+    bar_text = "class {action:<3d} right {share:.2f} {bar} {label} seen"
     state_arrays: ClassVar[tuple[str, ...]] = ("_order_keys", "_due", "_right", "_last")
 
     def __init__(self, num_envs: int = 1, **arguments: Any) -> None:
@@ -228,13 +216,11 @@ class ClassificationVectorEnv(TaskVectorEnv[ClassificationTasks]):
         )
         self.metadata["accuracy_after"] = tuple(sorted({*(n for n in PROBES if n < steps), steps}))
         self.metadata["pays"] = pays
-        self.metadata["held_out"] = source.held_out
         self.source = source
-        self.delay = tasks.delay
         self.streams = tasks.samples == "stream"
         self._pays: FloatArray = np.array(pays)
         self._one_hot = np.eye(source.classes, dtype=np.float32)
-        self._pool: Array = np.zeros((0, source.features))
+        self._pool: Array = np.zeros((0, source.features), dtype=np.float32)
         self._slots: dict[tuple[Any, ...], int] = {}
         self._slot_of_row: IntArray = np.full(rows, -1, dtype=np.int64)
         self._places: IntArray = np.zeros((rows, steps + 1), dtype=np.int64)
@@ -243,13 +229,10 @@ class ClassificationVectorEnv(TaskVectorEnv[ClassificationTasks]):
         self._scale: Array = np.ones((rows, source.features), dtype=source.precision)
         self._order_keys: IntArray = np.zeros(rows, dtype=np.int64)
         self._due: FloatArray = np.zeros((rows, tasks.delay))
-        # Where each row begins in `_places` and in `_right`, laid out flat: `take` is faster than two indices.
+        # Where each row begins in `_places`, laid out flat: `take` is faster than two indices.
         self._first: IntArray = self._all_rows * (steps + 1)
-        self._first_class: IntArray = self._all_rows * source.classes
         self._right: IntArray = np.zeros((rows, source.classes), dtype=np.int64)
         self._last: IntArray = np.full(rows, -1, dtype=np.int64)
-
-    # Data -----------------------------------------------------------------------------------------------------------
 
     @override
     def begin_rows(self, rows: IntArray, tasks: Sequence[Task], generators: Sequence[np.random.Generator]) -> None:
@@ -262,12 +245,9 @@ class ClassificationVectorEnv(TaskVectorEnv[ClassificationTasks]):
 
     def _lay_out(self, rows: IntArray, tasks: Sequence[Task]) -> None:
         """Fetch the data of `tasks` (each task once) and lay the samples of each lifetime out in its order."""
-        known: dict[tuple[Any, ...], DataSet] = {}
         orders: dict[tuple[Any, ...], tuple[IntArray, IntArray]] = {}
         named = [(task.family, task.split, task.index, task.seed, tuple(task.params.items())) for task in tasks]
-        for name, task in zip(named, tasks, strict=True):
-            if name not in known:
-                known[name] = self.distribution.data_set(task)
+        known = {name: self.distribution.data_set(task) for name, task in dict(zip(named, tasks, strict=True)).items()}
         offsets = self._stored(rows, known)
         for row, name in zip(rows.tolist(), named, strict=True):
             data, key = known[name], int(self._order_keys[row])
@@ -292,13 +272,10 @@ class ClassificationVectorEnv(TaskVectorEnv[ClassificationTasks]):
         fresh = [name for name in known if name not in self._slots]
         size = len(next(iter(known.values())).features)
         taken = set(self._slots.values())
-        capacity = len(self._pool) // size
         free = [slot for slot in range(len(taken) + len(fresh)) if slot not in taken][: len(fresh)]
-        needed = max(free, default=-1) + 1
-        if needed > capacity:
-            grown: Array = np.zeros((needed * size, self.source.features), dtype=np.float32)
-            grown[: len(self._pool)] = self._pool
-            self._pool = grown
+        missing = (max(free, default=-1) + 1) * size - len(self._pool)
+        if missing > 0:
+            self._pool = np.concatenate([self._pool, np.zeros((missing, self.source.features), dtype=np.float32)])
         for name, slot in zip(fresh, free, strict=True):
             self._slots[name] = slot
             data = known[name]
@@ -318,30 +295,24 @@ class ClassificationVectorEnv(TaskVectorEnv[ClassificationTasks]):
         order = np.append(order, order[0])
         return members[order], labels[order]
 
-    # Hooks ----------------------------------------------------------------------------------------------------------
-
     @override
     def write_features(self, features: SingleArray) -> None:
-        """The present sample, standardised."""
         shown = self._pool.take(self._places.take(self._first + self.time), axis=0)
         if not self.source.shared:
             features[:] = shown  # standardised when it was stored
-            return
-        shown = np.subtract(shown, self._mean)
-        shown *= self._scale
-        np.maximum(shown, -FEATURE_LIMIT, out=shown)
-        np.minimum(shown, FEATURE_LIMIT, out=features, casting="same_kind")
+        else:
+            features[:] = standardise(shown, self._mean, self._scale)
 
     @override
     def transition(self, actions: Array) -> Outcome:
         label = self._labels.take(self._first + self.time)
         right = actions == label
         earned = self._pays.take(right)
-        self._right.reshape(-1)[self._first_class + label] += right
+        self._right[self._all_rows, label] += right
         self._last[:] = actions
         reward = earned.copy()
-        if self.delay:
-            place = self.time % self.delay
+        if self.distribution.delay:
+            place = self.time % self.distribution.delay
             reward = self._due[self._all_rows, place]
             self._due[self._all_rows, place] = earned
         if self._label_columns is not None:
@@ -365,37 +336,11 @@ class ClassificationVectorEnv(TaskVectorEnv[ClassificationTasks]):
         if self._tasks:
             self._lay_out(self._all_rows, self._tasks)
 
-    # Pictures -------------------------------------------------------------------------------------------------------
-
-    def _shares(self, row: int) -> FloatArray:
-        """Share of each class's samples that were answered rightly, `(K,)`."""
-        return np.asarray(self._right[row] / np.maximum(self._seen(row), 1), dtype=np.float64)
-
-    def _seen(self, row: int) -> IntArray:
-        """How many samples of each class were answered, `(K,)`."""
-        return np.bincount(self._labels[row, : self.time[row]], minlength=self.source.classes)
-
     @override
-    def text(self, row: int) -> str:
-        """For each class the share of right answers so far, and a mark at the one chosen last."""
-        lines = [drawing.headline(self.time[row], self.steps, self.returns[row])]
-        seen = self._seen(row)
-        for label, share in enumerate(self._shares(row)):
-            mark = ">" if label == self._last[row] else " "
-            count = seen[label]
-            lines.append(f"{mark} class {label:<3d} right {share:.2f} {drawing.text_bar(share)} {count} seen")
-        return "\n".join(lines)
-
-    @override
-    def frame(self, row: int) -> Image:
-        """A bar for each class's share of right answers, how often it came below."""
-        return drawing.bars(
-            self._shares(row),
-            labels=[str(seen) for seen in self._seen(row)],
-            chosen=int(self._last[row]),
-            paid=bool(self._reward_column[row] > 0),
-            head=f"{self.time[row]}/{self.steps} R {self.returns[row]:.0f}",
-        )
+    def bars(self, row: int) -> tuple[FloatArray, Sequence[int]]:
+        """Share of each class's samples that were answered rightly, and how many there were."""
+        seen = np.bincount(self._labels[row, : self.time[row]], minlength=self.source.classes)
+        return self._right[row] / np.maximum(seen, 1), seen.tolist()
 
 
 class SupervisedClassificationVectorEnv(ClassificationVectorEnv):

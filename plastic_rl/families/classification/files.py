@@ -13,15 +13,15 @@ import math
 import zipfile
 import zlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO, cast
 
 import numpy as np
 
-from plastic_rl.arrays import Array
+from plastic_rl.arrays import Array, IntArray
 from plastic_rl.errors import ConfigError, UnknownNameError
-from plastic_rl.families.classification.pools import Samples
 
 FORMATS: tuple[str, ...] = ("csv", "npz", "idx")
 NPZ_NAMES: tuple[tuple[str, str], ...] = (
@@ -40,7 +40,15 @@ LARGEST_DECOMPRESSED = 2**30
 _IDX_TYPES: dict[int, str] = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 _PIECE = 2**20
 """Bytes read at a time: memory is taken for what there is, not for what a head says."""
-_MISSING = {"", "nan", "na", "null", "none", "?"}
+
+
+@dataclass(frozen=True)
+class Samples:
+    """A collection: raw features `(N, F)`, class of each sample `(N,)`, and what the classes were called."""
+
+    features: Array
+    labels: IntArray
+    names: tuple[str, ...]
 
 
 def read_samples(
@@ -51,12 +59,7 @@ def read_samples(
     delimiter: str = ",",
     format: str | None = None,  # noqa: A002 - the name that a config gives it
 ) -> Samples:
-    """Read a labelled collection.
-
-    CSV: a row for each sample, with or without a header; labels may be texts, everything else numbers. NPZ: arrays
-    named as in `NPZ_NAMES`. IDX: images in `file`, labels in the file `labels`; either may be gzipped. Compressed files
-    may become `LARGEST_DECOMPRESSED` bytes. Files are read once in a process, and again when they have changed. Where
-    all labels are numbers, equal ones are one class however they are written (1, 1.0).
+    """Read a labelled collection, as `ClassificationVectorEnv` says; again only when the file has changed.
 
     Args:
         file: Path, relative to the working directory; `~` is the home directory.
@@ -66,12 +69,10 @@ def read_samples(
         format: `csv`, `npz` or `idx`; by default the file's ending says (`.csv`, `.npz`, else `idx`).
 
     Raises:
-        ConfigError: If the file cannot be read, or what is in it cannot be learned: rows of different lengths, texts,
-            NaN, infinities or gaps for numbers, numbers among texts as labels that are written in two ways, a single
-            class, nothing at all. The message names the row.
+        ConfigError: If the file cannot be read, or what is in it cannot be learned. The message names the row.
     """
-    path = _path(file)
-    stamp = _stamp(path)
+    stamp = _stamp(file)
+    path = Path(stamp[0])
     kind = format or path.suffix.lower().removeprefix(".")
     if format is None and kind not in FORMATS:
         kind = "idx"
@@ -87,24 +88,20 @@ def read_samples(
         )
     if kind == "csv" and len(str(delimiter)) != 1:
         raise ConfigError(f"{path}: delimiter must be one character, got {delimiter!r}")
-    second = None if labels is None else _stamp(_path(labels))
-    return _read(kind, stamp, second, label, delimiter)
-
-
-def _path(file: str) -> Path:
-    try:
-        return Path(file).expanduser()
-    except RuntimeError:
-        raise ConfigError(f"cannot read the data file {file}: the user after ~ has no home directory here") from None
+    return _read(kind, stamp, None if labels is None else _stamp(labels), label, delimiter)
 
 
 Stamp = tuple[str, int, int]
 """Path, time of the last change and size: what tells whether a file must be read again."""
 
 
-def _stamp(path: Path) -> Stamp:
+def _stamp(file: str) -> Stamp:
+    path = Path(file)
     try:
+        path = path.expanduser()
         status = path.stat()
+    except RuntimeError:
+        raise ConfigError(f"cannot read the data file {file}: the user after ~ has no home directory here") from None
     except (OSError, ValueError) as error:  # ValueError: a path that holds the character 0
         raise ConfigError(f"cannot read the data file {path}: {getattr(error, 'strerror', error)}") from None
     if not path.is_file():
@@ -138,32 +135,31 @@ def _read(kind: str, stamp: Stamp, second: Stamp | None, label: str | int | None
 
 
 def _read_csv(path: Path, label: str | int | None, delimiter: str) -> Samples:
-    rows, lines = _cells(path, delimiter)
-    column = _label_column(path, rows[0], label)
-    if isinstance(label, str) or _is_header(rows[0], column):
-        names, rows, lines = rows[0], rows[1:], lines[1:]
-    else:
-        names = [str(number) for number in range(len(rows[0]))]
+    rows = _cells(path, delimiter)
+    first = rows[0][0]
+    column = _label_column(path, first, label)
+    title, names = str(column), [str(number) for number in range(len(first)) if number != column]
+    labels = [row.pop(column).strip() for row, _ in rows]
+    # A first row names columns where none of its features is a number or a gap.
+    if isinstance(label, str) or not any(_number(cell) is not None or _is_gap(cell) for cell in first):
+        title, names, rows = labels.pop(0), first, rows[1:]
     if not rows:
         raise ConfigError(f"{path} holds a header and no samples")
-    features = np.empty((len(rows), len(names) - 1))
-    found: list[str] = []
-    for place, (row, line) in enumerate(zip(rows, lines, strict=True)):
-        found.append(row[column].strip())
-        if found[-1].casefold() in _MISSING:
-            raise ConfigError(f"{path}, line {line}: no label in column {names[column].strip()!r}")
-        cells = _without(row, column)
-        try:
-            features[place] = cells
-        except ValueError:
-            features[place] = np.nan  # said below
-        if not np.isfinite(features[place]).all():
-            _name_bad_cell(path, line, cells, _without(names, column))
-    return _labelled(path, features, found)
+    features = np.empty((len(rows), len(names)))
+    for place, (row, line) in enumerate(rows):
+        if _is_gap(labels[place]):
+            raise ConfigError(f"{path}, line {line}: no label in column {title!r}")
+        numbers = [_number(cell) for cell in row]
+        for number, cell, name in zip(numbers, row, names, strict=True):
+            if number is None or not math.isfinite(number):
+                got = "nothing" if not cell.strip() else repr(cell.strip()[:40])
+                raise ConfigError(f"{path}, line {line}: column {name.strip()!r} must hold a number, got {got}")
+        features[place] = numbers
+    return _labelled(path, features, labels)
 
 
-def _cells(path: Path, delimiter: str) -> tuple[list[list[str]], list[int]]:
-    """The cells of a table whose rows are equally long, 2 cells or more, and the line that each row ends in."""
+def _cells(path: Path, delimiter: str) -> list[tuple[list[str], int]]:
+    """The rows of a table, equally long, of 2 cells or more, and the line that each ends in."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
@@ -184,16 +180,11 @@ def _cells(path: Path, delimiter: str) -> tuple[list[list[str]], list[int]]:
             f"{path}, line {top}: one column only, {first[0][:40]!r}; samples need features and a label. Columns are "
             f"divided by {delimiter!r}; set `delimiter` if these are not"
         )
-    return [row for row, _ in found], [line for _, line in found]
+    return found
 
 
-def _is_header(row: Sequence[str], column: int) -> bool:
-    """Whether a first row names columns: none of its features is a number or a gap."""
-    return not any(_number(cell) is not None or cell.strip().casefold() in _MISSING for cell in _without(row, column))
-
-
-def _without(row: Sequence[str], column: int) -> list[str]:
-    return [cell for place, cell in enumerate(row) if place != column]
+def _is_gap(cell: str) -> bool:
+    return cell.strip().casefold() in {"", "nan", "na", "null", "none", "?"}
 
 
 def _number(cell: str) -> float | None:
@@ -213,14 +204,6 @@ def _label_column(path: Path, first: Sequence[str], label: str | int | None) -> 
     if isinstance(column, bool) or not -len(first) <= column < len(first):
         raise ConfigError(f"{path} has {len(first)} columns, so that `label` cannot be {label!r}")
     return column % len(first)
-
-
-def _name_bad_cell(path: Path, line: int, row: Sequence[str], names: Sequence[str]) -> None:
-    for cell, name in zip(row, names, strict=True):
-        number = _number(cell)
-        if number is None or not np.isfinite(number):
-            got = "nothing" if not cell.strip() else repr(cell.strip()[:40])
-            raise ConfigError(f"{path}, line {line}: column {name.strip()!r} must hold a number, got {got}")
 
 
 # NPZ and IDX ----------------------------------------------------------------------------------------------------------
@@ -262,7 +245,7 @@ def _read_npz(path: Path) -> tuple[Array, Array]:
 
 
 def _check_decompressed(path: Path, size: int) -> None:
-    """Refuse `size` bytes of a compressed file that would be too many, before any of them is read."""
+    """Refuse a compressed file that would become too many bytes, before any of them is read."""
     if size > max(LARGEST_DECOMPRESSED, path.stat().st_size):
         raise ConfigError(
             f"{path} would become {size:,} bytes when decompressed, and compressed files may become "
@@ -363,8 +346,7 @@ def _labelled(path: Path, features: Array, classes: Sequence[str]) -> Samples:
 def _one_spelling(path: Path, classes: Sequence[str]) -> Sequence[str]:
     """The labels, with those that are equal as numbers written in one way, the shortest that occurs.
 
-    Raises:
-        ConfigError: If labels are equal as numbers while others are texts: whether 1 and 1.0 differ cannot be told.
+    Where other labels are texts, whether 1 and 1.0 differ cannot be told: refused.
     """
     spellings: dict[int | float | str, list[str]] = {}
     for name in sorted(set(classes), key=lambda name: (len(name), name)):

@@ -1,8 +1,7 @@
 """Reference learners of classification: what a textbook method reaches on the same stream of samples.
 
-All learn online, one sample at a time, many lifetimes (rows) at once; what a row has learned is in the `state` that
-`predict` takes and returns. The bandits learn from rewards alone; their `labels=True` twins from the label columns of
-the supervised environment.
+All learn online, one sample at a time. The bandits learn from rewards alone; their `labels=True` twins from the label
+columns of the supervised environment.
 """
 
 from __future__ import annotations
@@ -21,15 +20,16 @@ from plastic_rl.errors import SpaceError
 from plastic_rl.families.classification.data import DataSource
 from plastic_rl.feedback import FeedbackLayout
 
-Weights = dict[str, SingleArray]
+Weights = dict[str, Any]
 """What a learner knows, arrays with leading `B`."""
-State = dict[str, Array]
+PATIENCE = 1000.0
+"""Samples after which a bandit explores half as much."""
 
 
 class OnlineLearner(ReferenceAgent):
     """Base of the learners: remembers which sample a reward or label belongs to, and explores.
 
-    With probability `exploration / (1 + t / patience)` at its t-th sample a bandit answers at random, else it takes the
+    With probability `exploration / (1 + t / PATIENCE)` at its t-th sample a bandit answers at random, else it takes the
     class that scores best (ties at random). `deterministic` answers are the best class, ties to the lowest. Within
     `freeze_plasticity()` nothing is learned.
 
@@ -40,7 +40,6 @@ class OnlineLearner(ReferenceAgent):
         delay: Steps by which rewards come late.
         pays: What a wrong and a right answer earn.
         exploration: Share of random answers at first.
-        patience: Samples after which it has halved.
     """
 
     def __init__(
@@ -52,7 +51,6 @@ class OnlineLearner(ReferenceAgent):
         delay: int = 0,
         pays: tuple[float, float] = (0.0, 1.0),
         exploration: float = 0.1,
-        patience: float = 1000.0,
     ) -> None:
         super().__init__()
         self.features = features
@@ -61,15 +59,13 @@ class OnlineLearner(ReferenceAgent):
         self.delay = 0 if labels else delay
         self.pays = pays
         self.exploration = 0.0 if labels else exploration
-        self.patience = patience
         self.frozen = False
         self._layout = FeedbackLayout.after(features, classes, classes if labels else 0)
 
     @contextmanager
     def freeze_plasticity(self) -> Iterator[None]:
         """Within this context nothing is learned or remembered."""
-        before = self.frozen
-        self.frozen = True
+        before, self.frozen = self.frozen, True
         try:
             yield
         finally:
@@ -85,7 +81,7 @@ class OnlineLearner(ReferenceAgent):
 
     @abstractmethod
     def learn(self, known: Weights, samples: SingleArray, targets: SingleArray, asked: SingleArray) -> Weights:
-        """Return what is known after an outcome; `known` stays as it is.
+        """Return what an outcome changes; `known` stays as it is.
 
         Args:
             known: Before.
@@ -104,48 +100,48 @@ class OnlineLearner(ReferenceAgent):
                 f"with {self._layout.stop} columns, got {rows.shape[1]}"
             )
         count = len(rows)
-        known, memory = self._resume(state, start, count)
+        known = self._resumed(state, start, count)
         samples = rows[:, : self.features].astype(np.float32)
         if not self.frozen:
-            known = self._take_in(known, memory, rows)
-        scores = self.scores(known, samples)
-        answers = self.best(scores.astype(np.float64), deterministic)
+            known = known | self._taken_in(known, rows)
+        answers = self.best(self.scores(known, samples).astype(np.float64), deterministic)
         if self.exploration and not deterministic:
-            share = self.exploration / (1.0 + memory["age"] / self.patience)
+            share = self.exploration / (1.0 + known["age"] / PATIENCE)
             chance, guess = self.noise(count).draw("uniform", 2).T
             answers = np.where(chance < share, (guess * self.classes).astype(np.int64), answers)
         if not self.frozen:
-            memory = self._remember(memory, samples, answers)
-        return answers, {**known, **memory}
+            everyone, place = np.arange(count), known["age"] % (self.delay + 1)
+            kept, given = known["samples"].copy(), known["answers"].copy()
+            kept[everyone, place] = samples
+            given[everyone, place] = answers
+            known = known | {"samples": kept, "answers": given, "age": known["age"] + 1}
+        return answers, known
 
-    def _resume(self, state: Any, start: BoolArray, count: int) -> tuple[Weights, State]:
+    def _resumed(self, state: Any, start: BoolArray, count: int) -> Weights:
         """What is known and remembered, with rows that begin a lifetime at their start values."""
+        if state is not None and not start.any():
+            return dict(state)
         slots = self.delay + 1
-        if state is None or start.any():
-            known = self.fresh(count)
-            memory: State = {
-                "samples": np.zeros((count, slots, self.features), dtype=np.float32),
-                "answers": np.zeros((count, slots), dtype=np.int64),
-                "age": np.zeros(count, dtype=np.int64),
-            }
-            if state is None or start.all():
-                return known, memory
-            mixed = {
-                name: np.where(start.reshape(-1, *[1] * (fresh.ndim - 1)), fresh, state[name])
-                for name, fresh in (known | memory).items()
-            }
-            state = mixed
-        names = ("samples", "answers", "age")
-        return {name: each for name, each in state.items() if name not in names}, {name: state[name] for name in names}
+        fresh = self.fresh(count) | {
+            "samples": np.zeros((count, slots, self.features), dtype=np.float32),
+            "answers": np.zeros((count, slots), dtype=np.int64),
+            "age": np.zeros(count, dtype=np.int64),
+        }
+        if state is None:
+            return fresh
+        return {
+            name: np.where(start.reshape(-1, *[1] * (each.ndim - 1)), each, state[name]) for name, each in fresh.items()
+        }
 
-    def _take_in(self, known: Weights, memory: State, rows: Array) -> Weights:
-        age = memory["age"]
+    def _taken_in(self, known: Weights, rows: Array) -> Weights:
+        """What is learned from the outcome that `rows` tell, of a sample answered `delay + 1` steps ago."""
+        age = known["age"]
         everyone = np.arange(len(age))
         arrived = age > self.delay
         if not arrived.any():
-            return known
+            return {}
         place = (age - 1 - self.delay) % (self.delay + 1)
-        samples = memory["samples"][everyone, place]
+        samples = known["samples"][everyone, place]
         if self._layout.label is not None:
             targets = rows[:, slice(*self._layout.label)].astype(np.float32)
             asked = np.broadcast_to(arrived[:, None], targets.shape).astype(np.float32)
@@ -153,18 +149,9 @@ class OnlineLearner(ReferenceAgent):
             wrong, right = self.pays
             success = (rows[:, self._layout.reward[0]] - wrong) / (right - wrong)
             asked = np.zeros((len(rows), self.classes), dtype=np.float32)
-            asked[everyone, memory["answers"][everyone, place]] = arrived
+            asked[everyone, known["answers"][everyone, place]] = arrived
             targets = (asked * success[:, None]).astype(np.float32)
         return self.learn(known, samples, targets, asked)
-
-    def _remember(self, memory: State, samples: SingleArray, answers: IntArray) -> State:
-        everyone = np.arange(len(samples))
-        place = memory["age"] % (self.delay + 1)
-        kept = {name: each.copy() for name, each in memory.items()}
-        kept["samples"][everyone, place] = samples
-        kept["answers"][everyone, place] = answers
-        kept["age"] += 1
-        return kept
 
 
 def _gentleness(features: int) -> float:
@@ -191,11 +178,7 @@ class LogisticLearner(OnlineLearner):
     With labels that is `log p(label)`. A bandit saw that its answer a was right, `log p(a)`, or wrong,
     `log(1 - p(a))`: the gradients at the logits are `e_a - p` and `-p(a) / (1 - p(a)) (e_a - p)`.
 
-    Args:
-        features: See `OnlineLearner`.
-        classes: See `OnlineLearner`.
-        rate: Step size, divided by 1 + the mean square of the sample's features, and smaller beyond 64 features.
-        arguments: See `OnlineLearner`.
+    The step size is divided by 1 + the mean square of the sample's features, and smaller beyond 64 features.
     """
 
     def __init__(self, features: int, classes: int, *, rate: float = 0.2, **arguments: Any) -> None:
@@ -239,12 +222,7 @@ class MLPLearner(OnlineLearner):
     The bandit has a logistic output for each class, which says by itself whether that answer would be right, and
     trains the one that it chose; with labels the output is multinomial.
 
-    Args:
-        features: See `OnlineLearner`.
-        classes: See `OnlineLearner`.
-        hidden: Units, H.
-        rate: Step size, that of the input weights smaller beyond 64 features.
-        arguments: See `OnlineLearner`.
+    The step size of the input weights is smaller beyond 64 features.
     """
 
     def __init__(self, features: int, classes: int, *, hidden: int = 100, rate: float = 0.05, **arguments: Any) -> None:
@@ -277,7 +255,6 @@ class MLPLearner(OnlineLearner):
 
     @override
     def learn(self, known: Weights, samples: SingleArray, targets: SingleArray, asked: SingleArray) -> Weights:
-        """One step of backpropagation."""
         active, logits = self._forward(known, samples)
         error = (targets - (_softmax(logits) if self.labels else _logistic(logits))) * asked
         step = np.float32(self.rate) * error
@@ -321,12 +298,7 @@ class MixtureBayes(PrototypeLearner):
     After n samples of a class with the mean m its next one is N(m n / (n + sigma^2), s I) with the variance
     s = sigma^2 + sigma^2 / (n + sigma^2). The class with the largest predictive density is the answer; where classes
     come independently, as among held-out samples, no other answer is right more often. It does not use that a stream
-    shows each class once in every block.
-
-    Args:
-        features: See `OnlineLearner`.
-        classes: See `OnlineLearner`.
-        sigma: Standard deviation of the noise, before features were divided by sqrt(1 + sigma^2).
+    shows each class once in every block. `sigma` is that before features were divided by sqrt(1 + sigma^2).
     """
 
     def __init__(self, features: int, classes: int, *, sigma: float) -> None:
@@ -346,11 +318,7 @@ class MixtureBayes(PrototypeLearner):
 
 
 class LabelOracle(ReferenceAgent):
-    """Oracle: told the data set, it looks the sample up in it and answers its label, drawn anew or not.
-
-    Args:
-        source: Where the data of the tasks come from.
-    """
+    """Oracle: told the data set, it looks the sample up in it and answers its label, drawn anew or not."""
 
     needs_task = True
 

@@ -394,5 +394,5 @@ def test_a_file_becomes_tasks_with_disjoint_splits(write):
     assert observations.shape == (3, 2 + 2 + 3)
     with pytest.raises(ConfigError, match="too few for the split"):
         ClassificationTasks({"file": write("\n".join([*rows[:50], "1,2,rare"]), "rare.csv")})
-    with pytest.raises(ConfigError, match="`file` must be a path"):
+    with pytest.raises(ConfigError, match="file: must be a valid string"):
         ClassificationTasks({"file": 3})
