@@ -11,8 +11,7 @@ import numpy.typing as npt
 from plastic_rl.checkpoint.files import file_named
 from plastic_rl.envs import distribution_for, make_vector
 from plastic_rl.errors import ConfigError
-from plastic_rl.evaluation.lifetimes import acting, finite_lifetimes
-from plastic_rl.evaluation.observation_view import view_of
+from plastic_rl.evaluation.lifetimes import acting, finite_lifetimes, view_of
 from plastic_rl.experiment import TrainedAgent
 from plastic_rl.rollout import TaskRows
 

@@ -14,32 +14,19 @@ from plastic_rl.evaluation.lifetimes import Lifetimes, run_lifetimes
 from plastic_rl.evaluation.plots import plot_learning_curves
 from plastic_rl.evaluation.protocol import evaluate, score_lifetimes
 from plastic_rl.evaluation.report import AccuracyPoint, Curve, Evaluation, Score, SplitEvaluation
-from plastic_rl.evaluation.statistics import (
-    Interval,
-    bootstrap_interval,
-    bootstrap_means,
-    crossed_interval,
-    normalise,
-    normalised_interval,
-    student_t_interval,
-)
+from plastic_rl.evaluation.statistics import crossed_interval, student_t_interval
 
 __all__ = [
     "AccuracyAfter",
     "AccuracyPoint",
     "Curve",
     "Evaluation",
-    "Interval",
     "Lifetimes",
     "Score",
     "SplitEvaluation",
     "accuracy_after",
-    "bootstrap_interval",
-    "bootstrap_means",
     "crossed_interval",
     "evaluate",
-    "normalise",
-    "normalised_interval",
     "plot_adaptation",
     "plot_learning_curves",
     "run_lifetimes",

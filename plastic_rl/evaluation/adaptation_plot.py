@@ -6,13 +6,11 @@ together, so that neither print without colours nor a tenth reference makes two 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from plastic_rl.errors import UnknownNameError
 from plastic_rl.evaluation.plots import PALETTE, figure_title, new_figure, plain_axes, save_figure
 from plastic_rl.evaluation.report import Curve, Evaluation, Score, SplitEvaluation
 from plastic_rl.families.classification.environment import REWARDS
@@ -57,7 +55,7 @@ def _other(number: int) -> _Style:
     )
 
 
-def plot_adaptation(evaluation: Evaluation, path: str | Path, *, splits: Sequence[str] | None = None) -> Path:
+def plot_adaptation(evaluation: Evaluation, path: str | Path) -> Path:
     """Draw how the score develops along the lifetime, one panel per split, with the environment's measures below.
 
     The agent (sampled actions), its twin with frozen plasticity and every reference agent, with interval bands. Where
@@ -67,27 +65,19 @@ def plot_adaptation(evaluation: Evaluation, path: str | Path, *, splits: Sequenc
     Args:
         evaluation: What to draw.
         path: `.png`, `.svg` or `.pdf`.
-        splits: Which splits; all by default.
 
     Returns:
         `path`.
-
-    Raises:
-        UnknownNameError: If the evaluation has no such split.
     """
-    chosen = list(evaluation.splits) if splits is None else list(splits)
-    for split in chosen:
-        if split not in evaluation.splits:
-            raise UnknownNameError("split of the evaluation", split, evaluation.splits)
-    panels = len(chosen)
+    splits, panels = evaluation.splits, len(evaluation.splits)
     arguments = ", ".join(f"{key}={value}" for key, value in evaluation.env_kwargs.items())
     detail = f"({arguments})" if arguments else ""
-    ranked = {split: _ranked(evaluation, evaluation.splits[split]) for split in chosen}
+    ranked = {split: _ranked(evaluation, result) for split, result in splits.items()}
     many = max(len(scores) for scores in ranked.values())
-    if all(_is_single(evaluation.splits[split]) for split in chosen):
+    if not any(score.curve.develops for result in splits.values() for score in result.entries().values()):
         figure = new_figure(7.2 * panels, 1.7 + 0.5 * many)
-        for axis, split in zip(figure.subplots(1, panels, squeeze=False)[0], chosen, strict=True):
-            _score_panel(axis, evaluation.splits[split], split, ranked[split])
+        for axis, split in zip(figure.subplots(1, panels, squeeze=False)[0], splits, strict=True):
+            _score_panel(axis, splits[split], split, ranked[split])
         figure_title(figure, f"Scores of lifetimes of a single trial: {evaluation.env_id}", detail)
         return save_figure(figure, path)
     longest = max(len(line) for scores in ranked.values() for label in scores for line in label.splitlines())
@@ -96,24 +86,20 @@ def plot_adaptation(evaluation: Evaluation, path: str | Path, *, splits: Sequenc
     figure = new_figure(5.6 * panels + max(2.6, 0.085 * longest + 0.5), height)
     axes = figure.subplots(1 + len(measures), panels, squeeze=False, sharey="row")
     handles: dict[str, Line2D] = {}
-    for axis, split in zip(axes[0], chosen, strict=True):
+    for axis, split in zip(axes[0], splits, strict=True):
         handles |= _adaptation_panel(axis, evaluation, split, ranked[split])
     for name, row in zip(measures, axes[1:], strict=True):
-        for axis, split in zip(row, chosen, strict=True):
+        for axis, split in zip(row, splits, strict=True):
             for place, (score, style) in enumerate(ranked[split].values()):
                 if name in score.measures:
                     _curve(axis, score.measures[name].curve, style, place / len(ranked[split]))
             axis.set_ylabel(name.replace("_", " "), fontsize=11)
-            _lifetime_axis(axis, evaluation.splits[split].curve)
+            _lifetime_axis(axis, splits[split].curve)
     figure_title(figure, f"Learning within a lifetime: {evaluation.env_id}", detail)
     figure.legend(
         handles.values(), handles.keys(), loc="outside right center", frameon=False, fontsize=10.5, handlelength=3.6
     )
     return save_figure(figure, path)
-
-
-def _is_single(result: SplitEvaluation) -> bool:
-    return not any(score.curve.develops for score in result.entries().values())
 
 
 def _score_panel(axis: Axes, result: SplitEvaluation, split: str, ranked: dict[str, tuple[Score, _Style]]) -> None:
@@ -198,14 +184,8 @@ def _accuracy_marks(axis: Axes, score: Score, style: _Style, pays: tuple[float, 
     """The agent's marker with intervals: the accuracy on held-out samples, as what it would earn per step."""
     wrong, right = pays
     x = [point.samples for point in score.accuracy_after]
-    mean, low, high = (
-        wrong + (right - wrong) * np.array(values)
-        for values in (
-            [point.accuracy for point in score.accuracy_after],
-            [point.accuracy_interval[0] for point in score.accuracy_after],
-            [point.accuracy_interval[1] for point in score.accuracy_after],
-        )
-    )
+    shares = np.array([[point.accuracy, *point.accuracy_interval] for point in score.accuracy_after])
+    mean, low, high = wrong + (right - wrong) * shares.T
     axis.errorbar(
         x,
         mean,

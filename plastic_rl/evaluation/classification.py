@@ -7,7 +7,7 @@ agent about the task's held-out samples, from the state that it has then, and th
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,7 @@ from plastic_rl.arrays import FloatArray
 from plastic_rl.envs import distribution_for, make_vector
 from plastic_rl.envs.task import Agent, Task, TaskDistribution
 from plastic_rl.errors import ConfigError
-from plastic_rl.evaluation.lifetimes import Lifetimes, StepContext, run_lifetimes
+from plastic_rl.evaluation.lifetimes import Lifetimes, StepContext, freezer, run_lifetimes
 from plastic_rl.families.classification.data import DataSet
 from plastic_rl.families.classification.environment import ClassificationTasks
 
@@ -64,16 +64,8 @@ def accuracy_after(
     n + 1, with that outcome before it. In both cases no outcome of a question is ever shown and no question changes
     the state that the next is answered from, nor the lifetime, which goes on as if nothing had been asked.
 
-    Args:
-        agent: Anything with stable-baselines3's `predict`.
-        env_id: A classification environment.
-        tasks: `N` tasks, 1 or more.
-        samples: After how many samples to ask.
-        env_kwargs: Arguments of the environment. Its `steps` are raised to the largest of `samples`; an agent that
-            looks at t/T then sees another T.
-        seed: Of the environment's noise; see `run_lifetimes`.
-        deterministic: Whether the agent also streams greedily (the questions are always answered so).
-        batch_size: Rows that run at a time.
+    The arguments are those of `run_lifetimes`, and `samples`: after how many samples to ask. The environment's `steps`
+    are raised to the largest of these; an agent that looks at t/T then sees another T.
 
     Raises:
         ConfigError: If the environment has no held-out samples, or `samples` are none.
@@ -171,13 +163,11 @@ def ask(context: StepContext, questions: Iterable[npt.NDArray[Any]]) -> npt.NDAr
     agent, state = context.agent, context.state
     no_start = np.zeros(len(context.tasks), dtype=np.bool_)
     seen = context.observation.copy()
-    freeze = getattr(agent, "freeze_plasticity", None)
-    frozen: AbstractContextManager[Any] = nullcontext()
-    if freeze is not None and getattr(agent, "is_plastic", True):
+    freeze = freezer(agent)
+    if freeze is not None:
         state = agent.predict(context.view(seen), state, no_start.copy(), True)[1]
-        frozen = freeze()
     answers = []
-    with frozen:
+    with nullcontext() if freeze is None else freeze():
         for question in questions:
             seen[:, : question.shape[1]] = question
             answers.append(agent.predict(context.view(seen), state, no_start.copy(), True)[0])

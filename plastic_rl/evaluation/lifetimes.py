@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
+import gymnasium
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -20,10 +21,20 @@ from plastic_rl.arrays import BoolArray, FloatArray
 from plastic_rl.envs import make_vector
 from plastic_rl.envs.task import Agent, ReferenceAgent, RowNoise, Task
 from plastic_rl.envs.vector_env import RowVectorEnv
-from plastic_rl.errors import NonFiniteError
-from plastic_rl.evaluation.observation_view import View, view_of
+from plastic_rl.errors import NonFiniteError, SpaceError
+from plastic_rl.evaluation.statistics import mean_of_present, ratio
+from plastic_rl.feedback import FeedbackLayout
 from plastic_rl.policies import PlasticPolicy
 from plastic_rl.rollout import Acted, Actor, PolicyActor, PredictActor, Step, TaskRows, finite_state, lifetimes
+
+View = Callable[[npt.NDArray[Any]], npt.NDArray[Any]]
+"""Turns observations `(B, I)` of the environment into those that the agent takes: as it saw them in training."""
+
+
+def freezer(agent: object) -> Callable[[], AbstractContextManager[Any]] | None:
+    """The agent's `freeze_plasticity`; None where it has none, or says that nothing in it is plastic."""
+    freeze: Callable[[], AbstractContextManager[Any]] | None = getattr(agent, "freeze_plasticity", None)
+    return freeze if getattr(agent, "is_plastic", True) else None
 
 
 class StepContext(NamedTuple):
@@ -119,8 +130,7 @@ class Lifetimes:
 
     def trial_means(self, values: FloatArray) -> FloatArray:
         """Mean of `values (N, T)` in each trial, `(N, trials)`; NaN where it has none."""
-        sums, counts = self._by_trial(values)
-        return np.asarray(np.divide(sums, counts, out=np.full(sums.shape, np.nan), where=counts > 0))
+        return ratio(*self._by_trial(values))
 
     def _by_trial(self, values: FloatArray) -> tuple[FloatArray, npt.NDArray[np.intp]]:
         """Sum of `values (N, T)` in each trial, and how many there are, `(N, trials)`.
@@ -145,10 +155,7 @@ class Lifetimes:
         """Mean of `values (N, T)` in bins of `width` steps, `(N, ceil(T / width))`; NaN where there is none."""
         padding = -values.shape[1] % width
         padded = np.pad(values, ((0, 0), (0, padding)), constant_values=np.nan)
-        bins = padded.reshape(len(self), -1, width)
-        counts = (~np.isnan(bins)).sum(2)
-        missing = np.full(counts.shape, np.nan)
-        return np.asarray(np.divide(np.nansum(bins, axis=2), counts, out=missing, where=counts > 0))
+        return mean_of_present(padded.reshape(len(self), -1, width), axis=2)
 
 
 def run_lifetimes(
@@ -176,12 +183,8 @@ def run_lifetimes(
     here, and left as it was afterwards; one that samples from elsewhere is deterministic only if it sees to that
     itself.
 
-    An agent trained behind stable-baselines3's VecNormalize (known by its `get_vec_normalize_env()`) sees observations
-    normalised by the statistics of its training, which do not change here. An agent whose `observation_space` is that
-    of the plain environment, such as a stock model trained on the id itself, sees the features without the feedback.
-
     Args:
-        agent: Anything with stable-baselines3's `predict`; observations `(B, I)`, or `(B, F)` without feedback.
+        agent: Anything with stable-baselines3's `predict`; `view_of` says which observations it sees.
         env_id: Id of any environment that `plastic_rl.envs.make_vector` can make.
         tasks: `N` tasks, 1 or more.
         env_kwargs: Arguments of the environment.
@@ -214,11 +217,11 @@ def run_lifetimes(
         raise ValueError("run_lifetimes needs at least one task")
     if batch_size < 1:
         raise ValueError(f"batch_size must be 1 or more, got {batch_size}")
-    batches: list[Lifetimes] = []
-    for start in range(0, len(tasks), batch_size):
-        batch = tasks[start : start + batch_size]
+
+    def live(first: int) -> Lifetimes:
+        batch = tasks[first : first + batch_size]
         # An environment per batch: a reused one would still hold the tasks of the lifetimes begun meanwhile.
-        env = make_vector(
+        made = make_vector(
             env_id,
             len(batch),
             env_kwargs=dict(env_kwargs or {}),
@@ -226,24 +229,42 @@ def run_lifetimes(
             trials=trials,
             same_task_each_trial=same_task_each_trial,
         )
-        try:
-            batches.append(
-                _run_batch(
-                    env,
-                    batch,
-                    start,
-                    agent=agent,
-                    view=view_of(agent, env_id, env),
-                    deterministic=deterministic,
-                    seed=seed,
-                    agent_seed=seed if agent_seed is None else agent_seed,
-                    max_steps=max_steps,
-                    on_step=on_step,
-                )
-            )
-        finally:
-            env.close()
-    return _concatenate(batches)
+        with closing(made) as env:
+            view, metadata = view_of(agent, env_id, env), env.metadata
+            rows = TaskRows(env, batch, range(seed + first, seed + first + len(batch)), max_steps=max_steps)
+            own_seed = seed if agent_seed is None else agent_seed
+            alive = acting(agent, view, env, batch, first=first, deterministic=deterministic, seed=own_seed)
+            lengths = np.zeros(len(batch), np.int64)
+            scores: list[FloatArray] = []
+            rewards: list[FloatArray] = []
+            trial_ends: list[BoolArray] = []
+            measures: dict[str, list[FloatArray]] = {name: [] for name in metadata.get("measures", {})}
+            expected = True
+            with alive as (actor, state):
+                for step in finite_lifetimes(rows, actor, state):
+                    outcome = step.outcome
+                    expected = expected and bool(outcome.known[outcome.counted].all())
+                    scores.append(np.where(outcome.counted, outcome.expected, np.nan))
+                    rewards.append(np.where(outcome.counted, outcome.reward, np.nan))
+                    trial_ends.append(outcome.counted & outcome.trial_end)
+                    lengths += outcome.counted
+                    for name, kept in measures.items():
+                        kept.append(outcome.measures[name])
+                    if on_step is not None and rows.alive.all() == rows.alive.any():
+                        lived = step.time + 1
+                        on_step(StepContext(agent, view, batch, first, lived, outcome.observation, step.acted.state))
+        return Lifetimes(
+            scores=np.stack(scores, 1),
+            rewards=np.stack(rewards, 1),
+            trial_ends=np.stack(trial_ends, 1),
+            lengths=lengths,
+            expected=expected,
+            lifetime_steps=metadata.get("lifetime_steps"),
+            steps_per_trial=metadata.get("steps_per_trial"),
+            measures={name: np.stack(kept, 1) for name, kept in measures.items()},
+        )
+
+    return _concatenate([live(first) for first in range(0, len(tasks), batch_size)])
 
 
 @contextmanager
@@ -337,53 +358,6 @@ def finite_lifetimes(rows: TaskRows, actor: Actor, state: Any) -> Iterator[Step]
         yield step
 
 
-def _run_batch(
-    env: RowVectorEnv,
-    tasks: Sequence[Task],
-    first: int,
-    *,
-    agent: Agent,
-    view: View,
-    deterministic: bool,
-    seed: int,
-    agent_seed: int,
-    max_steps: int,
-    on_step: OnStep | None,
-) -> Lifetimes:
-    rows = TaskRows(env, tasks, range(seed + first, seed + first + len(tasks)), max_steps=max_steps)
-    lengths = np.zeros(len(tasks), np.int64)
-    scores: list[FloatArray] = []
-    rewards: list[FloatArray] = []
-    trial_ends: list[BoolArray] = []
-    measures: dict[str, list[FloatArray]] = {name: [] for name in env.metadata.get("measures", {})}
-    expected = True
-
-    with acting(agent, view, env, tasks, first=first, deterministic=deterministic, seed=agent_seed) as (actor, state):
-        for step in finite_lifetimes(rows, actor, state):
-            outcome = step.outcome
-            expected = expected and bool(outcome.known[outcome.counted].all())
-            scores.append(np.where(outcome.counted, outcome.expected, np.nan))
-            rewards.append(np.where(outcome.counted, outcome.reward, np.nan))
-            trial_ends.append(outcome.counted & outcome.trial_end)
-            lengths += outcome.counted
-            for name, kept in measures.items():
-                kept.append(outcome.measures[name])
-            if on_step is not None and rows.alive.all() == rows.alive.any():
-                context = (agent, view, tasks, first, step.time + 1, outcome.observation, step.acted.state)
-                on_step(StepContext(*context))
-    metadata = env.metadata
-    return Lifetimes(
-        scores=np.stack(scores, 1),
-        rewards=np.stack(rewards, 1),
-        trial_ends=np.stack(trial_ends, 1),
-        lengths=lengths,
-        expected=expected,
-        lifetime_steps=metadata.get("lifetime_steps"),
-        steps_per_trial=metadata.get("steps_per_trial"),
-        measures={name: np.stack(kept, 1) for name, kept in measures.items()},
-    )
-
-
 def _concatenate(batches: Sequence[Lifetimes]) -> Lifetimes:
     steps = max(batch.scores.shape[1] for batch in batches)
 
@@ -403,3 +377,62 @@ def _concatenate(batches: Sequence[Lifetimes]) -> Lifetimes:
         steps_per_trial=batches[0].steps_per_trial,
         measures={name: pad([batch.measures[name] for batch in batches], np.nan) for name in batches[0].measures},
     )
+
+
+def view_of(agent: object, env_id: str, env: gymnasium.vector.VectorEnv[Any, Any, Any]) -> View:
+    """Say how the agent sees the environment, after comparing the spaces it declares, if it does.
+
+    An agent trained behind stable-baselines3's VecNormalize sees observations normalised by its training statistics,
+    which stay as they are; feedback is exempt as it was in training. An agent whose observation space is that of the
+    plain environment (a stock stable-baselines3 model) sees the features without the feedback columns.
+
+    Args:
+        agent: With or without `observation_space`, `action_space` and `get_vec_normalize_env`.
+        env_id: For the message.
+        env: From `plastic_rl.envs.make_vector`.
+
+    Raises:
+        SpaceError: If the observation's shape or the action space differs.
+    """
+    layout = FeedbackLayout.from_dict(env.metadata["feedback"])
+    declared, wanted = getattr(agent, "observation_space", None), env.single_observation_space
+    plain = declared is not None and declared.shape == (layout.start,)
+    if declared is not None and not plain and declared.shape != wanted.shape:
+        raise _misfit("observation", declared, wanted, env_id)
+    actions, taken = getattr(agent, "action_space", None), env.single_action_space
+    boxes = isinstance(actions, gymnasium.spaces.Box) and isinstance(taken, gymnasium.spaces.Box)
+    if actions is not None and actions != taken and not (boxes and actions.shape == taken.shape):
+        raise _misfit("action", actions, taken, env_id)
+    features = slice(0, layout.start)
+    lookup = getattr(agent, "get_vec_normalize_env", None)
+    normalised: Any = None if lookup is None else lookup()
+    if normalised is None or not normalised.norm_obs:
+        return (lambda observation: observation[:, features]) if plain else (lambda observation: observation)
+    if plain:
+        return lambda observation: np.asarray(normalised.normalize_obs(observation[:, features]))
+    if normalised.observation_space.shape == (layout.stop,):
+        return lambda observation: np.asarray(normalised.normalize_obs(observation))
+    bounds: Any = wanted if declared is None else declared
+
+    def see(observation: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        # The feedback was put around VecNormalize, and what came out kept within the declared space.
+        shown = observation.copy()
+        shown[:, features] = normalised.normalize_obs(observation[:, features])
+        kept: npt.NDArray[Any] = np.clip(shown, bounds.low, bounds.high)
+        return kept
+
+    return see
+
+
+def _misfit(name: str, declared: gymnasium.Space[Any], wanted: gymnasium.Space[Any], env_id: str) -> SpaceError:
+    return SpaceError(
+        f"the agent's {name} space ({_short(declared)}) does not fit {env_id}, which has {_short(wanted)}. "
+        "Evaluate it on an environment of the kind (and arguments) that it was trained on; rules that do not "
+        "depend on sizes can be carried over: plastic-rl evaluate ... --carry-over."
+    )
+
+
+def _short(space: gymnasium.Space[Any]) -> str:
+    if isinstance(space, gymnasium.spaces.Box) and len(space.shape) == 1:
+        return f"{space.shape[0]} columns"
+    return str(space)

@@ -1,4 +1,4 @@
-"""Learning curves of training runs, and the look that all pictures of the package share.
+"""Learning curves of training runs, alone or of several variants beside each other, and the look of all pictures.
 
 Figures are made without pyplot, so nothing global changes and any thread or worker may draw. Colours are those of
 Okabe and Ito, which colour-blind readers can tell apart; line styles differ as well.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import textwrap
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,8 +39,6 @@ def plot_learning_curves(
     also: str | None = None,
     title: str = "Learning between lifetimes",
     levels: Mapping[str, float] | None = None,
-    smooth: int = 1,
-    confidence: float = 0.95,
 ) -> Path:
     """Draw a column of `metrics.csv` against environment steps, mean and interval over the runs of each name.
 
@@ -53,8 +52,6 @@ def plot_learning_curves(
         also: Another column on the same scale, drawn as points for those runs that have it.
         title: Above the plot.
         levels: Horizontal lines by name, e.g. random and limit.
-        smooth: Average over this many rows, each with those before it.
-        confidence: Share of the bands.
 
     Returns:
         `path`.
@@ -71,10 +68,12 @@ def plot_learning_curves(
     for index, (name, files) in enumerate(runs.items()):
         color = PALETTE[index % len(PALETTE)]
         style = ("-", "--", "-.", ":")[(index // len(PALETTE)) % 4]
-        x, table = _common_grid([read_metric(file, column, smooth) for file in files])
-        mean, low, high = student_t_interval(table, confidence)
+        x, table = _common_grid([read_metric(file, column) for file in files])
+        mean, low, high = student_t_interval(table)
         seeds = len(table)
-        label = f"{name} ({_count(seeds)})" if also is None else f"{name} ({_count(seeds)}):\n{_said(column)}"
+        label = f"{name} (1 seed)" if seeds == 1 else f"{name} ({seeds} seeds)"
+        if also is not None:
+            label += f":\n{SAID.get(column, column)}"
         axis.plot(x, mean, color=color, linestyle=style, linewidth=2.2, label=label, zorder=4)
         extremes += [float(table.min()), float(table.max())]
         if 1 < seeds <= 5:
@@ -82,7 +81,7 @@ def plot_learning_curves(
         if seeds > 2:
             axis.fill_between(x, low, high, color=color, alpha=0.18, linewidth=0, zorder=1)
         if also is not None:
-            extremes += _draw_also(axis, files, also, PALETTE[(index + 1) % len(PALETTE)], smooth)
+            extremes += _draw_also(axis, files, also, PALETTE[(index + 1) % len(PALETTE)])
     for name, level in (levels or {}).items():
         axis.axhline(level, color="#555555", linestyle=(0, (5, 2)), linewidth=1.2, zorder=2)
         axis.annotate(
@@ -93,7 +92,7 @@ def plot_learning_curves(
     margin = 0.06 * (max(extremes) - min(extremes)) or 1.0
     axis.set_ylim(min(extremes) - margin, max(extremes) + margin)  # wide intervals of few seeds do not set the scale
     axis.set_xlabel("environment steps", fontsize=11)
-    axis.set_ylabel(column.rsplit("/", 1)[-1].replace("_", " ") + f"{f', mean of {smooth} rows' if smooth > 1 else ''}")
+    axis.set_ylabel(column.rsplit("/", 1)[-1].replace("_", " "))
     axis.set_title(title, fontsize=13)
     axis.xaxis.set_major_formatter(si_formatter())
     plain_axes(axis)
@@ -101,12 +100,12 @@ def plot_learning_curves(
     return save_figure(figure, path)
 
 
-def _draw_also(axis: Axes, files: Sequence[str | Path], column: str, color: str, smooth: int) -> list[float]:
+def _draw_also(axis: Axes, files: Sequence[str | Path], column: str, color: str) -> list[float]:
     """Draw the mean over runs of a column taken now and then, and return its extremes; nothing if no run has it."""
     curves = []
     for file in files:
         try:
-            curves.append(read_metric(file, column, smooth))
+            curves.append(read_metric(file, column))
         except RunError:
             continue
     if not curves:
@@ -114,16 +113,119 @@ def _draw_also(axis: Axes, files: Sequence[str | Path], column: str, color: str,
     x, table = _common_grid(curves)
     axis.plot(
         x, table.mean(0), color=color, linestyle="--", linewidth=1.4, marker="o", markersize=4.5,
-        label=_said(column), zorder=5,
+        label=SAID.get(column, column), zorder=5,
     )  # fmt: skip
     return [float(table.min()), float(table.max())]
 
 
-def _said(column: str) -> str:
-    return SAID.get(column, column)
+@dataclass(frozen=True)
+class LearningCurve:
+    """How one training run got better.
+
+    Attributes:
+        samples: Environment steps done, `(n,)`, ascending.
+        seconds: Clock time then, `(n,)`.
+        scores: Score on the split `valid` then, `(n,)`.
+    """
+
+    samples: FloatArray
+    seconds: FloatArray
+    scores: FloatArray
 
 
-def read_metric(path: str | Path, column: str, smooth: int = 1) -> tuple[FloatArray, FloatArray]:
+@dataclass(frozen=True)
+class Estimate:
+    """What the tasks of a held-out split said of one variant.
+
+    Attributes:
+        label: What was measured, e.g. `accuracy after 1,000`.
+        mean: Over tasks and training seeds.
+        low: Lower end of its interval.
+        high: Upper end.
+    """
+
+    label: str
+    mean: float
+    low: float
+    high: float
+
+
+def plot_comparison(
+    curves: Mapping[str, Sequence[LearningCurve]],
+    outcomes: Mapping[str, Sequence[Estimate]],
+    path: str | Path,
+    *,
+    title: str,
+) -> Path:
+    """Draw three panels: scores while training against samples, against seconds, and the outcomes with their intervals.
+
+    Args:
+        curves: Of each seed, by the name of the variant; thin lines, with the mean of the ends marked.
+        outcomes: By the same names; the same labels in the same order everywhere.
+        path: `.png`, `.svg` or `.pdf`.
+        title: Above the picture.
+
+    Returns:
+        `path`.
+    """
+    figure = new_figure(13.2, 4.4)
+    by_samples, by_seconds, final = figure.subplots(1, 3)
+    colors = {name: PALETTE[index % len(PALETTE)] for index, name in enumerate(curves)}
+    unit, seconds = _unit(max(curve.seconds[-1] for seeds in curves.values() for curve in seeds))
+    for name, seeds in curves.items():
+        for index, curve in enumerate(seeds):
+            label = name if index == 0 else None
+            for axis, x in ((by_samples, curve.samples), (by_seconds, curve.seconds / seconds)):
+                axis.plot(x, curve.scores, color=colors[name], linewidth=1.6, marker="o", markersize=3, label=label)
+                label = None
+    by_samples.set_xlabel("samples lived through", fontsize=11)
+    by_samples.set_ylabel("score on valid")
+    plain_axes(by_samples)
+    _log_ticks(by_samples)
+    by_seconds.set_xlabel(f"{unit} of training", fontsize=11)
+    plain_axes(by_seconds)
+    by_seconds.set_xlim(left=0)
+    labels = [outcome.label for outcome in next(iter(outcomes.values()))]
+    width = 0.8 / len(outcomes)
+    for index, (name, measured) in enumerate(outcomes.items()):
+        places = np.arange(len(measured)) + (index - (len(outcomes) - 1) / 2) * width
+        means = np.array([outcome.mean for outcome in measured])
+        ends = np.array([[outcome.low for outcome in measured], [outcome.high for outcome in measured]])
+        errors = np.nan_to_num(np.abs(ends - means))  # one seed has no interval
+        final.bar(places, means, width, color=colors[name], zorder=2)
+        final.errorbar(places, means, yerr=errors, fmt="none", color="#333333", capsize=3, elinewidth=1.2, zorder=3)
+    final.set_xticks(range(len(labels)), labels, fontsize=9.5)
+    lowest = np.nanmin([0.0, *(outcome.low for measured in outcomes.values() for outcome in measured)])
+    final.set_ylim(float(lowest), None)
+    final.set_title("tasks never met", fontsize=11)
+    plain_axes(final)
+    figure_title(figure, title)
+    figure.legend(loc="outside lower center", ncols=len(curves), frameon=False, fontsize=10.5)
+    return save_figure(figure, path)
+
+
+def _unit(longest: float) -> tuple[str, float]:
+    """The unit in which up to `longest` seconds read well, and its seconds."""
+    return ("seconds", 1.0) if longest < 180 else ("minutes", 60.0) if longest < 3 * 3600 else ("hours", 3600.0)
+
+
+def _log_ticks(axis: Axes) -> None:
+    """Make the x axis logarithmic, with ticks written as 200, 5k, 2M at about every factor of 2, 5 or 10."""
+    from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
+
+    axis.set_xscale("log")
+    low, high = axis.get_xlim()
+    factor = high / low
+    if factor < 8:  # too few powers of ten for a logarithmic choice of ticks
+        axis.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
+    else:
+        steps = (1.0, 2.0, 5.0) if factor < 300 else (1.0, 3.0) if factor < 3000 else (1.0,)
+        axis.xaxis.set_major_locator(LogLocator(subs=steps, numticks=12))
+    axis.xaxis.set_major_formatter(si_formatter())
+    axis.xaxis.set_minor_formatter(NullFormatter())
+
+
+def read_metric(path: str | Path, column: str) -> tuple[FloatArray, FloatArray]:
     """Read the environment steps and one column of a `metrics.csv`, leaving out rows where the column is empty.
 
     Raises:
@@ -145,11 +247,6 @@ def read_metric(path: str | Path, column: str, smooth: int = 1) -> tuple[FloatAr
     if not points:
         raise RunError(f"{path} has no rows with {column} yet")
     x, y = np.array(points, np.float64).T
-    if smooth > 1:
-        sums = np.cumsum(np.concatenate([[0.0], y]))
-        stop = np.arange(1, len(y) + 1)
-        start = np.maximum(stop - smooth, 0)
-        y = (sums[stop] - sums[start]) / (stop - start)
     return x, y
 
 
@@ -163,10 +260,6 @@ def _common_grid(curves: Sequence[tuple[FloatArray, FloatArray]]) -> tuple[Float
     return grid, np.stack([np.interp(grid, x, y) for x, y in curves])
 
 
-def _count(seeds: int) -> str:
-    return "1 seed" if seeds == 1 else f"{seeds} seeds"
-
-
 def si_formatter() -> Any:
     """Ticks as 500, 20k, 1.5M."""
     from matplotlib.ticker import EngFormatter
@@ -176,12 +269,9 @@ def si_formatter() -> Any:
 
 def new_figure(width: float, height: float) -> Figure:
     """Make a figure of so many inches, without pyplot."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
+    return Figure(figsize=(width, height), layout="constrained")
 
 
 def figure_title(figure: Figure, text: str, detail: str = "") -> None:

@@ -7,25 +7,28 @@ import time
 import warnings
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from plastic_rl.arrays import FloatArray
 from plastic_rl.checkpoint import library_versions
-from plastic_rl.envs import DISTRIBUTIONS, distribution_for
+from plastic_rl.envs import DISTRIBUTIONS, distribution_for, make_vector
 from plastic_rl.envs.catalog import spec_of
-from plastic_rl.envs.task import Agent, ReferenceAgent, Task, TaskDistribution
+from plastic_rl.envs.task import Agent, Task, TaskDistribution
 from plastic_rl.errors import UnknownNameError
 from plastic_rl.evaluation.classification import AccuracyAfter, AccuracyQuestions
-from plastic_rl.evaluation.lifetimes import Lifetimes, run_lifetimes
-from plastic_rl.evaluation.report import AccuracyPoint, Curve, Evaluation, Measure, Pair, Score, SplitEvaluation
+from plastic_rl.evaluation.lifetimes import Lifetimes, freezer, run_lifetimes
+from plastic_rl.evaluation.report import AccuracyPoint, Curve, Evaluation, Measure, Score, SplitEvaluation
 from plastic_rl.evaluation.statistics import (
+    CONFIDENCE,
+    Pair,
     bootstrap_means,
-    column_means,
+    mean_of_present,
     normalise,
     normalised_interval,
+    pair,
     percentile_interval,
 )
 
@@ -59,11 +62,8 @@ def evaluate(
     seed: int = 0,
     batch_size: int = 1000,
     name: str = "agent",
-    greedy: bool = True,
-    frozen: bool = True,
     references: bool = True,
     extra_agents: Mapping[str, Agent] | None = None,
-    confidence: float = 0.95,
     resamples: int = 2000,
     progress: Progress | None = None,
 ) -> Evaluation:
@@ -76,8 +76,8 @@ def evaluate(
     `Score.accuracy_after`.
 
     Args:
-        agent: Anything with stable-baselines3's `predict`; see `run_lifetimes` for agents that were trained on
-            normalised observations or without the feedback columns.
+        agent: Anything with stable-baselines3's `predict`, trained on normalised observations or not, with or without
+            the feedback columns.
         env_id: Environment.
         splits: Any of the distribution's: `train`, `valid`, `test`, `shift`, `holdout`.
         tasks: Tasks of each split; by default as many as `TASKS_BY_DEFAULT` says.
@@ -87,12 +87,9 @@ def evaluate(
         seed: 0 or more; environment and agent seeds of each split follow from it.
         batch_size: Lifetimes to run at a time.
         name: The agent's name in tables and plots.
-        greedy: Also with greedy actions.
-        frozen: Also with plasticity frozen.
         references: Also the reference agents; without them there is no normalised score and no regret.
         extra_agents: More agents to lay beside them, by name, on the same tasks: any that tasks alone cannot name, such
             as a network with hand-written rules. A name of a reference agent replaces that one.
-        confidence: Share of the intervals.
         resamples: Bootstrap resamples.
         progress: Called with a line of text before each agent starts.
 
@@ -120,7 +117,8 @@ def evaluate(
         problem = distribution.limit_problem(split) if references else None
         if problem is not None:
             warnings.warn(problem, stacklevel=2)
-    metadata = _metadata(env_id, kwargs, trials)
+    with closing(make_vector(env_id, 1, env_kwargs=kwargs, trials=trials)) as env:
+        metadata = env.metadata
     steps_per_trial = metadata.get("steps_per_trial")
     asked_after: Sequence[int] = metadata.get("accuracy_after", ())
     bandit = DEFAULT_BANDIT_TASKS if steps_per_trial == 1 else DEFAULT_TASKS
@@ -131,8 +129,7 @@ def evaluate(
         # Every agent acts with a stream of its own: two that act at random are two draws, not one.
         environment_seed = _split_seed(seed, split)
         split_tasks = distribution.tasks(split, 0, count)
-        evaluated = _evaluated(agent, distribution, split, greedy, frozen, references)
-        evaluated |= {f"reference:{key}": _as_it_is(each) for key, each in (extra_agents or {}).items()}
+        evaluated = _evaluated(agent, distribution, split if references else None, extra_agents or {})
         lived: dict[str, Lifetimes] = {}
         accuracies: dict[str, AccuracyAfter] = {}
         seconds[split] = {}
@@ -165,7 +162,6 @@ def evaluate(
             limit_kind=distribution.limit_of(split) if references else "none",
             environment_seed=environment_seed,
             generator=np.random.default_rng([seed, zlib.crc32(split.encode())]),
-            confidence=confidence,
             resamples=resamples,
         )
         results[split] = result.model_copy(update={"environment_overrides": _overrides(env_id, kwargs, split_tasks)})
@@ -179,7 +175,7 @@ def evaluate(
         single_task=distribution.single_task,
         seed=seed,
         batch_size=batch_size,
-        confidence=confidence,
+        confidence=CONFIDENCE,
         resamples=resamples,
         lifetime_steps=metadata.get("lifetime_steps"),
         steps_per_trial=steps_per_trial,
@@ -193,46 +189,32 @@ def evaluate(
 SAMPLED = "sampled"
 GREEDY = "greedy"
 FROZEN = "frozen"
-OWN_ENTRIES = (SAMPLED, GREEDY, FROZEN)
+REFERENCE = "reference:"
 
 
 class _Evaluated(NamedTuple):
     agent: Agent
-    deterministic: bool
-    context: Callable[[], AbstractContextManager[Any]]
+    deterministic: bool = False
+    context: Callable[[], AbstractContextManager[Any]] = nullcontext
 
 
 def _evaluated(
-    agent: Agent, distribution: TaskDistribution, split: str, greedy: bool, frozen: bool, references: bool
+    agent: Agent, distribution: TaskDistribution, split: str | None, extra_agents: Mapping[str, Agent]
 ) -> dict[str, _Evaluated]:
-    chosen = {SAMPLED: _Evaluated(agent, False, nullcontext)}
-    if greedy:
-        chosen[GREEDY] = _Evaluated(agent, True, nullcontext)
-    freeze = getattr(agent, "freeze_plasticity", None)
-    if frozen and freeze is not None and getattr(agent, "is_plastic", True):
-        chosen[FROZEN] = _Evaluated(agent, False, freeze)
-    agents: dict[str, ReferenceAgent] = distribution.reference_agents(split) if references else {}
-    return chosen | {f"reference:{key}": _as_it_is(value) for key, value in agents.items()}
-
-
-def _as_it_is(agent: Agent) -> _Evaluated:
-    return _Evaluated(agent, False, nullcontext)
+    """Who is evaluated; with the reference agents of the split, if there is one."""
+    chosen = {SAMPLED: _Evaluated(agent), GREEDY: _Evaluated(agent, deterministic=True)}
+    freeze = freezer(agent)
+    if freeze is not None:
+        chosen[FROZEN] = _Evaluated(agent, context=freeze)
+    references: Mapping[str, Agent] = {} if split is None else distribution.reference_agents(split)
+    others = {**references, **extra_agents}
+    return chosen | {f"{REFERENCE}{key}": _Evaluated(each) for key, each in others.items()}
 
 
 def _privileged(agent: object) -> str:
     if getattr(agent, "needs_task", False):
         return "task"
     return "environment" if getattr(agent, "needs_env", False) else "none"
-
-
-def _metadata(env_id: str, env_kwargs: Mapping[str, Any], trials: int) -> Mapping[str, Any]:
-    from plastic_rl.envs import make_vector
-
-    env = make_vector(env_id, 1, env_kwargs=dict(env_kwargs), trials=trials)
-    try:
-        return env.metadata
-    finally:
-        env.close()
 
 
 def _overrides(env_id: str, env_kwargs: Mapping[str, Any], tasks: Sequence[Task]) -> dict[str, Pair]:
@@ -263,7 +245,6 @@ def score_lifetimes(
     generator: np.random.Generator,
     privileged: Mapping[str, str] | None = None,
     accuracies: Mapping[str, AccuracyAfter] | None = None,
-    confidence: float = 0.95,
     resamples: int = 2000,
 ) -> SplitEvaluation:
     """Turn lifetimes on the same `N` tasks into scores with intervals from one bootstrap over those tasks.
@@ -275,70 +256,35 @@ def score_lifetimes(
         generator: Draws the resamples.
         privileged: What each of them is told besides the observations (see `Score.privileged`); by default nothing.
         accuracies: Their accuracies on held-out samples, where the tasks have any.
-        confidence: Share of the intervals.
         resamples: Number of resamples.
     """
-    tables = {key: _tables(lifetimes, (accuracies or {}).get(key)) for key, lifetimes in lived.items()}
-    flat = [table for parts in tables.values() for table in parts.values()]
-    resampled = bootstrap_means(np.concatenate(flat, 1), resamples, generator)
-    pieces = iter(np.split(resampled, np.cumsum([table.shape[1] for table in flat])[:-1], axis=1))
-    samples = {key: {name: next(pieces) for name in parts} for key, parts in tables.items()}
-    means = {key: {name: column_means(table) for name, table in parts.items()} for key, parts in tables.items()}
-
-    random, oracle = "reference:random", "reference:oracle"
-    limit = f"reference:{limit_kind}"
+    averages = _Averages(lived, accuracies or {}, resamples, generator)
+    random, oracle, limit = (f"{REFERENCE}{name}" for name in ("random", "oracle", limit_kind))
 
     def score(key: str) -> dict[str, Any]:
-        own, lifetimes = samples[key], lived[key]
-        raw, raw_samples = float(means[key]["total"][0]), own["total"][:, 0]
-
-        def paired(other: str) -> tuple[float, Pair]:
-            return float(means[other]["total"][0]) - raw, _pair(samples[other]["total"][:, 0] - raw_samples, confidence)
-
-        def curve(name: str) -> Curve:
-            return _curve(tables[key][name], means[key][name], own[name], lifetimes, confidence)
-
-        shortfall, shortfall_interval = paired(SAMPLED)
         fields: dict[str, Any] = {
             "privileged": (privileged or {}).get(key, "none"),
-            "raw_score": raw,
-            "raw_score_interval": _pair(raw_samples, confidence),
-            "difference": 0.0 - shortfall,
-            "difference_interval": (0.0 - shortfall_interval[1], 0.0 - shortfall_interval[0]),
-            "reward": float(lifetimes.reward_totals.mean()),
-            "steps": float(lifetimes.lengths.mean()),
-            "curve": curve("curve"),
-            "measures": {
-                name: Measure(
-                    mean=float(means[key][column][0]),
-                    interval=_pair(own[column][:, 0], confidence),
-                    difference=float(means[key][column][0] - means[SAMPLED][column][0]) if both_have else None,
-                    difference_interval=(
-                        _pair(own[column][:, 0] - samples[SAMPLED][column][:, 0], confidence) if both_have else None
-                    ),
-                    curve=curve(f"curve of {name}"),
-                )
-                for name in lifetimes.measures
-                if not np.isnan(means[key][column := f"measure {name}"][0])
-                for both_have in [not np.isnan(means[SAMPLED][column][0])]
-            },
+            "reward": float(lived[key].reward_totals.mean()),
+            "steps": float(lived[key].lengths.mean()),
+            "curve": averages.curve(key, "curve"),
+            "measures": averages.measures(key),
+            "accuracy_after": averages.accuracy_after(key),
         }
-        if not np.isnan(adaptation := float(means[key]["adaptation"][0])):
-            fields["adaptation"] = adaptation
-            fields["adaptation_interval"] = _pair(own["adaptation"][:, 0], confidence)
-        if accuracies and key in accuracies:
-            both = (means[key]["accuracy"], means[SAMPLED]["accuracy"], own["accuracy"], samples[SAMPLED]["accuracy"])
-            fields["accuracy_after"] = _points(accuracies[key], *both, confidence)
+        fields["raw_score"], fields["raw_score_interval"] = averages.estimate(key, "total")
+        shortfall, (low, high) = averages.difference(SAMPLED, key, "total")
+        fields["difference"], fields["difference_interval"] = 0.0 - shortfall, (0.0 - high, 0.0 - low)
+        if not averages.missing(key, "adaptation"):
+            fields["adaptation"], fields["adaptation_interval"] = averages.estimate(key, "adaptation")
         if limit in lived:
-            fields["regret"], fields["regret_interval"] = paired(limit)
+            fields["regret"], fields["regret_interval"] = averages.difference(limit, key, "total")
         if oracle in lived:
-            fields["oracle_regret"], fields["oracle_regret_interval"] = paired(oracle)
+            fields["oracle_regret"], fields["oracle_regret_interval"] = averages.difference(oracle, key, "total")
         if limit in lived and random in lived:
-            low, high = (samples[end]["total"][:, 0] for end in (random, limit))
-            ratio = normalise(raw, means[random]["total"][0], means[limit]["total"][0]).item()
-            interval = normalised_interval(raw_samples, low, high, confidence)
-            fields["normalised_score"] = None if np.isnan(ratio) else ratio
-            fields["normalised_score_interval"] = interval
+            agents = (key, random, limit)
+            share = normalise(*(averages.means[each]["total"][0] for each in agents)).item()
+            fields["normalised_score"] = None if np.isnan(share) else share
+            resampled = (averages.samples[each]["total"][:, 0] for each in agents)
+            fields["normalised_score_interval"] = normalised_interval(*resampled)
         return fields
 
     others = {key: Score(**score(key)) for key in lived if key != SAMPLED}
@@ -351,14 +297,111 @@ def score_lifetimes(
         greedy=others.get(GREEDY),
         frozen=others.get(FROZEN),
         reference_agents={
-            key.removeprefix("reference:"): value for key, value in others.items() if key not in OWN_ENTRIES
+            key.removeprefix(REFERENCE): value for key, value in others.items() if key.startswith(REFERENCE)
         },
     )
 
 
-def _pair(samples: FloatArray, confidence: float) -> Pair:
-    low, high = percentile_interval(samples, confidence)
-    return float(low), float(high)
+class _Averages:
+    """Means over `N` tasks of all that agents did, with intervals from one bootstrap over those tasks.
+
+    Attributes:
+        tables: What is averaged, by agent and by name, `(N, ..)`.
+        means: Its means over tasks, `(..)`.
+        samples: Those of `R` resamples, `(R, ..)`.
+    """
+
+    def __init__(
+        self,
+        lived: Mapping[str, Lifetimes],
+        accuracies: Mapping[str, AccuracyAfter],
+        resamples: int,
+        generator: np.random.Generator,
+    ) -> None:
+        self.lived = lived
+        self.accuracies = accuracies
+        self.tables = {key: _tables(lifetimes, accuracies.get(key)) for key, lifetimes in lived.items()}
+        flat = [table for parts in self.tables.values() for table in parts.values()]
+        resampled = bootstrap_means(np.concatenate(flat, 1), resamples, generator)
+        pieces = iter(np.split(resampled, np.cumsum([table.shape[1] for table in flat])[:-1], axis=1))
+        self.samples = {key: {name: next(pieces) for name in parts} for key, parts in self.tables.items()}
+        self.means = {
+            key: {name: mean_of_present(table) for name, table in parts.items()} for key, parts in self.tables.items()
+        }
+
+    def missing(self, key: str, name: str) -> bool:
+        """Whether no lifetime of the agent has it."""
+        return bool(np.isnan(self.means[key][name][0]))
+
+    def estimate(self, key: str, name: str, column: int = 0) -> tuple[float, Pair]:
+        """What an agent has of something, with the interval."""
+        return float(self.means[key][name][column]), pair(self.samples[key][name][:, column])
+
+    def difference(self, first: str, second: str, name: str, column: int = 0) -> tuple[float, Pair]:
+        """What the first agent has more of than the second, with the interval, paired on tasks."""
+        mean = float(self.means[first][name][column] - self.means[second][name][column])
+        return mean, pair(self.samples[first][name][:, column] - self.samples[second][name][:, column])
+
+    def curve(self, key: str, name: str) -> Curve:
+        """How something develops along the agent's lifetime."""
+        lifetimes = self.lived[key]
+        tasks = (~np.isnan(self.tables[key][name])).sum(0)
+        points = np.flatnonzero(tasks)
+        low, high = percentile_interval(self.samples[key][name][:, points])
+        width = _bin_width(lifetimes)
+        middle = (points * width + 1 + np.minimum((points + 1) * width, lifetimes.scores.shape[1])) / 2
+        return Curve(
+            unit=lifetimes.unit,
+            width=1 if lifetimes.unit == "trial" else width,
+            position=tuple((points + 1.0 if lifetimes.unit == "trial" else middle).tolist()),
+            mean=tuple(self.means[key][name][points].tolist()),
+            low=tuple(low.tolist()),
+            high=tuple(high.tolist()),
+            tasks=tuple(tasks[points].tolist()),
+        )
+
+    def measures(self, key: str) -> dict[str, Measure]:
+        """What the environment measures beside the reward, where the agent has any."""
+        found = {}
+        for name in self.lived[key].measures:
+            column = f"measure {name}"
+            if self.missing(key, column):
+                continue
+            mean, interval = self.estimate(key, column)
+            none = self.missing(SAMPLED, column)
+            difference, difference_interval = (None, None) if none else self.difference(key, SAMPLED, column)
+            found[name] = Measure(
+                mean=mean,
+                interval=interval,
+                difference=difference,
+                difference_interval=difference_interval,
+                curve=self.curve(key, f"curve of {name}"),
+            )
+        return found
+
+    def accuracy_after(self, key: str) -> tuple[AccuracyPoint, ...]:
+        """What the agent's `AccuracyAfter` says, if there is one, beside that of the evaluated agent."""
+        if key not in self.accuracies:
+            return ()
+        counts = self.accuracies[key].samples
+        points = []
+        for place, count in enumerate(counts):
+            accuracy, accuracy_interval = self.estimate(key, "accuracy", place)
+            difference, difference_interval = self.difference(key, SAMPLED, "accuracy", place)
+            online, online_interval = self.estimate(key, "accuracy", len(counts) + place)
+            point = AccuracyPoint(
+                samples=count,
+                accuracy=accuracy,
+                accuracy_interval=accuracy_interval,
+                difference=difference,
+                difference_interval=difference_interval,
+                online=online,
+                online_interval=online_interval,
+                commonest=float(self.means[key]["accuracy"][2 * len(counts) + place]),
+                by_task=tuple(self.accuracies[key].accuracy[:, place].tolist()),
+            )
+            points.append(point)
+        return tuple(points)
 
 
 def _tables(lifetimes: Lifetimes, asked: AccuracyAfter | None) -> dict[str, FloatArray]:
@@ -379,42 +422,3 @@ def _bin_width(lifetimes: Lifetimes) -> int:
     """Steps in a bin of a curve of steps."""
     steps: int = lifetimes.scores.shape[1]
     return -(-steps // (STEP_BINS if lifetimes.steps_per_trial == 1 else TIME_BINS))
-
-
-def _curve(table: FloatArray, mean: FloatArray, samples: FloatArray, lifetimes: Lifetimes, confidence: float) -> Curve:
-    tasks = (~np.isnan(table)).sum(0)
-    points = np.flatnonzero(tasks)
-    low, high = percentile_interval(samples[:, points], confidence)
-    width = _bin_width(lifetimes)
-    middle = (points * width + 1 + np.minimum((points + 1) * width, lifetimes.scores.shape[1])) / 2
-    return Curve(
-        unit=lifetimes.unit,
-        width=1 if lifetimes.unit == "trial" else width,
-        position=tuple((points + 1.0 if lifetimes.unit == "trial" else middle).tolist()),
-        mean=tuple(mean[points].tolist()),
-        low=tuple(low.tolist()),
-        high=tuple(high.tolist()),
-        tasks=tuple(tasks[points].tolist()),
-    )
-
-
-def _points(
-    asked: AccuracyAfter, mean: FloatArray, agent: FloatArray, samples: FloatArray, own: FloatArray, confidence: float
-) -> tuple[AccuracyPoint, ...]:
-    """What the columns of `AccuracyAfter` say, beside those of the evaluated agent."""
-    counts = asked.samples
-    accuracy, online, commonest = mean.reshape(3, -1)
-    return tuple(
-        AccuracyPoint(
-            samples=count,
-            accuracy=float(accuracy[place]),
-            accuracy_interval=_pair(samples[:, place], confidence),
-            difference=float(accuracy[place] - agent[place]),
-            difference_interval=_pair(samples[:, place] - own[:, place], confidence),
-            online=float(online[place]),
-            online_interval=_pair(samples[:, len(counts) + place], confidence),
-            commonest=float(commonest[place]),
-            by_task=tuple(asked.accuracy[:, place].tolist()),
-        )
-        for place, count in enumerate(counts)
-    )

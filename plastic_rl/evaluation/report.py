@@ -1,7 +1,8 @@
 """What an evaluation found, as it stands in `evaluation.json`.
 
 Every score here is a mean over tasks of a lifetime's total, and every pair of numbers `*_interval` its confidence
-interval. Clock readings live in `seconds` alone: all else is the same each time for the same agent and seed.
+interval, paired on tasks where agents are compared. Clock readings live in `seconds` alone: all else is the same each
+time for the same agent and seed.
 """
 
 from __future__ import annotations
@@ -18,9 +19,8 @@ from pydantic import Field, ValidationError
 from plastic_rl.checkpoint import write_atomically
 from plastic_rl.config import ConfigModel
 from plastic_rl.errors import RunError
+from plastic_rl.evaluation.statistics import Pair
 from plastic_rl.evaluation.table import GAP, Column, fit, folded
-
-Pair = tuple[float, float]
 
 
 class Curve(ConfigModel):
@@ -53,11 +53,9 @@ class Measure(ConfigModel):
     mean: float
     """Mean over tasks of a lifetime's mean, over those that have any."""
     interval: Pair
-    """Interval of `mean`."""
     difference: float | None
     """This agent's mean minus that of the evaluated agent with sampled actions; None where that one has none."""
     difference_interval: Pair | None
-    """Interval of `difference`, paired on tasks."""
     curve: Curve
     """How it develops along the lifetime; points that no task has are left out."""
 
@@ -70,15 +68,12 @@ class AccuracyPoint(ConfigModel):
     accuracy: float
     """Mean over tasks of the share of held-out samples answered rightly, greedily, learning nothing from them."""
     accuracy_interval: Pair
-    """Interval of `accuracy`."""
     difference: float
     """This agent's accuracy minus that of the evaluated agent, streaming with sampled actions."""
     difference_interval: Pair
-    """Interval of `difference`, paired on tasks."""
     online: float
     """Mean share of the samples streamed so far that were answered rightly, as the agent acted."""
     online_interval: Pair
-    """Interval of `online`."""
     commonest: float
     """Mean share of the commonest answer to held-out samples: 1 where everything is called the same."""
     by_task: tuple[float, ...] = ()
@@ -94,7 +89,6 @@ class Score(ConfigModel):
     raw_score: float
     """Mean over tasks of the lifetime's sum of expected reward (of reward where that is not known)."""
     raw_score_interval: Pair
-    """Interval of `raw_score`."""
     normalised_score: float | None = None
     """`(raw - random) / (limit - random)`; None where the family has no limit."""
     normalised_score_interval: Pair | None = None
@@ -102,26 +96,21 @@ class Score(ConfigModel):
     regret: float | None = None
     """`limit - raw`: what was lost against the best agent that has to find the task out."""
     regret_interval: Pair | None = None
-    """Interval of `regret`, paired on tasks."""
     oracle_regret: float | None = None
     """`oracle - raw`: what was lost against an agent that is told the task."""
     oracle_regret_interval: Pair | None = None
-    """Interval of `oracle_regret`, paired on tasks."""
     difference: float
     """This agent's raw score minus that of the evaluated agent with sampled actions."""
     difference_interval: Pair
-    """Interval of `difference`, paired on tasks."""
     reward: float
     """Mean over tasks of the reward received, noise included."""
     steps: float
     """Mean length of a lifetime."""
     curve: Curve
-    """The adaptation curve."""
     adaptation: float | None = None
     """Does it learn within its life? Mean score of the last tenth of a lifetime's trials minus that of the first; of
     its steps where the curve is one of steps or of a single trial."""
     adaptation_interval: Pair | None = None
-    """Interval of `adaptation`, paired on tasks."""
     measures: dict[str, Measure] = Field(default_factory=dict)
     """What the environment measures beside the reward, by name; without those that no lifetime has."""
     accuracy_after: tuple[AccuracyPoint, ...] = ()
@@ -166,15 +155,12 @@ class Evaluation(ConfigModel):
     agent: str
     """The agent's name in tables and plots."""
     env_id: str
-    """Environment."""
     env_kwargs: dict[str, Any]
-    """Its arguments."""
     trials: int
     """Trials per lifetime of an environment without lifetimes of its own."""
     same_task_each_trial: bool | None = None
     """Whether these shared the lifetime's seed; None: where tasks are reset seeds."""
     family: str
-    """Task distribution."""
     single_task: bool
     """True where all splits but `shift` are one and the same task: no test of generalisation."""
     seed: int
@@ -182,9 +168,7 @@ class Evaluation(ConfigModel):
     batch_size: int
     """Lifetimes run at a time; sampled actions of agents that are not ours depend on it."""
     confidence: float
-    """Share of the intervals."""
     resamples: int
-    """Bootstrap resamples."""
     lifetime_steps: int | None
     """Length of every lifetime; None where it varies."""
     steps_per_trial: int | None
@@ -192,20 +176,15 @@ class Evaluation(ConfigModel):
     measures: dict[str, str] = Field(default_factory=dict)
     """What each measure of the environment is."""
     splits: dict[str, SplitEvaluation]
-    """Results by split."""
     seconds: dict[str, dict[str, float]]
     """Wall-clock seconds by split and agent."""
     versions: dict[str, str]
     """Versions of what the numbers were made with."""
 
-    def to_json(self) -> str:
-        """Return the contents of `evaluation.json`, indented, ending in a newline."""
-        return self.model_dump_json(indent=2) + "\n"
-
     def save(self, path: str | Path) -> Path:
-        """Write `to_json()` to `path`, whose folder must exist, replacing what is there in one move."""
+        """Write it to `path`, whose folder must exist, as indented JSON, replacing what is there in one move."""
         path = Path(path)
-        write_atomically(path, self.to_json().encode("utf-8"))
+        write_atomically(path, f"{self.model_dump_json(indent=2)}\n".encode())
         return path
 
     @classmethod

@@ -73,14 +73,7 @@ def view_tables(
 ) -> list[TableView]:
     """Let the agent live one lifetime on each task, count the use of each table entry, and lay the tables out.
 
-    Args:
-        agent: A trained agent or policy whose network is a `rule_table`.
-        env_id: Where it lives.
-        tasks: One lifetime each; actions are sampled.
-        env_kwargs: Arguments of the environment.
-        trials: Trials in a lifetime of an environment that has no lifetimes of its own.
-        same_task_each_trial: Whether these share the lifetime's seed; None: where tasks are reset seeds (`Lifetime`).
-        seed: Of the environment's noise.
+    The arguments are those of `run_lifetimes`; the agent or policy is one whose network is a `rule_table`.
 
     Raises:
         ConfigError: If the agent has no rule tables.
@@ -96,7 +89,7 @@ def view_tables(
         shown = torch.as_tensor(context.view(context.observation), dtype=torch.float32)
         start = torch.zeros(len(shown), dtype=torch.bool)
         state = {name: entry.cpu() for name, entry in context.state.items()}
-        for name, uses in network.uses(policy.feedback(shown, start), state, start).items():
+        for name, uses in network.update.uses(policy.feedback(shown, start), state, start).items():
             totals[name] = totals.get(name, 0) + uses.numpy()
 
     run_lifetimes(
@@ -120,27 +113,23 @@ def _views(network: RuleTableNetwork, totals: Mapping[str, FloatArray]) -> list[
     )
     params = dict(network.named_parameters())
     views: list[TableView] = []
-    for place, layer in enumerate(network.plastic_layers):
+    for place, layer in enumerate(network.update.layers):
         name = f"{layer}_table"
         step = getattr(config.step, layer) * params["log_step"].detach()[place].exp().item()
         change = step * params[name].detach().double().cpu().numpy()
         uses = totals.get(name)
         share = np.full(change.shape, np.nan) if uses is None or not uses.sum() else uses / uses.sum()
         if layer == "output":
-            title, axis = "hidden -> output weights", "hidden unit's firing history"
-            views.append(TableView(title, axis, "output", histories, config.conditions, change, share))
+            axes = "hidden -> output weights", "hidden unit's firing history", "output", histories, config.conditions
+            views.append(TableView(*axes, change, share))
         elif layer == "input":
-            title = "input -> hidden weights"
-            gates = config.gates("input")
-            views.append(
-                TableView(title, "hidden unit's firing history", "reward", histories, gates, change.T, share.T)
-            )
+            axes = "input -> hidden weights", "hidden unit's firing history", "reward", histories, config.gates("input")
+            views.append(TableView(*axes, change.T, share.T))
         else:
             for gate, own, used in zip(config.gates("hidden"), change, share, strict=True):
                 title = "hidden -> hidden weights" + ("" if gate == "any" else f", {gate}")
-                views.append(
-                    TableView(title, "pre unit's history", "post unit's history", histories, histories, own, used)
-                )
+                axes = title, "pre unit's history", "post unit's history", histories, histories
+                views.append(TableView(*axes, own, used))
     return views
 
 
@@ -214,10 +203,9 @@ def write_tables(views: Sequence[TableView], path: str | Path) -> Path:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["table", "row", "column", "change", "use"])
         for view in views:
-            for row, first in enumerate(view.rows):
-                for column, second in enumerate(view.columns):
-                    entry = float(view.change[row, column]), float(view.use[row, column])
-                    writer.writerow([view.title, first, second, *map(repr, entry)])
+            for (row, column), change in np.ndenumerate(view.change):
+                names = view.title, view.rows[row], view.columns[column]
+                writer.writerow([*names, repr(float(change)), repr(float(view.use[row, column]))])
     return path
 
 

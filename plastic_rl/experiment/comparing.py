@@ -23,8 +23,7 @@ from plastic_rl.checkpoint import write_atomically
 from plastic_rl.config import ConfigModel, apply_overrides, describe, differences, merge, read_mapping, validate
 from plastic_rl.errors import ConfigError, RunError
 from plastic_rl.evaluation import Evaluation, crossed_interval
-from plastic_rl.evaluation.comparison import Estimate, LearningCurve, plot_comparison
-from plastic_rl.evaluation.plots import read_metric
+from plastic_rl.evaluation.plots import Estimate, LearningCurve, plot_comparison, read_metric
 from plastic_rl.evaluation.report import SplitEvaluation
 from plastic_rl.evaluation.table import Column, fit, folded
 from plastic_rl.experiment.agents import needs_plugins

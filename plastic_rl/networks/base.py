@@ -17,11 +17,14 @@ import torch
 from torch import Tensor, nn
 
 from plastic_rl.config import ConfigModel
+from plastic_rl.errors import ConfigError, unknown_name_message
 from plastic_rl.feedback import FeedbackLayout
+from plastic_rl.networks.start_weights import draw_keys
 from plastic_rl.plasticity import Parameter, Range
 
 State = dict[str, Tensor]
 Params = Mapping[str, Tensor]
+ResetScope = Literal["lifetime", "trial"]
 
 
 class Feedback(NamedTuple):
@@ -54,9 +57,35 @@ class StateEntry:
     """Shape (without the leading `B`) of one state entry, and when it resets."""
 
     shape: tuple[int, ...]
-    reset: Literal["lifetime", "trial"] = "lifetime"
+    reset: ResetScope = "lifetime"
     dtype: torch.dtype | None = None
     """None: the dtype of the parameters."""
+
+
+def scoped_entries(
+    shapes: Mapping[str, tuple[int, ...]], reset: Mapping[str, ResetScope], steps_per_trial: int | None
+) -> dict[str, StateEntry]:
+    """Entries of these shapes, with the reset scopes that a recurrent network's config gives some of them.
+
+    Raises:
+        ConfigError: If `reset` names an unknown entry, or if something resets with trials of one step, where only
+            recurrence carries anything from step to step and nothing would be left to associate.
+    """
+    for name, scope in reset.items():
+        if name not in shapes:
+            raise ConfigError(unknown_name_message("state entry in reset", name, shapes))
+        if scope == "trial" and steps_per_trial == 1:
+            raise ConfigError(
+                f"reset.{name}: 'trial' is impossible here: trials have one step, and recurrent synapses then never "
+                f"see two steps of one trial, so that nothing would be left to associate. Use 'lifetime'."
+            )
+    return {name: StateEntry(shape, reset.get(name, "lifetime")) for name, shape in shapes.items()}
+
+
+def reset_entry(start: Tensor, entry: Tensor) -> Tensor:
+    """Return `entry` `(.., B, ...)`, zeroed where `start` `(.., B)`."""
+    # masked_fill, not a product: a NaN of the last lifetime must not survive.
+    return torch.masked_fill(entry, start.reshape(start.shape + (1,) * (entry.dim() - start.dim())), 0)
 
 
 class Recording:
@@ -101,8 +130,6 @@ class Recording:
 class PlasticNetwork(nn.Module, ABC):
     """A network whose synapses may change while it acts. The module only stores and names the parameters.
 
-    A subclass calls this constructor, then makes its parameters.
-
     Args:
         config: An instance of `config_model`.
         input_size: `I`, the whole observation, feedback included.
@@ -141,9 +168,15 @@ class PlasticNetwork(nn.Module, ABC):
         super().__init__()
         self.config = config
         self.input_size = input_size
+        self._entries: dict[str, StateEntry] = {}
         self.plasticity_frozen = False
         self.valid_ranges: dict[str, Range] = {}
         self._gains: set[str] = set()
+        self.build(feedback, generator, steps_per_trial)
+
+    @abstractmethod
+    def build(self, feedback: FeedbackLayout, generator: torch.Generator | None, steps_per_trial: int | None) -> None:
+        """Make the parameters, `_entries` and `output_size`; for the arguments see the class."""
 
     def adopt(self, name: str, parameter: Parameter, owner: nn.ParameterDict | None = None) -> None:
         """Register a parameter of plasticity, with its range, under its dotted `name`.
@@ -162,9 +195,12 @@ class PlasticNetwork(nn.Module, ABC):
         else:
             owner[name.rpartition(".")[2]] = own
 
-    @abstractmethod
     def state_entries(self) -> dict[str, StateEntry]:
-        """Name, shape and reset scope of everything that changes within a lifetime."""
+        """Name, shape and reset scope of everything that changes within a lifetime.
+
+        An entry `key` is drawn at birth, and random start weights follow from it; all others start at 0.
+        """
+        return self._entries
 
     def readout(self, params: Params, features: Tensor) -> Tensor:
         """Turn features `(.., B, O)` into what the action distribution takes, where `has_readout`; else as they are.
@@ -191,11 +227,30 @@ class PlasticNetwork(nn.Module, ABC):
             batch: `B`.
             generator: Draws keys of random start weights, in networks that have some.
         """
-        own = next(self.parameters())
-        return {
+        own = next(self.parameters(), torch.zeros((), dtype=torch.float32))
+        state = {
             name: torch.zeros(batch, *entry.shape, dtype=entry.dtype or own.dtype, device=own.device)
             for name, entry in self.state_entries().items()
         }
+        if "key" in state:
+            state["key"] = draw_keys(batch, generator).to(own.device)
+        return state
+
+    def reset(self, start: Tensor, state: State, scope: ResetScope = "lifetime") -> State:
+        """Return `state` with the entries that reset with `scope` zeroed where `start (.., B)` bool.
+
+        A trial's entries also reset with the lifetime. The very `state` where there is nothing to reset.
+        """
+        names = [name for name, entry in self.state_entries().items() if scope == "lifetime" or entry.reset == "trial"]
+        if not names or not bool(start.any()):
+            return state
+        return state | {name: reset_entry(start, state[name]) for name in names}
+
+    def starts(self, entry: str, feedbacks: Feedback, episode_starts: Tensor) -> Tensor:
+        """Where a state entry resets in `T` steps, `(T, B)` bool."""
+        entries = self.state_entries()
+        by_trial = entry in entries and entries[entry].reset == "trial"
+        return episode_starts | feedbacks.trial_start if by_trial else episode_starts
 
     @abstractmethod
     def step(

@@ -24,8 +24,7 @@ from typing_extensions import override
 from plastic_rl.errors import ConfigError
 from plastic_rl.feedback import FeedbackLayout
 from plastic_rl.networks.base import Feedback, Params, PlasticNetwork, State, StateEntry
-from plastic_rl.networks.resets import reset_where
-from plastic_rl.networks.start_weights import draw_keys, next_keys, normal_weights
+from plastic_rl.networks.start_weights import next_keys, normal_weights
 from plastic_rl.plasticity import RULES, GainConfig, Parameter, RuleConfig, Synapse, SynapseConfig, after_reward
 
 CERTAIN = 1e4
@@ -86,15 +85,6 @@ class PlasticFeedForwardConfig(RuleConfig):
                 raise ValueError("alpha is 1 with start: random (the trace is the weight); leave alpha out")
         return self
 
-    @property
-    def hidden_sizes(self) -> tuple[int, ...]:
-        """Units of each hidden layer.
-
-        >>> PlasticFeedForwardConfig(hidden_size=8).hidden_sizes
-        (8,)
-        """
-        return self.hidden_size if isinstance(self.hidden_size, tuple) else (self.hidden_size,)
-
     @override
     @classmethod
     def preset(cls, rule: str, changes: Mapping[str, Any]) -> SynapseConfig:
@@ -109,13 +99,6 @@ class PlasticFeedForward(PlasticNetwork):
     weights there is `key (B,)`, from which they follow. Where the update waits for the reward, `activity.l` is what
     layer l was given, and the last one the network's output.
 
-    Args:
-        config: The rule, the sizes, the start and the readout.
-        input_size: `I`, the whole observation.
-        feedback: Where it stands; there is an output for each of its columns of the action.
-        generator: Draws the trained start weights.
-        steps_per_trial: Not used: nothing here resets with a trial.
-
     Raises:
         ConfigError: If there is nothing to see.
     """
@@ -124,18 +107,13 @@ class PlasticFeedForward(PlasticNetwork):
     config: PlasticFeedForwardConfig
     has_readout = True
 
-    def __init__(
-        self,
-        config: PlasticFeedForwardConfig,
-        input_size: int,
-        feedback: FeedbackLayout,
-        generator: torch.Generator | None = None,
-        steps_per_trial: int | None = None,
-    ) -> None:
-        super().__init__(config, input_size, feedback, generator, steps_per_trial)
+    @override
+    def build(self, feedback: FeedbackLayout, generator: torch.Generator | None, steps_per_trial: int | None) -> None:
+        config = self.config
         self.output_size = feedback.action_size
-        self.seen = input_size if config.inputs == "all" else feedback.start
-        sizes = (self.seen, *config.hidden_sizes, self.output_size)
+        self.seen = self.input_size if config.inputs == "all" else feedback.start
+        hidden = config.hidden_size if isinstance(config.hidden_size, tuple) else (config.hidden_size,)
+        sizes = (self.seen, *hidden, self.output_size)
         if sizes[0] + config.bias < 1:
             raise ConfigError(
                 "this environment has no features, and network.bias is false: the network would see nothing. "
@@ -161,43 +139,31 @@ class PlasticFeedForward(PlasticNetwork):
                 self.adopt(self._names[layer][name], parameter, own)
         if config.readout == "softmax":
             self.readout_scale = nn.Parameter(torch.full((1,), config.readout_scale, dtype=torch.float32))
-        self._state_names = [{name: f"{name}.{layer}" for name in own.state_entries()} for layer, own in self._layers()]
-        self._entries = self._make_entries()
-
-    def _layers(self) -> list[tuple[int, Synapse]]:
-        return list(enumerate(self.synapses))
-
-    def _make_entries(self) -> dict[str, StateEntry]:
-        entries = {
-            f"{name}.{layer}": StateEntry(shape)
-            for layer, synapse in self._layers()
-            for name, shape in synapse.state_entries().items()
-        }
+        self._state_names = [
+            {name: f"{name}.{layer}" for name in own.state_entries()} for layer, own in enumerate(self.synapses)
+        ]
+        for layer, synapse in enumerate(self.synapses):
+            self._entries |= {f"{name}.{layer}": StateEntry(shape) for name, shape in synapse.state_entries().items()}
         if self.random_start:
-            entries["key"] = StateEntry((), dtype=torch.int64)
+            self._entries["key"] = StateEntry((), dtype=torch.int64)
         if self.reward_modulated:
-            entries |= {f"activity.{layer}": StateEntry((synapse.pre_size,)) for layer, synapse in self._layers()}
-            entries[f"activity.{len(self.synapses)}"] = StateEntry((self.output_size,))
-        return entries
+            self._entries |= {
+                f"activity.{layer}": StateEntry((own.pre_size,)) for layer, own in enumerate(self.synapses)
+            }
+            self._entries[f"activity.{len(self.synapses)}"] = StateEntry((self.output_size,))
 
     def start_scale(self, layer: int) -> float:
         """Standard deviation of the start weights of `layer`."""
         scale = self.config.start_scale
         return self.synapses[layer].pre_size ** -0.5 if scale is None else scale
 
-    def state_entries(self) -> dict[str, StateEntry]:
-        """See the class."""
-        return self._entries
-
+    @override
     def initial_state(self, batch: int, generator: torch.Generator | None = None) -> State:
-        """Newborn lifetimes; those with random start weights have drawn a key, and the weights that follow from it."""
         state = super().initial_state(batch, generator)
         if not self.random_start:
             return state
-        state["key"] = draw_keys(batch, generator).to(state["key"].device)
-        return state | {
-            name: weights.to(state[name].dtype) for name, weights in self._start_weights(state["key"]).items()
-        }
+        weights = self._start_weights(state["key"])
+        return state | {name: drawn.to(state[name].dtype) for name, drawn in weights.items()}
 
     def _start_weights(self, keys: Tensor) -> State:
         """Traces of newborn lifetimes, `(.., O, I)` each, a function of `keys (..)`."""
@@ -205,33 +171,28 @@ class PlasticFeedForward(PlasticNetwork):
             f"trace.{layer}": normal_weights(keys, layer, (synapse.post_size, synapse.pre_size)).mul_(
                 self.start_scale(layer)
             )
-            for layer, synapse in self._layers()
+            for layer, synapse in enumerate(self.synapses)
         }
 
     def _begun(self, state: State, start: Tensor) -> State:
         """State with the lifetimes that start, where `start (.., B)`, reset and given new start weights."""
-        if not bool(start.any()):
-            return state
-        if not self.random_start:
-            return reset_where(start, state, self._entries, "lifetime")
-        keys = next_keys(state["key"], start)
-        zeroed = {name: entry for name, entry in self._entries.items() if name != "key"}
-        begun = reset_where(start, state, zeroed, "lifetime") | {"key": keys}
-        for name, weights in self._start_weights(keys[start]).items():
-            # `reset_where` made these entries new, so that writing into them changes nothing of the caller's.
+        begun = self.reset(start, state)
+        if not self.random_start or begun is state:
+            return begun
+        begun["key"] = next_keys(state["key"], start)
+        for name, weights in self._start_weights(begun["key"][start]).items():
             begun[name] = begun[name].index_put((start,), weights.to(begun[name].dtype))
         return begun
 
-    def _of_layer(self, layer: int, params: Params) -> dict[str, Tensor]:
-        return {name: params[whole] for name, whole in self._names[layer].items()}
+    def _of_layer(self, layer: int, params: Params, state: State) -> tuple[Params, State]:
+        """The layer's own parameters and state, under the names that its synapse gave them."""
+        own_params = {name: params[whole] for name, whole in self._names[layer].items()}
+        return own_params, {name: state[whole] for name, whole in self._state_names[layer].items()}
 
-    def _state_of_layer(self, layer: int, state: State) -> State:
-        return {name: state[whole] for name, whole in self._state_names[layer].items()}
-
+    @override
     def step(
         self, params: Params, x: Tensor, feedback: Feedback, state: State, episode_start: Tensor
     ) -> tuple[Tensor, State]:
-        """One time step; see `PlasticNetwork.step`."""
         current = self._begun(state, episode_start)
         if self.reward_modulated and not self.plasticity_frozen:
             activities = [current[f"activity.{layer}"] for layer in range(len(self.synapses) + 1)]
@@ -239,10 +200,16 @@ class PlasticFeedForward(PlasticNetwork):
             current = after_reward(current, rewarded, feedback.valid & ~episode_start)
         post = x[..., : self.seen]
         activities = []
-        for layer, synapse in self._layers():
+        for layer, synapse in enumerate(self.synapses):
             pre = nn.functional.pad(post, (0, 1), value=1.0) if self.config.bias else post
             activities.append(pre)
-            total = self._total(synapse, self._of_layer(layer, params), pre, self._state_of_layer(layer, current))
+            own_params, own_state = self._of_layer(layer, params, current)
+            if self.random_start:
+                total = synapse.current(own_params, pre, own_state)
+            else:
+                total = pre @ own_params["weight"].mT
+                if not synapse.non_plastic:
+                    total = total + synapse.current(own_params, pre, own_state)
             post = torch.tanh(total)
         activities.append(post)
         following = dict(current)
@@ -253,33 +220,20 @@ class PlasticFeedForward(PlasticNetwork):
         # The preferred action is the same by either, but saturated outputs would tie where their inputs do not.
         return total if self.config.readout == "greedy" else post, following
 
-    @staticmethod
-    def _total(synapse: Synapse, params: Params, pre: Tensor, state: State) -> Tensor:
-        """Input to the post neurons of one layer, `(.., B, O)`."""
-        if "weight" not in params:
-            return synapse.current(params, pre, state)
-        weighted = pre @ params["weight"].mT
-        return weighted if synapse.non_plastic else weighted + synapse.current(params, pre, state)
-
     def _updated(self, params: Params, state: State, activities: list[Tensor], reward: Tensor | None) -> State:
         """The synapses' state after the step in which layer l was given `activities[l]`."""
         updated: State = {}
-        for layer, synapse in self._layers():
+        for layer, synapse in enumerate(self.synapses):
             post = activities[layer + 1][..., : synapse.post_size]
-            own_params, own_state = self._of_layer(layer, params), self._state_of_layer(layer, state)
+            own_params, own_state = self._of_layer(layer, params, state)
             changed = synapse.update(own_params, activities[layer], post, own_state, reward)
             updated |= {f"{name}.{layer}": entry for name, entry in changed.items()}
         return updated
 
+    @override
     def readout(self, params: Params, features: Tensor) -> Tensor:
-        """Preferences `(.., B, O)` as what the action distribution takes, by `config.readout`."""
         if self.config.readout == "softmax":
             return features * params["readout_scale"].unsqueeze(-2)
         if self.config.readout == "greedy":
             return torch.where(features == features.amax(-1, keepdim=True), 0.0, -CERTAIN)
         return features
-
-    def extra_repr(self) -> str:
-        """The rule and the sizes."""
-        sizes = [self.seen, *(synapse.post_size for synapse in self.synapses)]
-        return f"rule={self.config.rule}, start={self.config.start}, sizes={sizes}"

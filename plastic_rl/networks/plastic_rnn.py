@@ -8,19 +8,19 @@ a trial is reset; the forward pass; an update that needs no reward is made.
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
+from typing_extensions import override
 
 from plastic_rl.feedback import FeedbackLayout
-from plastic_rl.networks.base import Feedback, Params, PlasticNetwork, Recording, State, StateEntry
+from plastic_rl.networks.base import Feedback, Params, PlasticNetwork, Recording, ResetScope, State, scoped_entries
 from plastic_rl.networks.fused.forward import Recorded, checkpoint_spacing, fused_unroll
 from plastic_rl.networks.fused.rule import FusedRule
 from plastic_rl.networks.fused.sequences import Resets
-from plastic_rl.networks.recurrent import affine, tanh_sequence
-from plastic_rl.networks.resets import ResetScope, check_reset_scopes, reset_entry, reset_where, stretches
+from plastic_rl.networks.recurrent import affine, unroll_stretches
 from plastic_rl.plasticity import RuleConfig, Synapse, after_reward
 
 
@@ -45,14 +45,9 @@ class PlasticRNNConfig(RuleConfig):
 
 
 class PlasticRNN(PlasticNetwork):
-    """One recurrent layer of tanh units with plastic synapses.
+    """One recurrent layer of tanh units with plastic synapses; the feedback is input like any other.
 
-    Args:
-        config: The rule and the sizes.
-        input_size: `I`, the whole observation.
-        feedback: Not used: the feedback is input like any other.
-        generator: Draws the start weights.
-        steps_per_trial: Length of a trial where it is fixed (1 for bandits), else None.
+    State entries: `activity` y, the synapse's own, and `presynaptic` x where the update waits for the reward.
 
     Raises:
         ConfigError: If a reset scope names no state entry, or leaves nothing to carry from trial to trial.
@@ -61,30 +56,23 @@ class PlasticRNN(PlasticNetwork):
     config_model = PlasticRNNConfig
     config: PlasticRNNConfig
 
-    def __init__(
-        self,
-        config: PlasticRNNConfig,
-        input_size: int,
-        feedback: FeedbackLayout,
-        generator: torch.Generator | None = None,
-        steps_per_trial: int | None = None,
-    ) -> None:
-        super().__init__(config, input_size, feedback, generator, steps_per_trial)
+    @override
+    def build(self, feedback: FeedbackLayout, generator: torch.Generator | None, steps_per_trial: int | None) -> None:
+        config = self.config
         self.output_size = units = config.hidden_size
         self.synapse = Synapse(config, units, units)
         self.is_plastic = not self.synapse.non_plastic
-        entries = {"activity": (units,)} | self.synapse.state_entries()
+        shapes = {"activity": (units,)} | self.synapse.state_entries()
         if self.synapse.reward_modulated:
-            entries["presynaptic"] = (units,)
+            shapes["presynaptic"] = (units,)
         self._fused = FusedRule.of(self.synapse)
-        check_reset_scopes(config.reset, entries, steps_per_trial)
-        self._entries = {name: StateEntry(shape, config.reset.get(name, "lifetime")) for name, shape in entries.items()}
+        self._entries = scoped_entries(shapes, config.reset, steps_per_trial)
 
         # Unit variance of the drive (LeCun et al. 1998). On the reversal bandit (one seed, bias 0) bounds of .18, .9
         # and 1.8 scored 66, 72 and 72 after 350 updates: small weights start with tiny products of pre and post.
-        fan_in = math.sqrt(3 / input_size) if config.input_bound is None else config.input_bound
+        fan_in = math.sqrt(3 / self.input_size) if config.input_bound is None else config.input_bound
         fan_recurrent = 1 / math.sqrt(units) if config.weight_bound is None else config.weight_bound
-        drive = torch.empty(units, input_size, dtype=torch.float32).uniform_(-fan_in, fan_in, generator=generator)
+        drive = torch.empty(units, self.input_size, dtype=torch.float32).uniform_(-fan_in, fan_in, generator=generator)
         self.input_weight = nn.Parameter(drive)
         self.input_bias = nn.Parameter(torch.zeros(units, dtype=torch.float32))
         recurrent = torch.empty(units, units, dtype=torch.float32)
@@ -92,21 +80,17 @@ class PlasticRNN(PlasticNetwork):
         for name, parameter in self.synapse.parameters(generator).items():
             self.adopt(name, parameter)
 
-    def state_entries(self) -> dict[str, StateEntry]:
-        """`activity` y; the synapse's own; and `presynaptic` x where the update waits for the reward."""
-        return self._entries
-
+    @override
     def step(
         self, params: Params, x: Tensor, feedback: Feedback, state: State, episode_start: Tensor
     ) -> tuple[Tensor, State]:
-        """One time step; see `PlasticNetwork.step`."""
-        current = reset_where(episode_start, state, self._entries, "lifetime")
+        current = self.reset(episode_start, state)
         synapse = self.synapse
         if synapse.reward_modulated and not self.plasticity_frozen:
             pre, post = current["presynaptic"], current["activity"]
             rewarded = synapse.update(params, pre, post, current, feedback.reward)
             current = after_reward(current, rewarded, feedback.valid & ~episode_start)
-        current = reset_where(feedback.trial_start, current, self._entries, "trial")
+        current = self.reset(feedback.trial_start, current, "trial")
         pre = current["activity"]
         total = affine(x, params["input_weight"], params["input_bias"]) + pre @ params["recurrent_weight"].mT
         if not synapse.non_plastic:
@@ -139,10 +123,15 @@ class PlasticRNN(PlasticNetwork):
         if recorded is not None and len(recorded) != xs.shape[0]:
             raise ValueError(f"a recording of {len(recorded)} steps cannot stand for the {xs.shape[0]} steps of xs.")
         if self.synapse.non_plastic:
-            return self._unroll_non_plastic(params, xs, feedbacks, state, episode_starts)
+            # A plain recurrent network.
+            bias = params["input_bias"]
+            weights = (params["input_weight"], params["recurrent_weight"], bias, torch.zeros_like(bias))
+            starts = (self.starts("activity", feedbacks, episode_starts),)
+            features, (activity,) = unroll_stretches(torch.rnn_tanh, xs, (state["activity"],), starts, weights)
+            return features, {**state, "activity": activity}
         if self._fused is None or self.config.unroll == "reference" or self.plasticity_frozen:
             return self.unroll_reference(params, xs, feedbacks, state, episode_starts)
-        resets = Resets(*(self._starts(name, feedbacks, episode_starts) for name in Resets._fields))
+        resets = Resets(*(self.starts(name, feedbacks, episode_starts) for name in Resets._fields))
         acted = None
         if recorded is not None:
             acted = Recorded(
@@ -152,38 +141,9 @@ class PlasticRNN(PlasticNetwork):
         features, following = fused_unroll(self._fused, params, xs, state, resets, acted)
         return features, following if recorded is None else recorded.checkpoints[len(recorded)]
 
-    def _starts(self, entry: str, feedbacks: Feedback, episode_starts: Tensor) -> Tensor:
-        """Where the state entry resets, `(T, B)` bool."""
-        by_trial = entry in self._entries and self._entries[entry].reset == "trial"
-        return episode_starts | feedbacks.trial_start if by_trial else episode_starts
-
-    def _unroll_non_plastic(
-        self, params: Params, xs: Tensor, feedbacks: Feedback, state: State, episode_starts: Tensor
-    ) -> tuple[Tensor, State]:
-        """With alpha 0 for good, this is a plain recurrent network."""
-        weights = (
-            params["input_weight"],
-            params["recurrent_weight"],
-            params["input_bias"],
-            torch.zeros_like(params["input_bias"]),
-        )
-        starts = self._starts("activity", feedbacks, episode_starts)
-        activity = state["activity"]
-        pieces = []
-        for first, last in stretches(starts):
-            activity = reset_entry(starts[first], activity)
-            features, activity = tanh_sequence(xs[first:last], activity, weights)
-            pieces.append(features)
-        return torch.cat(pieces), {**state, "activity": activity}
-
+    @override
     def recording(self, steps: int) -> Recording | None:
-        """A recording where `unroll` is fused: its forward pass then need not be made again."""
         if self._fused is None or self.config.unroll == "reference":
             return None
         traced = self._fused.traced
         return Recording(steps, lambda state: checkpoint_spacing(steps, state["trace"], traced=traced), "activity")
-
-    def extra_repr(self) -> str:
-        """The rule and the sizes."""
-        shown: dict[str, Any] = {"rule": self.config.rule, "inputs": self.input_size, "units": self.output_size}
-        return ", ".join(f"{name}={value}" for name, value in shown.items())

@@ -6,18 +6,32 @@ a trial, if configured so) starts in mid-sequence.
 
 from __future__ import annotations
 
+import functools
+import itertools
 import math
 from abc import abstractmethod
-from typing import Literal
+from collections.abc import Callable
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
+from typing_extensions import override
 
 from plastic_rl.config import ConfigModel
 from plastic_rl.feedback import FeedbackLayout
-from plastic_rl.networks.base import Feedback, Params, PlasticNetwork, Recording, State, StateEntry
-from plastic_rl.networks.resets import ResetScope, check_reset_scopes, reset_where, stretches
+from plastic_rl.networks.base import (
+    Feedback,
+    Params,
+    PlasticNetwork,
+    Recording,
+    ResetScope,
+    State,
+    reset_entry,
+    scoped_entries,
+)
+
+Tensors = tuple[Tensor, ...]
 
 
 class RecurrentConfig(ConfigModel):
@@ -48,69 +62,84 @@ class LSTMConfig(RecurrentConfig):
     kind: Literal["lstm"] = Field("lstm", description="Kind of network.")
 
 
+def affine(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """`x WT + b`, `(.., B, O)`, with or without a population axis on everything."""
+    if weight.dim() == 2:
+        return nn.functional.linear(x, weight, bias)
+    return x @ weight.mT + bias.unsqueeze(-2)
+
+
+def unroll_stretches(
+    kernel: Callable[..., Any], xs: Tensor, hidden: Tensors, starts: Tensors, weights: Tensors
+) -> tuple[Tensor, Tensors]:
+    """Steps by one of torch's own recurrent kernels, one call for each stretch without a reset.
+
+    Args:
+        kernel: `torch.rnn_tanh`, `torch.gru` or `torch.lstm`.
+        xs: `(T, B, I)`.
+        hidden: What the kernel carries from step to step, each `(B, O)`, the activity first.
+        starts: Where each of them is reset, `(T, B)` bool.
+        weights: Input weights, recurrent weights, and a bias for each.
+
+    Returns:
+        Features `(T, B, O)` and what is carried after the last step.
+    """
+    cuts = functools.reduce(torch.logical_or, starts).any(dim=1).nonzero().flatten().tolist()
+    pieces = []
+    for first, last in itertools.pairwise(sorted({0, *cuts, xs.shape[0]})):
+        before = [reset_entry(start[first], entry).unsqueeze(0) for start, entry in zip(starts, hidden, strict=True)]
+        carried = before if len(before) > 1 else before[0]
+        features, *after = kernel(xs[first:last], carried, weights, True, 1, 0.0, False, False, False)
+        hidden = tuple(entry.squeeze(0) for entry in after)
+        pieces.append(features)
+    return torch.cat(pieces), hidden
+
+
 class RecurrentNetwork(PlasticNetwork):
     """One layer of a recurrent network whose weights stay as they are within a lifetime.
 
-    Args:
-        config: Sizes and reset scopes.
-        input_size: `I`.
-        feedback: Not used: the feedback is input like any other.
-        generator: Draws the start weights, uniform within +-1/sqrt(hidden_size) as torch's layers have them.
-        steps_per_trial: Length of a trial where it is fixed, else None.
+    State entries: `activity` h, and the LSTM's `cell` c. The feedback is input like any other; start weights are
+    uniform within +-1/sqrt(hidden_size), as torch's layers have them.
     """
 
     config: RecurrentConfig
 
-    gates: int
+    kernel: ClassVar[Callable[..., Any]]
+    """Torch's own, for whole sequences."""
+    gates: ClassVar[int]
     """Stacked blocks of weights per unit."""
-    entry_names: tuple[str, ...] = ("activity",)
+    entry_names: ClassVar[tuple[str, ...]] = ("activity",)
     is_plastic = False
 
-    def __init__(
-        self,
-        config: RecurrentConfig,
-        input_size: int,
-        feedback: FeedbackLayout,
-        generator: torch.Generator | None = None,
-        steps_per_trial: int | None = None,
-    ) -> None:
-        super().__init__(config, input_size, feedback, generator, steps_per_trial)
+    @override
+    def build(self, feedback: FeedbackLayout, generator: torch.Generator | None, steps_per_trial: int | None) -> None:
+        config = self.config
         self.output_size = units = config.hidden_size
-        check_reset_scopes(config.reset, self.entry_names, steps_per_trial)
-        self._entries = {name: StateEntry((units,), config.reset.get(name, "lifetime")) for name in self.entry_names}
+        self._entries = scoped_entries(dict.fromkeys(self.entry_names, (units,)), config.reset, steps_per_trial)
         bound = 1 / math.sqrt(units)
         rows = self.gates * units
 
         def uniform(*shape: int) -> nn.Parameter:
             return nn.Parameter(torch.empty(*shape, dtype=torch.float32).uniform_(-bound, bound, generator=generator))
 
-        self.input_weight = uniform(rows, input_size)
+        self.input_weight = uniform(rows, self.input_size)
         self.recurrent_weight = uniform(rows, units)
         self.input_bias = uniform(rows)
         self.recurrent_bias = uniform(rows)
 
-    def state_entries(self) -> dict[str, StateEntry]:
-        """`activity` h, and the LSTM's `cell` c."""
-        return self._entries
-
     @abstractmethod
-    def cell(self, x: Tensor, hidden: tuple[Tensor, ...], weights: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    def cell(self, x: Tensor, hidden: Tensors, weights: Tensors) -> Tensors:
         """One step: the entries after it, each `(.., B, O)`."""
 
-    @abstractmethod
-    def sequence(
-        self, xs: Tensor, hidden: tuple[Tensor, ...], weights: tuple[Tensor, ...]
-    ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Steps without a reset between them: features `(T, B, O)` and the entries after the last."""
-
+    @override
     def step(
         self, params: Params, x: Tensor, feedback: Feedback, state: State, episode_start: Tensor
     ) -> tuple[Tensor, State]:
-        """One time step; see `PlasticNetwork.step`."""
-        state = self._reset(state, episode_start, feedback.trial_start)
+        state = self.reset(feedback.trial_start, self.reset(episode_start, state), "trial")
         hidden = self.cell(x, tuple(state[name] for name in self.entry_names), _weights(params))
         return hidden[0], {**state, **dict(zip(self.entry_names, hidden, strict=True))}
 
+    @override
     def unroll(
         self,
         params: Params,
@@ -120,83 +149,44 @@ class RecurrentNetwork(PlasticNetwork):
         episode_starts: Tensor,
         recorded: Recording | None = None,
     ) -> tuple[Tensor, State]:
-        """`T` steps at once, one fused call for each stretch without a reset; see `PlasticNetwork.unroll`."""
-        resets = episode_starts
-        if any(entry.reset == "trial" for entry in self._entries.values()):
-            resets = resets | feedbacks.trial_start
-        weights = _weights(params)
-        pieces = []
-        for first, last in stretches(resets):
-            state = self._reset(state, episode_starts[first], feedbacks.trial_start[first])
-            features, hidden = self.sequence(xs[first:last], tuple(state[name] for name in self.entry_names), weights)
-            state = {**state, **dict(zip(self.entry_names, hidden, strict=True))}
-            pieces.append(features)
-        return torch.cat(pieces), state
-
-    def _reset(self, state: State, episode_start: Tensor, trial_start: Tensor) -> State:
-        state = reset_where(episode_start, state, self._entries, "lifetime")
-        return reset_where(trial_start, state, self._entries, "trial")
+        before = tuple(state[name] for name in self.entry_names)
+        starts = tuple(self.starts(name, feedbacks, episode_starts) for name in self.entry_names)
+        features, hidden = unroll_stretches(type(self).kernel, xs, before, starts, _weights(params))
+        return features, {**state, **dict(zip(self.entry_names, hidden, strict=True))}
 
 
-def _weights(params: Params) -> tuple[Tensor, ...]:
+def _weights(params: Params) -> Tensors:
     return params["input_weight"], params["recurrent_weight"], params["input_bias"], params["recurrent_bias"]
 
 
-def affine(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """`x WT + b`, `(.., B, O)`, with or without a population axis on everything."""
-    if weight.dim() == 2:
-        return nn.functional.linear(x, weight, bias)
-    return x @ weight.mT + bias.unsqueeze(-2)
-
-
-def _projections(x: Tensor, hidden: Tensor, weights: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+def _projections(x: Tensor, hidden: Tensor, weights: Tensors) -> tuple[Tensor, Tensor]:
     """What the input and the recurrent weights contribute, `(.., B, gates O)` each, with or without a population."""
     input_weight, recurrent_weight, input_bias, recurrent_bias = weights
-    return (
-        affine(x, input_weight, input_bias),
-        affine(hidden, recurrent_weight, recurrent_bias),
-    )
-
-
-def tanh_sequence(xs: Tensor, activity: Tensor, weights: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
-    """Steps of a tanh RNN by torch's own kernel: features `(T, B, O)` and the last activity `(B, O)`.
-
-    Args:
-        xs: `(T, B, I)`.
-        activity: `(B, O)` before the first step.
-        weights: Input weights, recurrent weights, and a bias for each.
-    """
-    features, last = torch.rnn_tanh(xs, activity.unsqueeze(0), weights, True, 1, 0.0, False, False, False)
-    return features, last.squeeze(0)
+    return affine(x, input_weight, input_bias), affine(hidden, recurrent_weight, recurrent_bias)
 
 
 class PlainRNN(RecurrentNetwork):
     """`h_t = tanh(U o_t + b + W h_{t-1} + b')`."""
 
     config_model = RNNConfig
+    kernel = torch.rnn_tanh
     gates = 1
 
-    def cell(self, x: Tensor, hidden: tuple[Tensor, ...], weights: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """One step."""
+    @override
+    def cell(self, x: Tensor, hidden: Tensors, weights: Tensors) -> Tensors:
         from_input, from_hidden = _projections(x, hidden[0], weights)
         return (torch.tanh(from_input + from_hidden),)
-
-    def sequence(
-        self, xs: Tensor, hidden: tuple[Tensor, ...], weights: tuple[Tensor, ...]
-    ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Steps without a reset between them."""
-        features, last = tanh_sequence(xs, hidden[0], weights)
-        return features, (last,)
 
 
 class GRU(RecurrentNetwork):
     """Gated recurrent unit, with torch's order of gates: reset, update, new."""
 
     config_model = GRUConfig
+    kernel = torch.gru
     gates = 3
 
-    def cell(self, x: Tensor, hidden: tuple[Tensor, ...], weights: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """One step."""
+    @override
+    def cell(self, x: Tensor, hidden: Tensors, weights: Tensors) -> Tensors:
         if x.dim() == 2:
             return (torch.gru_cell(x, hidden[0], *weights),)
         from_input, from_hidden = _projections(x, hidden[0], weights)
@@ -207,34 +197,20 @@ class GRU(RecurrentNetwork):
         new = torch.tanh(new_input + reset * new_hidden)
         return ((1 - update) * new + update * hidden[0],)
 
-    def sequence(
-        self, xs: Tensor, hidden: tuple[Tensor, ...], weights: tuple[Tensor, ...]
-    ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Steps without a reset between them."""
-        features, last = torch.gru(xs, hidden[0].unsqueeze(0), weights, True, 1, 0.0, False, False, False)
-        return features, (last.squeeze(0),)
-
 
 class LSTM(RecurrentNetwork):
     """Long short-term memory, with torch's order of gates: input, forget, cell, output."""
 
     config_model = LSTMConfig
+    kernel = torch.lstm
     gates = 4
     entry_names = ("activity", "cell")
 
-    def cell(self, x: Tensor, hidden: tuple[Tensor, ...], weights: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """One step."""
+    @override
+    def cell(self, x: Tensor, hidden: Tensors, weights: Tensors) -> Tensors:
         if x.dim() == 2:
             return torch.lstm_cell(x, hidden, *weights)
         from_input, from_hidden = _projections(x, hidden[0], weights)
         into, forget, new, out = (from_input + from_hidden).chunk(4, dim=-1)
         cell = torch.sigmoid(forget) * hidden[1] + torch.sigmoid(into) * torch.tanh(new)
         return torch.sigmoid(out) * torch.tanh(cell), cell
-
-    def sequence(
-        self, xs: Tensor, hidden: tuple[Tensor, ...], weights: tuple[Tensor, ...]
-    ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Steps without a reset between them."""
-        start = [entry.unsqueeze(0) for entry in hidden]
-        features, activity, cell = torch.lstm(xs, start, weights, True, 1, 0.0, False, False, False)
-        return features, (activity.squeeze(0), cell.squeeze(0))

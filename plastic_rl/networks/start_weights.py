@@ -73,10 +73,3 @@ def normal_weights(keys: Tensor, stream: int, shape: tuple[int, ...]) -> Tensor:
     uniform = uniform_numbers(distinct, stream, math.prod(shape))
     normal = (2 * uniform - 1).erfinv_().mul_(math.sqrt(2)).to(torch.float32)
     return normal.reshape(-1, *shape)[place]
-
-
-def uniform_weights(keys: Tensor, stream: int, shape: tuple[int, ...]) -> Tensor:
-    """As `normal_weights`, uniform in (-1, 1)."""
-    distinct, place = torch.unique(keys, return_inverse=True)
-    uniform = 2 * uniform_numbers(distinct, stream, math.prod(shape)) - 1
-    return uniform.to(torch.float32).reshape(-1, *shape)[place]

@@ -7,37 +7,28 @@ a parameter. Shapes end in `(B, O)`, `(B, I)` or `(B, O, I)`: a population axis 
 
 from __future__ import annotations
 
-from plastic_rl.plasticity.bounds import BOUNDS, NORMALISATIONS, Bound, Normalisation
-from plastic_rl.plasticity.coefficients import ABCD, BCM, Delta, General, PresynapticallyGated
+from plastic_rl.plasticity.bounds import BOUNDS, NORMALISATIONS
 from plastic_rl.plasticity.eligibility import ELIGIBILITIES, Eligibility
-from plastic_rl.plasticity.gains import LOGARITHM, RATE, UNBOUNDED, GainConfig, Parameter, Range
+from plastic_rl.plasticity.gains import LOGARITHM, UNBOUNDED, GainConfig, Parameter, Range
 from plastic_rl.plasticity.modulators import MODULATORS, Modulator
 from plastic_rl.plasticity.rules import PARTS, RULES, RuleConfig, SynapseConfig
 from plastic_rl.plasticity.synapse import Synapse, after_reward
 from plastic_rl.plasticity.terms import TERMS, Term
 
 __all__ = [
-    "ABCD",
-    "BCM",
     "BOUNDS",
     "ELIGIBILITIES",
     "LOGARITHM",
     "MODULATORS",
     "NORMALISATIONS",
     "PARTS",
-    "RATE",
     "RULES",
     "TERMS",
     "UNBOUNDED",
-    "Bound",
-    "Delta",
     "Eligibility",
     "GainConfig",
-    "General",
     "Modulator",
-    "Normalisation",
     "Parameter",
-    "PresynapticallyGated",
     "Range",
     "RuleConfig",
     "Synapse",

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import ClassVar
 
 from torch import Tensor
 
+from plastic_rl.plasticity.gains import NamedTensors
 from plastic_rl.registry import Registry
 
 
@@ -19,11 +19,11 @@ class Eligibility:
 
     has_trace: ClassVar[bool] = False
 
-    def source(self, params: Mapping[str, Tensor], change: Tensor, eligibility: Tensor | None) -> Tensor:
+    def source(self, params: NamedTensors, change: Tensor, eligibility: Tensor | None) -> Tensor:
         """Return `S_t`, what the modulator multiplies, from `D_t` and the OLD `E_t`."""
         return change
 
-    def next_trace(self, params: Mapping[str, Tensor], change: Tensor, eligibility: Tensor) -> Tensor:
+    def next_trace(self, params: NamedTensors, change: Tensor, eligibility: Tensor) -> Tensor:
         """Return `E_{t+1}`."""
         return eligibility
 
@@ -36,12 +36,12 @@ class DecayingTrace(Eligibility):
 
     has_trace = True
 
-    def source(self, params: Mapping[str, Tensor], change: Tensor, eligibility: Tensor | None) -> Tensor:
+    def source(self, params: NamedTensors, change: Tensor, eligibility: Tensor | None) -> Tensor:
         """Return the old eligibility."""
         assert eligibility is not None, "a decaying trace is state"
         return eligibility
 
-    def next_trace(self, params: Mapping[str, Tensor], change: Tensor, eligibility: Tensor) -> Tensor:
+    def next_trace(self, params: NamedTensors, change: Tensor, eligibility: Tensor) -> Tensor:
         """Return the eligibility with this step's change taken in."""
         rate = params["eta_eligibility"].unsqueeze(-3)
         return (1 - rate) * eligibility + rate * change

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass
 from typing import Literal, Self
 
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from plastic_rl.config import ConfigModel
 
+NamedTensors = Mapping[str, Tensor]
 Granularity = Literal["scalar", "neuron", "synapse"]
 Range = tuple[float, float]
 """Lowest and highest valid value of a parameter."""

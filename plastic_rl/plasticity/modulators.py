@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from plastic_rl.plasticity.gains import RATE, Parameter
+from plastic_rl.plasticity.gains import RATE, NamedTensors, Parameter
 from plastic_rl.registry import Registry
 
 
@@ -41,9 +40,7 @@ class Modulator(ABC):
         return {}
 
     @abstractmethod
-    def gate(
-        self, params: Mapping[str, Tensor], post: Tensor, reward: Tensor | None, state: Mapping[str, Tensor]
-    ) -> Tensor:
+    def gate(self, params: NamedTensors, post: Tensor, reward: Tensor | None, state: NamedTensors) -> Tensor:
         """Return `G`, broadcastable to `(.., B, O, I)`.
 
         Args:
@@ -53,9 +50,7 @@ class Modulator(ABC):
             state: The network's state, with this modulator's own entries.
         """
 
-    def next_state(
-        self, params: Mapping[str, Tensor], reward: Tensor, state: Mapping[str, Tensor]
-    ) -> dict[str, Tensor]:
+    def next_state(self, params: NamedTensors, reward: Tensor, state: NamedTensors) -> dict[str, Tensor]:
         """Its own state entries after the step. None by default."""
         return {}
 
@@ -65,14 +60,12 @@ class Constant(Modulator):
 
     uses_eta = True
 
-    def gate(
-        self, params: Mapping[str, Tensor], post: Tensor, reward: Tensor | None, state: Mapping[str, Tensor]
-    ) -> Tensor:
+    def gate(self, params: NamedTensors, post: Tensor, reward: Tensor | None, state: NamedTensors) -> Tensor:
         """Return eta."""
         return params["eta"].unsqueeze(-3)
 
 
-def signal(params: Mapping[str, Tensor], post: Tensor) -> Tensor:
+def signal(params: NamedTensors, post: Tensor) -> Tensor:
     """The modulator's `M`, `(.., B, 1)`, of `post` `(.., B, O)`."""
     return torch.tanh(post @ params["modulator_weight"].mT + params["modulator_bias"].unsqueeze(-2))
 
@@ -89,9 +82,7 @@ class Simple(Modulator):
             "modulator_bias": Parameter(torch.zeros(1, dtype=torch.float32), is_gain=False),
         }
 
-    def gate(
-        self, params: Mapping[str, Tensor], post: Tensor, reward: Tensor | None, state: Mapping[str, Tensor]
-    ) -> Tensor:
+    def gate(self, params: NamedTensors, post: Tensor, reward: Tensor | None, state: NamedTensors) -> Tensor:
         """Return M for every synapse."""
         return signal(params, post).unsqueeze(-1)
 
@@ -116,9 +107,7 @@ class FanOut(Simple):
             "modulator_offset": Parameter(offset, is_gain=False),
         }
 
-    def gate(
-        self, params: Mapping[str, Tensor], post: Tensor, reward: Tensor | None, state: Mapping[str, Tensor]
-    ) -> Tensor:
+    def gate(self, params: NamedTensors, post: Tensor, reward: Tensor | None, state: NamedTensors) -> Tensor:
         """Return f M + g, one per post neuron."""
         fan_out = params["modulator_fan_out"].unsqueeze(-2)
         return (fan_out * signal(params, post) + params["modulator_offset"].unsqueeze(-2)).unsqueeze(-1)
@@ -143,17 +132,13 @@ class Reward(Modulator):
         """`reward_average`: one number per lifetime."""
         return {"reward_average": ()}
 
-    def gate(
-        self, params: Mapping[str, Tensor], post: Tensor, reward: Tensor | None, state: Mapping[str, Tensor]
-    ) -> Tensor:
+    def gate(self, params: NamedTensors, post: Tensor, reward: Tensor | None, state: NamedTensors) -> Tensor:
         """Return eta times the reward beyond its average so far."""
         assert reward is not None, "a reward-modulated synapse is given the reward"
         surprise = reward - state["reward_average"]
         return params["eta"].unsqueeze(-3) * surprise.unsqueeze(-1).unsqueeze(-1)
 
-    def next_state(
-        self, params: Mapping[str, Tensor], reward: Tensor, state: Mapping[str, Tensor]
-    ) -> dict[str, Tensor]:
+    def next_state(self, params: NamedTensors, reward: Tensor, state: NamedTensors) -> dict[str, Tensor]:
         """Return the average with this reward taken in."""
         average = state["reward_average"]
         return {"reward_average": average + params["reward_average_rate"] * (reward - average)}

@@ -11,14 +11,12 @@ Data flows from a `SynapseConfig` into a `Synapse`, which holds no numbers: para
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
 from torch import Tensor
 
 from plastic_rl.plasticity.bounds import BOUNDS, NORMALISATIONS, unbounded
 from plastic_rl.plasticity.eligibility import ELIGIBILITIES
-from plastic_rl.plasticity.gains import RATE, Parameter
+from plastic_rl.plasticity.gains import RATE, NamedTensors, Parameter
 from plastic_rl.plasticity.modulators import MODULATORS
 from plastic_rl.plasticity.rules import SynapseConfig
 from plastic_rl.plasticity.terms import TERMS
@@ -73,7 +71,7 @@ class Synapse:
         entries |= self.modulator.state_entries()
         return entries | self.term.state_entries(self.post_size, self.pre_size)
 
-    def current(self, params: Mapping[str, Tensor], pre: Tensor, state: Mapping[str, Tensor]) -> Tensor:
+    def current(self, params: NamedTensors, pre: Tensor, state: NamedTensors) -> Tensor:
         """Plastic part of the input to the post neurons, `(alpha * F) x`.
 
         Args:
@@ -95,10 +93,10 @@ class Synapse:
 
     def update(
         self,
-        params: Mapping[str, Tensor],
+        params: NamedTensors,
         pre: Tensor,
         post: Tensor,
-        state: Mapping[str, Tensor],
+        state: NamedTensors,
         reward: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """The synapse's state after the step in which `pre` met `post`.
@@ -133,7 +131,7 @@ class Synapse:
         return updated | self.term.next_state(params, pre, post, trace, state)
 
 
-def after_reward(state: Mapping[str, Tensor], updated: Mapping[str, Tensor], happens: Tensor) -> dict[str, Tensor]:
+def after_reward(state: NamedTensors, updated: NamedTensors, happens: Tensor) -> dict[str, Tensor]:
     """The state after an update that waited for the reward, which came with this observation.
 
     Args:

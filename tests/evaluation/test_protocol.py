@@ -213,14 +213,13 @@ def test_pairing_narrows_the_regret(reversal: Evaluation) -> None:
 def test_bandits_default_to_ten_thousand_tasks_and_one_bin_per_step() -> None:
     kwargs = {"arms": 2, "steps": 3}
     agent = distribution_for(BERNOULLI, kwargs).reference_agents("test")["random"]
-    result = evaluate(agent, BERNOULLI, env_kwargs=kwargs, references=False, greedy=False, resamples=50)
+    result = evaluate(agent, BERNOULLI, env_kwargs=kwargs, references=False, resamples=50)
     test = result.splits["test"]
     assert test.tasks == 10_000
     assert test.curve.unit == "step"
     assert len(test.curve.mean) == 3
     assert test.reference_agents == {}
     assert test.frozen is None
-    assert test.greedy is None
 
 
 def test_foreign_environments_have_no_limit_but_a_curve_over_trials() -> None:

@@ -52,12 +52,12 @@ def test_uses_equal_a_count_weight_by_weight() -> None:
             expected["input_table", 0, code] += 3
             expected.update(("hidden_table", gate, codes[row, pre].item(), code) for pre in range(5) if pre != post)
             expected.update(("output_table", code, gate + 2 * (output == chosen[row])) for output in range(4))
-    got = network.uses(feedback, state, torch.zeros(3, dtype=torch.bool))
+    got = network.update.uses(feedback, state, torch.zeros(3, dtype=torch.bool))
     for name, counts in got.items():
         for place in np.ndindex(*counts.shape):
             assert counts[place].item() == expected[(name, *place)], (name, place)
     assert sum(counts.sum().item() for counts in got.values()) == expected.total()
-    assert network.uses(feedback, state, torch.ones(3, dtype=torch.bool)) == {}
+    assert network.update.uses(feedback, state, torch.ones(3, dtype=torch.bool)) == {}
 
 
 def test_tables_are_used_in_trials_that_are_one_task_or_not(drawing: str) -> None:

@@ -14,7 +14,7 @@ from plastic_rl.cli.app import main
 from plastic_rl.config import differences, dump
 from plastic_rl.errors import ConfigError, RunError
 from plastic_rl.evaluation import Evaluation
-from plastic_rl.evaluation.comparison import Estimate
+from plastic_rl.evaluation.plots import Estimate
 from plastic_rl.experiment import compare, load_comparison, load_experiment
 from plastic_rl.experiment.comparing import Variant, _clock, comparison_table
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from plastic_rl.networks.start_weights import draw_keys, next_keys, normal_weights, uniform_numbers, uniform_weights
+from plastic_rl.networks.start_weights import draw_keys, next_keys, normal_weights, uniform_numbers
 
 
 def reference(state: int, count: int) -> list[int]:
@@ -41,9 +41,6 @@ def test_numbers_have_the_moments_of_their_distribution_and_no_correlations() ->
     successors = (normal_weights(next_keys(keys, keys > 0), 0, (100, 50)).double() * weights).mean()
     for correlation in (neighbours, lifetimes, streams, successors):
         assert abs(correlation) < 4 / count**0.5
-    uniform = uniform_weights(keys, 2, (100, 50)).double()
-    assert uniform.abs().max() < 1
-    assert abs(uniform.square().mean() - 1 / 3) < 4 * (4 / 45) ** 0.5 / count**0.5
 
 
 def test_neighbouring_keys_give_independent_numbers() -> None:

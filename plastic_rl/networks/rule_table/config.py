@@ -219,8 +219,6 @@ class RuleTableConfig(ConfigModel):
 RULE_TABLE_PRESETS: Registry[Mapping[str, Any]] = Registry("rule-table preset")
 """Published settings of rule-table networks: the keys that differ from the defaults."""
 
-_UNSCALED = {"input": 1.0, "hidden": 1.0, "output": 1.0}
-
 RULE_TABLE_PRESETS.register(
     "joosten_2021",
     {
@@ -237,7 +235,7 @@ RULE_TABLE_PRESETS.register(
         "exploration": 0.0,
         "tables": "normal",
         "start_weights": {"input": "normal", "hidden": "normal", "output": "normal"},
-        "start_scale": _UNSCALED,
+        "start_scale": {"input": 1.0, "hidden": 1.0, "output": 1.0},
     },
 )
 RULE_TABLE_PRESETS.register(

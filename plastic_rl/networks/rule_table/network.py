@@ -16,14 +16,15 @@ import math
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from plastic_rl.errors import SpaceError
 from plastic_rl.feedback import FeedbackLayout
-from plastic_rl.networks.base import Feedback, Params, PlasticNetwork, State, StateEntry
+from plastic_rl.networks.base import Feedback, Params, PlasticNetwork, State, StateEntry, reset_entry
 from plastic_rl.networks.rule_table.config import LAYERS, RuleTableConfig
 from plastic_rl.networks.rule_table.tables import add_round, k_cap
 from plastic_rl.networks.rule_table.update import TableUpdate, tidied_
-from plastic_rl.networks.start_weights import draw_keys, next_keys, normal_weights
+from plastic_rl.networks.start_weights import next_keys, normal_weights
 from plastic_rl.plasticity import LOGARITHM, Parameter
 
 
@@ -34,12 +35,9 @@ class RuleTableNetwork(PlasticNetwork):
     post code, `output_table (C, S)`, `log_step` with one entry for each plastic layer in order, and
     `log_inverse_temperature (1,)` and `exploration (1,)` where the selection uses them.
 
-    Args:
-        config: The network's shape and which rules it may have.
-        input_size: `I`, the whole observation.
-        feedback: Where it stands; there is an output for each of its columns of the action, `K`.
-        generator: Draws the tables, where they start at random.
-        steps_per_trial: Not used: nothing here resets with a trial.
+    State entries: `key`, from which the start weights follow at the first `episode_start`; the layers' weights; what
+    the update of the next step needs to know of this one: each hidden unit's `code`, and, where the config uses them,
+    the presynaptic activity, the outputs (`preference`) and the `reward_average`.
 
     Raises:
         SpaceError: If the observation leaves no inputs, or the output table needs labels and the environment shows
@@ -51,32 +49,25 @@ class RuleTableNetwork(PlasticNetwork):
     has_readout = True
     discrete_only = True
 
-    def __init__(
-        self,
-        config: RuleTableConfig,
-        input_size: int,
-        feedback: FeedbackLayout,
-        generator: torch.Generator | None = None,
-        steps_per_trial: int | None = None,
-    ) -> None:
-        super().__init__(config, input_size, feedback, generator, steps_per_trial)
+    @override
+    def build(self, feedback: FeedbackLayout, generator: torch.Generator | None, steps_per_trial: int | None) -> None:
+        config = self.config
         self._check_labels(feedback)
         self.output_size = feedback.action_size
         if config.inputs == "features" and not feedback.start:
             raise SpaceError(
-                f"observations of {input_size} columns leave no features before the feedback; use inputs: all, which "
-                "takes the feedback as input"
+                f"observations of {self.input_size} columns leave no features before the feedback; use inputs: all, "
+                "which takes the feedback as input"
             )
         # All of them: and a constant 1.
         self.feature_size = feedback.start if config.inputs == "features" else feedback.time[1] + 1
-        self.plastic_layers = config.plastic_layers()
-        self.is_plastic = bool(self.plastic_layers)
         self._shapes = {
             "input": (config.hidden_size, self.feature_size),
             "hidden": (config.hidden_size, config.hidden_size),
             "output": (self.output_size, config.hidden_size),
         }
         self.update = TableUpdate(config, self._shapes)
+        self.is_plastic = bool(self.update.layers)
         weights = [layer for layer in LAYERS if layer != "hidden" or config.rounds]
         self._entries = {
             "key": StateEntry((), dtype=torch.int64),
@@ -85,49 +76,30 @@ class RuleTableNetwork(PlasticNetwork):
         }
         for name, table in self.update.start_tables(generator).items():
             self.adopt(name, Parameter(table, is_gain=False))
-        if self.plastic_layers:
-            steps = torch.zeros(len(self.plastic_layers), dtype=torch.float32)
+        if self.is_plastic:
+            steps = torch.zeros(len(self.update.layers), dtype=torch.float32)
             self.adopt("log_step", Parameter(steps, config.learn_steps, valid=LOGARITHM))
         # An inverse temperature's logarithm, and the logit of how often to explore.
         heads = {"log_inverse_temperature": config.selection == "softmax", "exploration": config.exploration > 0}
         for name in (name for name, used in heads.items() if used):
             self.adopt(name, Parameter(torch.zeros(1, dtype=torch.float32), valid=LOGARITHM, is_gain=False))
 
-    def state_entries(self) -> dict[str, StateEntry]:
-        """`key`, the layers' weights, and what the update of the next step needs to know of this one.
-
-        That is each hidden unit's `code`, and, where the config uses them, the presynaptic activity, the outputs
-        (`preference`) and the `reward_average`.
-        """
-        return self._entries
-
-    def initial_state(self, batch: int, generator: torch.Generator | None = None) -> State:
-        """Zero but for `key`, from which the start weights follow at the first `episode_start`."""
-        own = next(self.parameters(), torch.zeros((), dtype=torch.float32))
-        state = {
-            name: torch.zeros(batch, *entry.shape, dtype=entry.dtype or own.dtype, device=own.device)
-            for name, entry in self._entries.items()
-        }
-        return state | {"key": draw_keys(batch, generator).to(own.device)}
-
-    # --- acting ---------------------------------------------------------------------------------------------------
-
+    @override
     def step(
         self, params: Params, x: Tensor, feedback: Feedback, state: State, episode_start: Tensor
     ) -> tuple[Tensor, State]:
-        """One time step; see `PlasticNetwork.step`. Features are the outputs `(.., B, K)`."""
         following = dict(state)
         if bool(episode_start.any()):
             following |= self._born(state, episode_start)
-        if self.plastic_layers and not self.plasticity_frozen:
+        if self.is_plastic and not self.plasticity_frozen:
             following |= self.update.learned(self.prepared(params), feedback, following, episode_start)
         inputs = self._inputs(x)
         outputs, seen = self._forward(inputs, following)
         following |= {name: value for name, value in seen.items() if name in self._entries}
         return outputs, following
 
+    @override
     def prepared(self, params: Params) -> Params:
-        """`params` with the tables' rows as the update takes them, and what `readout` computes from them alone."""
         if "individual" in params or not self._parameters:
             return params
         config, ready = self.config, dict(params)
@@ -149,6 +121,7 @@ class RuleTableNetwork(PlasticNetwork):
             ready |= {name: ready[name].unsqueeze(-1) for name in ("beta", "uniform", "guided") if name in ready}
         return ready
 
+    @override
     def readout(self, params: Params, features: Tensor) -> Tensor:
         """Log of the probabilities of actions: softmax or argmax of the outputs, mixed with uniform exploration."""
         config, ready = self.config, self.prepared(params)
@@ -190,16 +163,14 @@ class RuleTableNetwork(PlasticNetwork):
         key = next_keys(state["key"], episode_start)
         born: State = {"key": key}
         everywhere = bool(episode_start.all())
-        for name, entry in self._entries.items():
-            if name == "key":
-                continue
-            start = episode_start.reshape(episode_start.shape + (1,) * len(entry.shape))
+        for name in self._entries:
             layer = name.removesuffix("_weight")
             if layer in LAYERS:
                 drawn = self._start_weights(layer, key, state[name])
+                start = episode_start.unsqueeze(-1).unsqueeze(-1)
                 born[name] = drawn if everywhere else torch.where(start, drawn, state[name])
-            else:
-                born[name] = state[name].masked_fill(start, 0)
+            elif name != "key":
+                born[name] = reset_entry(episode_start, state[name])
         return born
 
     def _start_weights(self, layer: str, key: Tensor, like: Tensor) -> Tensor:
@@ -244,25 +215,9 @@ class RuleTableNetwork(PlasticNetwork):
         }
 
     def _activation(self, total: Tensor) -> Tensor:
-        match self.config.activation:
-            case "relu":
-                return torch.relu(total)
-            case "sigmoid":
-                return torch.sigmoid(total)
-            case "tanh":
-                return torch.tanh(total)
-        return total
-
-    def uses(self, feedback: Feedback, state: State, episode_start: Tensor) -> dict[str, Tensor]:
-        """How often the update that `step` would now make looks up each table entry; see `TableUpdate.uses`."""
-        return self.update.uses(feedback, state, episode_start)
-
-    def extra_repr(self) -> str:
-        """Sizes and the kind of table."""
-        return (
-            f"inputs={self.feature_size}, hidden={self.config.hidden_size}, outputs={self.output_size}, "
-            f"rounds={self.config.rounds}, output_table={self.config.output_table}"
-        )
+        name = self.config.activation
+        activated: Tensor = total if name == "linear" else getattr(torch, name)(total)
+        return activated
 
 
 def _through(weights: Tensor, activity: Tensor) -> Tensor:

@@ -37,15 +37,6 @@ TINY = 1e-12
 FEW_ROWS = 16
 
 
-def code_count(rounds: int) -> int:
-    """Number of firing histories after `rounds` rounds of recurrence, `C`.
-
-    >>> code_count(0), code_count(3)
-    (2, 16)
-    """
-    return int(2 ** (rounds + 1))
-
-
 def k_cap(values: Tensor, k: int | None) -> Tensor:
     """Keep the k largest of each row, zero the others; of equal ones those of the lowest index are kept.
 

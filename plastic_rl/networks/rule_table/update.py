@@ -17,7 +17,6 @@ from plastic_rl.networks.base import Feedback, Params, State, StateEntry
 from plastic_rl.networks.rule_table.config import RuleTableConfig
 from plastic_rl.networks.rule_table.hand_written import HAND_WRITTEN
 from plastic_rl.networks.rule_table.tables import (
-    code_count,
     hidden_change,
     input_change,
     output_change,
@@ -70,15 +69,10 @@ class TableUpdate:
         self.config = config
         self.shapes = shapes
         self.layers = config.plastic_layers()
-        self.codes = code_count(config.rounds)
-        self.reads_reward = self._reads_reward()
-
-    def _reads_reward(self) -> bool:
-        """Whether any update looks at the reward."""
-        config, layers = self.config, self.layers
-        gated = any(name in layers and getattr(config.gated, name) for name in ("input", "hidden"))
-        label_free = not config.supervised and ("output" in layers or config.when == "errors")
-        return bool(layers) and (gated or label_free or config.surprise)
+        self.codes = int(2 ** (config.rounds + 1))
+        gated = any(name in self.layers and getattr(config.gated, name) for name in ("input", "hidden"))
+        label_free = not config.supervised and ("output" in self.layers or config.when == "errors")
+        self.reads_reward = bool(self.layers) and (gated or label_free or config.surprise)
 
     def state_entries(self) -> dict[str, StateEntry]:
         """What an update needs to know of the step before, and the average reward."""
