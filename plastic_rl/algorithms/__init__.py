@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from plastic_rl.algorithms.a2c import PlasticA2C
 from plastic_rl.algorithms.base import ALGORITHMS, AlgorithmConfig, PlasticAlgorithm, algorithm_model
-from plastic_rl.algorithms.evolution import CMAES, GeneGroup
+from plastic_rl.algorithms.evolution.cma_es import CMAES
+from plastic_rl.algorithms.evolution.genome import GeneGroup
 from plastic_rl.algorithms.gradient import GradientAlgorithm
 from plastic_rl.algorithms.supervised import SupervisedGradient
 

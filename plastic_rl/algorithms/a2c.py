@@ -14,7 +14,6 @@ from pydantic import Field
 from torch import Tensor
 
 from plastic_rl.algorithms.gradient import Environment, GradientAlgorithm
-from plastic_rl.algorithms.rollout_buffer import advantages_and_returns
 from plastic_rl.checkpoint import Checkpoint, count_in
 from plastic_rl.config import EndsWithin, Scheduled
 from plastic_rl.config.signatures import handed_on
@@ -26,7 +25,6 @@ class PlasticA2C(GradientAlgorithm):
     """Advantage actor-critic that backpropagates through lifetimes; a stable-baselines3 algorithm.
 
     Args:
-        policy: Name in `plastic_rl.policies.POLICIES`, or a subclass of `PlasticPolicy`.
         env: Environment id (made with `n_envs` rows), Gymnasium Env, VectorEnv or stable-baselines3 VecEnv. Where the
             observation carries no feedback, `plastic_rl.envs.Lifetime` or its vector form is put around it.
         gamma: Discount of later rewards, 0 to 1: a number or a linear schedule (from near to far sight).
@@ -152,3 +150,40 @@ class PlasticA2C(GradientAlgorithm):
             counters = checkpoint.documents["algorithm"]
             self._reward_mean = float(counters["reward_mean"])
             self._reward_count = count_in(counters, "reward_count")
+
+
+def advantages_and_returns(
+    rewards: Tensor,
+    values: Tensor,
+    ended: Tensor,
+    bootstrap: Tensor,
+    last_values: Tensor,
+    gamma: float,
+    gae_lambda: float,
+) -> tuple[Tensor, Tensor]:
+    """Generalised advantage estimation (Schulman et al. 2016, arXiv 1506.02438, eq. 16), each element its own baseline.
+
+    With `gae_lambda = 1` the returns are plain discounted ones, bootstrapped at the end of the rollout.
+
+    Args:
+        rewards: `(T, B)`.
+        values: `(T, B)`, of the observations that were acted on.
+        ended: `(T, B)` bool, true where the lifetime ended with the step.
+        bootstrap: `(T, B)`, value behind a truncated step, zero elsewhere.
+        last_values: `(B,)`, value of the observation after the last step.
+        gamma: Discount, 0 to 1.
+        gae_lambda: 0 (one-step) to 1 (whole return).
+
+    Returns:
+        Advantages and returns, each `(T, B)`.
+    """
+    alive = (~ended).to(values.dtype)
+    next_values = torch.cat((values[1:], last_values.unsqueeze(0))) * alive + bootstrap
+    deltas = rewards + gamma * next_values - values
+    advantages = torch.empty_like(deltas)
+    running = torch.zeros_like(last_values)
+    carry = gamma * gae_lambda * alive
+    for step in range(rewards.shape[0] - 1, -1, -1):
+        running = deltas[step] + carry[step] * running
+        advantages[step] = running
+    return advantages, advantages + values

@@ -6,18 +6,17 @@ import functools
 import io
 import sys
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self
 
-import gymnasium as gym
 import numpy as np
 import torch
 from pydantic import ConfigDict, Field
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.type_aliases import MaybeCallback
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
@@ -29,7 +28,7 @@ from plastic_rl.checkpoint.torch_state import load_parameters, space_from_docume
 from plastic_rl.config import ConfigModel, check, describe
 from plastic_rl.config.signatures import Argument, NotStored, argument_of, arguments_of, handed_on, model_of
 from plastic_rl.envs import first_task
-from plastic_rl.errors import CheckpointError, ConfigError, damage_is_refused, unknown_name_message
+from plastic_rl.errors import CheckpointError, ConfigError, damage_is_refused
 from plastic_rl.policies import POLICIES, PlasticPolicy
 from plastic_rl.registry import Registry
 
@@ -86,9 +85,9 @@ class PlasticAlgorithm(BaseAlgorithm):
     budget: ClassVar[str] = "total_timesteps"
     unit: ClassVar[str] = "steps"
     counter: ClassVar[str] = "num_timesteps"
-    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {name: POLICIES[name] for name in POLICIES}
     settings: Any
     policy: PlasticPolicy
+    policy_class: type[PlasticPolicy]
     iterations: int
     score_buffer: deque[float]
     description: EnvironmentDescription
@@ -164,8 +163,6 @@ class PlasticAlgorithm(BaseAlgorithm):
 
     @staticmethod
     def _wrap_env(env: Any, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
-        if isinstance(env, gym.Env):
-            env = adapt(env)
         return wrap(BaseAlgorithm._wrap_env(env, verbose, monitor_wrapper))
 
     def set_random_seed(self, seed: int | None = None) -> None:
@@ -205,23 +202,11 @@ class PlasticAlgorithm(BaseAlgorithm):
                 "learn, set an environment with set_env(ENV), or give it to load: load(PATH, env=ENV)"
             )
 
-    def _setup_learn(
-        self,
-        total_timesteps: int,
-        callback: MaybeCallback = None,
-        reset_num_timesteps: bool = True,
-        tb_log_name: str = "run",
-        progress_bar: bool = False,
-    ) -> tuple[int, BaseCallback]:
-        self.check_environment()
-        return super()._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
-
     def _make_policy(self) -> None:
         """Describe the environment, and draw the policy that acts in it."""
         if self.env is not None:
             self.description = EnvironmentDescription.of(self.env)
-        policy_class: type[PlasticPolicy] = self.policy_class  # type: ignore[assignment]
-        self.policy = policy_class(
+        self.policy = self.policy_class(
             self.observation_space,
             self.action_space,
             feedback=self.description.feedback,
@@ -235,6 +220,12 @@ class PlasticAlgorithm(BaseAlgorithm):
         for env in environments_of(hooks):
             exempt_feedback(env)
         return hooks
+
+    def dump_logs(self, iteration: int = 0) -> None:
+        """Write the log; scores of lifetimes under `rollout/score`, clock readings only under `time/`."""
+        if self.score_buffer:
+            self.logger.record("rollout/score", float(np.mean(self.score_buffer)))
+        OnPolicyAlgorithm.dump_logs(self, iteration)  # type: ignore[arg-type]  # it asks no more than a BaseAlgorithm
 
     def close(self) -> None:
         """Close the environments and free what else was made for training."""
@@ -313,13 +304,7 @@ class PlasticAlgorithm(BaseAlgorithm):
 
     @classmethod
     def from_checkpoint(cls, checkpoint: Checkpoint, env: Any, device: torch.device | str, **kwargs: Any) -> Self:
-        """Make the algorithm that `checkpoint` describes, and go on from it.
-
-        Args:
-            checkpoint: As from `get_checkpoint`.
-            env: Environment to go on in, as in the constructor; None gives an agent that only predicts.
-            device: Where to put the agent.
-            **kwargs: Constructor arguments that replace the stored ones.
+        """Make the algorithm that `checkpoint` describes, and go on from it; see `load`.
 
         Raises:
             CheckpointError: If it is a checkpoint of another algorithm, or what it describes cannot be made.
@@ -329,10 +314,6 @@ class PlasticAlgorithm(BaseAlgorithm):
         named = config.get("algorithm")
         if not isinstance(named, str) or named != cls.__name__:
             raise CheckpointError(f"this is a checkpoint of {named!r}, not of {cls.__name__}")
-        declared = arguments_of(cls, PlasticAlgorithm)
-        for name in kwargs:
-            if name not in declared:
-                raise ConfigError(unknown_name_message(f"argument of {cls.__name__}", name, declared))
         with damage_is_refused(f"the {cls.__name__} that {checkpoint.source} describes cannot be made"):
             rows = count_in(config, "n_envs")
             starts = checkpoint.documents["algorithm"].get("last_episode_starts")
@@ -343,7 +324,7 @@ class PlasticAlgorithm(BaseAlgorithm):
             check_policy(checkpoint)
             stated = config["policy"]
             stored = {**config["arguments"], "policy_kwargs": stated["arguments"], "device": device}
-            if "n_envs" in declared:
+            if "n_envs" in arguments_of(cls, PlasticAlgorithm):
                 stored["n_envs"] = rows
             algorithm = cls(POLICIES[stated["class"]], env, **{**stored, **kwargs})
             algorithm.env_id = algorithm.env_id or config["environment_id"]
@@ -407,26 +388,16 @@ class PlasticAlgorithm(BaseAlgorithm):
             algorithm._last_obs = None
         return algorithm
 
-    def get_parameters(self) -> dict[str, dict[str, Any]]:
-        """Return parameters and optimizer state by name, as stable-baselines3 gives them."""
-        return {"policy": self.policy.state_dict()}
-
     # --- acting ----------------------------------------------------------------------------------------------------
-
-    def begin(self, tasks: Sequence[object], seed: int) -> None:
-        """Start the sampling stream of `predict` anew from `seed` (see `plastic_rl.envs.ReferenceAgent`)."""
-        self.policy.begin(tasks, seed)
 
     @property
     def is_plastic(self) -> bool:
         """False where there is nothing that `freeze_plasticity` could hold (an LSTM, alpha = 0)."""
         return self.policy.is_plastic
 
-    @contextmanager
-    def freeze_plasticity(self) -> Iterator[None]:
+    def freeze_plasticity(self) -> AbstractContextManager[None]:
         """Within this context the agent's synapses keep the state they have."""
-        with self.policy.freeze_plasticity():
-            yield
+        return self.policy.freeze_plasticity()
 
 
 ALGORITHMS: Registry[type[PlasticAlgorithm]] = Registry("algorithm")
@@ -440,17 +411,14 @@ class AlgorithmConfig(ConfigModel):
     """Which algorithm."""
 
 
+@functools.cache
 def algorithm_model(name: str) -> type[AlgorithmConfig]:
     """Return the config model of an algorithm: its own arguments, and for how long it learns.
 
     Raises:
         UnknownNameError: If there is no such algorithm.
     """
-    return _config_model(ALGORITHMS[name])
-
-
-@functools.cache
-def _config_model(cls: type[PlasticAlgorithm]) -> type[AlgorithmConfig]:
+    cls = ALGORITHMS[name]
     learning = argument_of(cls.learn, cls.budget, cls)
     budget = Argument(cls.budget, Annotated[int, Field(ge=1)], ..., learning.help, cls)
     own = [one for one in arguments_of(cls, PlasticAlgorithm).values() if one.owner is not PlasticAlgorithm]

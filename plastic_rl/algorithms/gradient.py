@@ -22,29 +22,30 @@ from pydantic import Field
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.type_aliases import MaybeCallback
-from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecNormalize
+from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 from torch import Tensor
 
 from plastic_rl.algorithms.base import PlasticAlgorithm, Rows
-from plastic_rl.algorithms.rollout_buffer import RolloutBuffer
 from plastic_rl.algorithms.vec_env import (
     VecEnvOutcome,
     VecEnvRows,
+    layers,
     load_vec_env_state,
     load_vec_normalize,
     vec_env_state,
     vec_normalize_document,
 )
-from plastic_rl.arrays import FloatArray
+from plastic_rl.arrays import Array, FloatArray
 from plastic_rl.checkpoint import Checkpoint, count_in
 from plastic_rl.checkpoint.torch_state import load_optimizer_tensors, optimizer_tensors
 from plastic_rl.config import EndsWithin, Scheduled
 from plastic_rl.config.signatures import handed_on
 from plastic_rl.envs.vector_env import stored_array
 from plastic_rl.errors import CheckpointError, ConfigError, NonFiniteError, damage_is_refused
+from plastic_rl.networks import Recording
 from plastic_rl.plasticity import UNBOUNDED
 from plastic_rl.policies import PlasticPolicy
-from plastic_rl.rollout import PolicyActor, steps
+from plastic_rl.rollout import PolicyActor, Step, steps
 
 DEFAULT_STEPS = 128
 """Rollout length where lifetimes have no fixed length."""
@@ -139,21 +140,20 @@ class GradientAlgorithm(PlasticAlgorithm, OnPolicyAlgorithm):  # type: ignore[mi
         self.score_buffer: deque[float] = deque(maxlen=self._stats_window_size)
         self._plastic_state: dict[str, Tensor] = {}
         if self.env is not None:
-            self._setup_lifetimes()
+            self._begin_lifetimes()
 
-    def _setup_lifetimes(self) -> None:
-        """Make what lifetimes under way need: their state and the rollout. An agent that only predicts has none."""
-        self._plastic_state = self.newborn_state()
-        self.state_before, self.last_values = {}, torch.zeros(0)
+    def _begin_lifetimes(self) -> None:
+        """Give the lifetimes under way the state of newborn ones. An agent that only predicts has none."""
+        state = self.policy.network.initial_state(self.n_envs, self._sampling)
+        self._plastic_state = {name: entry.to(self.device) for name, entry in state.items()}
         self.lifetime_scores = np.zeros(self.n_envs)
-        self.rollout = RolloutBuffer(self.n_steps, self.n_envs, self.policy.input_size, self.device)
 
     def set_env(self, env: Any, force_reset: bool = True) -> None:
         """See `PlasticAlgorithm.set_env`."""
         begins = self.env is None
         super().set_env(env, force_reset)
         if begins:
-            self._setup_lifetimes()
+            self._begin_lifetimes()
 
     def _check_fit(self) -> None:
         """Refuse environments and networks that this algorithm cannot learn with."""
@@ -170,14 +170,11 @@ class GradientAlgorithm(PlasticAlgorithm, OnPolicyAlgorithm):  # type: ignore[mi
             {"params": [p for name, p in named if name not in plasticity], "scale": 1.0},
             {"params": [p for name, p in named if name in plasticity], "scale": self.settings.plasticity_lr_scale},
         ]
-        self.policy.optimizer = _OPTIMIZERS[self.settings.optimizer](
+        optimizers: dict[str, Callable[..., torch.optim.Optimizer]]
+        optimizers = {"adam": torch.optim.Adam, "rmsprop": torch.optim.RMSprop}
+        self.policy.optimizer = optimizers[self.settings.optimizer](
             [group for group in groups if group["params"]], lr=self.lr_schedule(1.0), eps=self.settings.optimizer_eps
         )
-
-    def newborn_state(self) -> dict[str, Tensor]:
-        """Return the plastic state of `n_envs` lifetimes that have not begun."""
-        state = self.policy.network.initial_state(self.n_envs, self._sampling)
-        return {name: entry.to(self.device) for name, entry in state.items()}
 
     # --- the iteration ---------------------------------------------------------------------------------------------
 
@@ -207,13 +204,13 @@ class GradientAlgorithm(PlasticAlgorithm, OnPolicyAlgorithm):  # type: ignore[mi
             ConfigError: If there is no environment, or one that this algorithm cannot learn in.
             NonFiniteError: Naming what became NaN or infinite, and when.
         """
+        self.check_environment()
         newborn = reset_num_timesteps or self._last_obs is None
         total_timesteps, hooks = self._setup_learn(
             total_timesteps, callback, reset_num_timesteps, tb_log_name or type(self).__name__, progress_bar
         )
         if newborn:
-            self._plastic_state = self.newborn_state()
-            self.lifetime_scores = np.zeros(self.n_envs)
+            self._begin_lifetimes()
         if reset_num_timesteps:
             self.iterations = 0
         hooks.on_training_start(locals(), globals())
@@ -237,11 +234,11 @@ class GradientAlgorithm(PlasticAlgorithm, OnPolicyAlgorithm):  # type: ignore[mi
         At every call of the callback the algorithm's counters, observation and plastic state belong to the step just
         taken, so that a callback may save at any time.
         """
-        policy, rollout = self.policy, self.rollout
+        policy = self.policy
         policy.set_training_mode(False)
-        rollout.clear()
         callback.on_rollout_start()
         params = policy.parameters_by_name()
+        rollout = self.rollout = RolloutBuffer(self.n_steps, self.n_envs, policy.input_size, self.device)
         rollout.recording = policy.network.recording(rollout.n_steps)
         self.state_before = self._plastic_state
         with torch.no_grad():
@@ -257,7 +254,7 @@ class GradientAlgorithm(PlasticAlgorithm, OnPolicyAlgorithm):  # type: ignore[mi
                         "each step (bandits and classification do); this one does not. Set expected_rewards to false"
                     )
                 rollout.store(step, outcome.expected if self.expected_rewards else outcome.reward)
-                infos, dones = outcome.infos, outcome.dones
+                infos, dones = outcome.infos, outcome.starts
                 self._plastic_state = step.acted.state
                 self._last_obs = cast("Any", outcome.observation)
                 self._last_episode_starts = dones
@@ -278,7 +275,7 @@ class GradientAlgorithm(PlasticAlgorithm, OnPolicyAlgorithm):  # type: ignore[mi
 
     def _score(self, outcome: VecEnvOutcome) -> None:
         self.lifetime_scores += outcome.expected
-        for row in np.flatnonzero(outcome.dones):
+        for row in np.flatnonzero(outcome.starts):
             self.score_buffer.append(float(self.lifetime_scores[row]))
             self.lifetime_scores[row] = 0.0
 
@@ -345,17 +342,7 @@ class GradientAlgorithm(PlasticAlgorithm, OnPolicyAlgorithm):  # type: ignore[mi
             "left as they stood. Lower learning_rate or max_grad_norm, or bound the trace (hard or soft clip)"
         )
 
-    def dump_logs(self, iteration: int = 0) -> None:
-        """Write the log; scores of lifetimes under `rollout/score`, clock readings only under `time/`."""
-        if self.score_buffer:
-            self.logger.record("rollout/score", float(np.mean(self.score_buffer)))
-        super().dump_logs(iteration)
-
     # --- saving ----------------------------------------------------------------------------------------------------
-
-    def get_parameters(self) -> dict[str, dict[str, Any]]:
-        """Return parameters and optimizer state by name, as stable-baselines3 gives them."""
-        return {**super().get_parameters(), "policy.optimizer": self.policy.optimizer.state_dict()}
 
     def training_tensors(self) -> dict[str, dict[str, Tensor]]:
         """See `PlasticAlgorithm.training_tensors`.
@@ -418,13 +405,10 @@ class GradientAlgorithm(PlasticAlgorithm, OnPolicyAlgorithm):  # type: ignore[mi
         self._last_obs = self._last_episode_starts = None
         if self.env is None:
             return True
-        self.lifetime_scores = np.zeros(self.n_envs)
-        if starts is None or len(starts) != self.n_envs:
-            self._plastic_state = self.newborn_state()
-            return True
-        if env_state is None or not load_vec_env_state(self.env, env_state):
-            self._plastic_state = self.newborn_state()
-            return False
+        other_rows = starts is None or len(starts) != self.n_envs
+        if other_rows or env_state is None or not load_vec_env_state(self.env, env_state):
+            self._begin_lifetimes()
+            return other_rows
         shown = np.array(counters["last_obs"])
         if shown.shape != (self.n_envs, *(self.observation_space.shape or ())) or shown.dtype.kind not in "fiub":
             raise CheckpointError(f"the stored 'last_obs' is no observation of these environments, but {shown!r:.80}")
@@ -450,19 +434,71 @@ class GradientAlgorithm(PlasticAlgorithm, OnPolicyAlgorithm):  # type: ignore[mi
         assert self.env is not None
         if begun:
             # The environment went on to its next lifetimes; the seed kept for a first reset would turn it back.
-            layer: VecEnv = self.env
-            layer._reset_seeds()
-            while isinstance(layer, VecEnvWrapper):
-                layer = layer.venv
+            for layer in layers(self.env):
                 layer._reset_seeds()
         self._last_obs = cast("Any", self.env.reset())
         self._last_episode_starts = np.ones(self.n_envs, dtype=bool)
 
 
-_OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
-    "adam": torch.optim.Adam,
-    "rmsprop": torch.optim.RMSprop,
-}
+class RolloutBuffer:
+    """One rollout: `n_steps` x `n_envs` transitions, time first, as `unroll` takes it.
+
+    Attributes:
+        observations: `(T, B, I)`, what the agent saw before acting.
+        actions: `(T, B)` or `(T, B, A)`, as sampled.
+        rewards: `(T, B)`, what learning uses (expected or normalised ones where asked for).
+        episode_starts: `(T, B)` bool, true where a lifetime starts with this observation.
+        ended: `(T, B)` bool, true where the lifetime ended with this step, terminated or truncated.
+        bootstrap: `(T, B)`, value of the state behind a truncation, zero elsewhere.
+        counted: `(T, B)`, 0 for dummy steps of NEXT_STEP autoreset, else 1.
+        recording: What the network computed while acting, where its `unroll` is quicker with it.
+    """
+
+    actions: Tensor
+
+    def __init__(self, n_steps: int, n_envs: int, observation_size: int, device: torch.device) -> None:
+        self.n_steps, self.n_envs = n_steps, n_envs
+        shape = (n_steps, n_envs)
+        self.observations = torch.zeros((*shape, observation_size), dtype=torch.float32, device=device)
+        self.rewards = torch.zeros(shape, dtype=torch.float32, device=device)
+        self.episode_starts = torch.zeros(shape, dtype=torch.bool, device=device)
+        self.ended = torch.zeros(shape, dtype=torch.bool, device=device)
+        self.bootstrap = torch.zeros(shape, dtype=torch.float32, device=device)
+        self.counted = torch.ones(shape, dtype=torch.float32, device=device)
+        self.recording: Recording | None = None
+
+    def store(self, step: Step, reward: Array) -> None:
+        """Keep a step, and the `reward (B,)` that learning uses."""
+        time, action = step.time, step.acted.sampled
+        self.observations[time] = torch.from_numpy(step.observation)
+        self.episode_starts[time] = torch.from_numpy(step.starts)
+        self.rewards[time] = torch.from_numpy(reward)
+        self.ended[time] = torch.from_numpy(step.outcome.ended)
+        self.counted[time] = torch.from_numpy(step.outcome.counted)
+        if time == 0:
+            self.actions = torch.zeros((self.n_steps, *action.shape), dtype=action.dtype, device=action.device)
+        self.actions[time] = action
+        if self.recording is not None:
+            self.recording.append(step.acted.state)
+
+    def check_finite(self) -> None:
+        """Raise `NonFiniteError` that names the first observation or reward that is NaN or infinite.
+
+        The earliest is the cause: a reward comes back as feedback in the observation of the next step.
+        """
+        found: list[tuple[int, str]] = []
+        for name in ("observations", "rewards", "bootstrap"):
+            values: Tensor = getattr(self, name)
+            bad = ~torch.isfinite(values)
+            if bad.any():
+                step, row, *column = (int(index) for index in bad.nonzero()[0])
+                where = f", column {column[0]}" if column else ""
+                what = f"{name.rstrip('s')} of environment {row} at step {step} of the rollout{where}"
+                found.append((step, f"{what} is {values[bad][0].item()}"))
+        if found:
+            # Of one step the observation comes first; `min` keeps that order.
+            _, message = min(found, key=lambda entry: entry[0])
+            raise NonFiniteError(f"{message}; look at the environment (or at VecNormalize), not at the agent")
 
 
 def _warn_of_normalised_training(stored: Mapping[str, Any] | None, at_hand: VecNormalize | None) -> None:

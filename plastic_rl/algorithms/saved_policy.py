@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,7 @@ def policy_document(
         "arguments": plain(policy_kwargs, "policy_kwargs"),
         "observation_space": space_to_document(policy.observation_space),
         "action_space": space_to_document(policy.action_space),
-        "environment": description.to_document(),
+        "environment": asdict(description),
     }
 
 

@@ -40,7 +40,6 @@ class SupervisedGradient(GradientAlgorithm):
     behind it.
 
     Args:
-        policy: Name in `plastic_rl.policies.POLICIES`, or a subclass of `PlasticPolicy`.
         env: Environment with labels in its feedback (`plastic_rl/SupervisedClassification-v0`) and Discrete actions, in
             any form that `PlasticA2C` takes.
         loss: `"cross_entropy"` of the action probabilities against the labels; or `"squared_error"` of the outputs (a

@@ -7,7 +7,7 @@ and keeps them out of VecNormalize; `VecEnvRows` lets the loop of `plastic_rl.ro
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
 
 import gymnasium as gym
@@ -47,33 +47,20 @@ class EnvironmentDescription:
     @classmethod
     def of(cls, env: VecEnv) -> EnvironmentDescription:
         """Read the description of a VecEnv that `wrap` returned."""
-        metadata = metadata_of(env)
-        return cls(
-            FeedbackLayout.from_dict(metadata["feedback"]),
-            metadata.get("lifetime_steps"),
-            metadata.get("steps_per_trial"),
-        )
-
-    def to_document(self) -> dict[str, Any]:
-        """Plain mapping for a checkpoint."""
-        return asdict(self)
+        return cls.from_document({"lifetime_steps": None, "steps_per_trial": None, **metadata_of(env)})
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any]) -> EnvironmentDescription:
-        """Read what `to_document` wrote."""
+        """Read what a checkpoint holds: the fields as plain data."""
         return cls(
             FeedbackLayout.from_dict(document["feedback"]), document["lifetime_steps"], document["steps_per_trial"]
         )
 
 
 class StepArrays(NamedTuple):
-    """What an adapter's last step brought beside observations and rewards, `(B,)` each.
+    """What an adapter's last step brought beside observations and rewards, `(B,)` each: see `VecEnvOutcome`.
 
     Attributes:
-        ended: The lifetime is over with this step.
-        truncated: And was cut off from outside.
-        counted: This was a step of a lifetime: not one in which a row only resets.
-        known: The environment told the expected reward.
         expected: The expected reward, where known.
     """
 
@@ -149,50 +136,22 @@ class VectorEnvAdapter(VecEnv):
         for row in np.flatnonzero(known):
             infos[row]["expected_reward"] = float(expected[row])
         self.arrays = StepArrays(ended, ended & ~terminated, counted, known, expected)
-        if self.autoreset_mode is AutoresetMode.NEXT_STEP:
-            dones = self._next_step(observations, terminated, ended, infos)
-        else:
-            dones = ended
-            if ended.any():
-                observations = self._same_step(observations, terminated, ended, infos, vector_info)
+        final: Any = vector_info.get("final_obs")
+        dones, cut_off = ended, self.arrays.truncated
+        if self.autoreset_mode is AutoresetMode.DISABLED:
+            final = observations
+        elif self.autoreset_mode is AutoresetMode.NEXT_STEP:
+            dones, cut_off, final = self._over, self._over_truncated, self._final
+            self._over, self._over_truncated, self._final = ended, self.arrays.truncated, observations
         for row in np.flatnonzero(dones):
+            infos[row]["terminal_observation"] = np.array(final[row])
+            infos[row]["TimeLimit.truncated"] = bool(cut_off[row])
             infos[row]["episode"] = {"r": float(self._returns[row]), "l": int(self._lengths[row]), "t": 0.0}
             self._returns[row] = 0.0
             self._lengths[row] = 0
-        return observations, rewards.astype(np.float32), dones.copy(), infos
-
-    def _same_step(
-        self,
-        observations: npt.NDArray[Any],
-        terminated: npt.NDArray[np.bool_],
-        ended: npt.NDArray[np.bool_],
-        infos: list[dict[str, Any]],
-        vector_info: dict[str, Any],
-    ) -> npt.NDArray[Any]:
-        final = observations if self.autoreset_mode is AutoresetMode.DISABLED else vector_info["final_obs"]
-        for row in np.flatnonzero(ended):
-            infos[row]["terminal_observation"] = np.array(final[row])
-            infos[row]["TimeLimit.truncated"] = bool(not terminated[row])
-        if self.autoreset_mode is AutoresetMode.DISABLED:
+        if self.autoreset_mode is AutoresetMode.DISABLED and ended.any():
             observations, _ = self.env.reset(options={"reset_mask": ended})
-        return observations
-
-    def _next_step(
-        self,
-        observations: npt.NDArray[Any],
-        terminated: npt.NDArray[np.bool_],
-        ended: npt.NDArray[np.bool_],
-        infos: list[dict[str, Any]],
-    ) -> npt.NDArray[np.bool_]:
-        dones = self._over.copy()
-        for row in np.flatnonzero(dones):
-            assert self._final is not None
-            infos[row]["terminal_observation"] = np.array(self._final[row])
-            infos[row]["TimeLimit.truncated"] = bool(self._over_truncated[row])
-        self._over = ended
-        self._over_truncated = ended & ~terminated
-        self._final = observations
-        return dones
+        return observations, rewards.astype(np.float32), dones.copy(), infos
 
     def close(self) -> None:
         """Close the VectorEnv."""
@@ -247,10 +206,8 @@ class VectorEnvAdapter(VecEnv):
             self._begun = state["vector_env"].get("restarts") is True and hasattr(self.env, "observe")
             if not getattr(self.env, "tasks", True):
                 raise CheckpointError("the stored environments were in no lifetime")
-            self._returns = stored_array("returns", state["returns"], self._returns)
-            self._lengths = stored_array("lengths", state["lengths"], self._lengths)
-            self._over = stored_array("over", state["over"], self._over)
-            self._over_truncated = stored_array("over_truncated", state["over_truncated"], self._over_truncated)
+            for name in ("returns", "lengths", "over", "over_truncated"):
+                setattr(self, f"_{name}", stored_array(name, state[name], getattr(self, f"_{name}")))
             shown = np.zeros((self.num_envs, *(self.observation_space.shape or ())), dtype=np.float32)
             self._final = None if state["final"] is None else stored_array("final", state["final"], shown)
             if self._over.any() and self._final is None:
@@ -274,11 +231,7 @@ class VecLifetime(VecEnvWrapper):
         self._codec = ActionCodec(venv.action_space)
         super().__init__(venv, observation_space=lifetime_space(low, high, self._codec))
         self.layout = FeedbackLayout.after(low.size, self._codec.size)
-        self.metadata: dict[str, Any] = {
-            "feedback": self.layout.to_dict(),
-            "lifetime_steps": None,
-            "steps_per_trial": None,
-        }
+        self.metadata: dict[str, Any] = {"feedback": self.layout.to_dict()}
         self._horizon = _horizon(venv)
         self._buffer: SingleArray = np.zeros((venv.num_envs, self.layout.stop), dtype=np.float32)
         self._time: IntArray = np.zeros(venv.num_envs, dtype=np.int64)
@@ -379,20 +332,27 @@ class FeedbackExemptMeanStd(RunningMeanStd):
         self._exempt()
 
 
+def layers(env: VecEnv) -> Iterator[VecEnv]:
+    """Yield the wrappers, the outermost first, and then what they are around."""
+    yield env
+    while isinstance(env, VecEnvWrapper):
+        env = env.venv
+        yield env
+
+
 def metadata_of(env: VecEnv) -> Mapping[str, Any]:
     """Metadata of a VecEnv: of the outermost wrapper that declares feedback, else of its first environment."""
-    layer: Any = env
-    while isinstance(layer, VecEnvWrapper):
-        if "feedback" in (vars(layer).get("metadata") or {}):
-            return cast("Mapping[str, Any]", layer.metadata)
-        layer = layer.venv
-    return cast("Mapping[str, Any]", layer.get_attr("metadata", indices=[0])[0] or {})
+    *wrappers, innermost = layers(env)
+    for wrapper in wrappers:
+        own: Mapping[str, Any] = vars(wrapper).get("metadata") or {}
+        if "feedback" in own:
+            return own
+    return cast("Mapping[str, Any]", innermost.get_attr("metadata", indices=[0])[0] or {})
 
 
 def wrap(env: VecEnv) -> VecEnv:
     """Give `env` the feedback columns if it lacks them, and keep these out of any VecNormalize around it."""
-    metadata = metadata_of(env)
-    if "feedback" not in metadata:
+    if "feedback" not in metadata_of(env):
         return VecLifetime(env)
     exempt_feedback(env)
     return env
@@ -405,11 +365,14 @@ def exempt_feedback(env: VecEnv) -> None:
     evaluated in.
     """
     metadata = metadata_of(env)
-    layer: Any = env
-    while "feedback" in metadata and isinstance(layer, VecEnvWrapper) and not isinstance(layer, VecLifetime):
+    if "feedback" not in metadata:
+        return
+    layout = FeedbackLayout.from_dict(metadata["feedback"])
+    for layer in layers(env):
+        if isinstance(layer, VecLifetime):
+            return
         if isinstance(layer, VecNormalize) and layer.norm_obs:
-            _exempt_in(layer, FeedbackLayout.from_dict(metadata["feedback"]))
-        layer = layer.venv
+            _exempt_in(layer, layout)
 
 
 def _exempt_in(env: VecNormalize, layout: FeedbackLayout) -> None:
@@ -473,11 +436,9 @@ def adapt(
 
 
 def _row(infos: Mapping[str, Any], row: int) -> dict[str, Any]:
-    return {
-        name: value[row]
-        for name, value in infos.items()
-        if not name.startswith("_") and infos.get(f"_{name}", np.ones(row + 1, bool))[row]
-    }
+    """What a vector environment's infos say of one row."""
+    own = {name: value[row] for name, value in infos.items() if not name.startswith("_")}
+    return {name: value for name, value in own.items() if f"_{name}" not in infos or infos[f"_{name}"][row]}
 
 
 # --- stepping --------------------------------------------------------------------------------------------------------
@@ -488,12 +449,10 @@ class VecEnvOutcome(StepOutcome):
     """An `StepOutcome`, with what stable-baselines3's callbacks are shown of it.
 
     Attributes:
-        dones: As `VecEnv.step` returns them, `(B,)`.
         infos: As `VecEnv.step` returns them, B of them.
         truncated: Where the lifetime ended and was cut off from outside, `(B,)`.
     """
 
-    dones: BoolArray
     infos: list[dict[str, Any]]
     truncated: BoolArray
 
@@ -509,7 +468,7 @@ class VecEnvRows:
 
     def __init__(self, env: VecEnv, observation: Array, starts: BoolArray) -> None:
         self.env, self._present = env, (observation, starts)
-        innermost = _innermost(env)
+        *_, innermost = layers(env)
         self._adapter = innermost if isinstance(innermost, VectorEnvAdapter) else None
         self._normalised = unwrap_vec_normalize(env)
 
@@ -532,7 +491,6 @@ class VecEnvRows:
             ended=arrays.ended,
             counted=arrays.counted,
             trial_end=arrays.ended,
-            dones=dones,
             infos=infos,
             truncated=arrays.truncated,
         )
@@ -545,28 +503,24 @@ def _arrays_of(dones: BoolArray, infos: list[dict[str, Any]]) -> StepArrays:
     return StepArrays(dones, truncated, np.ones_like(dones), known, expected)
 
 
-def _innermost(env: VecEnv) -> VecEnv:
-    while isinstance(env, VecEnvWrapper):
-        env = env.venv
-    return env
-
-
 # --- state -----------------------------------------------------------------------------------------------------------
 
 
 def vec_env_state(env: VecEnv) -> dict[str, Any] | None:
     """State of the environments and of every stateful wrapper, or None where they cannot give it."""
-    wrappers: list[Any] = []
-    layer: Any = env
-    while isinstance(layer, VecEnvWrapper):
-        if hasattr(type(layer), "get_state"):
-            wrappers.append(cast("Any", layer).get_state())
-        layer = layer.venv
-    if hasattr(type(layer), "get_state"):
-        return {"wrappers": wrappers, "vector": layer.get_state()}
+    wrappers, innermost = _stateful(env)
     # Scalar environments in stable-baselines3's own VecEnvs sit in wrappers (TimeLimit, Monitor) that cannot be asked
     # for their part; half of a state would not give the bytes of an undisturbed run.
-    return None
+    if innermost is None:
+        return None
+    return {"wrappers": [wrapper.get_state() for wrapper in wrappers], "vector": innermost.get_state()}
+
+
+def _stateful(env: VecEnv) -> tuple[list[Any], Any | None]:
+    """The wrappers that keep state, and the environments where they do."""
+    *wrappers, innermost = layers(env)
+    keeping: list[Any] = [wrapper for wrapper in wrappers if hasattr(type(wrapper), "get_state")]
+    return keeping, innermost if hasattr(type(innermost), "get_state") else None
 
 
 def load_vec_env_state(env: VecEnv, state: dict[str, Any]) -> bool:
@@ -577,13 +531,8 @@ def load_vec_env_state(env: VecEnv, state: dict[str, Any]) -> bool:
     """
     with damage_is_refused("the stored environments do not fit these"):
         stored, vector = list(state["wrappers"]), state["vector"]
-        stateful: list[Any] = []
-        layer: Any = env
-        while isinstance(layer, VecEnvWrapper):
-            if hasattr(type(layer), "set_state"):
-                stateful.append(layer)
-            layer = layer.venv
-        if not hasattr(type(layer), "set_state"):
+        stateful, innermost = _stateful(env)
+        if innermost is None:
             return False
         if len(stored) != len(stateful):
             names = ", ".join(type(wrapper).__name__ for wrapper in stateful) or "none"
@@ -593,15 +542,8 @@ def load_vec_env_state(env: VecEnv, state: dict[str, Any]) -> bool:
             )
         for wrapper, own in zip(stateful, stored, strict=True):
             wrapper.set_state(own)
-        layer.set_state(vector)
-        return not _restarts(vector)
-
-
-def _restarts(state: Any) -> bool:
-    """Whether some environment said that it can only restart (`{"restarts": True}`, as foreign ones do)."""
-    return isinstance(state, dict) and (
-        state.get("restarts") is True or any(_restarts(value) for value in state.values())
-    )
+        innermost.set_state(vector)
+        return not (isinstance(innermost, VectorEnvAdapter) and vector["vector_env"].get("restarts") is True)
 
 
 def _moments(statistics: Any) -> dict[str, Any]:

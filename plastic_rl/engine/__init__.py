@@ -6,7 +6,7 @@ item carries its own seed, and items are cut so that their shapes are the same i
 
 from __future__ import annotations
 
-from plastic_rl.engine.base import ENGINES, Engine, EngineArgument, EngineConfig, SerialEngine, make_engine
+from plastic_rl.engine.base import ENGINES, Engine, EngineArgument, EngineConfig, SerialEngine
 from plastic_rl.engine.process import ProcessEngine
 from plastic_rl.engine.ray import RayEngine
 
@@ -18,5 +18,4 @@ __all__ = [
     "ProcessEngine",
     "RayEngine",
     "SerialEngine",
-    "make_engine",
 ]

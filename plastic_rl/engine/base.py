@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from pydantic import Field, ModelWrapValidatorHandler, field_validator, model_validator
@@ -15,10 +14,17 @@ from plastic_rl.registry import Registry
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+Prepare = Callable[[], None]
+"""Called once in each worker process before any work is unpickled, e.g. to import plugins."""
 
 
 class Engine(ABC):
-    """Runs a function over items; a context manager that frees its workers at the end.
+    """Runs a function over items; a context manager that frees its workers at the end. They start with the first `map`.
+
+    Args:
+        workers: Processes, or pieces of work under way at a time; None: as many as there are processors.
+        address: Of a cluster, for engines that can reach one.
+        prepare: What workers do first.
 
     Attributes:
         say: Told what a person might wonder at, e.g. that workers are being started; None: nobody is.
@@ -26,11 +32,10 @@ class Engine(ABC):
 
     say: Callable[[str], None] | None = None
 
-    @abstractmethod
     def __init__(
-        self, *, workers: int | None = None, address: str | None = None, prepare: Callable[[], None] | None = None
+        self, *, workers: int | None = None, address: str | None = None, prepare: Prepare | None = None
     ) -> None:
-        """Take the arguments of `make_engine`; workers start with the first `map`."""
+        self.workers, self.address, self.prepare = workers, address, prepare
 
     @abstractmethod
     def map(self, work: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
@@ -51,29 +56,17 @@ class Engine(ABC):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *raised: object) -> None:
         self.close()
 
 
 class SerialEngine(Engine):
     """Everything in this process, one item after the other.
 
-    Args:
-        workers: For the sake of the other engines; there is one, this process.
-        address: For the sake of the other engines; it leads nowhere.
-        prepare: For the sake of the other engines; what they prepare is here already.
-
     >>> with SerialEngine() as engine:
     ...     engine.map(lambda item: item**2, [1, 2, 3])
     [1, 4, 9]
     """
-
-    def __init__(
-        self, *, workers: int | None = None, address: str | None = None, prepare: Callable[[], None] | None = None
-    ) -> None:
-        """Nothing to start."""
 
     def map(self, work: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
         """See `Engine.map`."""
@@ -116,27 +109,4 @@ else:
 
 
 ENGINES: Registry[type[Engine]] = Registry("engine")
-"""Each takes the arguments of `make_engine`."""
 ENGINES.register("serial", SerialEngine)
-
-
-def make_engine(
-    name: str = "serial",
-    *,
-    workers: int | None = None,
-    address: str | None = None,
-    prepare: Callable[[], None] | None = None,
-) -> Engine:
-    """Make an engine by name.
-
-    Args:
-        name: In `ENGINES`.
-        workers: Processes, or pieces of work under way at a time; None: as many as there are processors.
-        address: Of a cluster, for engines that can reach one.
-        prepare: Called once in each worker process before any work is unpickled, e.g. to import plugins.
-
-    Raises:
-        UnknownNameError: If there is no such engine.
-        ConfigError: If it needs a package that is not installed.
-    """
-    return ENGINES[name](workers=workers, address=address, prepare=prepare)

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import functools
 import multiprocessing
 import os
 import pickle
 import signal
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
 from multiprocessing.connection import Connection, wait
-from multiprocessing.context import SpawnProcess
-from typing import Any
+from typing import Any, NamedTuple
 
-from plastic_rl.engine.base import ENGINES, Engine, Item, Result
-from plastic_rl.engine.worker import Parcel, Prepare, Worker, portable
+from plastic_rl.engine.base import ENGINES, Engine, Item, Prepare, Result
 from plastic_rl.errors import RunError
 
 MAX_DEATHS = 3
 """Workers that may die of one item before the work is given up: one that runs out of memory would do so for ever."""
+
+Answer = tuple[Exception | None, Any]
+"""What became of an item: the error that its work raised, or its result."""
 
 
 class ProcessEngine(Engine):
@@ -26,18 +28,15 @@ class ProcessEngine(Engine):
 
     Results come by index and do not depend on the number of workers. A worker that dies (killed by the system for its
     memory, say) is replaced, and its item is done again.
-
-    Args:
-        workers: Processes; None: one for each processor that this process may use.
-        address: For the sake of the other engines; it leads nowhere.
-        prepare: Called once in each worker before any work is unpickled, e.g. to import plugins.
     """
+
+    workers: int
 
     def __init__(
         self, *, workers: int | None = None, address: str | None = None, prepare: Prepare | None = None
     ) -> None:
-        self.workers = workers or available_processors()
-        self._prepare = prepare
+        available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        super().__init__(workers=workers or available, address=address, prepare=prepare)
         self._crew: list[_Hand] = []
 
     def map(self, work: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
@@ -48,7 +47,7 @@ class ProcessEngine(Engine):
         """
         if not items:
             return []
-        parcel = Parcel.of(work, self._prepare)
+        parcel = Parcel.of(work, self.prepare)
         try:
             return self._map(parcel, items)
         except BaseException:
@@ -58,39 +57,36 @@ class ProcessEngine(Engine):
 
     def _map(self, parcel: Parcel, items: Sequence[Any]) -> list[Any]:
         waiting = deque(range(len(items)))
-        results: dict[int, Any] = {}
-        errors: dict[int, Exception] = {}
+        answers: dict[int, Answer] = {}
+        failed = False
         deaths = [0] * len(items)
         self._start(min(self.workers, len(items)))
-        while waiting or any(hand.busy for hand in self._crew):
+        while True:
             for hand in self._crew:
-                if not hand.busy and waiting and not errors:
+                if hand.index is None and waiting and not failed:
                     index = waiting.popleft()
                     hand.give(parcel, index, items[index])
-            if errors and not any(hand.busy for hand in self._crew):
+            busy = {hand.connection: hand for hand in self._crew if hand.index is not None}
+            if not busy:
                 break
-            for hand in self._ready():
-                answer = hand.answer()
-                if answer is None:
-                    index = hand.lost()
-                    deaths[index] += 1
-                    if deaths[index] == MAX_DEATHS:
-                        raise RunError(
-                            f"{MAX_DEATHS} worker processes died while they did the same piece of work (number "
-                            f"{index}); the last one ended with {hand.exit_text()}. If memory ran out, take fewer "
-                            "workers or smaller chunks"
-                        )
-                    waiting.appendleft(index)
-                    self._crew[self._crew.index(hand)] = _Hand()
+            # A worker's end of the pipe closes when it dies, however it dies.
+            for hand in [busy[connection] for connection in wait(list(busy))]:  # type: ignore[index]  # any of three
+                index, answer = hand.answer()
+                if answer is not None:
+                    answers[index] = answer
+                    failed |= answer[0] is not None
                     continue
-                index, error, result = answer
-                if error is None:
-                    results[index] = result
-                else:
-                    errors[index] = error
-        if errors:
-            raise errors[min(errors)]
-        return [results[index] for index in range(len(items))]
+                deaths[index] += 1
+                if deaths[index] == MAX_DEATHS:
+                    code = hand.process.exitcode or 0
+                    raise RunError(
+                        f"{MAX_DEATHS} worker processes died while they did the same piece of work (number {index}); "
+                        f"the last one ended with {f'signal {-code}' if code < 0 else f'exit code {code}'}. If memory "
+                        "ran out, take fewer workers or smaller chunks"
+                    )
+                waiting.appendleft(index)
+                self._crew[self._crew.index(hand)] = _Hand()
+        return results_of([answers[index] for index in sorted(answers)])
 
     def _start(self, wanted: int) -> None:
         """Let there be `wanted` workers or more."""
@@ -102,11 +98,6 @@ class ProcessEngine(Engine):
         while len(self._crew) < wanted:
             self._crew.append(_Hand())
 
-    def _ready(self) -> list[_Hand]:
-        busy = {hand.connection: hand for hand in self._crew if hand.busy}
-        # A worker's end of the pipe closes when it dies, however it dies.
-        return [busy[connection] for connection in wait(list(busy))]  # type: ignore[index]  # typeshed: any of three
-
     def close(self) -> None:
         """End the workers; a later `map` would start new ones."""
         crew, self._crew = self._crew, []
@@ -114,107 +105,131 @@ class ProcessEngine(Engine):
             hand.dismiss()
 
 
-def available_processors() -> int:
-    """Processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-@dataclass(frozen=True)
-class _Order:
-    """What a worker is sent: an item, and the work where it does not have it yet."""
-
-    digest: bytes
-    parcel: Parcel | None
-    index: int
-    item: Any
-
-
 class _Hand:
-    """One worker process, seen from here."""
+    """One worker process, seen from here.
+
+    Attributes:
+        index: Number of the item that it is doing; None: of none.
+    """
 
     def __init__(self) -> None:
         context = multiprocessing.get_context("spawn")
         own, other = context.Pipe()
         self.connection: Connection[Any, Any] = own
-        self.process: SpawnProcess = context.Process(target=_serve, args=(other,), daemon=True)
+        self.process = context.Process(target=_serve, args=(other,), daemon=True)
         self.process.start()
         # Only the worker may hold its end, so that its death closes it.
         other.close()
-        self._digest = b""
-        self._index: int | None = None
-
-    @property
-    def busy(self) -> bool:
-        """Whether an item was given and not answered."""
-        return self._index is not None
+        self.index: int | None = None
 
     def give(self, parcel: Parcel, index: int, item: Any) -> None:
         """Send an item; if the worker is dead, `answer` will tell."""
-        self._index = index
-        order = _Order(parcel.digest, None if self._digest == parcel.digest else parcel, index, item)
-        data = pickle.dumps(order)
-        try:
-            self.connection.send_bytes(data)
-        except OSError:
-            return
-        self._digest = parcel.digest
+        self.index = index
+        with suppress(OSError):
+            self.connection.send((parcel, item))
 
-    def answer(self) -> tuple[int, Exception | None, Any] | None:
-        """Index, error and result; None if the worker died instead."""
+    def answer(self) -> tuple[int, Answer | None]:
+        """Number of the item, and what became of it; None if the worker died instead."""
+        index, self.index = self.index, None
+        assert index is not None
         try:
-            answer: tuple[int, Exception | None, Any] = self.connection.recv()
+            return index, self.connection.recv()
         except (EOFError, OSError):
-            return None
-        self._index = None
-        return answer
-
-    def lost(self) -> int:
-        """Number of the item that a dead worker was doing."""
-        assert self._index is not None
-        self.process.join()
-        self.connection.close()
-        return self._index
-
-    def exit_text(self) -> str:
-        """How the process ended."""
-        code = self.process.exitcode
-        return f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
+            self.dismiss()
+            return index, None
 
     def dismiss(self) -> None:
         """End the process."""
         self.connection.close()
-        if self.busy:
+        if self.index is not None:
             self.process.kill()
         self.process.join()
 
 
 def _serve(connection: Connection[Any, Any]) -> None:
-    """The life of a worker: answer orders until the other end closes."""
+    """The life of a worker: answer until the other end closes."""
     # Read by torch when the work imports it: one thread for each worker.
     os.environ["OMP_NUM_THREADS"] = "1"
     # Ctrl-C goes to all processes of a terminal; the one that started this one decides what to do.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    worker = Worker()
-    parcel: Parcel | None = None
     while True:
         try:
-            order: _Order = pickle.loads(connection.recv_bytes())  # noqa: S301 - from the process that started this one
+            parcel, item = connection.recv()
         except (EOFError, OSError):
             return
-        parcel = order.parcel or parcel
-        assert parcel is not None
-        error: Exception | None = None
-        result: Any = None
+        answer = done(parcel, item)
         try:
-            result = worker.run(parcel, order.item)
-        except Exception as raised:  # noqa: BLE001 - whatever the work raised is raised where it was asked for
-            error = portable(raised)
-        try:
-            connection.send((order.index, error, result))
+            connection.send(answer)
         except OSError:
             return
         except Exception as raised:  # noqa: BLE001 - a result that cannot be pickled is told, not died of
-            connection.send((order.index, portable(raised), None))
+            connection.send((portable(raised), None))
+
+
+# --- what runs in the worker processes of every engine ---------------------------------------------------------------
+
+
+class Parcel(NamedTuple):
+    """Work as bytes: equal ones are unpacked once, so that what it makes (an environment, a network) is kept.
+
+    Attributes:
+        work: The pickled function.
+        prepare: The pickled `Prepare`, or None.
+    """
+
+    work: bytes
+    prepare: bytes | None
+
+    @classmethod
+    def of(cls, work: Callable[[Any], Any], prepare: Prepare | None) -> Parcel:
+        """Pack a function and what has to be done before it is unpacked.
+
+        Raises:
+            AttributeError, TypeError, pickle.PicklingError: If one of them cannot be pickled (a lambda, say).
+        """
+        return cls(pickle.dumps(work), None if prepare is None else pickle.dumps(prepare))
+
+
+@functools.cache
+def _prepare(prepare: bytes) -> None:
+    pickle.loads(prepare)()  # noqa: S301 - from the process that started this one
+
+
+@functools.lru_cache(maxsize=1)
+def _unpacked(parcel: Parcel) -> Callable[[Any], Any]:
+    if parcel.prepare is not None:
+        _prepare(parcel.prepare)
+    work: Callable[[Any], Any] = pickle.loads(parcel.work)  # noqa: S301 - from the process that started this one
+    return work
+
+
+def done(parcel: Parcel, item: Any) -> Answer:
+    """Do the work of a parcel on an item, in a worker process."""
+    try:
+        return None, _unpacked(parcel)(item)
+    except Exception as raised:  # noqa: BLE001 - whatever the work raised is raised where it was asked for
+        return portable(raised), None
+
+
+def portable(error: Exception) -> Exception:
+    """Return the error, or what can be said of it where it cannot be sent to another process.
+
+    >>> portable(ValueError("-2 is negative"))
+    ValueError('-2 is negative')
+    """
+    try:
+        pickle.loads(pickle.dumps(error))  # noqa: S301 - own bytes
+    except Exception:  # noqa: BLE001 - a constructor of someone else's is called, which may raise anything
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error
+
+
+def results_of(answers: Sequence[Answer]) -> list[Any]:
+    """The results, or the first error raised."""
+    for raised, _ in answers:
+        if raised is not None:
+            raise raised
+    return [result for _, result in answers]
 
 
 ENGINES.register("process", ProcessEngine)

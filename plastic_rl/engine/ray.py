@@ -12,12 +12,10 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from plastic_rl.engine.base import ENGINES, Engine, Item, Result
-from plastic_rl.engine.worker import Parcel, Prepare, Worker, portable
+from plastic_rl.engine.base import ENGINES, Engine, Item, Prepare, Result
+from plastic_rl.engine.process import Answer, Parcel, done, results_of
 from plastic_rl.errors import ConfigError, RunError
 
-_WORKER = Worker()
-"""In a worker process of Ray: keeps the last work, as long as the process lives."""
 RETRIES = 3
 PATIENCE = 10.0
 """Seconds to wait for a cluster to answer."""
@@ -33,7 +31,7 @@ class RayEngine(Engine):
         workers: Tasks under way at a time; None: as many as the cluster has processors.
         address: Of a cluster (`ray://HOST:10001`, `HOST:6379` or `auto`); None: the cluster that this process is
             connected to already, else Ray is started on this machine, and stopped by `close`.
-        prepare: Called once in each worker before any work is unpickled, e.g. to import plugins.
+        prepare: What workers do first.
 
     Raises:
         ConfigError: If Ray is not installed; when work begins, if no cluster answers at the address, or this process is
@@ -48,12 +46,12 @@ class RayEngine(Engine):
                 "the engine 'ray' needs the package ray, which is not installed. Install it with: "
                 "pip install 'plastic-rl[ray]'; or take the engine serial or process"
             )
-        self.workers, self.address = workers, address
-        self._prepare = prepare
+        super().__init__(workers=workers, address=address, prepare=prepare)
         self._task: Any = None
         self._mine = False
         self._home = ""
-        self._reference: tuple[bytes, Any] = (b"", None)
+        self._parcel: Parcel | None = None
+        self._reference: Any = None
 
     def _start(self) -> Any:
         ray = importlib.import_module("ray")
@@ -85,7 +83,7 @@ class RayEngine(Engine):
                 self._mine = True
             through_client = self._mine and (self.address or "").startswith("ray://")
             self._home = str(self.address if through_client else ray.get_runtime_context().gcs_address)
-            self._task = ray.remote(_run).options(num_cpus=1, max_retries=RETRIES)
+            self._task = ray.remote(done).options(num_cpus=1, max_retries=RETRIES)
         return ray
 
     def map(self, work: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
@@ -98,32 +96,28 @@ class RayEngine(Engine):
             return []
         ray = self._start()
         try:
-            answers = self._answers(ray, Parcel.of(work, self._prepare), items)
+            answers = self._answers(ray, Parcel.of(work, self.prepare), items)
         except (ray.exceptions.RayError, OSError) as error:
             # What is left of a dead cluster is no longer waited for.
-            self._task, self._mine, self._reference = None, False, (b"", None)
+            self._forget()
             reason = str(error).partition("\n")[0]
             raise RunError(
                 f"Ray at {self.address or 'this machine'} died under the work ({type(error).__name__}: {reason}). "
                 "What was learned up to the last checkpoint is kept: where Ray runs again, plastic-rl resume goes on"
             ) from error
-        for raised, _ in answers:
-            if raised is not None:
-                raise raised
-        return [result for _, result in answers]
+        return results_of(answers)
 
-    def _answers(self, ray: Any, parcel: Parcel, items: Sequence[Any]) -> list[tuple[Exception | None, Any]]:
-        """What became of each item: the error that its work raised, or its result."""
+    def _answers(self, ray: Any, parcel: Parcel, items: Sequence[Any]) -> list[Answer]:
         _check_alive(self._home)
-        if self._reference[0] != parcel.digest:
-            self._reference = (parcel.digest, ray.put(parcel))
+        if self._parcel != parcel:
+            self._parcel, self._reference = parcel, ray.put(parcel)
         limit = self.workers or max(int(ray.cluster_resources().get("CPU", 1)), 1)
-        answers: dict[int, tuple[Exception | None, Any]] = {}
+        answers: dict[int, Answer] = {}
         waiting, under_way = deque(enumerate(items)), dict[Any, int]()
         while waiting or under_way:
             while waiting and len(under_way) < limit:
                 index, item = waiting.popleft()
-                under_way[self._task.remote(self._reference[1], item)] = index
+                under_way[self._task.remote(self._reference, item)] = index
             ready, _ = ray.wait(list(under_way), num_returns=1, timeout=PATIENCE)
             if not ready:
                 _check_alive(self._home)
@@ -135,7 +129,10 @@ class RayEngine(Engine):
         """Leave the cluster; stop Ray where this engine started it."""
         if self._mine:
             importlib.import_module("ray").shutdown()
-        self._task, self._mine, self._reference = None, False, (b"", None)
+        self._forget()
+
+    def _forget(self) -> None:
+        self._task, self._mine, self._parcel, self._reference = None, False, None, None
 
 
 def _knock(address: str) -> None:
@@ -195,13 +192,6 @@ def _machines(host: str, here: str) -> set[str]:
     except OSError:
         return {host}
     return {here if ipaddress.ip_address(entry).is_loopback else entry for entry in found}
-
-
-def _run(parcel: Parcel, item: Any) -> tuple[Exception | None, Any]:
-    try:
-        return None, _WORKER.run(parcel, item)
-    except Exception as raised:  # noqa: BLE001 - whatever the work raised is raised where it was asked for
-        return portable(raised), None
 
 
 ENGINES.register("ray", RayEngine)

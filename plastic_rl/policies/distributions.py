@@ -32,9 +32,10 @@ class ActionDistribution(ABC):
     noise_kind: Literal["uniform", "normal"] = "uniform"
     has_scale: bool = False
 
-    @abstractmethod
     def draw_noise(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
         """Return noise `(*shape, noise_size)` for `sample`, from a CPU generator."""
+        draw = torch.rand if self.noise_kind == "uniform" else torch.randn
+        return draw((*shape, self.noise_size), generator=generator, dtype=torch.float32)
 
     @abstractmethod
     def sample(self, head: Tensor, log_std: Tensor | None, noise: Tensor) -> Tensor:
@@ -67,10 +68,6 @@ class Categorical(ActionDistribution):
     def __init__(self, n: int) -> None:
         self.head_size = n
 
-    def draw_noise(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-        """Uniform numbers."""
-        return torch.rand((*shape, 1), generator=generator, dtype=torch.float32)
-
     def sample(self, head: Tensor, log_std: Tensor | None, noise: Tensor) -> Tensor:
         """Invert the cumulative distribution at the noise."""
         # Leaving the last action out of the comparison keeps the index valid whatever the rounding of the sum.
@@ -97,10 +94,6 @@ class MultiCategorical(ActionDistribution):
         self.sizes = sizes
         self.head_size = sum(sizes)
         self.noise_size = len(sizes)
-
-    def draw_noise(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-        """Uniform numbers, one for each choice."""
-        return torch.rand((*shape, self.noise_size), generator=generator, dtype=torch.float32)
 
     def _heads(self, head: Tensor) -> tuple[Tensor, ...]:
         return torch.split(head, list(self.sizes), -1)
@@ -137,13 +130,10 @@ class DiagonalGaussian(ActionDistribution):
         self._low = torch.as_tensor(space.low.reshape(-1), dtype=torch.float32)
         self._high = torch.as_tensor(space.high.reshape(-1), dtype=torch.float32)
 
-    def draw_noise(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-        """Normal numbers."""
-        return torch.randn((*shape, self.noise_size), generator=generator, dtype=torch.float32)
-
     def sample(self, head: Tensor, log_std: Tensor | None, noise: Tensor) -> Tensor:
         """Mean plus noise times the standard deviation."""
-        return head + _scale(log_std).exp() * noise
+        assert log_std is not None, "PlasticPolicy has one"
+        return head + log_std.exp() * noise
 
     def mode(self, head: Tensor) -> Tensor:
         """The mean."""
@@ -151,7 +141,7 @@ class DiagonalGaussian(ActionDistribution):
 
     def evaluate(self, head: Tensor, log_std: Tensor | None, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Closed forms of the diagonal Gaussian."""
-        log_std = _scale(log_std)
+        assert log_std is not None, "PlasticPolicy has one"
         standardised = (actions - head) * (-log_std).exp()
         log_probability = (-0.5 * standardised.square() - log_std - 0.5 * math.log(2 * math.pi)).sum(-1)
         entropy = (log_std + 0.5 * math.log(2 * math.pi * math.e)).sum(-1).expand_as(log_probability)
@@ -162,12 +152,6 @@ class DiagonalGaussian(ActionDistribution):
         """Clip to the space."""
         low, high = self._low.to(actions.device), self._high.to(actions.device)
         return actions.clamp(low, high).reshape(*actions.shape[:-1], *self.shape)
-
-
-def _scale(log_std: Tensor | None) -> Tensor:
-    if log_std is None:
-        raise SpaceError("a Gaussian policy needs log_std; build it through PlasticPolicy")
-    return log_std
 
 
 def make_distribution(space: spaces.Space[object]) -> ActionDistribution:

@@ -6,8 +6,8 @@ runs the same network over stored observations `(T, B, I)` and the heads once on
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -107,16 +107,17 @@ class PlasticPolicy(BasePolicy):
             self.log_std = nn.Parameter(
                 torch.full((self.distribution.head_size,), float(initial_log_std), dtype=torch.float32)
             )
-        self.sampling = torch.Generator().manual_seed(_draw_seed(generator))
+        seed = torch.randint(2**62, (1,), generator=generator, device="cpu")
+        self.sampling = torch.Generator().manual_seed(int(seed.item()))
 
     # --- pure functions of parameters, observation and state -------------------------------------------------------
 
     def parameters_by_name(self) -> dict[str, Tensor]:
-        """Return every parameter under its dotted name: what `act` and `evaluate` take."""
+        """Return every parameter under its dotted name: what `features` and `evaluate` take."""
         return dict(self.named_parameters())
 
     def prepared(self, params: Params) -> dict[str, Tensor]:
-        """`params`, together with what each call of `act` would compute from them alone; `act` takes either."""
+        """`params`, together with what each step would compute from them alone; `features` takes either."""
         network = self.network.prepared(_of(params, "network."))
         return {**params, **{f"network.{name}": value for name, value in network.items()}}
 
@@ -156,27 +157,18 @@ class PlasticPolicy(BasePolicy):
     def features(
         self, params: Params, observation: Tensor, state: State, episode_start: Tensor
     ) -> tuple[Tensor, State]:
-        """One step of the network: features `(.., B, O)` and the next state."""
+        """One step of the network: features `(.., B, O)` and the next state.
+
+        `params`, the observation `(.., B, I)` and its starts `(.., B)` may have a leading population axis `P`.
+        """
         feedback = self.feedback(observation, episode_start)
         return self.network.step(_of(params, "network."), observation, feedback, state, episode_start)
 
-    def act(
-        self, params: Params, observation: Tensor, state: State, episode_start: Tensor, noise: Tensor | None
-    ) -> tuple[Tensor, State]:
-        """Choose actions for one step; the most probable ones where `noise` is None.
-
-        Args:
-            params: From `parameters_by_name`, possibly with a leading population axis `P`.
-            observation: `(.., B, I)`.
-            state: The network's state; not modified.
-            episode_start: `(.., B)` bool.
-            noise: `(.., B, noise_size)`, from `distribution.draw_noise`.
-        """
-        features, state = self.features(params, observation, state, episode_start)
-        return self.choose(params, self.head(params, features), noise), state
-
     def choose(self, params: Params, head: Tensor, noise: Tensor | None) -> Tensor:
-        """Choose actions by the action distribution's parameters `(.., B, H)`; see `act`."""
+        """Choose actions by the action distribution's parameters `(.., B, H)`.
+
+        `noise (.., B, noise_size)` is from `distribution.draw_noise`; None: take the most probable ones.
+        """
         if noise is None:
             return self.distribution.mode(head)
         log_std = params.get("log_std")
@@ -271,18 +263,18 @@ class PlasticPolicy(BasePolicy):
         batch = batched.shape[0]
         _check_batch(batch, state, episode_start)
         device = self.device
+        if episode_start is None:
+            episode_start = np.full(batch, state is None)
+        # A copy: evaluate_policy goes on writing into the array that it passes.
+        starts = torch.from_numpy(np.array(episode_start, dtype=bool).reshape(batch))
         if state is None:
             state = self.network.initial_state(batch, self.sampling)
             state = {name: entry.to(device) for name, entry in state.items()}
-            starts = torch.ones(batch, dtype=torch.bool) if episode_start is None else None
-        else:
-            starts = torch.zeros(batch, dtype=torch.bool) if episode_start is None else None
-        if starts is None:
-            # A copy: evaluate_policy goes on writing into the array that it passes.
-            starts = torch.from_numpy(np.array(episode_start, dtype=bool).reshape(batch))
         noise = None if deterministic else self.distribution.draw_noise((batch,), self.sampling).to(device)
         with torch.no_grad():
-            actions, state = self.act(self.parameters_by_name(), batched.to(device), state, starts.to(device), noise)
+            params = self.parameters_by_name()
+            features, state = self.features(params, batched.to(device), state, starts.to(device))
+            actions = self.choose(params, self.head(params, features), noise)
             chosen = self.distribution.to_environment(actions).cpu().numpy()
         return (chosen[0] if single else chosen), state
 
@@ -307,8 +299,8 @@ class PlasticPolicy(BasePolicy):
         return torch.as_tensor(actions)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Not a stateless function: use `act` or `predict`, which take and return the plastic state."""
-        raise PlasticRLError("a plastic policy has state; call predict, act or evaluate instead of forward")
+        """Not a stateless function: use `predict`, which takes and returns the plastic state."""
+        raise PlasticRLError("a plastic policy has state; call predict, features or evaluate instead of forward")
 
     def save(self, path: str) -> None:
         """Refused: `BasePolicy.save` would pickle. Save the algorithm, whose zip holds no code."""
@@ -319,20 +311,14 @@ class PlasticPolicy(BasePolicy):
         """Refused: `BasePolicy.load` would unpickle. Load the algorithm and take its `policy`."""
         raise PlasticRLError(f"cannot load a policy alone from {path}; use PlasticA2C.load(path).policy")
 
-    def begin(self, tasks: Sequence[object], seed: int) -> None:
-        """Start the sampling stream anew from `seed`. The tasks are not looked at."""
-        self.sampling.manual_seed(seed)
-
     @property
     def is_plastic(self) -> bool:
         """False where there is nothing that `freeze_plasticity` could hold (an LSTM, alpha = 0)."""
         return self.network.is_plastic
 
-    @contextmanager
-    def freeze_plasticity(self) -> Iterator[None]:
+    def freeze_plasticity(self) -> AbstractContextManager[None]:
         """Within this context synapses keep the state they have; activity goes on."""
-        with self.network.freeze_plasticity():
-            yield
+        return self.network.freeze_plasticity()
 
 
 class BackpropaminePolicy(PlasticPolicy):
@@ -399,7 +385,3 @@ def _apply(params: Params, name: str, features: Tensor) -> Tensor:
 
 def _of(params: Params, prefix: str) -> dict[str, Tensor]:
     return {name[len(prefix) :]: value for name, value in params.items() if name.startswith(prefix)}
-
-
-def _draw_seed(generator: torch.Generator) -> int:
-    return int(torch.randint(2**62, (1,), generator=generator, device="cpu").item())

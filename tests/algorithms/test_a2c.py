@@ -15,7 +15,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from plastic_rl.algorithms import PlasticA2C
-from plastic_rl.algorithms.rollout_buffer import advantages_and_returns
+from plastic_rl.algorithms.a2c import advantages_and_returns
 from plastic_rl.algorithms.vec_env import VectorEnvAdapter
 from plastic_rl.config import Schedule
 from plastic_rl.envs import Lifetime, ScalarVectorEnv

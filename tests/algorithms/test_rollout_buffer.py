@@ -7,7 +7,8 @@ import math
 import pytest
 import torch
 
-from plastic_rl.algorithms.rollout_buffer import RolloutBuffer, advantages_and_returns
+from plastic_rl.algorithms.a2c import advantages_and_returns
+from plastic_rl.algorithms.gradient import RolloutBuffer
 from plastic_rl.errors import NonFiniteError
 
 

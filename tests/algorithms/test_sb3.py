@@ -107,8 +107,8 @@ def test_torchs_default_type_changes_no_byte(as_always: list[dict[str, bytes]], 
         assert bytes_of(agent, tmp_path / str(number)) == expected, number
         again = type(agent).load(tmp_path / str(number), env=agent.env_id)
         observations = np.zeros((2, agent.policy.input_size), np.float32)
-        agent.begin([], 1)
-        again.begin([], 1)
+        agent.policy.sampling.manual_seed(1)
+        again.policy.sampling.manual_seed(1)
         assert np.array_equal(agent.predict(observations)[0], again.predict(observations)[0]), number
 
 
@@ -134,6 +134,13 @@ def test_evaluate_policy_resets_plastic_state_exactly_at_episode_starts() -> Non
             totals[:] = 0.0
             state = None  # born again: must change nothing
     assert sorted(rewards) == sorted(expected)
+
+
+def test_reset_infos_are_those_of_each_row() -> None:
+    env = VectorEnvAdapter(make_vector(BANDIT, 3, env_kwargs={"steps": 20}))
+    env.reset()
+    assert [info["task"].index for info in env.reset_infos] == [0, 1, 2]
+    assert not [name for info in env.reset_infos for name in info if name.startswith("_")]
 
 
 def test_predict_copies_episode_start_and_state() -> None:

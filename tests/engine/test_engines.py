@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from plastic_rl.engine import ENGINES, Engine, ProcessEngine, make_engine
+from plastic_rl.engine import ENGINES, Engine, ProcessEngine
 from plastic_rl.errors import ConfigError, RunError, UnknownNameError
 
 HAS_RAY = importlib.util.find_spec("ray") is not None
@@ -29,7 +29,7 @@ NAMES = [
 @pytest.fixture(scope="module", params=NAMES)
 def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
     """One of each kind for all tests: workers take seconds to start."""
-    with make_engine(request.param, workers=2) as made:
+    with ENGINES[request.param](workers=2) as made:
         yield made
 
 
@@ -125,7 +125,7 @@ def test_results_come_by_index(engine: Engine) -> None:
 )
 def test_starting_workers_is_said_once(name: str, line: str) -> None:
     said: list[str] = []
-    with make_engine(name, workers=3) as engine:
+    with ENGINES[name](workers=3) as engine:
         engine.say = said.append
         for _ in range(2):
             engine.map(square, [1, 2])
@@ -152,13 +152,13 @@ def test_results_that_cannot_be_sent_are_told(pool: ProcessEngine) -> None:
 
 def test_an_unknown_engine_is_refused_with_the_nearest_name() -> None:
     with pytest.raises(UnknownNameError, match="Did you mean 'process'"):
-        make_engine("proces")
+        ENGINES["proces"]()
 
 
 @pytest.mark.skipif(HAS_RAY, reason="ray is installed")
 def test_without_ray_the_message_says_what_to_install() -> None:
     with pytest.raises(ConfigError, match=r"plastic-rl\[ray\]"):
-        make_engine("ray")
+        ENGINES["ray"]()
 
 
 def test_workers_keep_what_the_work_has_made(pool: ProcessEngine) -> None:
@@ -284,7 +284,7 @@ def test_a_cluster_that_dies_under_the_work_is_one_message(killed: list[str]) ->
 def test_an_address_leads_to_a_cluster_that_goes_on_without_its_guests() -> None:
     import ray
 
-    with make_engine("ray", workers=2) as host:
+    with ENGINES["ray"](workers=2) as host:
         assert host.map(square, [3]) == [9]
         address = ray.get_runtime_context().gcs_address
         root = str(Path(__file__).parents[2])
@@ -295,12 +295,12 @@ def test_an_address_leads_to_a_cluster_that_goes_on_without_its_guests() -> None
         assert host.map(square, [4]) == [16]
         port = address.rpartition(":")[2]
         for known in (address, f"localhost:{port}", "auto", "ray://localhost:10001"):
-            with make_engine("ray", address=known) as neighbour:
+            with ENGINES["ray"](address=known) as neighbour:
                 assert neighbour.map(square, [5]) == [25]
         for unknown in (f"localhost:{int(port) + 1}", f"192.0.2.1:{port}", "ray://192.0.2.1:10001"):
             with (
                 pytest.raises(ConfigError, match=rf"Ray at {unknown}, but .* connected to Ray at {address} already"),
-                make_engine("ray", address=unknown) as elsewhere,
+                ENGINES["ray"](address=unknown) as elsewhere,
             ):
                 elsewhere.map(square, [1])
         assert host.map(square, [6]) == [36]

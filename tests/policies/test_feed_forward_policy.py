@@ -51,7 +51,7 @@ def test_evolves_saves_and_comes_back(network: dict[str, Any], tmp_path: Path) -
     loaded = CMAES.load(tmp_path / "agent.zip")
     observations, _ = make_vector(ENV_ID, 5, env_kwargs=SHORT).reset(seed=0)
     for one in (agent, loaded):
-        one.begin([], seed=3)
+        one.policy.sampling.manual_seed(3)
     actions, state = agent.predict(observations)
     again, same = loaded.predict(observations)
     np.testing.assert_array_equal(actions, again)

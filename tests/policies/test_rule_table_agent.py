@@ -50,7 +50,7 @@ def hebb() -> PlasticPolicy:
 
 def live(policy: PlasticPolicy, features: npt.NDArray[np.float64], answer: Answer) -> npt.NDArray[np.int64]:
     """Actions `(T, B)` of one lifetime on each data set, rewarded as `answer` says."""
-    policy.begin([], 0)
+    policy.sampling.manual_seed(0)
     actions, state = [], None
     observation = np.zeros((len(features), FEATURES + CLASSES + 3), dtype=np.float32)
     for step in range(SAMPLES):
@@ -91,7 +91,7 @@ def lived_in(env: ClassificationVectorEnv, steps: int) -> tuple[npt.NDArray[np.i
         network={"kind": "rule_table", "tables": "label_free_hebb", "inputs": "all"},
         generator=torch.Generator().manual_seed(1),
     )
-    policy.begin([], 0)
+    policy.sampling.manual_seed(0)
     observation, _ = env.reset(seed=5)
     actions, rewards, state = [], [], None
     for step in range(steps):

@@ -12,7 +12,6 @@ was lucky: the policy's parameters hold the mean whenever a callback or a caller
 from __future__ import annotations
 
 import sys
-import time
 import zlib
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -22,6 +21,7 @@ from typing import Annotated, Any, Self
 import gymnasium as gym
 import numpy as np
 import torch
+from gymnasium.vector import AutoresetMode
 from pydantic import Field
 from stable_baselines3.common.callbacks import BaseCallback, ConvertCallback, ProgressBarCallback
 from stable_baselines3.common.type_aliases import MaybeCallback
@@ -33,7 +33,6 @@ from plastic_rl.algorithms.evolution.fitness import (
     FitnessEvaluator,
     GenerationSpec,
     Returns,
-    Setting,
     Statistic,
     evaluate_population,
 )
@@ -42,7 +41,8 @@ from plastic_rl.algorithms.evolution.search import Covariance, Restarts, Search
 from plastic_rl.arrays import BoolArray, FloatArray
 from plastic_rl.checkpoint import Checkpoint, count_in
 from plastic_rl.config.signatures import NotStored, handed_on
-from plastic_rl.engine import Engine, EngineArgument, EngineConfig, make_engine
+from plastic_rl.engine import ENGINES, Engine, EngineArgument, EngineConfig
+from plastic_rl.envs import make_vector
 from plastic_rl.envs.plugins import load_plugins, loaded_plugins
 from plastic_rl.errors import ConfigError, NonFiniteError, SpaceError, damage_is_refused
 from plastic_rl.policies import PlasticPolicy
@@ -55,7 +55,6 @@ class CMAES(PlasticAlgorithm):
     environments tell for scoring: that knows the hidden task, and no agent may learn from it.
 
     Args:
-        policy: Name in `plastic_rl.policies.POLICIES`, or a subclass of `PlasticPolicy`.
         env: Environment id. An environment made by `gymnasium.make` will do where its id and arguments say all of it:
             individuals live in environments that this class makes, many side by side.
         population_size: Individuals of a generation.
@@ -79,8 +78,7 @@ class CMAES(PlasticAlgorithm):
         **shared: See `PlasticAlgorithm`.
 
     Raises:
-        SpaceError: If the environment's spaces are not supported.
-        ConfigError: If arguments contradict each other, or a pattern matches no parameter.
+        ConfigError: Also if a pattern matches no parameter.
 
     >>> from plastic_rl.algorithms import CMAES
     >>> agent = CMAES("PlasticPolicy", "plastic_rl/ReversalBandit-v0", population_size=4, lifetimes=2, seed=1)
@@ -111,11 +109,11 @@ class CMAES(PlasticAlgorithm):
         **shared: Any,
     ) -> None:
         super().__init__(policy, env, **handed_on(locals()))
-        if isinstance(self.settings.engine, Engine):
-            self.engine: Engine = self.settings.engine
-        else:
+        given = self.settings.engine
+        if isinstance(given, EngineConfig):
             plugins = partial(load_plugins, loaded_plugins())
-            self.engine = make_engine(**self.settings.engine.model_dump(), prepare=plugins)
+            given = ENGINES[given.name](workers=given.workers, address=given.address, prepare=plugins)
+        self.engine: Engine = given
 
     # --- set-up ----------------------------------------------------------------------------------------------------
 
@@ -161,23 +159,27 @@ class CMAES(PlasticAlgorithm):
         if self.env is None:
             return None
         assert self.env_id is not None
-        policy_class: type[PlasticPolicy] = self.policy_class  # type: ignore[assignment]
-        setting = Setting(
+        make_rows = partial(
+            make_vector,
             self.env_id,
-            self.env_kwargs,
-            self.settings.trials,
-            policy_class,
-            self.policy_kwargs,
-            self.settings.deterministic,
-            str(self.device),
-            self.settings.same_task_each_trial,
+            env_kwargs=self.env_kwargs,
+            trials=self.settings.trials,
+            same_task_each_trial=self.settings.same_task_each_trial,
+            autoreset_mode=AutoresetMode.DISABLED,
         )
         fixed = {
             name: parameter.detach().cpu().numpy().copy()
             for name, parameter in self.policy.named_parameters()
             if name not in self.genome.names
         }
-        return FitnessEvaluator(setting, self.genome, fixed)
+        return FitnessEvaluator(
+            make_rows,
+            partial(self.policy_class, **self.policy_kwargs),
+            self.genome,
+            fixed,
+            deterministic=self.settings.deterministic,
+            device=str(self.device),
+        )
 
     def set_env(self, env: Any, force_reset: bool = True) -> None:
         """Evolve in `env` from now on; see `PlasticAlgorithm.set_env`."""
@@ -234,6 +236,7 @@ class CMAES(PlasticAlgorithm):
         """
         if total_timesteps is None and generations is None:
             raise ConfigError("learn needs total_timesteps or generations")
+        self.check_environment()
         limit = sys.maxsize if total_timesteps is None else total_timesteps
         steps_before = 0 if reset_num_timesteps else self.num_timesteps
         total_timesteps, hooks = self._setup_learn(
@@ -253,7 +256,7 @@ class CMAES(PlasticAlgorithm):
             hooks.on_rollout_start()
             self.evolve_once()
             if log_interval and self.iterations % log_interval == 0:
-                self.dump_logs()
+                self.dump_logs(self.iterations)
             self._update_current_progress_remaining(self.num_timesteps, self._total_timesteps)
             hooks.update_locals(locals())
             if not hooks.on_step():
@@ -322,17 +325,6 @@ class CMAES(PlasticAlgorithm):
             ("search/population_size", len(genes)),
         ):
             self.logger.record(name, float(value))
-
-    def dump_logs(self) -> None:
-        """Write the log; clock readings only under `time/`."""
-        self.logger.record("rollout/score", self.score_buffer[-1])
-        elapsed = max((time.time_ns() - self.start_time) / 1e9, sys.float_info.epsilon)
-        done = self.num_timesteps - self._num_timesteps_at_start
-        self.logger.record("time/iterations", self.iterations, exclude="tensorboard")
-        self.logger.record("time/fps", int(done / elapsed))
-        self.logger.record("time/time_elapsed", int(elapsed), exclude="tensorboard")
-        self.logger.record("time/total_timesteps", self.num_timesteps, exclude="tensorboard")
-        self.logger.dump(step=self.num_timesteps)
 
     # --- saving ----------------------------------------------------------------------------------------------------
 

@@ -8,20 +8,19 @@ individual `p`. All randomness follows from the spec, so that results do not dep
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from gymnasium.vector import AutoresetMode
 from torch import Tensor
 
 from plastic_rl.algorithms.evolution.genome import Genome
 from plastic_rl.arrays import BoolArray, FloatArray
-from plastic_rl.envs import first_task, make_vector
+from plastic_rl.envs import first_task
 from plastic_rl.envs.vector_env import RowVectorEnv
 from plastic_rl.feedback import FeedbackLayout
 from plastic_rl.policies import PlasticPolicy
@@ -125,15 +124,10 @@ class Returns:
         return np.asarray(self.finite.all(1))
 
     def fitness(self, statistic: Statistic) -> FloatArray:
-        """Fitness of each individual, `(P,)`: what was earned in a lifetime, on average.
+        """Fitness of each individual, `(P,)`: what was earned in a lifetime, on average (see `CMAES`).
 
-        From the rewards that the agent received. The expected reward, where an environment tells it, knows the hidden
-        task: it may score agents, not train them. An individual whose network became NaN or infinite has the worst
-        fitness of those whose did not, less 1 (there must be one).
-
-        Args:
-            statistic: `"mean"`: over all lifetimes; `"late_half"`: the same, of their second halves alone, when there
-                was time to learn; `"worst_quartile"`: over the worst quarter of the lifetimes.
+        An individual whose network became NaN or infinite has the worst fitness of those whose did not, less 1 (there
+        must be one).
         """
         if statistic == "late_half":
             earned = self.late
@@ -144,36 +138,6 @@ class Returns:
         fitness = earned.mean(1)
         return np.asarray(np.where(self.usable, fitness, fitness[self.usable].min() - 1))
 
-    @classmethod
-    def joined(cls, pieces: list[Returns]) -> Returns:
-        """Put the returns of a population's chunks one below the other."""
-        return cls(*(np.concatenate([getattr(piece, name) for piece in pieces]) for name in cls.__annotations__))
-
-
-@dataclass(frozen=True)
-class Setting:
-    """Where and with which policy individuals live: plain data that a worker process can be sent.
-
-    Attributes:
-        env_id: Id of the environment.
-        env_kwargs: Its arguments.
-        trials: Trials in a lifetime of an environment that has no lifetimes of its own.
-        policy: The policy's class.
-        policy_kwargs: Its arguments.
-        deterministic: Take the most probable actions instead of sampling.
-        device: Where the network runs.
-        same_task_each_trial: Whether trials share the lifetime's seed; None: by the environment's id.
-    """
-
-    env_id: str
-    env_kwargs: Mapping[str, Any]
-    trials: int
-    policy: type[PlasticPolicy]
-    policy_kwargs: Mapping[str, Any]
-    deterministic: bool = False
-    device: str = "cpu"
-    same_task_each_trial: bool | None = None
-
 
 class FitnessEvaluator:
     """Lets chunks of individuals live; callable, so that an engine can map it over chunks.
@@ -182,13 +146,26 @@ class FitnessEvaluator:
     data are pickled for worker processes.
 
     Args:
-        setting: Where individuals live.
-        genome: What their genes stand for.
+        make_rows: Makes an environment of so many rows, without autoreset.
+        make_policy: Makes the policy of an environment's spaces and feedback.
+        genome: What the genes of individuals stand for.
         fixed: Parameters that do not evolve, by name.
+        deterministic: Take the most probable actions instead of sampling.
+        device: Where the network runs.
     """
 
-    def __init__(self, setting: Setting, genome: Genome, fixed: Mapping[str, npt.NDArray[Any]]) -> None:
-        self.setting, self.genome, self.fixed = setting, genome, dict(fixed)
+    def __init__(
+        self,
+        make_rows: Callable[[int], RowVectorEnv],
+        make_policy: Callable[..., PlasticPolicy],
+        genome: Genome,
+        fixed: Mapping[str, npt.NDArray[Any]],
+        *,
+        deterministic: bool,
+        device: str,
+    ) -> None:
+        self.make_rows, self.make_policy, self.genome, self.fixed = make_rows, make_policy, genome, dict(fixed)
+        self.deterministic, self.device = deterministic, device
         self._envs: dict[int, RowVectorEnv] = {}
         self._policy: PlasticPolicy | None = None
 
@@ -208,44 +185,27 @@ class FitnessEvaluator:
             NonFiniteError: If the environment gives a reward or an observation that is NaN or infinite.
             RunError: If a lifetime does not end within `plastic_rl.rollout.MAX_STEPS` steps.
         """
-        population, lifetimes = len(chunk.genes), chunk.spec.lifetimes
-        env = self._environment(population * lifetimes)
-        policy = self._policy_for(env)
-        with torch.inference_mode(), _one_thread():
-            return _live(env, policy, self._parameters(chunk.genes), chunk, self.setting.deterministic)
-
-    def _environment(self, rows: int) -> RowVectorEnv:
+        count = len(chunk.genes) * chunk.spec.lifetimes
         # A population that is no multiple of the chunk has chunks of two sizes in every generation.
-        if rows not in self._envs:
-            setting = self.setting
-            self._envs[rows] = make_vector(
-                setting.env_id,
-                rows,
-                env_kwargs=dict(setting.env_kwargs),
-                trials=setting.trials,
-                same_task_each_trial=setting.same_task_each_trial,
-                autoreset_mode=AutoresetMode.DISABLED,
-            )
-        return self._envs[rows]
-
-    def _policy_for(self, env: RowVectorEnv) -> PlasticPolicy:
+        if count not in self._envs:
+            self._envs[count] = self.make_rows(count)
+        env = self._envs[count]
         if self._policy is None:
-            self._policy = self.setting.policy(
+            self._policy = self.make_policy(
                 env.single_observation_space,
                 env.single_action_space,
                 feedback=FeedbackLayout.from_dict(env.metadata["feedback"]),
                 steps_per_trial=env.metadata.get("steps_per_trial"),
-                **self.setting.policy_kwargs,
-            ).to(self.setting.device)
+            ).to(self.device)
             self._policy.set_training_mode(False)
-        return self._policy
+        with torch.inference_mode(), _one_thread():
+            return _live(env, self._policy, self._parameters(chunk.genes), chunk, self.deterministic)
 
     def _parameters(self, genes: FloatArray) -> dict[str, Tensor]:
         """Every parameter with a leading `P`."""
-        device = self.setting.device
-        shared = {name: torch.from_numpy(value).to(device) for name, value in self.fixed.items()}
+        shared = {name: torch.from_numpy(value).to(self.device) for name, value in self.fixed.items()}
         fixed = {name: value.expand(len(genes), *value.shape) for name, value in shared.items()}
-        return fixed | {name: value.to(device) for name, value in self.genome.parameters(genes).items()}
+        return fixed | {name: value.to(self.device) for name, value in self.genome.parameters(genes).items()}
 
 
 def _live(
@@ -260,7 +220,7 @@ def _live(
     tasks = [env.distribution.task("train", index) for index in spec.tasks]
     rows = TaskRows(env, tasks * shape[0], spec.environment_seeds() * shape[0], chunk.named)
     horizon = env.metadata.get("lifetime_steps")
-    noise = _NoiseAhead(policy, shape, horizon or _BLOCK, generator)
+    noise = noise_ahead(policy, shape, horizon or _BLOCK, generator)
     actor = PolicyActor(policy, policy.prepared(params), (lambda _: None) if deterministic else noise, shape, True)
     finite = np.ones(env.num_envs, dtype=np.bool_)
 
@@ -292,19 +252,19 @@ def _live(
     )
 
 
-class _NoiseAhead:
+def noise_ahead(
+    policy: PlasticPolicy, shape: tuple[int, int], block: int, generator: torch.Generator
+) -> Callable[[int], Tensor]:
     """Noise of the actions, drawn in blocks of steps: `(P, B, noise_size)` a step, the same for all individuals."""
+    drawn = torch.zeros(0)
 
-    def __init__(self, policy: PlasticPolicy, shape: tuple[int, int], block: int, generator: torch.Generator) -> None:
-        self.policy, self.shape, self.block, self.generator = policy, shape, block, generator
-        self.drawn = torch.zeros(0)
+    def noise(step: int) -> Tensor:
+        nonlocal drawn
+        if step % block == 0:
+            drawn = policy.distribution.draw_noise((block, shape[1]), generator).to(policy.device)
+        return drawn[step % block].expand(*shape, -1)
 
-    def __call__(self, step: int) -> Tensor:
-        place = step % self.block
-        if place == 0:
-            drawn = self.policy.distribution.draw_noise((self.block, self.shape[1]), self.generator)
-            self.drawn = drawn.to(self.policy.device)
-        return self.drawn[place].expand(*self.shape, -1)
+    return noise
 
 
 def evaluate_population(
@@ -315,4 +275,5 @@ def evaluate_population(
         PopulationChunk(spec, first, genes[first : first + individuals_per_chunk])
         for first in range(0, len(genes), individuals_per_chunk)
     ]
-    return Returns.joined(engine.map(evaluator, chunks))
+    pieces = engine.map(evaluator, chunks)
+    return Returns(*(np.concatenate([getattr(piece, one.name) for piece in pieces]) for one in fields(Returns)))

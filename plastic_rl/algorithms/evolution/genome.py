@@ -106,11 +106,6 @@ class Genome:
         """Number of genes, `N`."""
         return len(self.start)
 
-    @property
-    def bounded(self) -> bool:
-        """Whether any gene has a bound."""
-        return bool(np.isfinite(self.low).any() or np.isfinite(self.high).any())
-
     def parameters(self, genes: FloatArray) -> dict[str, Tensor]:
         """Return the parameters that genes `(.., N)` stand for, each `(.., *shape)` float32."""
         flat = torch.from_numpy(np.ascontiguousarray(genes)).to(torch.float32)

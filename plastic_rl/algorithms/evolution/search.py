@@ -43,11 +43,7 @@ class Search:
 
     Args:
         genome: Start, scale and bounds of the genes.
-        sigma: Initial step size, in units of the genes' scales.
-        population_size: Individuals of a generation (of the first run, where there are restarts).
-        covariance: `"full"`, `"separable"`, or `"auto"`: full up to `FULL_UP_TO` genes.
-        restarts: What follows when a run has converged or stagnates: `"none"`, it goes on; `"ipop"`, a run with twice
-            the population; `"bipop"`, small and large runs in turn.
+        sigma, population_size, covariance, restarts: See `CMAES`; the population is that of the first run.
         seed: Of the search's own random stream; NumPy's global one is not touched.
 
     >>> import numpy as np
@@ -350,8 +346,6 @@ def into_bounds(genes: FloatArray, genome: Genome) -> FloatArray:
     >>> into_bounds(np.array([1.25, -3.0, 2.5]), genome).tolist()
     [0.75, 3.0, 1.5]
     """
-    if not genome.bounded:
-        return np.array(genes)
     low, high = genome.low, genome.high
     both = np.isfinite(low) & np.isfinite(high)
     width = np.where(both, high - low, 1.0)

@@ -10,7 +10,7 @@ import torch
 
 from plastic_rl.algorithms import CMAES, PlasticA2C
 from plastic_rl.checkpoint import to_json
-from plastic_rl.engine import ENGINES, make_engine
+from plastic_rl.engine import ENGINES
 from plastic_rl.errors import CheckpointError, ConfigError
 from tests.algorithms.cma_es_cases import BANDIT, make
 
@@ -21,7 +21,7 @@ def test_engines_and_numbers_of_workers_change_no_bit(name: str) -> None:
         pytest.importorskip("ray")
     serial = make(individuals_per_chunk=2).learn(generations=3)
     for workers in (1, 2):
-        with make_engine(name, workers=workers) as engine:
+        with ENGINES[name](workers=workers) as engine:
             other = make(individuals_per_chunk=2, engine=engine).learn(generations=3)
             assert np.array_equal(serial.search.mean, other.search.mean)
             assert serial.num_timesteps == other.num_timesteps

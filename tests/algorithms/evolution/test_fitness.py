@@ -14,8 +14,8 @@ from plastic_rl.algorithms.evolution.fitness import (
     GenerationSpec,
     PopulationChunk,
     Returns,
-    _NoiseAhead,
     evaluate_population,
+    noise_ahead,
 )
 from plastic_rl.algorithms.evolution.genome import FloatArray
 from plastic_rl.engine import SerialEngine
@@ -136,7 +136,7 @@ def test_each_generation_has_noise_of_its_own_and_the_agents_is_not_the_environm
 
 def test_noise_that_is_drawn_ahead_is_drawn_anew_after_each_block() -> None:
     evolution = make()
-    noise = _NoiseAhead(evolution.policy, (3, 2), 4, torch.Generator().manual_seed(1))
+    noise = noise_ahead(evolution.policy, (3, 2), 4, torch.Generator().manual_seed(1))
     seen = [noise(step).clone() for step in range(12)]
     assert len({str(each.tolist()) for each in seen}) == 12
     assert all(torch.equal(each, each[:1].expand_as(each)) for each in seen)  # the same for all individuals
