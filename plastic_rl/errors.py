@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 
 class PlasticRLError(Exception):
@@ -62,6 +63,14 @@ class NonFiniteError(PlasticRLError, ArithmeticError):
     """A number became NaN or infinite; the message names it and when."""
 
 
+class TrainingInterrupted(Exception):  # noqa: N818 - an event, not an error
+    """Training of the run in a folder was asked to stop; its newest checkpoint, if there is one, is named."""
+
+    def __init__(self, run: Path, checkpoint: Path | None) -> None:
+        where = f"saved in {checkpoint}" if checkpoint else "nothing was saved yet"
+        super().__init__(f"stopped: {where}. Go on with: plastic-rl resume {run}")
+
+
 @contextmanager
 def damage_is_refused(what: str) -> Iterator[None]:
     """Within this context whatever fails on stored data is a `CheckpointError` that begins with `what`.
@@ -96,6 +105,12 @@ def nearest(name: object, valid: Iterable[str]) -> str | None:
     return folded[matches[0]] if matches else None
 
 
+def did_you_mean(name: object, valid: Iterable[str]) -> str:
+    """Return " Did you mean 'NEAREST'?", or nothing where no valid name is close to `name`."""
+    match = nearest(name, valid)
+    return f" Did you mean {match!r}?" if match else ""
+
+
 def unknown_name_message(kind: str, got: object, valid: Iterable[str], hint: str = "") -> str:
     """Compose "unknown KIND 'GOT'. Did you mean ...? Valid: ..." with the nearest match.
 
@@ -103,7 +118,5 @@ def unknown_name_message(kind: str, got: object, valid: Iterable[str], hint: str
     "unknown rule 'ojja'. Did you mean 'oja'? Valid: decay, oja."
     """
     names = sorted(str(name) for name in valid)
-    match = nearest(got, names)
-    suggestion = f" Did you mean {match!r}?" if match else ""
     listing = f" Valid: {', '.join(names)}." if names else ""
-    return f"unknown {kind} {got!r}.{suggestion}{listing}{' ' + hint if hint else ''}"
+    return f"unknown {kind} {got!r}.{did_you_mean(got, names)}{listing}{' ' + hint if hint else ''}"

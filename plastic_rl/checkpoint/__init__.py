@@ -6,20 +6,9 @@ folder or zip, and back.
 
 from __future__ import annotations
 
-from plastic_rl.checkpoint.codec import (
-    count_in,
-    decode,
-    encode,
-    from_json,
-    numpy_rng_state,
-    set_numpy_rng_state,
-    set_torch_rng_state,
-    to_json,
-    torch_rng_state,
-)
+from plastic_rl.checkpoint.codec import count_in, decode, encode, set_torch_rng_state, to_json, torch_rng_state
 from plastic_rl.checkpoint.files import remove_unfinished, write_atomically
 from plastic_rl.checkpoint.store import (
-    FORMAT_VERSION,
     Checkpoint,
     latest,
     library_version,
@@ -32,21 +21,17 @@ from plastic_rl.checkpoint.store import (
 )
 
 __all__ = [
-    "FORMAT_VERSION",
     "Checkpoint",
     "count_in",
     "decode",
     "encode",
-    "from_json",
     "latest",
     "library_version",
     "library_versions",
-    "numpy_rng_state",
     "prune",
     "read_checkpoint",
     "remove_unfinished",
     "saved_steps",
-    "set_numpy_rng_state",
     "set_torch_rng_state",
     "to_json",
     "torch_rng_state",

@@ -17,7 +17,6 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
 from plastic_rl.errors import CheckpointError
 
@@ -28,12 +27,13 @@ _DTYPE = re.compile(r"[<>|=]?[biufc][0-9]{1,2}|[<>|=]?U[0-9]{1,6}")
 _FLOATS = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 
 
-def encode(value: Any) -> Any:
+def encode(value: Any, path: str = "") -> Any:
     """Turn plain data into what JSON can hold.
 
     Args:
         value: None, truth values, numbers (NaN and infinity too), texts, bytes, lists, tuples, mappings with text keys,
             NumPy arrays and scalars of numbers, truth values or texts.
+        path: Where it stands in larger data.
 
     Raises:
         TypeError: For anything else; the message names the path that leads to it.
@@ -41,10 +41,6 @@ def encode(value: Any) -> Any:
     >>> encode((1, float("inf")))
     {'$tuple': [1, {'$float': 'inf'}]}
     """
-    return _encode(value, "")
-
-
-def _encode(value: Any, path: str) -> Any:
     if value is None or isinstance(value, bool | str) or type(value) is int:
         return value
     if type(value) is float:
@@ -56,14 +52,14 @@ def _encode(value: Any, path: str) -> Any:
     if isinstance(value, bytes):
         return {"$bytes": base64.b64encode(value).decode("ascii")}
     if isinstance(value, tuple):
-        return {"$tuple": [_encode(item, f"{path}[{index}]") for index, item in enumerate(value)]}
+        return {"$tuple": [encode(item, f"{path}[{index}]") for index, item in enumerate(value)]}
     if isinstance(value, list):
-        return [_encode(item, f"{path}[{index}]") for index, item in enumerate(value)]
+        return [encode(item, f"{path}[{index}]") for index, item in enumerate(value)]
     if isinstance(value, dict):
         for key in value:
             if not isinstance(key, str):
                 raise TypeError(f"mappings in a checkpoint have text keys, got {key!r} at {path or 'the top'}")
-        encoded = {key: _encode(item, f"{path}.{key}".lstrip(".")) for key, item in value.items()}
+        encoded = {key: encode(item, f"{path}.{key}".lstrip(".")) for key, item in value.items()}
         if any(key.startswith("$") for key in value):
             return {"$dict": [[key, item] for key, item in encoded.items()]}
         return encoded
@@ -172,25 +168,6 @@ def from_json(data: bytes, name: str) -> Any:
         raise CheckpointError(f"{name} is not readable as JSON: {error}") from None
 
 
-def numpy_rng_state(generator: np.random.Generator) -> dict[str, Any]:
-    """Return the state of a NumPy generator as plain data."""
-    return dict(generator.bit_generator.state)
-
-
-def set_numpy_rng_state(generator: np.random.Generator, state: Any) -> None:
-    """Restore what `numpy_rng_state` returned.
-
-    Raises:
-        CheckpointError: If the state is of another kind of generator.
-    """
-    try:
-        generator.bit_generator.state = state
-    except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(
-            f"not the state of a {type(generator.bit_generator).__name__} generator: {error}"
-        ) from None
-
-
 def torch_rng_state(generator: torch.Generator) -> npt.NDArray[np.uint8]:
     """Return the state of a torch generator as bytes in an array."""
     return cast("npt.NDArray[np.uint8]", generator.get_state().cpu().numpy().copy())
@@ -203,13 +180,9 @@ def set_torch_rng_state(generator: torch.Generator, state: Any) -> None:
         CheckpointError: If it is not the state of such a generator.
     """
     try:
-        generator.set_state(_as_bytes(state))
+        generator.set_state(torch.from_numpy(np.asarray(state, dtype=np.uint8).copy()))
     except (RuntimeError, TypeError, ValueError) as error:
         raise CheckpointError(f"not the state of a random-number generator of this device: {error}") from None
-
-
-def _as_bytes(state: Any) -> Tensor:
-    return torch.from_numpy(np.asarray(state, dtype=np.uint8).copy())
 
 
 def count_in(counters: Mapping[str, Any], name: str) -> int:

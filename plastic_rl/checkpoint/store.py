@@ -124,7 +124,6 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
     An existing folder of that name is replaced.
     """
     files = _files_of(checkpoint)
-    folder = Path(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_beside(folder)
     temporary.mkdir()
@@ -148,7 +147,6 @@ def write_zip(path: Path, checkpoint: Checkpoint) -> None:
         for name, data in _files_of(checkpoint).items():
             # A fixed date: equal checkpoints give equal bytes.
             archive.writestr(zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0)), data)
-    path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, buffer.getvalue())
 
@@ -163,7 +161,6 @@ def read_checkpoint(path: Path, *, only: Iterable[str] | None = None) -> Checkpo
     Raises:
         CheckpointError: If it is missing, incomplete, altered, or of another format or version.
     """
-    path = Path(path)
     if path.is_dir():
         return _read(path, _folder_reader(path), only)
     if not path.exists():
@@ -296,15 +293,15 @@ def _tensors(path: Path, name: str, data: bytes) -> dict[str, Tensor]:
 
 def saved_steps(folder: Path) -> list[int]:
     """Return the steps of the checkpoints in `folder`, ascending. Unfinished ones do not count."""
-    if not Path(folder).is_dir():
+    if not folder.is_dir():
         return []
-    return sorted(int(entry.name) for entry in Path(folder).iterdir() if entry.is_dir() and _STEP.fullmatch(entry.name))
+    return sorted(int(entry.name) for entry in folder.iterdir() if entry.is_dir() and _STEP.fullmatch(entry.name))
 
 
 def latest(folder: Path) -> Path | None:
     """Return the newest checkpoint `folder/STEP`, or None if there is none."""
     steps = saved_steps(folder)
-    return Path(folder) / str(steps[-1]) if steps else None
+    return folder / str(steps[-1]) if steps else None
 
 
 def prune(folder: Path, keep: int, also: Iterable[int] = ()) -> None:
@@ -312,6 +309,6 @@ def prune(folder: Path, keep: int, also: Iterable[int] = ()) -> None:
     steps = saved_steps(folder)
     for step in set(steps[:-keep]) - set(also):
         # A killed removal must not leave a folder that looks like a checkpoint.
-        retired = temporary_beside(Path(folder) / str(step))
-        (Path(folder) / str(step)).rename(retired)
+        retired = temporary_beside(folder / str(step))
+        (folder / str(step)).rename(retired)
         shutil.rmtree(retired)

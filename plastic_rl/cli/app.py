@@ -5,13 +5,12 @@ from __future__ import annotations
 import traceback
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Annotated
 
 import typer
 
 from plastic_rl.cli import inspecting, scoring, training
-from plastic_rl.errors import PlasticRLError
+from plastic_rl.errors import PlasticRLError, TrainingInterrupted
 
 INTERRUPTED = 130
 BAD_INPUT = 2
@@ -33,25 +32,30 @@ app = typer.Typer(
 )
 
 
-@dataclass
-class Settings:
-    """Options of the program itself, which stand before the verb."""
-
-    debug: bool = False
-
-
 @app.callback()
 def program(
     context: typer.Context,
     debug: Annotated[bool, typer.Option("--debug", help="Show where an error comes from.")] = False,
 ) -> None:
     """Take the program's own options."""
-    context.obj.debug = debug
+    context.obj["debug"] = debug
 
 
-training.add_to(app)
-scoring.add_to(app)
-inspecting.add_to(app)
+for verb in (
+    training.train,
+    training.resume,
+    training.compare,
+    scoring.evaluate,
+    scoring.export,
+    scoring.plot,
+    scoring.video,
+    inspecting.config,
+    inspecting.inspect,
+    inspecting.doctor,
+):
+    app.command()(verb)
+app.add_typer(scoring.agents_app, name="agents")
+app.add_typer(inspecting.envs_app, name="envs")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -63,10 +67,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0, 2 after a message about bad input, 130 after Ctrl-C.
     """
-    settings = Settings()
+    options: dict[str, bool] = {}
     warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
     try:
-        app(args=None if arguments is None else list(arguments), obj=settings)
+        app(args=None if arguments is None else list(arguments), obj=options)
     except SystemExit as end:
         # The parser turns Ctrl-C into its own Abort and exit code 1, or, as later versions do, into its Exit.
         parsed = end.__context__
@@ -75,8 +79,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return end.code if isinstance(end.code, int) else 0
     except KeyboardInterrupt:
         return _fail("stopped.", INTERRUPTED)
+    except TrainingInterrupted as stop:
+        return _fail(str(stop), INTERRUPTED)
     except (PlasticRLError, OSError) as error:
-        if settings.debug:
+        if options.get("debug"):
             traceback.print_exception(error)
         return _fail(f"error: {error}", BAD_INPUT)
     return 0

@@ -6,6 +6,7 @@ import inspect
 import textwrap
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from typing import Any, NamedTuple
 
 import gymnasium
@@ -69,11 +70,8 @@ def description(env_id: str) -> str:
     spec = spec_of(env_id)
     creator = _entry_point(spec)
     distribution = distribution_for(env_id)
-    env = make_vector(env_id, 1)
-    try:
+    with closing(make_vector(env_id, 1)) as env:
         metadata, observations, actions = env.metadata, env.single_observation_space, env.single_action_space
-    finally:
-        env.close()
     steps = metadata["lifetime_steps"]
     facts = {
         "observation": f"{observations} with feedback",
@@ -153,26 +151,19 @@ def _outcome(check: Callable[[str], str | None], env_id: str) -> tuple[str | Non
 def _check_scalar(env_id: str) -> None:
     if spec_of(env_id).entry_point is None:
         return
-    env = gymnasium.make(env_id, disable_env_checker=True)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            check_env(env.unwrapped, skip_render_check=True)
-    finally:
-        env.close()
+    with closing(gymnasium.make(env_id, disable_env_checker=True)) as env, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        check_env(env.unwrapped, skip_render_check=True)
 
 
 def _rollout(env_id: str, seed: int) -> tuple[Any, list[Any]]:
-    env = make_vector(env_id, ROWS)
-    try:
+    with closing(make_vector(env_id, ROWS)) as env:
         env.action_space.seed(0)
         seen: list[Any] = [env.reset(seed=seed)[0].copy()]
         for _ in range(STEPS):
             observation, reward, terminated, truncated, _ = env.step(env.action_space.sample())
             seen += [observation.copy(), reward, terminated, truncated]
         return env, seen
-    finally:
-        env.close()
 
 
 def _check_vector(env_id: str) -> None:
@@ -233,8 +224,7 @@ def _check_effect(env_id: str, distribution: TaskDistribution) -> None:
 
 def _lived(env_id: str, task: Task, attempt: int) -> FloatArray:
     """Observations, rewards and expected rewards of one lifetime, up to a number of steps, as one vector."""
-    env = make_vector(env_id, 1)
-    try:
+    with closing(make_vector(env_id, 1)) as env:
         env.action_space.seed(attempt)
         seen = [env.reset(seed=attempt, options={"tasks": [task]})[0].ravel()]
         for _ in range(TRIED_STEPS):
@@ -244,13 +234,10 @@ def _lived(env_id: str, task: Task, attempt: int) -> FloatArray:
                 break
             seen += [observation.ravel(), np.ravel(info.get("expected_reward", 0.0))]
         return np.concatenate(seen).astype(np.float64)
-    finally:
-        env.close()
 
 
 def _check_state(env_id: str) -> None:
-    env = make_vector(env_id, ROWS)
-    try:
+    with closing(make_vector(env_id, ROWS)) as env:
         env.reset(seed=0)
         env.action_space.seed(0)
         for _ in range(5):
@@ -262,18 +249,14 @@ def _check_state(env_id: str) -> None:
         env.set_state(state)
         second = [env.step(action)[0].copy() for action in actions]
         assert np.array_equal(first, second), "after set_state it goes on differently"
-    finally:
-        env.close()
 
 
 def _check_trials(env_id: str) -> str:
     """Live two trials that get the same seed, with the same actions, and say what repeats."""
-    env = make_vector(env_id, 1)
-    env.close()
-    if not (isinstance(env, ScalarVectorEnv) and isinstance(env.envs[0], Lifetime)):
-        return "none, since it is a lifetime already"
-    env = make_vector(env_id, 1, trials=2, same_task_each_trial=True)
-    try:
+    with closing(make_vector(env_id, 1)) as env:
+        if not (isinstance(env, ScalarVectorEnv) and isinstance(env.envs[0], Lifetime)):
+            return "none, since it is a lifetime already"
+    with closing(make_vector(env_id, 1, trials=2, same_task_each_trial=True)) as env:
         env.action_space.seed(0)
         first = env.reset(seed=0)[0][0, : env.feedback.start].copy()
         actions = [env.action_space.sample() for _ in range(TRIAL_STEPS)]
@@ -284,8 +267,6 @@ def _check_trials(env_id: str) -> str:
             "their first observations differ: they are not one task, since reset draws from more than its seed"
         )
         other = _trial(env, actions[: len(one)])
-    finally:
-        env.close()
     if len(one) == len(other) and np.array_equal(one, other):
         return (
             f"their first observations are equal, and so are the steps of the same {len(one):,} actions: starts and "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from plastic_rl.checkpoint.files import file_named
-from plastic_rl.envs import distribution_for, make_vector
+from plastic_rl.envs import make_vector
 from plastic_rl.errors import ConfigError
 from plastic_rl.evaluation.lifetimes import acting, finite_lifetimes, view_of
 from plastic_rl.experiment import TrainedAgent
@@ -20,18 +21,7 @@ SMALLEST = 320
 
 
 def film(trained: TrainedAgent, output: Path, *, lifetimes: int, split: str, fps: float, max_steps: int) -> int:
-    """Write an animated GIF of the first `lifetimes` lifetimes on which `split` is scored.
-
-    Args:
-        trained: The agent.
-        output: The file, ending in `.gif`.
-        lifetimes: How many tasks, from the split's first.
-        split: Which split.
-        fps: Frames per second, 0.1 to 50.
-        max_steps: Most steps of each lifetime.
-
-    Returns:
-        The number of frames.
+    """Write an animated GIF of the first `lifetimes` lifetimes on which `split` is scored; return its frames' number.
 
     Raises:
         ConfigError: If the environment cannot be drawn, or `output` is no GIF.
@@ -40,19 +30,17 @@ def film(trained: TrainedAgent, output: Path, *, lifetimes: int, split: str, fps
         raise ConfigError(f"the video is an animated GIF: give a name that ends in .gif, got {output}")
     environment = trained.config.environment
     seed = trained.config.evaluation.seed
-    tasks = distribution_for(environment.id, environment.kwargs).tasks(split, 0, lifetimes)
+    tasks = environment.distribution().tasks(split, 0, lifetimes)
     agent = trained.load()
     frames: list[npt.NDArray[np.uint8]] = []
     env = make_vector(
         environment.id,
         1,
-        env_kwargs=environment.kwargs,
         split=split,
-        trials=environment.trials,
-        same_task_each_trial=environment.same_task_each_trial,
         render_mode="rgb_array",
+        **environment.options,
     )
-    try:
+    with closing(env):
         view = view_of(agent, environment.id, env)
         for place, task in enumerate(tasks):
             rows = TaskRows(env, [task], [seed + place])
@@ -62,8 +50,6 @@ def film(trained: TrainedAgent, output: Path, *, lifetimes: int, split: str, fps
                     frames.append(_frame(env.render(), environment.id))
                     if step.time + 1 == max_steps:
                         break
-    finally:
-        env.close()
     _write(frames, output, fps)
     return len(frames)
 

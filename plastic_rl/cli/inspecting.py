@@ -19,6 +19,7 @@ from plastic_rl.cli.options import (
     refuse_existing,
     terminal_width,
 )
+from plastic_rl.errors import RunError
 
 envs_app = typer.Typer(
     help="Environments: list them, show one, check one.", no_args_is_help=True, rich_markup_mode=None
@@ -26,14 +27,6 @@ envs_app = typer.Typer(
 EnvironmentId = Annotated[
     str, typer.Argument(metavar="ID", help="Registered Gymnasium id, e.g. plastic_rl/GridMaze-v0.")
 ]
-
-
-def add_to(app: typer.Typer) -> None:
-    """Add the verbs of this module."""
-    app.add_typer(envs_app, name="envs")
-    app.command()(config)
-    app.command()(inspect)
-    app.command()(doctor)
 
 
 @envs_app.command("list")
@@ -95,9 +88,7 @@ def check_env(env_id: EnvironmentId, plugin: Plugins = None) -> None:
 def config(
     section: Annotated[
         str | None,
-        typer.Argument(
-            metavar="SECTION", help="A key, e.g. algorithm or network, or else compare.", show_default=False
-        ),
+        typer.Argument(metavar="SECTION", help="A key, e.g. algorithm or network, or else compare."),
     ] = None,
     plugin: Plugins = None,
 ) -> None:
@@ -127,7 +118,6 @@ def inspect(
         typer.Option(
             metavar="FILE",
             help="The picture: .png, .svg or .pdf; beside it a .csv of all entries. Default: tables.png in the run.",
-            show_default=False,
         ),
     ] = None,
     plugin: Plugins = None,
@@ -145,8 +135,6 @@ def inspect(
     Example:
       plastic-rl inspect runs/rule_table_bandit
     """  # noqa: D301 - click's \b keeps the lines of a paragraph
-    from plastic_rl.envs import distribution_for
-    from plastic_rl.errors import RunError
     from plastic_rl.evaluation.rule_table_view import plot_tables, tables_text, view_tables, write_tables
     from plastic_rl.experiment import find_agent
 
@@ -159,14 +147,12 @@ def inspect(
     plugins = load_plugins(plugin)
     trained = find_agent(agent, runs_folder=runs_folder, agents_folder=agents_folder, plugins=plugins)
     environment = trained.config.environment
-    chosen = distribution_for(environment.id, environment.kwargs).tasks(split, 0, tasks)
+    chosen = environment.distribution().tasks(split, 0, tasks)
     views = view_tables(
         trained.load(),
         environment.id,
         chosen,
-        env_kwargs=environment.kwargs,
-        trials=environment.trials,
-        same_task_each_trial=environment.same_task_each_trial,
+        **environment.options,
         seed=trained.config.evaluation.seed,
     )
     typer.echo(tables_text(views))

@@ -11,6 +11,8 @@ from typing import Annotated, Any
 
 import typer
 
+from plastic_rl.errors import RunError
+
 Plugins = Annotated[
     list[str] | None,
     typer.Option(
@@ -18,7 +20,6 @@ Plugins = Annotated[
         metavar="FILE.py|MODULE",
         help="Import this first: it may register environments, task distributions, rules, networks. "
         "Can be given several times.",
-        show_default=False,
     ),
 ]
 RunsFolder = Annotated[Path, typer.Option("--runs-folder", metavar="FOLDER", help="Where runs live.")]
@@ -75,8 +76,6 @@ def refuse_existing(*files: Path) -> None:
     Raises:
         RunError: Naming the first.
     """
-    from plastic_rl.errors import RunError
-
     for file in files:
         if file.exists():
             raise RunError(f"{file} exists already, and nothing is overwritten. Give --output another name.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import textwrap
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from types import NoneType, UnionType
@@ -13,7 +14,7 @@ from pydantic.fields import FieldInfo
 from plastic_rl.config import Schedule
 from plastic_rl.config.loading import models_in
 from plastic_rl.config.schedule import EndsWithin
-from plastic_rl.errors import ConfigError, nearest
+from plastic_rl.errors import ConfigError, did_you_mean
 from plastic_rl.experiment import ComparisonConfig
 from plastic_rl.experiment.config import ExperimentConfig
 from plastic_rl.plasticity import PARTS, RULES, RuleConfig, SynapseConfig
@@ -35,8 +36,7 @@ def reference(section: str | None = None, width: int | None = None) -> str:
     """
     names = [*ExperimentConfig.model_fields, COMPARE]
     if section is not None and section not in names:
-        match = nearest(section, names)
-        hint = f" Did you mean {match!r}?" if match else ""
+        hint = did_you_mean(section, names)
         raise ConfigError(f"a config has no section {section!r}.{hint} Valid: {', '.join(names)}.")
     lines = [line for name in ([section] if section else names) for line in _lines_of(name)]
     room = min(width or WIDTH, WIDTH)
@@ -121,11 +121,7 @@ def _default(field: FieldInfo) -> str:
     value = field.get_default(call_default_factory=True, validated_data={})
     if isinstance(value, BaseModel):
         value = value.model_dump(mode="json")
-    return {None: "null", True: "true", False: "false"}.get(value, str(value)) if _hashable(value) else str(value)
-
-
-def _hashable(value: Any) -> bool:
-    return value is None or isinstance(value, bool)
+    return json.dumps(value) if value is None or isinstance(value, bool) else str(value)
 
 
 def _type_name(annotation: Any) -> str:

@@ -22,6 +22,7 @@ from plastic_rl.cli.options import (
     refuse_existing,
     terminal_width,
 )
+from plastic_rl.errors import RunError
 
 if TYPE_CHECKING:
     from plastic_rl.evaluation import Evaluation
@@ -30,61 +31,38 @@ if TYPE_CHECKING:
 agents_app = typer.Typer(help="Trained agents in agents/.", no_args_is_help=True, rich_markup_mode=None)
 
 
-def add_to(app: typer.Typer) -> None:
-    """Add the verbs of this module."""
-    app.command()(evaluate)
-    app.command()(export)
-    app.command()(plot)
-    app.command()(video)
-    app.add_typer(agents_app, name="agents")
-
-
 def evaluate(
     agent: RunOrAgent,
     split: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="SPLIT",
-            help="Split of the tasks: valid, test, shift, holdout. Can be given several times.",
-            show_default=False,
+            metavar="SPLIT", help="Split of the tasks: valid, test, shift, holdout. Can be given several times."
         ),
     ] = None,
     tasks: Annotated[
         int | None,
-        typer.Option(
-            min=1,
-            metavar="N",
-            help="Tasks of each split; by default `evaluation.tasks` of its config.",
-            show_default=False,
-        ),
+        typer.Option(min=1, metavar="N", help="Tasks of each split; by default `evaluation.tasks` of its config."),
     ] = None,
-    env: Annotated[
-        str | None, typer.Option(metavar="ID", help="Another environment than that of training.", show_default=False)
-    ] = None,
+    env: Annotated[str | None, typer.Option(metavar="ID", help="Another environment than that of training.")] = None,
     env_kwargs: Annotated[
         list[str] | None,
         typer.Option(
             "--env-kwargs",
             metavar="KEY=VALUE",
             help="An argument of the environment, e.g. side=11, instead of training's. Can be given several times.",
-            show_default=False,
         ),
     ] = None,
     trials: Annotated[
         int | None,
         typer.Option(
-            min=1,
-            metavar="N",
-            help="Inner episodes in a lifetime; default as in training, or 1 with another --env.",
-            show_default=False,
+            min=1, metavar="N", help="Inner episodes in a lifetime; default as in training, or 1 with another --env."
         ),
     ] = None,
     same_task_each_trial: Annotated[
         bool | None,
         typer.Option(
             help="Whether the trials of a lifetime share its seed, and with it task, starts and noise; default as in "
-            "training, or with another --env where tasks are reset seeds.",
-            show_default=False,
+            "training, or with another --env where tasks are reset seeds."
         ),
     ] = None,
     network: Annotated[
@@ -92,7 +70,6 @@ def evaluate(
         typer.Option(
             metavar="KEY=VALUE",
             help="Carry the agent's rules over to another network, e.g. hidden_size=500. Can be given several times.",
-            show_default=False,
         ),
     ] = None,
     carry: Annotated[
@@ -102,12 +79,8 @@ def evaluate(
         ),
     ] = False,
     plugin: Plugins = None,
-    output: Annotated[
-        Path | None, typer.Option(metavar="FILE.json", help="Also write the numbers here.", show_default=False)
-    ] = None,
-    device: Annotated[
-        str | None, typer.Option(metavar="DEVICE", help="Where the network runs.", show_default=False)
-    ] = None,
+    output: Annotated[Path | None, typer.Option(metavar="FILE.json", help="Also write the numbers here.")] = None,
+    device: Annotated[str | None, typer.Option(metavar="DEVICE", help="Where the network runs.")] = None,
     runs_folder: RunsFolder = RUNS,
     agents_folder: AgentsFolder = AGENTS,
 ) -> None:
@@ -171,7 +144,6 @@ def _outputs(output: Path | None, agents: Sequence[str]) -> list[Path]:
 
 def _check_agent(trained: TrainedAgent, outputs: Sequence[Path]) -> None:
     """Refuse to write a run's own file; warn of a damaged checkpoint."""
-    from plastic_rl.errors import RunError
     from plastic_rl.experiment.agents import newest_damage
 
     own = (trained.folder / "evaluation.json").resolve()
@@ -229,7 +201,6 @@ def plot(
         typer.Option(
             metavar="FILE",
             help="The picture: .png, .svg or .pdf. Default: curves.png in the run, or here for several runs.",
-            show_default=False,
         ),
     ] = None,
     column: Annotated[str, typer.Option(metavar="COLUMN", help="Column of metrics.csv.")] = "rollout/score",
@@ -244,7 +215,6 @@ def plot(
     Example:
       plastic-rl plot runs/backpropamine runs/lstm --output comparison.png
     """  # noqa: D301 - click's \b keeps the lines of a paragraph
-    from plastic_rl.errors import RunError
     from plastic_rl.experiment import draw_curves, find_runs, needs_plugins
 
     if output is not None and output.suffix not in {".png", ".svg", ".pdf"}:
@@ -270,9 +240,7 @@ def video(
     agent: RunOrAgent,
     output: Annotated[
         Path | None,
-        typer.Option(
-            metavar="FILE.gif", help="Default: lifetime.gif in the run; of an exported agent, here.", show_default=False
-        ),
+        typer.Option(metavar="FILE.gif", help="Default: lifetime.gif in the run; of an exported agent, here."),
     ] = None,
     lifetimes: Annotated[int, typer.Option(min=1, metavar="N", help="How many lifetimes, one after the other.")] = 1,
     split: Annotated[str, typer.Option(metavar="SPLIT", help="Split of the tasks.")] = "test",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -18,18 +18,6 @@ from plastic_rl.cli.options import (
     terminal_width,
 )
 
-if TYPE_CHECKING:
-    from plastic_rl.experiment import TrainingInterrupted
-
-INTERRUPTED = 130
-
-
-def add_to(app: typer.Typer) -> None:
-    """Add the verbs of this module."""
-    app.command()(train)
-    app.command()(resume)
-    app.command()(compare)
-
 
 def train(
     config: Annotated[Path, typer.Argument(metavar="CONFIG", help="Config file of the experiment (YAML).")],
@@ -38,20 +26,18 @@ def train(
         typer.Argument(
             metavar="KEY.PATH=VALUE",
             help="Changes to the config, e.g. network.hidden_size=200 algorithm.learning_rate=5e-3.",
-            show_default=False,
         ),
     ] = None,
     plugin: Plugins = None,
     name: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="Name of the run; by default that of the config file.", show_default=False),
+        typer.Option(metavar="NAME", help="Name of the run; by default that of the config file."),
     ] = None,
     seeds: Annotated[
         str | None,
         typer.Option(
             metavar="SEEDS",
             help="Several seeds, e.g. 0,1,2: sibling runs NAME/seed-0, NAME/seed-1 and so on, and one curve.",
-            show_default=False,
         ),
     ] = None,
     runs_folder: RunsFolder = RUNS,
@@ -68,23 +54,18 @@ def train(
       plastic-rl train configs/default.yaml network.hidden_size=48 --seeds 0,1,2
       plastic-rl train my_config.yaml --plugin envs/my_environment.py
     """  # noqa: D301 - click's \b keeps the lines of a paragraph
-    from plastic_rl.experiment import TrainingInterrupted, start
+    from plastic_rl.experiment import start
 
-    numbers = comma_separated(seeds, "seeds") if seeds is not None else []
-    plugins = load_plugins(plugin)
-    try:
-        start(
-            config,
-            overrides or [],
-            name=name,
-            seeds=numbers,
-            plugins=plugins,
-            runs_folder=runs_folder,
-            say=typer.echo,
-            note=note,
-        )
-    except TrainingInterrupted as stop:
-        _interrupted(stop)
+    start(
+        config,
+        overrides or [],
+        name=name,
+        seeds=comma_separated(seeds, "seeds") if seeds is not None else [],
+        plugins=load_plugins(plugin),
+        runs_folder=runs_folder,
+        say=typer.echo,
+        note=note,
+    )
 
 
 def resume(run: RunName, plugin: Plugins = None, runs_folder: RunsFolder = RUNS) -> None:
@@ -97,14 +78,9 @@ def resume(run: RunName, plugin: Plugins = None, runs_folder: RunsFolder = RUNS)
     Example:
       plastic-rl resume runs/default
     """  # noqa: D301 - click's \b keeps the lines of a paragraph
-    from plastic_rl.experiment import TrainingInterrupted
     from plastic_rl.experiment import resume as resume_run
 
-    plugins = load_plugins(plugin)
-    try:
-        resume_run(run, plugins=plugins, runs_folder=runs_folder, say=typer.echo, note=note)
-    except TrainingInterrupted as stop:
-        _interrupted(stop)
+    resume_run(run, plugins=load_plugins(plugin), runs_folder=runs_folder, say=typer.echo, note=note)
 
 
 def compare(
@@ -112,17 +88,13 @@ def compare(
     overrides: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="KEY.PATH=VALUE",
-            help="Changes to the config, e.g. common.network.hidden_size=100 seeds=[0,1,2].",
-            show_default=False,
+            metavar="KEY.PATH=VALUE", help="Changes to the config, e.g. common.network.hidden_size=100 seeds=[0,1,2]."
         ),
     ] = None,
     plugin: Plugins = None,
     name: Annotated[
         str | None,
-        typer.Option(
-            metavar="NAME", help="Name of the comparison; by default that of the config file.", show_default=False
-        ),
+        typer.Option(metavar="NAME", help="Name of the comparison; by default that of the config file."),
     ] = None,
     runs_folder: RunsFolder = RUNS,
 ) -> None:
@@ -137,25 +109,15 @@ def compare(
     Example:
       plastic-rl compare configs/gradient_versus_evolution.yaml
     """  # noqa: D301 - click's \b keeps the lines of a paragraph
-    from plastic_rl.experiment import TrainingInterrupted
     from plastic_rl.experiment import compare as compare_variants
 
-    plugins = load_plugins(plugin)
-    try:
-        compare_variants(
-            config,
-            overrides or [],
-            name=name,
-            plugins=plugins,
-            runs_folder=runs_folder,
-            say=typer.echo,
-            note=note,
-            width=terminal_width(),
-        )
-    except TrainingInterrupted as stop:
-        _interrupted(stop)
-
-
-def _interrupted(stop: TrainingInterrupted) -> None:
-    typer.echo(str(stop), err=True)
-    raise typer.Exit(INTERRUPTED)
+    compare_variants(
+        config,
+        overrides or [],
+        name=name,
+        plugins=load_plugins(plugin),
+        runs_folder=runs_folder,
+        say=typer.echo,
+        note=note,
+        width=terminal_width(),
+    )

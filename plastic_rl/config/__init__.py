@@ -14,7 +14,6 @@ from plastic_rl.config.loading import (
     describe,
     differences,
     merge,
-    parse_override,
     read_mapping,
     validate,
 )
@@ -33,7 +32,6 @@ __all__ = [
     "dump",
     "merge",
     "parse",
-    "parse_override",
     "read_mapping",
     "validate",
 ]

@@ -6,13 +6,13 @@ import copy
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import UnionType
-from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
 from plastic_rl.config import yaml_core
-from plastic_rl.errors import ConfigError, nearest
+from plastic_rl.errors import ConfigError, did_you_mean, nearest
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -42,7 +42,12 @@ def read_mapping(path: str | Path) -> dict[str, Any]:
         raise ConfigError(f"{path} is not a usable config: {_one_line(error)}.") from None
     if mapping is None:
         raise ConfigError(f"{path} is empty: a config holds at least an environment and a network.")
-    return _string_keys(mapping, str(path))
+    if not isinstance(mapping, dict):
+        raise ConfigError(f"{path} must hold a mapping (`key: value` lines), got {_kind_of(mapping)}.")
+    for key in mapping:
+        if not isinstance(key, str):
+            raise ConfigError(f"{path}: keys must be names, got {key!r}. Put quotes around it if it is one.")
+    return mapping
 
 
 def _neighbour(path: Path) -> str:
@@ -58,15 +63,6 @@ def _neighbour(path: Path) -> str:
 
 def _one_line(error: Exception) -> str:
     return " ".join(str(error).split()).rstrip(".")
-
-
-def _string_keys(value: Any, where: str) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise ConfigError(f"{where} must hold a mapping (`key: value` lines), got {_kind_of(value)}.")
-    for key in value:
-        if not isinstance(key, str):
-            raise ConfigError(f"{where}: keys must be names, got {key!r}. Put quotes around it if it is one.")
-    return value
 
 
 def _kind_of(value: Any) -> str:
@@ -152,12 +148,7 @@ def differences(one: Any, other: Any, path: str = "") -> Iterator[tuple[str, Any
 
 
 def validate(model: type[Model], mapping: Mapping[str, Any], source: str = "config") -> Model:
-    """Validate `mapping` as `model`.
-
-    Args:
-        model: The pydantic model.
-        mapping: Plain data, as `read_mapping` and `apply_overrides` return it.
-        source: Where it came from, for the message.
+    """Validate `mapping` as `model`; the message says that it came from `source`.
 
     Raises:
         ConfigError: With every problem, its dotted path, and the nearest valid name of an unknown key.
@@ -177,10 +168,7 @@ def describe(problems: Sequence[str], source: str) -> str:
 def check(model: type[Model], mapping: Mapping[str, Any], prefix: Sequence[str] = ()) -> tuple[Model | None, list[str]]:
     """Validate without raising: return the model and no problems, or None and every problem as one line.
 
-    Args:
-        model: The pydantic model.
-        mapping: Plain data.
-        prefix: Keys that lead to this mapping within a larger one.
+    `prefix`: keys that lead to this mapping within a larger one.
     """
     try:
         return model.model_validate(mapping), []
@@ -189,27 +177,18 @@ def check(model: type[Model], mapping: Mapping[str, Any], prefix: Sequence[str] 
 
 
 def _problem(model: type[BaseModel], details: Mapping[str, Any], prefix: Sequence[str]) -> str:
-    keys, holders = _follow(model, details["loc"])
+    keys = [str(part) for part in details["loc"]]
     where = ".".join([*prefix, *keys]) or "(top level)"
     match details["type"]:
         case "extra_forbidden":
-            names = [_name(field, info) for holder in holders for field, info in holder.model_fields.items()]
-            suggestion = nearest(keys[-1], names)
-            hint = f" Did you mean {suggestion!r}?" if suggestion else ""
-            return f"{where}: unknown key.{hint} Valid: {', '.join(dict.fromkeys(names))}."
+            names = list(_holder(model, keys).model_fields)
+            return f"{where}: unknown key.{did_you_mean(keys[-1], names)} Valid: {', '.join(names)}."
         case "missing":
             return f"{where}: missing, and it has no default."
-        case "union_tag_invalid":
-            context = details["ctx"]
-            valid = [tag.strip().strip("'") for tag in str(context["expected_tags"]).split(",")]
-            suggestion = nearest(context["tag"], valid)
-            hint = f" Did you mean {suggestion!r}?" if suggestion else ""
-            key = str(context["discriminator"]).strip("'")
-            return f"{where}.{key}: unknown name {context['tag']!r}.{hint} Valid: {', '.join(valid)}."
         case "literal_error":
-            suggestion = nearest(details["input"], _quoted(str(details["ctx"]["expected"])))
-            hint = f" Did you mean {suggestion!r}?" if suggestion else ""
-            return f"{where}: must be {details['ctx']['expected']}, got {details['input']!r}.{hint}"
+            expected = str(details["ctx"]["expected"])
+            valid = expected.replace(" or ", ", ").replace("'", "").split(", ")
+            return f"{where}: must be {expected}, got {details['input']!r}.{did_you_mean(details['input'], valid)}"
         case "value_error" | "assertion_error":
             return f"{where}: {str(details['msg']).removeprefix('Value error, ')}"
         case _:
@@ -217,48 +196,12 @@ def _problem(model: type[BaseModel], details: Mapping[str, Any], prefix: Sequenc
             return f"{where}: {message}, got {details['input']!r:.80}."
 
 
-def _quoted(expected: str) -> list[str]:
-    return expected.replace(" or ", ", ").replace("'", "").split(", ")
-
-
-def _name(field: str, info: Any) -> str:
-    return str(info.alias or field)
-
-
-def _follow(model: type[BaseModel], location: Sequence[str | int]) -> tuple[list[str], list[type[BaseModel]]]:
-    """Return the keys a user would write for pydantic's `location`, and the models that hold the last of them.
-
-    Pydantic adds the tag of a union's member to the location; it is no key of the file.
-    """
-    keys: list[str] = []
-    holders = [model]
-    candidates = [model]
-    for part in location:
-        tagged = [candidate for candidate in candidates if part in _tags(candidate) or part == candidate.__name__]
-        fields = [_field_of(candidate, part) for candidate in candidates]
-        if tagged and not any(field is not None for field in fields):
-            candidates = tagged
-            continue
-        keys.append(str(part))
-        holders = candidates
-        candidates = [inner for field in fields if field is not None for inner in models_in(field)] or candidates
-    return keys, holders
-
-
-def _field_of(model: type[BaseModel], key: str | int) -> Any:
-    for field, info in model.model_fields.items():
-        if key in {field, info.alias}:
-            return info.annotation
-    return None
-
-
-def _tags(model: type[BaseModel]) -> list[Any]:
-    return [
-        tag
-        for info in model.model_fields.values()
-        if get_origin(info.annotation) is Literal
-        for tag in get_args(info.annotation)
-    ]
+def _holder(model: type[BaseModel], keys: Sequence[str]) -> type[BaseModel]:
+    """Return the model in which the last of `keys` stands."""
+    for key in keys[:-1]:
+        if key in model.model_fields:
+            model = next(models_in(model.model_fields[key].annotation), model)
+    return model
 
 
 def models_in(annotation: Any) -> Iterator[type[BaseModel]]:

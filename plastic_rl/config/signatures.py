@@ -26,14 +26,9 @@ class NotStored:
 
 @dataclass(frozen=True)
 class Argument:
-    """A keyword-only argument of a constructor or function.
+    """A keyword-only argument, with its line of the docstring and the class that declares it first.
 
-    Attributes:
-        name: Its name.
-        annotation: Its type, `Annotated` extras included.
-        default: Its default; `inspect.Parameter.empty` without one.
-        help: Its line of the docstring.
-        owner: The class that declares it first.
+    The annotation includes what `Annotated` adds; without a default there is `inspect.Parameter.empty`.
     """
 
     name: str
@@ -49,20 +44,18 @@ class Argument:
 
 
 def arguments_of(cls: type, root: type) -> dict[str, Argument]:
-    """Return the keyword-only arguments of a class's constructors, those of `root` first.
-
-    Args:
-        cls: A subclass of `root`.
-        root: Classes above it, and those that are none of its subclasses, are not looked at.
-    """
+    """Return the keyword-only arguments of the constructors of `cls`, from those of `root` down."""
     found: dict[str, Argument] = {}
     for kind in reversed(cls.__mro__):
         if issubclass(kind, root) and "__init__" in vars(kind):
             helps = argument_help(kind.__doc__)
-            for name, annotation, default in _keywords(kind.__init__):
-                above = found.get(name)
-                line = helps.get(name, above.help if above else "")
-                found[name] = Argument(name, annotation, default, line, above.owner if above else kind)
+            constructor: Any = kind.__init__
+            hints = get_type_hints(constructor, include_extras=True)
+            for name, one in inspect.signature(constructor).parameters.items():
+                if one.kind is one.KEYWORD_ONLY:
+                    above = found.get(name)
+                    line = helps.get(name, above.help if above else "")
+                    found[name] = Argument(name, hints[name], one.default, line, above.owner if above else kind)
     return found
 
 
@@ -73,18 +66,9 @@ def argument_of(function: Any, name: str, owner: type) -> Argument:
     return Argument(name, annotation, default, argument_help(function.__doc__).get(name, ""), owner)
 
 
-def model_of(
-    name: str, base: type[ModelT], arguments: Iterable[Argument], *, doc: str | None = None, **fields: Any
-) -> type[ModelT]:
-    """Make the config model of some arguments.
-
-    Args:
-        name: Of the model.
-        base: What it derives from.
-        arguments: Its fields.
-        doc: Its docstring.
-        **fields: Further fields, as `pydantic.create_model` takes them.
-    """
+def model_of(name: str, base: type[ModelT], arguments: Iterable[Argument], *, doc: str | None = None) -> type[ModelT]:
+    """Make the config model that has some arguments as its fields."""
+    fields: dict[str, Any] = {}
     for argument in arguments:
         default = ... if argument.default is inspect.Parameter.empty else argument.default
         fields[argument.name] = (argument.annotation, Field(default, description=argument.help))
@@ -92,11 +76,7 @@ def model_of(
 
 
 def handed_on(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """What a constructor hands on to the one above it: its keyword-only arguments, and `shared`.
-
-    Args:
-        arguments: `locals()`, as the first thing in a constructor.
-    """
+    """What a constructor hands on to the one above it: its keyword-only arguments, and `shared`, of its `locals()`."""
     left = {"self", "__class__", "policy", "env", "shared"}
     return {name: value for name, value in arguments.items() if name not in left} | dict(arguments["shared"])
 
@@ -122,9 +102,3 @@ def argument_help(docstring: str | None) -> dict[str, str]:
         elif last:
             found[last] = f"{found[last]} {line.strip()}".strip()
     return found
-
-
-def _keywords(function: Any) -> list[tuple[str, Any, Any]]:
-    hints = get_type_hints(function, include_extras=True)
-    parameters = inspect.signature(function).parameters.values()
-    return [(one.name, hints[one.name], one.default) for one in parameters if one.kind is one.KEYWORD_ONLY]

@@ -22,20 +22,18 @@ from plastic_rl.experiment.agents import (
 )
 from plastic_rl.experiment.comparing import ComparisonConfig, compare, load_comparison
 from plastic_rl.experiment.config import ExperimentConfig, load_experiment, parse_experiment
-from plastic_rl.experiment.folder import RunFolder, create_runs, find_run, find_runs, seeds_of
-from plastic_rl.experiment.pipeline import check_experiment, finish, resume, start
+from plastic_rl.experiment.folder import RunFolder, create_runs, find_run, find_runs
+from plastic_rl.experiment.pipeline import check_experiment, resume, start
 from plastic_rl.experiment.scoring import draw_curves, score_agent, score_run, seeds_table, write_seeds_table
-from plastic_rl.experiment.training import TrainingInterrupted, check_unfinished, is_trained, make_algorithm, train
+from plastic_rl.experiment.training import make_algorithm, train
 
 __all__ = [
     "ComparisonConfig",
     "ExperimentConfig",
     "RunFolder",
     "TrainedAgent",
-    "TrainingInterrupted",
     "agent_names",
     "check_experiment",
-    "check_unfinished",
     "compare",
     "create_runs",
     "draw_curves",
@@ -44,8 +42,6 @@ __all__ = [
     "find_agents",
     "find_run",
     "find_runs",
-    "finish",
-    "is_trained",
     "load_agent",
     "load_comparison",
     "load_experiment",
@@ -55,7 +51,6 @@ __all__ = [
     "resume",
     "score_agent",
     "score_run",
-    "seeds_of",
     "seeds_table",
     "start",
     "train",

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from plastic_rl.config import read_mapping
 from plastic_rl.envs import load_plugin
-from plastic_rl.errors import FinishedError, PlasticRLError
-from plastic_rl.experiment import TrainingInterrupted, compare, resume, start
+from plastic_rl.errors import FinishedError, PlasticRLError, TrainingInterrupted
+from plastic_rl.experiment import compare, resume, start
 from plastic_rl.experiment.config import is_comparison
 from plastic_rl.experiment.folder import RunFolder, plugins_in
 from plastic_rl.experiment.scoring import write_seeds_table
@@ -29,21 +31,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--runs-folder", type=Path, default=Path("runs/experiments"))
     options = parser.parse_args(arguments)
     files = [file for path in options.configs for file in (sorted(path.glob("*.yaml")) if path.is_dir() else [path])]
-    failures = 0
     try:
+        seeds = [int(seed) for seed in options.seeds.split(",")]
         for plugin in options.plugin:
             load_plugin(plugin)
-        for file in files:
-            if _is_comparison(file):
-                failures += not _compare(file, options.runs_folder, options.plugin)
-                continue
-            seeds = [int(seed) for seed in options.seeds.split(",")]
-            for seed in seeds:
-                failures += not _run(file, seed, options.runs_folder, options.plugin)
-            paths = [options.runs_folder / file.stem / f"seed-{seed}" for seed in seeds]
-            scored = [RunFolder(path) for path in paths if (path / "evaluation.json").exists()]
-            if len(scored) > 1:
-                _say(write_seeds_table(scored))
+        failures = sum(_failures(file, seeds, options.runs_folder, options.plugin) for file in files)
     except (TrainingInterrupted, KeyboardInterrupt) as stop:
         _say(str(stop))
         return 130
@@ -53,41 +45,43 @@ def main(arguments: list[str] | None = None) -> int:
     return 1 if failures else 0
 
 
-def _run(file: Path, seed: int, runs_folder: Path, plugins: list[str]) -> bool:
-    name = f"{file.stem}/seed-{seed}"
-    folder = runs_folder / name
+def _failures(file: Path, seeds: list[int], runs_folder: Path, plugins: list[str]) -> int:
+    """Train what a config file describes; return how many of its runs could not be trained."""
     try:
-        needed = plugins_in(file)
-        given = [plugin for plugin in plugins if plugin in needed]
+        comparison = is_comparison(read_mapping(file))
+        given = [plugin for plugin in plugins if plugin in plugins_in(file)]
+    except PlasticRLError as error:
+        _say(f"error in {file}: {error}")
+        return 1
+    if comparison:
+        return _fails(file, runs_folder / file.stem, compare, file, plugins=plugins, runs_folder=runs_folder, say=_say)
+    failures = 0
+    scored = []
+    for seed in seeds:
+        name = f"{file.stem}/seed-{seed}"
+        folder = runs_folder / name
         if folder.exists():
-            _say(f"--- {folder}: going on")
-            resume(folder, plugins=given)
+            failures += _fails(file, folder, resume, folder, plugins=given)
         else:
-            _say(f"--- {folder}: starting")
-            start(file, [f"seed={seed}"], name=name, plugins=given, runs_folder=runs_folder)
+            overrides = [f"seed={seed}"]
+            failures += _fails(file, folder, start, file, overrides, name=name, plugins=given, runs_folder=runs_folder)
+        if (folder / "evaluation.json").exists():
+            scored.append(RunFolder(folder))
+    if len(scored) > 1:
+        _say(write_seeds_table(scored))
+    return failures
+
+
+def _fails(file: Path, folder: Path, act: Callable[..., Any], *arguments: Any, **options: Any) -> bool:
+    _say(f"--- {folder}: {act.__name__}")
+    try:
+        act(*arguments, **options)
     except FinishedError as error:
         _say(str(error))
     except PlasticRLError as error:
         _say(f"error in {file}: {error}")
-        return False
-    return True
-
-
-def _is_comparison(file: Path) -> bool:
-    try:
-        return is_comparison(read_mapping(file))
-    except PlasticRLError:
-        return False  # the attempt to run it says what is wrong
-
-
-def _compare(file: Path, runs_folder: Path, plugins: list[str]) -> bool:
-    _say(f"--- {runs_folder / file.stem}: comparison")
-    try:
-        compare(file, plugins=plugins, runs_folder=runs_folder, say=_say)
-    except PlasticRLError as error:
-        _say(f"error in {file}: {error}")
-        return False
-    return True
+        return True
+    return False
 
 
 def _say(line: str) -> None:

@@ -10,12 +10,14 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from plastic_rl.algorithms.saved_policy import load_policy
 from plastic_rl.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from plastic_rl.checkpoint.files import sync_folder, temporary_beside, write_synced
 from plastic_rl.config import read_mapping
 from plastic_rl.errors import AmbiguousNameError, CheckpointError, ConfigError, PluginError, RunError, damage_is_refused
+from plastic_rl.evaluation import Evaluation
 from plastic_rl.experiment.config import ExperimentConfig, parse_experiment
 from plastic_rl.experiment.folder import (
     AGENT_CHECKPOINT,
@@ -28,23 +30,13 @@ from plastic_rl.experiment.folder import (
     names_in,
     plugins_in,
 )
-
-if TYPE_CHECKING:
-    from plastic_rl.evaluation import Evaluation
-    from plastic_rl.policies import PlasticPolicy
+from plastic_rl.experiment.training import check_device
+from plastic_rl.policies import PlasticPolicy
 
 
 @dataclass(frozen=True)
 class TrainedAgent:
-    """A trained agent on disk.
-
-    Attributes:
-        name: For tables and plots.
-        folder: The run or agent folder.
-        config: The experiment that trained it.
-        checkpoint: Where its weights are.
-        is_run: True for a run, false for an exported agent.
-    """
+    """A trained agent on disk: that of a run, or an exported one; its name in tables, and where its weights are."""
 
     name: str
     folder: Path
@@ -58,9 +50,6 @@ class TrainedAgent:
         Raises:
             CheckpointError: If its weights are damaged or missing.
         """
-        from plastic_rl.algorithms.saved_policy import load_policy
-        from plastic_rl.experiment.training import check_device
-
         if device is not None:
             check_device(device)
         return load_policy(read_checkpoint(self.checkpoint), device or self.config.device)
@@ -73,13 +62,7 @@ def find_agent(
     agents_folder: str | Path = "agents",
     plugins: Sequence[str] = (),
 ) -> TrainedAgent:
-    """Return the trained agent that `spec` names.
-
-    Args:
-        spec: Path of a run or agent folder, or a name that only one of the two folders has, see `locate`.
-        runs_folder: Where runs live.
-        agents_folder: Where exported agents live.
-        plugins: Those that have been loaded; an agent that needs another is refused.
+    """Return the trained agent that `spec` names: a path, or a name that only one of the folders has (`locate`).
 
     Raises:
         RunError: If there is none, or several: runs and agents of this name, or seeds.
@@ -133,13 +116,10 @@ def checkpoint_line(trained: TrainedAgent) -> str:
     Raises:
         CheckpointError: If it is damaged.
     """
-    from plastic_rl.experiment import trainers
-
-    config, total = trained.config, trainers.total(trained.config)
-    unit = trainers.unit(config)
+    total, unit = trained.config.total, trained.config.unit
 
     def done_at(path: Path) -> int:
-        return trainers.done(config, read_checkpoint(path, only=["algorithm"]).documents["algorithm"])
+        return trained.config.done(read_checkpoint(path, only=["algorithm"]).documents["algorithm"])
 
     reached = done_at(trained.checkpoint)
     if not trained.is_run:
@@ -202,17 +182,10 @@ def agent_names(agents_folder: str | Path = "agents") -> list[str]:
 def export_agent(run: RunFolder, target: str | Path, *, plugins: Sequence[str] = ()) -> TrainedAgent:
     """Copy what is needed to evaluate and reuse a run's agent to a folder of its own, with its scores and a card.
 
-    Args:
-        run: A run that has been evaluated.
-        target: The folder to make, e.g. `agents/reversal-backpropamine`.
-        plugins: Those that have been loaded.
-
     Raises:
         PluginError: If the run needs a plugin that was not given.
         RunError: If the run has no scores yet, or `target` exists.
     """
-    from plastic_rl.evaluation import Evaluation
-
     trained = _trained(run, plugins)
     target = Path(target)
     if target.exists():
@@ -227,10 +200,9 @@ def export_agent(run: RunFolder, target: str | Path, *, plugins: Sequence[str] =
     write_checkpoint(temporary / AGENT_CHECKPOINT, checkpoint)
     write_synced(temporary / CONFIG, trained.config.to_yaml().encode("utf-8"))
     write_synced(temporary / "evaluation.json", run.evaluation.read_bytes())
-    for picture in (run.adaptation, run.curves):
-        if picture.exists():
-            shutil.copyfile(picture, temporary / picture.name)
-    pictures = [picture.name for picture in (run.adaptation, run.curves) if picture.exists()]
+    pictures = [picture for picture in (run.adaptation, run.curves) if picture.exists()]
+    for picture in pictures:
+        shutil.copyfile(picture, temporary / picture.name)
     write_synced(temporary / "README.md", card(target, trained, evaluation, pictures).encode("utf-8"))
     temporary.rename(target)
     sync_folder(target.parent)
@@ -241,29 +213,23 @@ def acting_part(checkpoint: Checkpoint) -> Checkpoint:
     """Leave out what only training needs: the optimizer, the lifetimes under way, the run's own part."""
     with damage_is_refused(f"{checkpoint.source} is not that of an agent"):
         checkpoint.check_finite("params")
-        return _acting_part(checkpoint)
+        counters: dict[str, Any] = dict(checkpoint.documents["algorithm"])
+        left_out: dict[str, Any] = dict.fromkeys(["last_obs", "last_episode_starts", "lifetime_scores", "search"])
+        left_out |= {"score_buffer": [], "ep_info_buffer": [], "ep_success_buffer": []}
+        counters |= {name: value for name, value in left_out.items() if name in counters}
+        return replace(
+            checkpoint,
+            tensors={"params": checkpoint.tensors["params"], "optimizer": {}, "state": {}},
+            documents={"rng": checkpoint.documents["rng"], "env": None, "algorithm": counters},
+        )
 
 
-def _acting_part(checkpoint: Checkpoint) -> Checkpoint:
-    counters: dict[str, Any] = dict(checkpoint.documents["algorithm"])
-    left_out: dict[str, Any] = {"last_obs": None, "last_episode_starts": None, "lifetime_scores": None}
-    left_out |= {"search": None}
-    left_out |= {"score_buffer": [], "ep_info_buffer": [], "ep_success_buffer": []}
-    counters |= {name: value for name, value in left_out.items() if name in counters}
-    return replace(
-        checkpoint,
-        tensors={"params": checkpoint.tensors["params"], "optimizer": {}, "state": {}},
-        documents={"rng": checkpoint.documents["rng"], "env": None, "algorithm": counters},
-    )
-
-
-def card(target: Path, trained: TrainedAgent, evaluation: Evaluation, pictures: Sequence[str]) -> str:
+def card(target: Path, trained: TrainedAgent, evaluation: Evaluation, pictures: Sequence[Path]) -> str:
     """Write the card of an agent: what it is, how good it is and on what, how to use it."""
-    from plastic_rl.experiment import trainers
-
     config = trained.config
-    trained_for = f"`{trainers.name_of(config)}`, {trainers.total(config):,} {trainers.unit(config)}"
+    trained_for = f"`{'candidates' if config.candidates else config.algorithm.name}`, {config.total:,} {config.unit}"
     parameters = sum(tensor.numel() for tensor in read_checkpoint(trained.checkpoint).tensors["params"].values())
+    settings = ", ".join(f"{name} = {value}" for name, value in config.environment.kwargs.items())
     rule = config.network.get("rule")
     size = f"hidden size {config.network.get('hidden_size', '-')}, {parameters:,} parameters"
     command = f"plastic-rl evaluate {target.as_posix()}{plugin_options(config.plugins)}"
@@ -273,7 +239,7 @@ def card(target: Path, trained: TrainedAgent, evaluation: Evaluation, pictures: 
         "",
         config.description or f"An agent for {config.environment.id}.",
         "",
-        f"- Environment: `{config.environment.id}` {_inline(config.environment.kwargs)}",
+        f"- Environment: `{config.environment.id}` {settings}",
         f"- Network: `{config.network.get('kind')}`{f', rule `{rule}`' if rule else ''}, {size}",
         f"- Training: {trained_for}, {one_seed}",
         f"- Checkpoint: {trained.checkpoint.name} steps"
@@ -283,7 +249,7 @@ def card(target: Path, trained: TrainedAgent, evaluation: Evaluation, pictures: 
         evaluation.table(rich=False).rstrip(),
         "```",
         "",
-        *[f"![{Path(picture).stem}]({picture})" for picture in pictures],
+        *[f"![{picture.stem}]({picture.name})" for picture in pictures],
         "",
         "```sh",
         f"{command} --split {' --split '.join(evaluation.splits)}",
@@ -299,7 +265,3 @@ def card(target: Path, trained: TrainedAgent, evaluation: Evaluation, pictures: 
         "Loading runs no code from this folder: the weights are tensors, everything else is text.",
     ]
     return "\n".join(lines) + "\n"
-
-
-def _inline(mapping: dict[str, Any]) -> str:
-    return ", ".join(f"{name} = {value}" for name, value in mapping.items())

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import copy
 import itertools
-import math
-from dataclasses import dataclass
-from typing import Any, Self
+from contextlib import closing
+from typing import Any
 
 import torch
-from gymnasium import spaces
 from stable_baselines3.common.vec_env import VecEnv
 
 from plastic_rl.algorithms.base import seeds_of
@@ -25,54 +23,25 @@ from plastic_rl.experiment.config import ExperimentConfig
 from plastic_rl.policies import POLICIES, PlasticPolicy
 
 
-def count_of(config: ExperimentConfig) -> int:
-    """Number of candidates of an experiment."""
-    assert config.candidates is not None
-    return math.prod(len(values) for values in config.candidates.grid.values())
-
-
-@dataclass(frozen=True)
 class Candidates:
-    """The candidates of an experiment, by number, from 0.
+    """The candidates of an experiment, by number, from 0; each was built once.
 
-    Attributes:
-        config: The experiment.
-        observation_space: Of its environment.
-        action_space: Of its environment.
-        description: What policies know of the environment besides.
+    Raises:
+        ConfigError: If a candidate is no network.
     """
 
-    config: ExperimentConfig
-    observation_space: spaces.Space[Any]
-    action_space: spaces.Space[Any]
-    description: EnvironmentDescription
-
-    @classmethod
-    def of(cls, config: ExperimentConfig) -> Self:
-        """Look at the environment of an experiment, and build every candidate once.
-
-        Raises:
-            ConfigError: If a candidate is no network.
-        """
-        environment = config.environment
-        env = adapt(
-            environment.id,
-            n_envs=1,
-            env_kwargs=environment.kwargs,
-            trials=environment.trials,
-            same_task_each_trial=environment.same_task_each_trial,
-        )
+    def __init__(self, config: ExperimentConfig) -> None:
+        self.config, environment = config, config.environment
+        env = adapt(environment.id, n_envs=1, **environment.options)
         assert isinstance(env, VecEnv)
-        try:
-            own = cls(config, env.observation_space, env.action_space, EnvironmentDescription.of(env))
-        finally:
-            env.close()
-        for number in range(len(own)):
-            own.policy(number)
-        return own
+        with closing(env):
+            self.observation_space, self.action_space = env.observation_space, env.action_space
+            self.description = EnvironmentDescription.of(env)
+        for number in range(len(self)):
+            self.policy(number)
 
     def __len__(self) -> int:
-        return count_of(self.config)
+        return self.config.total
 
     def settings(self, number: int) -> dict[str, Any]:
         """The settings of a candidate by dotted name; those of the last name in the grid change first."""

@@ -11,7 +11,7 @@ import csv
 import itertools
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,20 +19,18 @@ from typing import Any
 import numpy as np
 from pydantic import Field, field_validator
 
+from plastic_rl.arrays import FloatArray
 from plastic_rl.checkpoint import write_atomically
 from plastic_rl.config import ConfigModel, apply_overrides, describe, differences, merge, read_mapping, validate
 from plastic_rl.errors import ConfigError, RunError
 from plastic_rl.evaluation import Evaluation, crossed_interval
 from plastic_rl.evaluation.plots import Estimate, LearningCurve, plot_comparison, read_metric
-from plastic_rl.evaluation.report import SplitEvaluation
 from plastic_rl.evaluation.table import Column, fit, folded
 from plastic_rl.experiment.agents import needs_plugins
 from plastic_rl.experiment.config import ExperimentConfig, parse_experiment
 from plastic_rl.experiment.folder import CONFIG, RunFolder, create_runs
-from plastic_rl.experiment.pipeline import check_experiment, finish
+from plastic_rl.experiment.pipeline import Say, check_experiment, finish
 from plastic_rl.experiment.training import is_trained
-
-Say = Callable[[str], None]
 
 
 class ComparisonConfig(ConfigModel):
@@ -57,23 +55,14 @@ class ComparisonConfig(ConfigModel):
 
 @dataclass(frozen=True)
 class Comparison:
-    """A comparison and its experiments.
-
-    Attributes:
-        config: The file.
-        experiments: By the name of the variant, then by seed.
-    """
+    """A comparison, and its experiments by their folder within its own, `VARIANT/seed-S`."""
 
     config: ComparisonConfig
-    experiments: dict[str, dict[int, ExperimentConfig]]
+    experiments: dict[str, ExperimentConfig]
 
-    def folders(self) -> dict[str, ExperimentConfig]:
-        """The experiments by their folder within the comparison's."""
-        return {
-            f"{variant}/seed-{seed}": experiment
-            for variant, seeds in self.experiments.items()
-            for seed, experiment in seeds.items()
-        }
+    def firsts(self) -> dict[str, ExperimentConfig]:
+        """The experiments with the first seed, by variant."""
+        return {name: self.experiments[f"{name}/seed-{self.config.seeds[0]}"] for name in self.config.variants}
 
 
 @dataclass(frozen=True)
@@ -94,12 +83,7 @@ class Variant:
 
 
 def load_comparison(path: str | Path, overrides: Sequence[str] = (), *, plugins: Sequence[str] = ()) -> Comparison:
-    """Read a comparison from a YAML file.
-
-    Args:
-        path: The file.
-        overrides: `key.path=value` each, e.g. `common.network.hidden_size=100` or `seeds=[0,1]`.
-        plugins: Those that have been loaded; the runs record them.
+    """Read a comparison from a YAML file, with overrides such as `common.network.hidden_size=100` or `seeds=[0,1]`.
 
     Raises:
         ConfigError: With every problem of the file, or of one variant's experiment, at once; or where the variants
@@ -109,18 +93,19 @@ def load_comparison(path: str | Path, overrides: Sequence[str] = (), *, plugins:
     if "algorithm" in given and "variants" not in given:
         raise ConfigError(f"{path} is a single experiment; run it with: plastic-rl train {path}")
     config = validate(ComparisonConfig, given, str(path))
-    experiments: dict[str, dict[int, ExperimentConfig]] = {}
+    experiments: dict[str, ExperimentConfig] = {}
     for variant, own in config.variants.items():
         mapping = merge(config.common, own)
         if "seed" in mapping:
             raise ConfigError(f"{path}: {variant}.seed: the seeds of a comparison stand in its own key `seeds`.")
         recorded = list(dict.fromkeys([*mapping.get("plugins", []), *plugins]))
-        experiments[variant] = {
-            seed: parse_experiment({**mapping, "seed": seed, "plugins": recorded}, f"{path}, variant {variant}")
-            for seed in config.seeds
-        }
-    _check_comparable({variant: seeds[config.seeds[0]] for variant, seeds in experiments.items()}, str(path))
-    return Comparison(config, experiments)
+        for seed in config.seeds:
+            experiments[f"{variant}/seed-{seed}"] = parse_experiment(
+                {**mapping, "seed": seed, "plugins": recorded}, f"{path}, variant {variant}"
+            )
+    comparison = Comparison(config, experiments)
+    _check_comparable(comparison.firsts(), str(path))
+    return comparison
 
 
 def _check_comparable(variants: Mapping[str, ExperimentConfig], source: str) -> None:
@@ -174,62 +159,48 @@ def compare(
     say: Say = print,
     note: Say | None = None,
     width: int | None = None,
-) -> Path:
+) -> None:
     """Train and evaluate every variant with every seed, and lay them side by side; goes on where it was stopped.
 
-    Args:
-        path: The comparison's file.
-        overrides: `key.path=value` each.
-        name: Of the folder; by default that of the file.
-        plugins: Those that have been loaded; they are recorded.
-        runs_folder: Where runs live.
-        say: Is given the tables.
-        note: Is told what the evaluation is doing.
-        width: Columns that no line of the table said goes beyond; None: as wide as it takes.
-
-    Returns:
-        The folder.
+    The arguments are those of `start`, and `width`, that of `comparison_table`.
 
     Raises:
         RunError: If the folder holds another comparison.
         TrainingInterrupted: If a signal asked to stop; the same call goes on.
     """
     comparison = load_comparison(path, overrides, plugins=plugins)
-    for variant in comparison.experiments.values():
-        for experiment in variant.values():
-            needs_plugins(experiment.plugins, plugins, str(path))
-        check_experiment(next(iter(variant.values())))
+    for experiment in comparison.firsts().values():
+        needs_plugins(experiment.plugins, plugins, str(path))
+        check_experiment(experiment)
     name = name or Path(path).stem
     folder = Path(runs_folder) / name
-    runs = (
-        _reopened(folder, comparison) if folder.exists() else create_runs(Path(runs_folder), name, comparison.folders())
-    )
-    for run in runs:
+    made = not folder.exists()
+    for run in create_runs(Path(runs_folder), name, comparison.experiments) if made else _reopened(folder, comparison):
         config = run.config()
         if not is_trained(run, config) or not run.evaluation.exists():
             say(f"{run.path}:")
             finish([run], plugins=plugins, say=say, note=note)
-    variants = {variant: _variant(folder, comparison, variant) for variant in comparison.experiments}
+    runs = {
+        variant: [RunFolder(folder / variant / f"seed-{seed}") for seed in comparison.config.seeds]
+        for variant in comparison.config.variants
+    }
+    best = next(iter(runs.values()))
+    variants = {variant: _variant(own, None if own is best else best) for variant, own in runs.items()}
     say(comparison_table(comparison, variants, width=width))
     write_atomically(folder / "comparison.txt", f"{comparison_table(comparison, variants)}\n".encode())
     written = {variant: asdict(result) for variant, result in variants.items()}
     write_atomically(folder / "comparison.json", (json.dumps(written, indent=2) + "\n").encode())
-    curves = {
-        variant: [_curve(RunFolder(folder / variant / f"seed-{seed}")) for seed in comparison.config.seeds]
-        for variant in variants
-    }
+    curves = {variant: [_curve(run) for run in own] for variant, own in runs.items()}
     outcomes = {variant: result.outcomes[1:] or result.outcomes for variant, result in variants.items()}
-    experiment = next(iter(comparison.folders().values()))
-    title = f"{' and '.join(variants)}: {experiment.environment.id}"
+    title = f"{' and '.join(variants)}: {best[0].config().environment.id}"
     plot_comparison(curves, outcomes, folder / "comparison.png", title=title)
     say(f"in {folder}: comparison.txt, comparison.json, comparison.png")
-    return folder
 
 
 def _reopened(folder: Path, comparison: Comparison) -> list[RunFolder]:
     """The runs of a comparison that was begun before."""
     runs = []
-    for place, experiment in comparison.folders().items():
+    for place, experiment in comparison.experiments.items():
         if not (folder / place / CONFIG).is_file() or RunFolder(folder / place).config() != experiment:
             raise RunError(
                 f"{folder} exists already and holds something else than this comparison ({place} differs), and nothing "
@@ -249,7 +220,7 @@ def _curve(run: RunFolder) -> LearningCurve:
     return LearningCurve(samples, np.interp(samples, steps, seconds), scores)
 
 
-def _clock(path: Path) -> tuple[np.ndarray[Any, np.dtype[np.float64]], np.ndarray[Any, np.dtype[np.float64]]]:
+def _clock(path: Path) -> tuple[FloatArray, FloatArray]:
     """Steps and seconds of training up to each row of a run's clock readings, which begin anew where it was resumed."""
     with path.open(newline="", encoding="utf-8") as file:
         rows = [(row["step"], row["time/time_elapsed"]) for row in csv.DictReader(file) if row["time/time_elapsed"]]
@@ -260,48 +231,44 @@ def _clock(path: Path) -> tuple[np.ndarray[Any, np.dtype[np.float64]], np.ndarra
     return steps, np.where(passed < 0, elapsed, passed).cumsum()
 
 
-def _variant(folder: Path, comparison: Comparison, variant: str) -> Variant:
-    first = next(iter(comparison.experiments))
-    runs = [RunFolder(folder / variant / f"seed-{seed}") for seed in comparison.config.seeds]
+def _variant(runs: Sequence[RunFolder], first: Sequence[RunFolder] | None) -> Variant:
+    """What came of the runs of a variant; `first`: those of the first variant, if this is another."""
     clocks = [_clock(run.path / "timing.csv") for run in runs]
-    own, best = _split_of(runs), _split_of([RunFolder(folder / first / run.path.name) for run in runs])
+    own = _tables(runs)
     return Variant(
         samples=float(np.mean([steps[-1] for steps, _ in clocks])),
         seconds=float(np.mean([seconds[-1] for _, seconds in clocks])),
-        outcomes=_outcomes(own, None),
-        behind=[] if variant == first else _outcomes(best, own),
+        outcomes=_estimates(own),
+        behind=[] if first is None else _estimates({name: best - own[name] for name, best in _tables(first).items()}),
     )
 
 
-def _split_of(runs: Sequence[RunFolder]) -> list[SplitEvaluation]:
-    return [next(iter(Evaluation.load(run.evaluation).splits.values())) for run in runs]
-
-
-def _outcomes(scores: Sequence[SplitEvaluation], minus: Sequence[SplitEvaluation] | None) -> list[Estimate]:
-    """Scores (by seed) and accuracies (by seed and task), or how far they are above those of `minus`."""
-    others = scores if minus is None else minus
-    own = np.array([[score.raw_score] for score in scores])
-    taken = 0.0 if minus is None else np.array([[score.raw_score] for score in minus])
-    # Of one seed there is no interval over seeds.
-    alone = len(scores) == 1
-    outcomes = [Estimate("score", float((own - taken).mean()), math.nan, math.nan)] if alone else []
-    outcomes = outcomes or [Estimate("score", *crossed_interval(own - taken))]
+def _tables(runs: Sequence[RunFolder]) -> dict[str, FloatArray]:
+    """Scores (by seed) and accuracies (by seed and task)."""
+    scores = [next(iter(Evaluation.load(run.evaluation).splits.values())) for run in runs]
+    tables = {"score": np.array([[score.raw_score] for score in scores])}
     for place, point in enumerate(scores[0].accuracy_after):
-        table = np.array([score.accuracy_after[place].by_task for score in scores])
-        below = 0.0 if minus is None else np.array([score.accuracy_after[place].by_task for score in others])
-        outcomes.append(Estimate(f"accuracy after {point.samples:,}", *crossed_interval(table - below)))
+        by_task = [score.accuracy_after[place].by_task for score in scores]
+        tables[f"accuracy after {point.samples:,}"] = np.array(by_task)
+    return tables
+
+
+def _estimates(tables: Mapping[str, FloatArray]) -> list[Estimate]:
+    outcomes = []
+    for label, table in tables.items():
+        if label == "score" and len(table) == 1:  # of one seed there is no interval over seeds
+            outcomes.append(Estimate(label, table.item(), math.nan, math.nan))
+        else:
+            outcomes.append(Estimate(label, *crossed_interval(table)))
     return outcomes
 
 
 def comparison_table(comparison: Comparison, variants: Mapping[str, Variant], *, width: int | None = None) -> str:
     """The variants as a table: what each cost, what came of it, and how far each is behind the first.
 
-    Args:
-        comparison: What was compared.
-        variants: What came of each.
-        width: Columns that no line goes beyond; None: as wide as it takes.
+    `width`: columns that no line goes beyond; None: as wide as it takes.
     """
-    experiment = next(iter(comparison.folders().values()))
+    experiment = next(iter(comparison.experiments.values()))
     seeds = len(comparison.config.seeds)
     first = next(iter(variants))
     behind = {f"{first} - {name}": variant.behind for name, variant in variants.items() if variant.behind}
@@ -315,7 +282,9 @@ def comparison_table(comparison: Comparison, variants: Mapping[str, Variant], *,
         cells += [_cell(outcomes[place], signed=True) for outcomes in behind.values()]
         columns.append(Column(outcome.label, cells))
     blocks, _ = fit(Column("", [*variants, *behind]), columns, width)
-    title = f"{experiment.environment.id}, split {experiment.evaluation.splits[0]}, {_counted(seeds, 'seed')}"
+    title = (
+        f"{experiment.environment.id}, split {experiment.evaluation.splits[0]}, {seeds} seed{'s' if seeds > 1 else ''}"
+    )
     note = (
         "samples, seconds: of training, mean over seeds, choice of checkpoints included. [95% bootstrap over seeds and "
         "tasks; scores: over seeds alone]"
@@ -330,7 +299,3 @@ def _cell(outcome: Estimate, *, signed: bool = False) -> str:
     if math.isnan(outcome.low):
         return f"{outcome.mean:{sign}.{digits}f}"
     return f"{outcome.mean:{sign}.{digits}f} [{outcome.low:{sign}.{digits}f}, {outcome.high:{sign}.{digits}f}]"
-
-
-def _counted(number: int, what: str) -> str:
-    return f"1 {what}" if number == 1 else f"{number} {what}s"

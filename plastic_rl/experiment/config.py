@@ -5,15 +5,22 @@ The text under each field is the command line's help (`plastic-rl config`).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import Field, model_validator
 
+from plastic_rl.algorithms import ALGORITHMS, PlasticAlgorithm
+from plastic_rl.algorithms.base import AlgorithmConfig, algorithm_model
+from plastic_rl.checkpoint import count_in
 from plastic_rl.config import ConfigModel, apply_overrides, check, describe, dump, read_mapping
+from plastic_rl.envs import TaskDistribution, distribution_for
 from plastic_rl.errors import ConfigError, UnknownNameError
 from plastic_rl.evaluation.protocol import TASKS_BY_DEFAULT
+from plastic_rl.networks import NETWORKS
+from plastic_rl.policies import POLICIES
 
 
 class EnvironmentConfig(ConfigModel):
@@ -28,6 +35,15 @@ class EnvironmentConfig(ConfigModel):
     same_task_each_trial: bool | None = None
     """Whether each of these is reset with the lifetime's seed: the same task, and the same starts and noise too, so
     that an agent may replay a lucky path. null: true where tasks are reset seeds, false where the id has its own."""
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What makes it takes these, beside the id: `env_kwargs`, `trials` and `same_task_each_trial`."""
+        return {"env_kwargs": self.kwargs, "trials": self.trials, "same_task_each_trial": self.same_task_each_trial}
+
+    def distribution(self) -> TaskDistribution:
+        """Return its distribution of tasks."""
+        return distribution_for(self.id, self.kwargs)
 
 
 class CandidatesConfig(ConfigModel):
@@ -116,6 +132,27 @@ class ExperimentConfig(ConfigModel):
             )
         return self
 
+    @property
+    def algorithm_class(self) -> type[PlasticAlgorithm]:
+        """The class of its algorithm, where there are no candidates."""
+        return ALGORITHMS[self.algorithm.name]
+
+    @property
+    def unit(self) -> str:
+        """What training is counted in."""
+        return "candidates" if self.candidates else self.algorithm_class.unit
+
+    @property
+    def total(self) -> int:
+        """Where training ends, in `unit`s."""
+        if self.candidates:
+            return math.prod(len(values) for values in self.candidates.grid.values())
+        return int(getattr(self.algorithm, self.algorithm_class.budget))
+
+    def done(self, counters: Mapping[str, Any]) -> int:
+        """Return the `unit`s done at a checkpoint, from its document `algorithm`."""
+        return count_in(counters, "candidates" if self.candidates else self.algorithm_class.counter)
+
     def to_mapping(self) -> dict[str, Any]:
         """Return the config as plain data, every default written out."""
         return self.model_dump(mode="json")
@@ -156,36 +193,26 @@ def parse_experiment(mapping: Mapping[str, Any], source: str = "config") -> Expe
     network, network_problems = _check_network(mapping.get("network"))
     algorithm, algorithm_problems = _check_algorithm(mapping.get("algorithm"))
     experiment, problems = check(ExperimentConfig, {**mapping, "algorithm": algorithm})
-    problems = [*problems, *algorithm_problems, *network_problems, *_check_names(mapping)]
+    problems = [*problems, *algorithm_problems, *network_problems]
+    policy = mapping.get("policy")
+    if isinstance(policy, str) and policy not in POLICIES:
+        problems.append(f"policy: {UnknownNameError('policy', policy, POLICIES)}")
     if experiment is None or problems:
         raise ConfigError(describe(problems, source))
     return experiment.model_copy(update={"network": network})
 
 
-def network_model(kind: str) -> type[BaseModel]:
-    """Return the config model of a kind of network.
-
-    Raises:
-        UnknownNameError: If there is no such kind.
-    """
-    from plastic_rl.networks import NETWORKS
-
-    return NETWORKS[kind].config_model
-
-
 def _check_network(mapping: Any) -> tuple[dict[str, Any], list[str]]:
-    from plastic_rl.networks import NETWORKS
-
     if not isinstance(mapping, Mapping):
         return {}, []  # `check` has said so
     kind = mapping.get("kind")
     if kind is None:
         return {}, [f"network.kind: missing. Valid: {', '.join(sorted(NETWORKS))}."]
     try:
-        model = network_model(str(kind))
+        network = NETWORKS[str(kind)]
     except UnknownNameError as error:
         return {}, [f"network.kind: {error}"]
-    validated, problems = check(model, dict(mapping), prefix=["network"])
+    validated, problems = check(network.config_model, dict(mapping), prefix=["network"])
     if validated is None:
         return {}, problems
     resolved = validated.model_dump(mode="json")
@@ -194,8 +221,6 @@ def _check_network(mapping: Any) -> tuple[dict[str, Any], list[str]]:
 
 def _check_algorithm(mapping: Any) -> tuple[Any, list[str]]:
     """The config of an algorithm, and its problems; with any, what stands in its place is not None."""
-    from plastic_rl.algorithms.base import ALGORITHMS, AlgorithmConfig, algorithm_model
-
     if mapping is None:
         return None, []
     names = ", ".join(sorted(ALGORITHMS))
@@ -206,12 +231,3 @@ def _check_algorithm(mapping: Any) -> tuple[Any, list[str]]:
         return mapping, [f"algorithm.name: {UnknownNameError('name', str(name), ALGORITHMS)}"]
     validated, problems = check(algorithm_model(name), mapping, prefix=["algorithm"])
     return validated or mapping, problems
-
-
-def _check_names(mapping: Mapping[str, Any]) -> list[str]:
-    from plastic_rl.policies import POLICIES
-
-    policy = mapping.get("policy")
-    if isinstance(policy, str) and policy not in POLICIES:
-        return [f"policy: {UnknownNameError('policy', policy, POLICIES)}"]
-    return []

@@ -26,6 +26,7 @@ from plastic_rl.checkpoint.files import sync_folder, temporary_beside, write_syn
 from plastic_rl.config import ConfigModel, read_mapping
 from plastic_rl.errors import AmbiguousNameError, CheckpointError, ConfigError, RunError, nearest
 from plastic_rl.experiment.config import ExperimentConfig, parse_experiment
+from plastic_rl.experiment.metrics import MetricsState
 
 if os.name == "posix":
     import fcntl
@@ -35,8 +36,6 @@ AGENT_CHECKPOINT = "checkpoint"
 """Of an exported agent; a run has `checkpoints`."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 _SEED = re.compile(r"seed-[0-9]+")
-
-
 RUN_DOCUMENT = "run"
 """Its name among the checkpoint's documents."""
 
@@ -45,48 +44,22 @@ class Best(ConfigModel):
     """The best checkpoint so far."""
 
     step: int = Field(ge=0)
-    """Its step."""
     valid_score: float
-    """Its score on `valid`."""
-
-
-class TableState(ConfigModel):
-    """How far a table of metrics reaches."""
-
-    columns: list[str]
-    """Its columns, `step` first."""
-    rows: int = Field(ge=0, lt=2**62)
-    """Its rows."""
-
-
-class MetricsState(ConfigModel):
-    """How far both tables reach."""
-
-    metrics: TableState
-    """`metrics.csv`."""
-    timing: TableState
-    """`timing.csv`."""
 
 
 class RunDocument(ConfigModel):
     """What a run adds to the checkpoint of its algorithm."""
 
     step: int = Field(ge=0)
-    """Steps done."""
     config: dict[str, Any]
     """The part of the config that the bytes of a run depend on."""
     metrics: MetricsState
-    """How far the tables reach."""
     best: Best | None
-    """The best checkpoint on `valid`; None without scores on it."""
+    """None without scores on `valid`."""
 
     @classmethod
     def of(cls, checkpoint: Checkpoint, where: object) -> RunDocument:
-        """Read it from a checkpoint.
-
-        Args:
-            checkpoint: With at least this document.
-            where: What the message calls the checkpoint.
+        """Read it from a checkpoint, which the message calls `where`.
 
         Raises:
             CheckpointError: If it has none, or one that is no such document.
@@ -101,9 +74,6 @@ class RunDocument(ConfigModel):
 
 class RunFolder:
     """Paths of a run.
-
-    Args:
-        path: An existing run folder.
 
     Raises:
         RunError: If there is no run at `path`.
@@ -154,11 +124,7 @@ class RunFolder:
             )
 
     def set_metrics_aside(self) -> Path | None:
-        """Keep the rows of an attempt that ended before its first checkpoint, as `metrics.csv.old-N`.
-
-        Returns:
-            Where they are now; None if there are none.
-        """
+        """Keep the rows of an attempt that ended before its first checkpoint; return where they are now, if any."""
         if not self._has_rows():
             return None
         numbers = itertools.count(1)
@@ -225,12 +191,9 @@ def plugins_in(path: Path) -> list[str]:
 
 
 def create_runs(parent: Path, name: str, configs: Mapping[str, ExperimentConfig]) -> list[RunFolder]:
-    """Make the folder of a run, or of sibling runs.
+    """Make the folder `parent/name` of a run, or of sibling runs.
 
-    Args:
-        parent: Where runs live (`runs`).
-        name: Name of the run.
-        configs: Config by sub-folder: `{"": config}` for one run, `{"seed-0": ...}` for siblings.
+    `configs` has a config by sub-folder: `{"": config}` for one run, `{"seed-0": ...}` for siblings.
 
     Raises:
         RunError: If the name is taken, or no good as a folder's name.
@@ -319,11 +282,7 @@ def names_in(folder: str | Path) -> list[str]:
 
 
 def find_runs(spec: str | Path, runs_folder: str | Path = "runs") -> list[RunFolder]:
-    """Return the run that `spec` names, or the sibling runs where it names a folder of several seeds.
-
-    Args:
-        spec: A path, or a name in `runs_folder`, see `locate`.
-        runs_folder: Where runs live.
+    """Return the run that `spec` names (see `locate`), or the sibling runs where it names a folder of several seeds.
 
     Raises:
         RunError: If there is none, or it is an exported agent.

@@ -16,11 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import Field
 from stable_baselines3.common.logger import KVWriter, TensorBoardOutputFormat
 from torch.utils.tensorboard import SummaryWriter
+from typing_extensions import override
 
 from plastic_rl.checkpoint import write_atomically
 from plastic_rl.checkpoint.files import file_named
+from plastic_rl.config import ConfigModel
 from plastic_rl.errors import CheckpointError
 
 CLOCK = "time/"
@@ -29,22 +32,33 @@ ELAPSED = "time/time_elapsed"
 """Seconds since training began or was resumed."""
 
 
+class TableState(ConfigModel):
+    """How far a table reaches."""
+
+    columns: list[str]
+    rows: int = Field(ge=0, lt=2**62)
+
+
+class MetricsState(ConfigModel):
+    """How far both tables reach."""
+
+    metrics: TableState
+    timing: TableState
+
+
 class Table:
     """A CSV file that grows by rows, and now and then by columns.
 
-    Args:
-        path: The file; made when the first row is written.
-        state: What `state()` returned when the checkpoint was written: later rows and columns are cut off. None: the
-            table begins empty.
+    It is made when the first row is written. `state` is what `state()` returned when the checkpoint was written: later
+    rows and columns are cut off. None: the table begins empty.
     """
 
-    def __init__(self, path: Path, state: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, path: Path, state: TableState | None = None) -> None:
         self.path = path
-        self.columns = ["step"]
-        self.rows = 0
-        if state is not None:
-            self.columns, self.rows = list(state["columns"]), int(state["rows"])
-        self._rewrite(self._read())
+        self.columns, self.rows = (["step"], 0) if state is None else (list(state.columns), state.rows)
+        rows = self._read()
+        if rows or path.exists():
+            self._rewrite(rows)
 
     def _read(self) -> list[list[str]]:
         if self.rows == 0:
@@ -60,8 +74,7 @@ class Table:
         return [row[: len(self.columns)] for row in rows]
 
     def _rewrite(self, rows: list[list[str]]) -> None:
-        if rows or self.path.exists():
-            write_atomically(self.path, _lines([self.columns, *rows]).encode("utf-8"))
+        write_atomically(self.path, _lines([self.columns, *rows]).encode("utf-8"))
 
     def append(self, step: int, values: Mapping[str, float | int | str]) -> None:
         """Add one row; values of new names open new columns, empty in earlier rows."""
@@ -70,19 +83,17 @@ class Table:
             earlier = [[*row, *("" for _ in new)] for row in self._read()]
             self.columns += new
             self._rewrite(earlier)
-            if not earlier:
-                write_atomically(self.path, _lines([self.columns]).encode("utf-8"))
         cells = {name: repr(value) if isinstance(value, float) else str(value) for name, value in values.items()}
         with file_named(self.path), self.path.open("a", newline="", encoding="utf-8") as file:
             file.write(_lines([[str(step), *(cells.get(name, "") for name in self.columns[1:])]]))
         self.rows += 1
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> TableState:
         """Wait until the disk has the rows, and return what is needed to cut back to here."""
         if self.path.exists():
             with self.path.open("rb") as file:
                 os.fsync(file.fileno())
-        return {"columns": list(self.columns), "rows": self.rows}
+        return TableState(columns=list(self.columns), rows=self.rows)
 
 
 def _lines(rows: list[list[str]]) -> str:
@@ -95,19 +106,15 @@ class MetricsWriter(KVWriter):
     """A writer for stable-baselines3's logger: `metrics.csv`, and clock readings in `timing.csv`.
 
     Seconds are measured here: stable-baselines3 cuts them to whole ones, of which a short run has few.
-
-    Args:
-        folder: The run folder.
-        state: As from `state()`, to go on; None to begin.
     """
 
-    def __init__(self, folder: Path, state: Mapping[str, Any] | None = None) -> None:
-        self.metrics = Table(folder / "metrics.csv", None if state is None else state["metrics"])
-        self.timing = Table(folder / "timing.csv", None if state is None else state["timing"])
+    def __init__(self, folder: Path, state: MetricsState | None = None) -> None:
+        self.metrics = Table(folder / "metrics.csv", None if state is None else state.metrics)
+        self.timing = Table(folder / "timing.csv", None if state is None else state.timing)
         self._began = time.monotonic()
 
+    @override
     def write(self, key_values: dict[str, Any], key_excluded: dict[str, tuple[str, ...]], step: int = 0) -> None:
-        """Add a row to each table that there are values for."""
         plain = {
             key: _plain(value)
             for key, value in key_values.items()
@@ -122,12 +129,13 @@ class MetricsWriter(KVWriter):
         if timing:
             self.timing.append(step, timing)
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> MetricsState:
         """Return what is needed to cut both tables back to here."""
-        return {"metrics": self.metrics.state(), "timing": self.timing.state()}
+        return MetricsState(metrics=self.metrics.state(), timing=self.timing.state())
 
+    @override
     def close(self) -> None:
-        """Nothing is held open."""
+        pass
 
 
 def _plain(value: Any) -> float | int | str:
@@ -139,12 +147,7 @@ def _plain(value: Any) -> float | int | str:
 
 
 class TensorBoardWriter(TensorBoardOutputFormat):
-    """Stable-baselines3's TensorBoard writer, which on resume hides what was logged after the checkpoint.
-
-    Args:
-        folder: Where the event files go.
-        purge_step: First step whose earlier records are void; 0 to begin.
-    """
+    """Stable-baselines3's TensorBoard writer, which on resume hides what was logged from `purge_step` on."""
 
     def __init__(self, folder: Path, purge_step: int) -> None:
         self.writer = SummaryWriter(log_dir=str(folder), purge_step=purge_step)

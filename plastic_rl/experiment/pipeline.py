@@ -9,16 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from plastic_rl.algorithms.vec_env import VectorEnvAdapter
-from plastic_rl.envs import distribution_for
 from plastic_rl.envs.task_vector_env import TaskVectorEnv, check_size
-from plastic_rl.errors import ConfigError, FinishedError, RunError, UnknownNameError
-from plastic_rl.experiment import trainers
+from plastic_rl.errors import ConfigError, FinishedError, RunError, TrainingInterrupted, UnknownNameError
 from plastic_rl.experiment.agents import baseline_of, checkpoint_line, find_agent, needs_plugins
 from plastic_rl.experiment.candidates import Candidates
 from plastic_rl.experiment.config import ExperimentConfig, load_experiment
 from plastic_rl.experiment.folder import RunFolder, create_runs, find_runs
 from plastic_rl.experiment.scoring import SEEDS_TABLE, draw_own_curves, score_run, write_seeds_table
-from plastic_rl.experiment.training import TrainingInterrupted, built, check_unfinished, make_algorithm, train
+from plastic_rl.experiment.training import built, check_unfinished, make_algorithm, train
 
 Say = Callable[[str], None]
 """Is given what the user should read."""
@@ -32,7 +30,7 @@ def check_experiment(config: ExperimentConfig) -> None:
         SpaceError: If the environment's spaces are not supported.
         UnknownNameError: If there is no such environment or split.
     """
-    distribution = distribution_for(config.environment.id, config.environment.kwargs)
+    distribution = config.environment.distribution()
     for split in config.evaluation.splits:
         if split not in distribution.splits:
             raise UnknownNameError(f"split of {distribution.family}", split, distribution.splits)
@@ -46,12 +44,12 @@ def check_experiment(config: ExperimentConfig) -> None:
             ) from None
     if config.candidates:
         with built(config):
-            Candidates.of(config)
+            Candidates(config)
         return
     algorithm = make_algorithm(config, n_envs=1)
     env = algorithm.env
     if isinstance(env, VectorEnvAdapter) and isinstance(env.env, TaskVectorEnv):
-        check_size(trainers.largest_rows(config), env.env.steps)
+        check_size(config.algorithm_class.largest_rows(config.algorithm), env.env.steps)
     algorithm.close()
 
 
@@ -65,7 +63,7 @@ def start(
     runs_folder: str | Path = "runs",
     say: Say = print,
     note: Say | None = None,
-) -> list[RunFolder]:
+) -> None:
     """Train the experiment of a config file from the beginning, and score it.
 
     Args:
@@ -77,9 +75,6 @@ def start(
         runs_folder: Where runs live.
         say: Is given the tables of scores.
         note: Is told what the evaluation is doing.
-
-    Returns:
-        The runs.
 
     Raises:
         RunError: If the name is taken.
@@ -103,18 +98,12 @@ def start(
         if discard_unsaved(folder, runs) and note is not None:
             note(f"removed {folder}: nothing was saved in it")
         raise
-    return runs
 
 
 def discard_unsaved(folder: Path, runs: Sequence[RunFolder]) -> bool:
-    """Remove the folder of new runs that failed before any checkpoint, so that it does not block their name.
+    """Remove the folder of new `runs` that failed before any checkpoint, so that it does not block their name.
 
-    Args:
-        folder: That of the run, or of the sibling runs.
-        runs: All the runs in it.
-
-    Returns:
-        Whether it was removed: not where a run has a checkpoint, or is being trained by another process.
+    Nothing is removed where a run has a checkpoint, or is being trained by another process.
     """
     with ExitStack() as stack:
         try:
@@ -135,7 +124,7 @@ def resume(
     runs_folder: str | Path = "runs",
     say: Say = print,
     note: Say | None = None,
-) -> list[RunFolder]:
+) -> None:
     """Go on with a run that was stopped, or with all sibling runs that are not finished.
 
     Raises:
@@ -162,9 +151,8 @@ def resume(
             _show_together(runs, say)
         elif not lacking:
             raise refusals[0]
-        return runs
+        return
     finish(runs, plugins=plugins, say=say, note=note, skip=[run for run in runs if run not in unfinished])
-    return runs
 
 
 def finish(
@@ -175,15 +163,7 @@ def finish(
     note: Say | None = None,
     skip: Sequence[RunFolder] = (),
 ) -> None:
-    """Train each run to its end, score it, and draw all of them together.
-
-    Args:
-        runs: A run, or sibling runs.
-        plugins: Those that have been loaded.
-        say: Is given the tables of scores.
-        note: Is told what the evaluation is doing.
-        skip: Those of `runs` that are finished.
-    """
+    """Train each run but those to `skip` to its end, score it, and draw all of them together; see `start`."""
     for run in runs:
         if run in skip:
             continue
@@ -193,7 +173,7 @@ def finish(
             try:
                 evaluation = score_run(run, plugins=plugins, progress=note)
             except KeyboardInterrupt:
-                raise TrainingInterrupted(run, run.latest()) from None
+                raise TrainingInterrupted(run.path, run.latest()) from None
             say(checkpoint_line(find_agent(run.path, plugins=plugins)))
             say(evaluation.table())
         else:

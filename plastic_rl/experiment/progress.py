@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import sys
 import time
-from types import TracebackType
-from typing import TYPE_CHECKING, Protocol, Self, TextIO
+from abc import abstractmethod
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Self, TextIO
+
+from typing_extensions import override
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -18,29 +21,8 @@ GAP = "  "
 """Between two things that are said on one line."""
 
 
-class Progress(Protocol):
-    """A context manager that is told how far training is."""
-
-    def __enter__(self) -> Self:
-        """Begin to show."""
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        """Stop showing."""
-
-    def start(self, done: int, total: int, unit: str = "steps") -> None:
-        """Training goes on from `done` of `total` units."""
-
-    def update(self, done: int, score: float | None, note: str = "") -> None:
-        """Training has done `done` units."""
-
-    def say(self, line: str) -> None:
-        """Show a line that stays."""
-
-
-class _Progress:
-    """How far training is, since when and how fast, in words."""
+class Progress(AbstractContextManager["Progress"]):
+    """Is told how far training is, and says it in words."""
 
     def __init__(self) -> None:
         self._done = self._total = self._first = 0
@@ -48,28 +30,31 @@ class _Progress:
         self._began = time.monotonic()
 
     def start(self, done: int, total: int, unit: str = "steps") -> None:
-        """See `Progress`."""
+        """Training goes on from `done` of `total` units."""
         self._done, self._first, self._total, self._unit = done, done, total, unit
         self._began = time.monotonic()
+
+    @abstractmethod
+    def update(self, done: int, score: float | None, note: str = "") -> None:
+        """Training has done `done` units."""
+
+    @abstractmethod
+    def say(self, line: str) -> None:
+        """Show a line that stays."""
 
     def _parts(self, score: float | None, note: str) -> list[str]:
         rate = (self._done - self._first) / max(time.monotonic() - self._began, 1e-9)
         return [
             f"{self._done:>{len(f'{self._total:,}')},}/{self._total:,} {self._unit}",
-            score_text(score),
-            rate_text(rate, self._unit),
+            "score -" if score is None else f"score {score:.4g}",
+            f"{rate:,.0f} {self._unit}/s" if rate >= 100 else f"{rate:.3g} {self._unit}/s",
             f"{duration_text((self._total - self._done) / rate if rate else None)} left",
             *([note] if note else []),
         ]
 
 
-class PlainProgress(_Progress):
-    """A line every ten seconds, and one at the end: for logs.
-
-    Args:
-        stream: Where to; standard error by default.
-        interval: Seconds between lines.
-    """
+class PlainProgress(Progress):
+    """A line every `interval` seconds, and one at the end: for logs. By default they go to standard error."""
 
     def __init__(self, stream: TextIO | None = None, interval: float = PLAIN_INTERVAL) -> None:
         super().__init__()
@@ -77,34 +62,25 @@ class PlainProgress(_Progress):
         self.interval = interval
         self._shown = self._began
 
-    def __enter__(self) -> Self:
-        return self
+    @override
+    def __exit__(self, *error: object) -> None:
+        pass
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.stream.flush()
-
-    def start(self, done: int, total: int, unit: str = "steps") -> None:
-        """See `Progress`."""
-        super().start(done, total, unit)
-        self._shown = self._began
-
+    @override
     def update(self, done: int, score: float | None, note: str = "") -> None:
-        """See `Progress`."""
         self._done = done
         now = time.monotonic()
-        if now - self._shown < self.interval and done < self._total:
+        if now - max(self._began, self._shown) < self.interval and done < self._total:
             return
         self._shown = now
         self.say(GAP.join(self._parts(score, note)))
 
+    @override
     def say(self, line: str) -> None:
-        """See `Progress`."""
         print(line, file=self.stream, flush=True)
 
 
-class RichProgress(_Progress):
+class RichProgress(Progress):
     """A live bar, and beside it what there is to say on as many lines as the terminal's width asks for."""
 
     def __init__(self) -> None:
@@ -115,27 +91,27 @@ class RichProgress(_Progress):
         self._said: list[str] = []
         self._live = Live(console=Console(stderr=True), get_renderable=self._picture, refresh_per_second=10)
 
+    @override
     def __enter__(self) -> Self:
         self._live.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    @override
+    def __exit__(self, *error: object) -> None:
         self._live.stop()
 
+    @override
     def start(self, done: int, total: int, unit: str = "steps") -> None:
-        """See `Progress`."""
         super().start(done, total, unit)
         self._said = self._parts(None, "")
 
+    @override
     def update(self, done: int, score: float | None, note: str = "") -> None:
-        """See `Progress`."""
         self._done = done
         self._said = self._parts(score, note)
 
+    @override
     def say(self, line: str) -> None:
-        """See `Progress`."""
         self._live.console.print(line, markup=False, highlight=False)
 
     def _picture(self) -> Table:
@@ -159,24 +135,6 @@ class RichProgress(_Progress):
 def make_progress() -> Progress:
     """Return the live line where standard error is a terminal, else plain lines."""
     return RichProgress() if sys.stderr.isatty() else PlainProgress()
-
-
-def score_text(score: float | None) -> str:
-    """Format a score.
-
-    >>> score_text(72.3456), score_text(None)
-    ('score 72.35', 'score -')
-    """
-    return "score -" if score is None else f"score {score:.4g}"
-
-
-def rate_text(rate: float, unit: str) -> str:
-    """Format how many units are done in a second.
-
-    >>> rate_text(12345.6, "steps"), rate_text(2.345, "generations")
-    ('12,346 steps/s', '2.35 generations/s')
-    """
-    return f"{rate:,.0f} {unit}/s" if rate >= 100 else f"{rate:.3g} {unit}/s"
 
 
 def duration_text(seconds: float | None) -> str:

@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from stable_baselines3.common.vec_env import VecEnv
 
+from plastic_rl.algorithms.vec_env import EnvironmentDescription, adapt
 from plastic_rl.checkpoint import write_atomically
+from plastic_rl.config import merge
 from plastic_rl.errors import RunError
-from plastic_rl.evaluation import Evaluation, crossed_interval, evaluate, plot_adaptation, plot_learning_curves
+from plastic_rl.evaluation import (
+    Evaluation,
+    crossed_interval,
+    evaluate,
+    plot_adaptation,
+    plot_learning_curves,
+    student_t_interval,
+)
 from plastic_rl.evaluation.plots import read_metric
 from plastic_rl.evaluation.report import SplitEvaluation
 from plastic_rl.experiment.agents import TrainedAgent, baseline_of, find_agent
+from plastic_rl.experiment.config import EnvironmentConfig
 from plastic_rl.experiment.folder import RunFolder
-from plastic_rl.experiment.transfer import carry_over
 from plastic_rl.policies import PlasticPolicy
 
 SEEDS_TABLE = "seeds.txt"
@@ -61,16 +72,16 @@ def score_agent(
     # As in training: with another number of threads the last bits, and with them sampled actions, may differ.
     torch.set_num_threads(config.torch_threads)
     same = env_id in {None, config.environment.id}
-    kwargs = {**(config.environment.kwargs if same else {}), **(env_kwargs or {})}
-    trials = trials or (config.environment.trials if same else 1)
-    if same_task_each_trial is None and same:
-        same_task_each_trial = config.environment.same_task_each_trial
-    where = env_id or config.environment.id
+    base = config.environment if same else EnvironmentConfig(id=str(env_id))
+    where = EnvironmentConfig(
+        id=base.id,
+        kwargs={**base.kwargs, **(env_kwargs or {})},
+        trials=trials or base.trials,
+        same_task_each_trial=base.same_task_each_trial if same_task_each_trial is None else same_task_each_trial,
+    )
 
     def acting(agent: TrainedAgent) -> PlasticPolicy:
-        if network is None:
-            return agent.load(device)
-        return carry_over(agent, where, kwargs, trials=trials, network=network, device=device)
+        return agent.load(device) if network is None else carry_over(agent, where, network, device)
 
     baselines: list[TrainedAgent] = []
     for spec in config.evaluation.baselines if same else ():
@@ -85,18 +96,65 @@ def score_agent(
         name = f"{name} (carried over{changes})"
     return evaluate(
         acting(trained),
-        where,
+        where.id,
         splits=tuple(splits or config.evaluation.splits),
         tasks=tasks or config.evaluation.tasks,
-        env_kwargs=kwargs,
-        trials=trials,
-        same_task_each_trial=same_task_each_trial,
+        **where.options,
         seed=config.evaluation.seed,
         batch_size=config.evaluation.batch_size,
         name=name,
         extra_agents={each.name: acting(each) for each in baselines},
         progress=progress,
     )
+
+
+def carry_over(
+    trained: TrainedAgent, environment: EnvironmentConfig, network: Mapping[str, Any], device: str | None = None
+) -> PlasticPolicy:
+    """Make a policy for an environment that acts by the rules of a trained agent.
+
+    Only what does not depend on sizes can be carried over: rule tables, shared coefficients, steps. Everything else is
+    refused by name. Start weights of such networks are drawn in each lifetime, so nothing else has to fit.
+
+    `network` holds changes to the network's config, e.g. `{"hidden_size": 500}`.
+
+    Raises:
+        RunError: If a parameter that actions depend on is missing there, or has another shape.
+        ConfigError: If the changed network does not validate.
+        SpaceError: If the environment's spaces are not supported.
+    """
+    source = trained.load(device)
+    env = adapt(environment.id, n_envs=1, **environment.options)
+    assert isinstance(env, VecEnv)
+    with closing(env):
+        description = EnvironmentDescription.of(env)
+        policy = type(source)(
+            env.observation_space,
+            env.action_space,
+            feedback=description.feedback,
+            steps_per_trial=description.steps_per_trial,
+            generator=torch.Generator().manual_seed(trained.config.seed),
+            network=merge(source.network_config, network),
+        ).to(source.device)
+    given, own = source.parameters_by_name(), policy.parameters_by_name()
+    problems = []
+    # Those that are drawn but never trained belong to the rules too.
+    acting = [name for name in dict.fromkeys([*given, *own]) if not name.startswith("value_head.")]
+    for name in acting:
+        old, new = given.get(name), own.get(name)
+        if old is None or new is None:
+            problems.append(f"{name} is only in the {'new' if old is None else 'trained'} network")
+        elif old.shape != new.shape:
+            problems.append(f"{name} has shape {tuple(old.shape)}, and would need {tuple(new.shape)}")
+    if problems:
+        raise RunError(
+            f"the rules of {trained.folder} cannot be carried over to {environment.id}: {'; '.join(problems)}. Only "
+            "parameters that do not depend on sizes can be: rule tables, coefficients shared by all synapses, steps."
+        )
+    with torch.no_grad():
+        for name in acting:
+            own[name].copy_(given[name])
+    return policy
 
 
 def score_run(run: RunFolder, *, plugins: Sequence[str], progress: Callable[[str], None] | None = None) -> Evaluation:
@@ -124,11 +182,7 @@ def draw_curves(
     The scores on `valid` are drawn beside those of training where there is one experiment: in evolution the score while
     training is the population's, and the agent that comes out is another.
 
-    Args:
-        runs: The runs.
-        path: The picture to write.
-        evaluation: Where the levels of random and of the limit are taken from; by default the first run's own.
-        column: Which metric.
+    The levels of random and of the limit are taken from `evaluation`; by default the first run's own.
 
     Raises:
         RunError: If a run has no such metric yet.
@@ -170,13 +224,7 @@ def _levels(evaluation: Evaluation) -> dict[str, float]:
 
 
 def seeds_table(evaluations: Mapping[str, Evaluation]) -> str:
-    """Return a table of the scores of sibling runs, with their mean and a Student t interval over seeds.
-
-    Args:
-        evaluations: By the name of the run; all on the same tasks.
-    """
-    from plastic_rl.evaluation import student_t_interval
-
+    """Return a table of the scores of sibling runs, by their names, with a Student t interval over seeds."""
     lines: list[str] = []
     for split in next(iter(evaluations.values())).splits if evaluations else []:
         scores = {name: evaluation.splits[split] for name, evaluation in evaluations.items()}
@@ -200,25 +248,20 @@ def write_seeds_table(runs: Sequence[RunFolder]) -> str:
     return table
 
 
-def pooled_accuracy_lines(scores: Sequence[SplitEvaluation], resamples: int = 2000) -> list[str]:
-    """Accuracy after n samples over all seeds, and how far it is from each agent that stood beside.
+def pooled_accuracy_lines(scores: Sequence[SplitEvaluation]) -> list[str]:
+    """Accuracy after n samples over sibling runs, and how far it is from each agent that stood beside.
 
-    Args:
-        scores: The same split of sibling runs.
-        resamples: Bootstrap resamples of seeds and tasks.
-
-    Returns:
-        Lines of a table; none where the tasks are no data sets.
+    There are no lines where the tasks are no data sets.
     """
     lines: list[str] = []
     for place, point in enumerate(scores[0].accuracy_after):
         own = np.array([score.accuracy_after[place].by_task for score in scores])
-        mean, low, high = crossed_interval(own, resamples=resamples)
+        mean, low, high = crossed_interval(own)
         seeds, tasks = own.shape
         found = f"{mean:.3f} [{low:.3f}, {high:.3f}]"
         lines.append(f"accuracy after {point.samples:,} samples: {found}  ({seeds} seeds x {tasks} tasks)")
         for name in scores[0].reference_agents:
             other = np.array([score.reference_agents[name].accuracy_after[place].by_task for score in scores])
-            mean, low, high = crossed_interval(own - other, resamples=resamples)
+            mean, low, high = crossed_interval(own - other)
             lines.append(f"  minus {name:<28} {other.mean():.3f}: {mean:+.3f} [{low:+.3f}, {high:+.3f}]")
     return lines

@@ -20,41 +20,28 @@ import numpy as np
 import torch
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import KVWriter, Logger, SeqWriter
+from typing_extensions import override
 
 from plastic_rl.algorithms import PlasticAlgorithm
 from plastic_rl.checkpoint import Checkpoint, prune, read_checkpoint, saved_steps, write_checkpoint
 from plastic_rl.config import differences
 from plastic_rl.config.signatures import arguments_of
-from plastic_rl.envs import distribution_for
 from plastic_rl.errors import (
     CheckpointError,
     ConfigError,
     FinishedError,
     NonFiniteError,
     PlasticRLError,
+    TrainingInterrupted,
     damage_is_refused,
 )
 from plastic_rl.evaluation import run_lifetimes
-from plastic_rl.experiment import trainers
 from plastic_rl.experiment.candidates import Candidates
 from plastic_rl.experiment.config import ExperimentConfig, parse_experiment
 from plastic_rl.experiment.folder import RUN_DOCUMENT, Best, RunDocument, RunFolder
 from plastic_rl.experiment.metrics import MetricsWriter, TensorBoardWriter
 from plastic_rl.experiment.progress import Progress, make_progress
 from plastic_rl.policies import PlasticPolicy
-
-
-class TrainingInterrupted(Exception):  # noqa: N818 - an event, not an error
-    """Training was asked to stop, and saved where it stood.
-
-    Attributes:
-        checkpoint: The checkpoint that was written, or the newest there is; None if there is none.
-    """
-
-    def __init__(self, run: RunFolder, checkpoint: Path | None) -> None:
-        self.run, self.checkpoint = run, checkpoint
-        where = f"saved in {checkpoint}" if checkpoint else "nothing was saved yet"
-        super().__init__(f"stopped: {where}. Go on with: plastic-rl resume {run.path}")
 
 
 class StopRequest:
@@ -87,14 +74,30 @@ class StopRequest:
 def make_algorithm(config: ExperimentConfig, *, n_envs: int | None = None) -> PlasticAlgorithm:
     """Build the algorithm of an experiment, in its environment, at its start.
 
+    `n_envs` goes before the config's, where the algorithm has rows of its own.
+
     Raises:
         ConfigError: If the arguments of the environment or the network are no good.
         SpaceError: If the environment's spaces are not supported.
         UnknownNameError: If there is no such environment.
     """
     check_device(config.device)
+    cls, environment = config.algorithm_class, config.environment
+    # Not dumped: schedules and the like stay what they are.
+    own = {name: getattr(config.algorithm, name) for name in type(config.algorithm).model_fields}
+    own = {name: value for name, value in own.items() if name not in {"name", cls.budget}}
+    if n_envs is not None and "n_envs" in own:
+        own["n_envs"] = n_envs
     with built(config):
-        return trainers.make(config, n_envs=n_envs)
+        return cls(
+            config.policy,
+            environment.id,
+            policy_kwargs={"network": config.network},
+            seed=config.seed,
+            device=config.device,
+            **environment.options,
+            **own,
+        )
 
 
 @contextmanager
@@ -126,10 +129,6 @@ def check_device(device: str) -> None:
 def train(run: RunFolder, *, progress: Progress | None = None) -> PlasticAlgorithm | PlasticPolicy:
     """Train a new run, or go on with one that was stopped, to its end.
 
-    Args:
-        run: Its folder, as `create_runs` made it.
-        progress: What a person sees; by default what suits standard error.
-
     Returns:
         The trained algorithm, as after its last update; the last policy tried, where there are candidates.
 
@@ -144,8 +143,7 @@ def train(run: RunFolder, *, progress: Progress | None = None) -> PlasticAlgorit
         stack.enter_context(run.owned())
         newest = run.latest()
         run.check_record()
-        stored = None if newest is None else _read_own(run, newest, config)
-        document = None if stored is None else RunDocument.of(stored, newest)
+        stored, document = (None, None) if newest is None else _read_own(run, newest, config)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             algorithm = None if config.candidates else make_algorithm(config)
@@ -167,22 +165,30 @@ def train(run: RunFolder, *, progress: Progress | None = None) -> PlasticAlgorit
         try:
             if algorithm is None:
                 return _try_candidates(writer, shown, stop)
-            callback = CheckpointCallback(writer, shown, stop, None if stored is None else algorithm.num_timesteps)
             algorithm.set_logger(writer.logger)
-            trainers.listen(algorithm, shown.say)
-            shown.start(*callback.reached(algorithm), algorithm.unit)
-            trainers.learn(config, algorithm, callback, resumed=stored is not None)
+            if hasattr(algorithm, "engine"):
+                algorithm.engine.say = shown.say
+            done = int(getattr(algorithm, algorithm.counter))
+            shown.start(done, algorithm.planned(config.total), config.unit)
+            if done < config.total:
+                learn: Callable[..., Any] = algorithm.learn
+                learn(
+                    **{algorithm.budget: config.total - done},
+                    callback=CheckpointCallback(algorithm, writer, shown, stop),
+                    log_interval=config.logging.interval,
+                    reset_num_timesteps=stored is None,
+                )
         except KeyboardInterrupt:
-            raise TrainingInterrupted(run, run.latest()) from None
+            raise TrainingInterrupted(run.path, run.latest()) from None
         if stop.made:
             # Asked to stop in the last update: everything is saved, and the evaluation is left for later.
-            raise TrainingInterrupted(run, run.latest())
+            raise TrainingInterrupted(run.path, run.latest())
         return algorithm
 
 
 def _try_candidates(writer: RunWriter, progress: Progress, stop: StopRequest) -> PlasticPolicy:
     """Score each candidate that is left on `valid`, and save it."""
-    candidates = Candidates.of(writer.config)
+    candidates = Candidates(writer.config)
     first = 0 if writer.document is None else writer.document.step
     progress.start(first, len(candidates), "candidates")
     policy = candidates.policy(max(first - 1, 0))
@@ -195,11 +201,11 @@ def _try_candidates(writer: RunWriter, progress: Progress, stop: StopRequest) ->
         writer.save(candidates.checkpoint(number, policy), number + 1)
         progress.update(number + 1, None, writer.note())
         if stop.made:
-            raise TrainingInterrupted(writer.run, writer.run.latest())
+            raise TrainingInterrupted(writer.run.path, writer.run.latest())
     return policy
 
 
-def _read_own(run: RunFolder, newest: Path, config: ExperimentConfig) -> Checkpoint:
+def _read_own(run: RunFolder, newest: Path, config: ExperimentConfig) -> tuple[Checkpoint, RunDocument]:
     try:
         checkpoint = read_checkpoint(newest)
     except CheckpointError as error:
@@ -211,14 +217,15 @@ def _read_own(run: RunFolder, newest: Path, config: ExperimentConfig) -> Checkpo
         )
         raise CheckpointError(f"{error} {advice}") from None
     with damage_is_refused(f"{newest} is no checkpoint of this run"):
-        changes = differences(_with_defaults(RunDocument.of(checkpoint, newest).config), _own_config(config))
+        document = RunDocument.of(checkpoint, newest)
+        changes = differences(_with_defaults(document.config), _own_config(config))
         changed = [f"{path}: {old!r} became {new!r}" for path, old, new in changes]
     if changed:
         raise CheckpointError(
             f"{run.path}/config.yaml was changed since {newest} was written ({', '.join(changed)}), so the run cannot "
             "go on as it began. Undo the change, or start another run with: plastic-rl train CONFIG --name NAME"
         )
-    return checkpoint
+    return checkpoint, document
 
 
 def _own_config(config: ExperimentConfig) -> dict[str, Any]:
@@ -227,7 +234,7 @@ def _own_config(config: ExperimentConfig) -> dict[str, Any]:
     if config.algorithm is None:
         return own
     # Results do not depend on where the work is done.
-    declared = arguments_of(trainers.class_of(config), PlasticAlgorithm)
+    declared = arguments_of(config.algorithm_class, PlasticAlgorithm)
     left_out = {name for name, argument in declared.items() if not argument.is_stored}
     return own | {"algorithm": {name: value for name, value in own["algorithm"].items() if name not in left_out}}
 
@@ -243,19 +250,12 @@ def _with_defaults(stored: Mapping[str, Any]) -> Mapping[str, Any]:
 class RunWriter:
     """What a run writes while it is trained: metrics, scores on `valid`, checkpoints. It remembers the best one.
 
-    Args:
-        run: The folder.
-        config: The experiment.
-        document: The run's part of the checkpoint to go on from; None to begin.
-
-    Attributes:
-        logger: The metrics logger, in stable-baselines3's form.
-        best: The best checkpoint on `valid` so far.
+    `document` is the run's part of the checkpoint to go on from; None to begin.
     """
 
     def __init__(self, run: RunFolder, config: ExperimentConfig, document: RunDocument | None) -> None:
         self.run, self.config, self.document = run, config, document
-        self.tables = MetricsWriter(run.path, None if document is None else document.metrics.model_dump())
+        self.tables = MetricsWriter(run.path, None if document is None else document.metrics)
         self.best = None if document is None else document.best
         writers: list[KVWriter] = [self.tables]
         if config.logging.tensorboard:
@@ -263,7 +263,7 @@ class RunWriter:
             purge = 0 if document is None else document.step + 1
             writers.append(TensorBoardWriter(run.tensorboard, purge))
         self.logger = Logger(str(run.path), writers)
-        self.scores_valid = config.evaluation.valid_tasks > 0 and _has_split(config, "valid")
+        self.scores_valid = config.evaluation.valid_tasks > 0 and "valid" in config.environment.distribution().splits
 
     def note(self) -> str:
         """What a person may want to know of the best checkpoint."""
@@ -286,13 +286,8 @@ class RunWriter:
 
     def save(self, checkpoint: Checkpoint, step: int) -> None:
         """Write a checkpoint, and remove those that are needed no more."""
-        document = {
-            "step": step,
-            "config": _own_config(self.config),
-            "metrics": self.tables.state(),
-            "best": None if self.best is None else {"step": self.best.step, "valid_score": self.best.valid_score},
-        }
-        checkpoint = replace(checkpoint, documents={**checkpoint.documents, RUN_DOCUMENT: document})
+        own = RunDocument(step=step, config=_own_config(self.config), metrics=self.tables.state(), best=self.best)
+        checkpoint = replace(checkpoint, documents={**checkpoint.documents, RUN_DOCUMENT: own.model_dump()})
         # Scores taken in mid-training are not those of the run that ends here. Gone before the checkpoint appears, so
         # that a run which is killed before its final evaluation never counts as evaluated.
         self.run.evaluation.unlink(missing_ok=True)
@@ -304,48 +299,32 @@ class RunWriter:
 class SpokenLog(SeqWriter, KVWriter):
     """Where lines of the log that are no metrics go: to the person who watches.
 
-    Args:
-        say: Shows a line.
+    Metrics are shown by the progress line.
     """
 
     def __init__(self, say: Callable[[str], None]) -> None:
         self.say = say
 
+    @override
     def write_sequence(self, sequence: list[str]) -> None:
-        """Show a line."""
         self.say(" ".join(sequence))
 
+    @override
     def write(self, key_values: dict[str, Any], key_excluded: dict[str, tuple[str, ...]], step: int = 0) -> None:
-        """Metrics are shown by the progress line."""
+        pass
 
+    @override
     def close(self) -> None:
-        """Nothing is held open."""
+        pass
 
 
 class CheckpointCallback(BaseCallback):
-    """Writes checkpoints between updates, scores them on `valid`, shows progress, and heeds requests to stop.
+    """Writes checkpoints between updates, scores them on `valid`, shows progress, and heeds requests to stop."""
 
-    Args:
-        writer: Writes them.
-        progress: What a person sees.
-        stop: The request to stop.
-        resumed_at: Steps done when training goes on from a checkpoint; None at the very beginning.
-    """
-
-    def __init__(self, writer: RunWriter, progress: Progress, stop: StopRequest, resumed_at: int | None) -> None:
+    def __init__(self, algorithm: PlasticAlgorithm, writer: RunWriter, progress: Progress, stop: StopRequest) -> None:
         super().__init__()
-        self.writer, self.progress, self.stop = writer, progress, stop
-        self.saved_at = resumed_at
-
-    @property
-    def algorithm(self) -> PlasticAlgorithm:
-        """The algorithm that this callback watches."""
-        assert isinstance(self.model, PlasticAlgorithm)
-        return self.model
-
-    def reached(self, algorithm: PlasticAlgorithm) -> tuple[int, int]:
-        """How far training is, and where it ends, in the algorithm's units."""
-        return int(getattr(algorithm, algorithm.counter)), algorithm.planned(trainers.total(self.writer.config))
+        self.algorithm, self.writer, self.progress, self.stop = algorithm, writer, progress, stop
+        self.saved_at = None if writer.document is None else algorithm.num_timesteps
 
     def _on_rollout_start(self) -> None:
         self._show()
@@ -356,7 +335,7 @@ class CheckpointCallback(BaseCallback):
         if self.stop.made:
             if self.saved_at != self.num_timesteps:
                 self._save()
-            raise TrainingInterrupted(self.writer.run, self.writer.run.latest())
+            raise TrainingInterrupted(self.writer.run.path, self.writer.run.latest())
 
     def _on_step(self) -> bool:
         return True
@@ -368,7 +347,7 @@ class CheckpointCallback(BaseCallback):
 
     def _show(self) -> None:
         scores = self.algorithm.score_buffer
-        done, _ = self.reached(self.algorithm)
+        done = int(getattr(self.algorithm, self.algorithm.counter))
         self.progress.update(done, float(np.mean(scores)) if scores else None, self.writer.note())
 
     def _score_and_save(self) -> None:
@@ -378,10 +357,6 @@ class CheckpointCallback(BaseCallback):
     def _save(self) -> None:
         self.saved_at = self.algorithm.num_timesteps
         self.writer.save(self.algorithm.get_checkpoint(), self.saved_at)
-
-
-def _has_split(config: ExperimentConfig, split: str) -> bool:
-    return split in distribution_for(config.environment.id, config.environment.kwargs).splits
 
 
 def valid_score(policy: PlasticPolicy, config: ExperimentConfig) -> float:
@@ -394,10 +369,8 @@ def valid_score(policy: PlasticPolicy, config: ExperimentConfig) -> float:
     lifetimes = run_lifetimes(
         policy,
         environment.id,
-        distribution_for(environment.id, environment.kwargs).tasks("valid", 0, config.evaluation.valid_tasks),
-        env_kwargs=environment.kwargs,
-        trials=environment.trials,
-        same_task_each_trial=environment.same_task_each_trial,
+        environment.distribution().tasks("valid", 0, config.evaluation.valid_tasks),
+        **environment.options,
         deterministic=False,
         seed=config.evaluation.seed,
         batch_size=config.evaluation.batch_size,
@@ -412,7 +385,7 @@ def is_trained(run: RunFolder, config: ExperimentConfig) -> bool:
         return False
     counters = read_checkpoint(newest, only=["algorithm"]).documents["algorithm"]
     with damage_is_refused(f"{newest} is damaged"):
-        return trainers.done(config, counters) >= trainers.total(config)
+        return config.done(counters) >= config.total
 
 
 def check_unfinished(run: RunFolder, config: ExperimentConfig) -> None:
@@ -425,6 +398,6 @@ def check_unfinished(run: RunFolder, config: ExperimentConfig) -> None:
     run.check_record()
     if is_trained(run, config) and (run.evaluation.exists() or not config.evaluation.final):
         raise FinishedError(
-            f"{run.path} is finished ({trainers.total(config):,} {trainers.unit(config)}): there is nothing to resume. "
+            f"{run.path} is finished ({config.total:,} {config.unit}): there is nothing to resume. "
             f"Score it with: plastic-rl evaluate {run.path}"
         )

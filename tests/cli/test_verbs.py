@@ -108,7 +108,7 @@ def test_a_terminal_cuts_neither_progress_nor_scores(trained: Path, tmp_path: Pa
         assert any(f" {entry['raw_score']:.{2 if largest >= 10 else 3}f} " in line for line in table)
     code, lines = in_terminal(80, "agents", "list", "--agents-folder", ROOT / "agents", cwd=tmp_path)
     assert (code, max(map(len, lines)) <= 80) == (0, True)
-    assert "    test 779.6 (normalised 0.706)" in lines
+    assert "    test 833.1 (normalised 0.463), shift 836.1 (normalised 0.458)" in lines
 
 
 def test_ctrl_c_says_that_it_stopped() -> None:

@@ -10,8 +10,8 @@ import torch
 
 from plastic_rl.algorithms.saved_policy import load_policy
 from plastic_rl.checkpoint import read_checkpoint
-from plastic_rl.errors import ConfigError
-from plastic_rl.experiment import TrainingInterrupted, create_runs, find_agent, parse_experiment, train
+from plastic_rl.errors import ConfigError, TrainingInterrupted
+from plastic_rl.experiment import create_runs, find_agent, parse_experiment, train
 from plastic_rl.experiment.candidates import Candidates
 from plastic_rl.experiment.folder import RunFolder
 from plastic_rl.experiment.training import check_unfinished, valid_score
@@ -39,7 +39,7 @@ def run_of(folder: Path, name: str = "own", **kwargs: Any) -> RunFolder:
 
 
 def test_every_combination_is_a_candidate_in_order() -> None:
-    candidates = Candidates.of(parse_experiment(settings()))
+    candidates = Candidates(parse_experiment(settings()))
     assert len(candidates) == 6
     made = [candidates.policy(number).network for number in range(6)]
     seen = [(float(network.output_table.detach()[-1, 2]), network.config.cap) for network in made]  # type: ignore[index, operator, union-attr]
@@ -48,7 +48,7 @@ def test_every_combination_is_a_candidate_in_order() -> None:
 
 def test_candidates_start_from_the_same_draws() -> None:
     grid = {"step.output": [0.1, 0.2]}
-    candidates = Candidates.of(parse_experiment(settings(grid, {**NETWORK, "tables": "normal"})))
+    candidates = Candidates(parse_experiment(settings(grid, {**NETWORK, "tables": "normal"})))
     first, second = (dict(candidates.policy(number).named_parameters()) for number in range(2))
     assert first.keys() == second.keys()
     assert all(torch.equal(first[name], second[name]) for name in first)
@@ -56,7 +56,7 @@ def test_candidates_start_from_the_same_draws() -> None:
 
 def test_another_rule_in_a_grid_is_another_rule_with_all_its_parts() -> None:
     network = {"kind": "plastic_rnn", "hidden_size": 3, "rule": "backpropamine_simple"}
-    candidates = Candidates.of(parse_experiment(settings({"rule": ["oja", "hard_clip"]}, network)))
+    candidates = Candidates(parse_experiment(settings({"rule": ["oja", "hard_clip"]}, network)))
     parts = [candidates.policy(number).network.config for number in range(2)]
     assert [(own.term, own.modulator, own.bound) for own in parts] == [  # type: ignore[union-attr]
         ("oja", "constant", "none"),
@@ -67,7 +67,7 @@ def test_another_rule_in_a_grid_is_another_rule_with_all_its_parts() -> None:
 def test_a_run_keeps_the_best_on_valid_as_a_policy_alone(tmp_path: Path) -> None:
     run = run_of(tmp_path)
     train(run, progress=quiet())
-    candidates = Candidates.of(run.config())
+    candidates = Candidates(run.config())
     scores = [valid_score(candidates.policy(number), run.config()) for number in range(6)]
     best = max(range(6), key=lambda number: (scores[number], number))  # a tie goes to the later one
     assert run.best() == best + 1
@@ -110,7 +110,7 @@ def test_a_stopped_run_goes_on_with_the_next_candidate(tmp_path: Path) -> None:
 )
 def test_what_makes_no_network_is_refused_by_its_key(grid: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        Candidates.of(parse_experiment(settings(grid)))
+        Candidates(parse_experiment(settings(grid)))
 
 
 @pytest.mark.parametrize("grid", [{"cap": 3}, {"cap": "many"}, [3], {}, {"cap": []}])

@@ -14,10 +14,9 @@ from plastic_rl.algorithms import CMAES
 from plastic_rl.algorithms.base import algorithm_model
 from plastic_rl.checkpoint import read_checkpoint
 from plastic_rl.envs import load_plugin
-from plastic_rl.errors import CheckpointError, ConfigError, FinishedError
+from plastic_rl.errors import CheckpointError, ConfigError, FinishedError, TrainingInterrupted
 from plastic_rl.experiment import (
     RunFolder,
-    TrainingInterrupted,
     check_experiment,
     create_runs,
     export_agent,

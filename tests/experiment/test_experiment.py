@@ -19,11 +19,17 @@ from plastic_rl.checkpoint import read_checkpoint, saved_steps, write_checkpoint
 from plastic_rl.config import parse, read_mapping
 from plastic_rl.config.loading import models_in
 from plastic_rl.envs import load_plugin
-from plastic_rl.errors import AmbiguousNameError, CheckpointError, ConfigError, FinishedError, RunError
+from plastic_rl.errors import (
+    AmbiguousNameError,
+    CheckpointError,
+    ConfigError,
+    FinishedError,
+    RunError,
+    TrainingInterrupted,
+)
 from plastic_rl.experiment import (
     ExperimentConfig,
     RunFolder,
-    TrainingInterrupted,
     check_experiment,
     create_runs,
     find_run,
@@ -69,7 +75,7 @@ def test_every_config_of_the_repository_is_valid_and_fits_its_environment(path: 
     if is_comparison(read_mapping(path)):
         comparison = load_comparison(path)
         assert comparison.config.description
-        configs = list(comparison.folders().values())
+        configs = list(comparison.experiments.values())
     else:
         configs = [load_experiment(path)]
         assert configs[0].description

@@ -10,7 +10,8 @@ import pytest
 from plastic_rl.cli.app import main
 from plastic_rl.evaluation import Evaluation, crossed_interval
 from plastic_rl.experiment import find_agent
-from plastic_rl.experiment.transfer import carry_over
+from plastic_rl.experiment.config import EnvironmentConfig
+from plastic_rl.experiment.scoring import carry_over
 
 HAND_WRITTEN = """
 environment: {id: plastic_rl/Classification-v0, kwargs: {data: D, steps: 60}}
@@ -66,9 +67,8 @@ def test_a_baseline_lives_the_same_tasks_and_seeds_are_pooled(place: Path) -> No
 
 def test_rules_act_in_a_network_for_another_data_set(place: Path) -> None:
     trained = find_agent(place / "runs" / "evolved" / "seed-0")
-    policy = carry_over(
-        trained, "plastic_rl/Classification-v0", {"data": "digits", "steps": 60}, network={"hidden_size": 50}
-    )
+    environment = EnvironmentConfig(id="plastic_rl/Classification-v0", kwargs={"data": "digits", "steps": 60})
+    policy = carry_over(trained, environment, {"hidden_size": 50})
     assert policy.network.output_size == 10
     assert policy.network.state_entries()["input_weight"].shape == (50, 64)
     given = trained.load().parameters_by_name()
