@@ -34,7 +34,7 @@ class Acted(NamedTuple):
         actions: `(B, ..)`, as the environment takes them.
         state: The actor's, after it has seen the observation.
         sampled: The actions as they were drawn, before they were fitted to the environment; None where not kept.
-        finite: Where what the actor's network computed is finite, `(B,)`; None: not looked at.
+        finite: Where what the actor's network computed is finite, `(B,)`; None: everywhere, or not looked at.
     """
 
     actions: Array
@@ -185,6 +185,7 @@ class TaskRows:
     _time: int = field(init=False, default=0)
 
     def __post_init__(self) -> None:
+        self._nowhere = np.zeros(self.env.num_envs, dtype=np.bool_)
         options = {"tasks": list(self.tasks), "row_seeds": list(self.seeds), "rest": True}
         self._observation, _ = self.env.reset(options=options)
         self.alive = np.ones(self.env.num_envs, dtype=np.bool_)
@@ -206,14 +207,12 @@ class TaskRows:
         self._time += 1
         self._check("a reward", reward)
         self._check("an observation", observation)
-        known = info.get("_expected_reward")
-        if known is None:
-            known = np.zeros_like(counted)
+        known = info.get("_expected_reward", self._nowhere)
         ended = counted & (terminated | truncated)
         self.alive = counted & ~ended
         return StepOutcome(
             observation=observation,
-            starts=np.zeros_like(counted),
+            starts=self._nowhere,
             reward=reward,
             expected=np.where(known, info["expected_reward"], reward) if known.any() else reward,
             known=known,
@@ -266,10 +265,14 @@ class PolicyActor:
     shape: tuple[int, ...]
     checked: bool = False
     view: Callable[[Array], Array] | None = None
+    _device: torch.device = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._device = self.policy.device
 
     def act(self, time: int, observation: Array, starts: BoolArray, state: Any) -> Acted:
         """See `Actor`."""
-        policy, device = self.policy, self.policy.device
+        policy, device = self.policy, self._device
         if self.view is not None:
             observation = self.view(observation)
         shown = torch.from_numpy(observation).to(device, torch.float32).reshape(*self.shape, -1)
@@ -278,13 +281,18 @@ class PolicyActor:
         head = policy.head(self.params, features)
         actions = policy.choose(self.params, head, self.noise(time))
         finite = None
-        if self.checked:
+        if self.checked and not _all_well(head, actions):
             well = _well(head, actions)
-            if not bool(well.all()):
-                actions[~well] = 0
+            actions[~well] = 0
             finite = well.cpu().numpy().reshape(-1)
         flat = actions if len(self.shape) == 1 else actions.flatten(0, 1)
         return Acted(policy.distribution.to_environment(flat).cpu().numpy(), state, actions, finite)
+
+
+def _all_well(head: Tensor, actions: Tensor) -> bool:
+    """Whether `_well` is true everywhere, by what one number tells: the largest is NaN where one is."""
+    largest = torch.maximum(head.max(), actions.abs().max()) if actions.is_floating_point() else head.max()
+    return float(largest) < math.inf
 
 
 def _well(head: Tensor, actions: Tensor) -> Tensor:

@@ -260,6 +260,8 @@ def _check_manifest_shape(path: Path, manifest: Mapping[str, Any]) -> None:
     for key in ("config", "libraries", "files"):
         if not isinstance(manifest.get(key), dict):
             raise CheckpointError(f"{path}/{MANIFEST} has no mapping {key!r}.")
+    if not manifest["files"]:
+        raise CheckpointError(f"{path}/{MANIFEST} lists no files, and a checkpoint has some.")
     for name, entry in manifest["files"].items():
         if not _FILE_NAME.fullmatch(name) or name == MANIFEST or not isinstance(entry, dict):
             raise CheckpointError(f"{path}/{MANIFEST} lists {name!r}, which is no part of a checkpoint.")

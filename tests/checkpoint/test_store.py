@@ -164,6 +164,7 @@ def test_an_edited_manifest_is_refused(tmp_path: Path) -> None:
         ),
         (lambda manifest: manifest.update(format="other"), "is not the manifest of a plastic_rl checkpoint"),
         (lambda manifest: manifest.pop("files"), "has no mapping 'files'"),
+        (lambda manifest: manifest.update(files={}), "lists no files"),
         (lambda manifest: manifest.update(config=[]), "has no mapping 'config'"),
         (lambda manifest: manifest["files"].update({"../../x.json": {"bytes": 1, "sha256": ""}}), "is no part of a"),
         (lambda manifest: manifest["files"].update({"/etc/passwd": {"bytes": 1, "sha256": ""}}), "is no part of a"),

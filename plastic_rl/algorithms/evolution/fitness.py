@@ -225,8 +225,7 @@ def _live(
     finite = np.ones(env.num_envs, dtype=np.bool_)
 
     def rest_where_not_finite(acted: Acted) -> None:
-        assert acted.finite is not None, "the actor looks"
-        if not acted.finite.all():
+        if acted.finite is not None:
             finite[rows.alive & ~acted.finite] = False
             rows.rest(~acted.finite)
 
