@@ -411,14 +411,17 @@ class AlgorithmConfig(ConfigModel):
     """Which algorithm."""
 
 
-@functools.cache
 def algorithm_model(name: str) -> type[AlgorithmConfig]:
     """Return the config model of an algorithm: its own arguments, and for how long it learns.
 
     Raises:
         UnknownNameError: If there is no such algorithm.
     """
-    cls = ALGORITHMS[name]
+    return _config_model(ALGORITHMS[name])
+
+
+@functools.cache
+def _config_model(cls: type[PlasticAlgorithm]) -> type[AlgorithmConfig]:
     learning = argument_of(cls.learn, cls.budget, cls)
     budget = Argument(cls.budget, Annotated[int, Field(ge=1)], ..., learning.help, cls)
     own = [one for one in arguments_of(cls, PlasticAlgorithm).values() if one.owner is not PlasticAlgorithm]

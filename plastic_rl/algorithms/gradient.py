@@ -69,7 +69,7 @@ class GradientAlgorithm(PlasticAlgorithm, OnPolicyAlgorithm):  # type: ignore[mi
 
     Attributes:
         expected_rewards: Whether rollouts hold the expected rewards of actions in place of those that were drawn.
-        rollout: What was collected last.
+        rollout: What was collected last; this and the next two are there once something was.
         state_before: Plastic state at the start of that: where `unroll` begins.
         last_values: `(B,)` value of the observation behind its last step, zero where the lifetime ended.
         lifetime_scores: `(B,)` expected reward (else reward) so far in each row's lifetime.

@@ -437,8 +437,8 @@ def adapt(
 
 def _row(infos: Mapping[str, Any], row: int) -> dict[str, Any]:
     """What a vector environment's infos say of one row."""
-    own = {name: value[row] for name, value in infos.items() if not name.startswith("_")}
-    return {name: value for name, value in own.items() if f"_{name}" not in infos or infos[f"_{name}"][row]}
+    told = {name: infos.get(f"_{name}") for name in infos if not name.startswith("_")}
+    return {name: infos[name][row] for name, known in told.items() if known is None or known[row]}
 
 
 # --- stepping --------------------------------------------------------------------------------------------------------
@@ -446,7 +446,7 @@ def _row(infos: Mapping[str, Any], row: int) -> dict[str, Any]:
 
 @dataclass(slots=True, kw_only=True)
 class VecEnvOutcome(StepOutcome):
-    """An `StepOutcome`, with what stable-baselines3's callbacks are shown of it.
+    """A `StepOutcome`, with what stable-baselines3's callbacks are shown of it.
 
     Attributes:
         infos: As `VecEnv.step` returns them, B of them.

@@ -79,7 +79,9 @@ def evaluate(
         ),
     ] = False,
     plugin: Plugins = None,
-    output: Annotated[Path | None, typer.Option(metavar="FILE.json", help="Also write the numbers here.")] = None,
+    output: Annotated[
+        Path | None, typer.Option(metavar="FILE.json", help="Also write the numbers here, and beside them the picture.")
+    ] = None,
     device: Annotated[str | None, typer.Option(metavar="DEVICE", help="Where the network runs.")] = None,
     runs_folder: RunsFolder = RUNS,
     agents_folder: AgentsFolder = AGENTS,

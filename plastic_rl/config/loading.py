@@ -178,7 +178,7 @@ def check(model: type[Model], mapping: Mapping[str, Any], prefix: Sequence[str] 
 
 def _problem(model: type[BaseModel], details: Mapping[str, Any], prefix: Sequence[str]) -> str:
     keys = [str(part) for part in details["loc"]]
-    where = ".".join([*prefix, *keys]) or "(top level)"
+    where = ".".join([*prefix, *keys])
     match details["type"]:
         case "extra_forbidden":
             names = list(_holder(model, keys).model_fields)
@@ -190,7 +190,8 @@ def _problem(model: type[BaseModel], details: Mapping[str, Any], prefix: Sequenc
             valid = expected.replace(" or ", ", ").replace("'", "").split(", ")
             return f"{where}: must be {expected}, got {details['input']!r}.{did_you_mean(details['input'], valid)}"
         case "value_error" | "assertion_error":
-            return f"{where}: {str(details['msg']).removeprefix('Value error, ')}"
+            message = str(details["msg"]).removeprefix("Value error, ")
+            return f"{where}: {message}" if where else message
         case _:
             message = str(details["msg"]).replace("Input should be", "must be").replace("dictionary", "mapping")
             return f"{where}: {message}, got {details['input']!r:.80}."

@@ -121,12 +121,14 @@ class _Hand:
         # Only the worker may hold its end, so that its death closes it.
         other.close()
         self.index: int | None = None
+        self._has: Parcel | None = None
 
     def give(self, parcel: Parcel, index: int, item: Any) -> None:
         """Send an item; if the worker is dead, `answer` will tell."""
         self.index = index
         with suppress(OSError):
-            self.connection.send((parcel, item))
+            self.connection.send((None if parcel == self._has else parcel, item))
+            self._has = parcel
 
     def answer(self) -> tuple[int, Answer | None]:
         """Number of the item, and what became of it; None if the worker died instead."""
@@ -152,11 +154,14 @@ def _serve(connection: Connection[Any, Any]) -> None:
     os.environ["OMP_NUM_THREADS"] = "1"
     # Ctrl-C goes to all processes of a terminal; the one that started this one decides what to do.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parcel: Parcel | None = None
     while True:
         try:
-            parcel, item = connection.recv()
+            given, item = connection.recv()
         except (EOFError, OSError):
             return
+        parcel = given or parcel
+        assert parcel is not None
         answer = done(parcel, item)
         try:
             connection.send(answer)
@@ -195,18 +200,29 @@ def _prepare(prepare: bytes) -> None:
     pickle.loads(prepare)()  # noqa: S301 - from the process that started this one
 
 
-@functools.lru_cache(maxsize=1)
-def _unpacked(parcel: Parcel) -> Callable[[Any], Any]:
+_unpacked: list[tuple[Parcel, Callable[[Any], Any]]] = []
+"""The work of this worker process, unpacked: the last one alone."""
+
+
+def _work_of(parcel: Parcel) -> Callable[[Any], Any]:
+    if _unpacked and _unpacked[0][0] == parcel:
+        return _unpacked[0][1]
+    for _, replaced in _unpacked:
+        close = getattr(replaced, "close", None)
+        if close is not None:
+            close()
+    _unpacked.clear()
     if parcel.prepare is not None:
         _prepare(parcel.prepare)
     work: Callable[[Any], Any] = pickle.loads(parcel.work)  # noqa: S301 - from the process that started this one
+    _unpacked.append((parcel, work))
     return work
 
 
 def done(parcel: Parcel, item: Any) -> Answer:
     """Do the work of a parcel on an item, in a worker process."""
     try:
-        return None, _unpacked(parcel)(item)
+        return None, _work_of(parcel)(item)
     except Exception as raised:  # noqa: BLE001 - whatever the work raised is raised where it was asked for
         return portable(raised), None
 

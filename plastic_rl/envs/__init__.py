@@ -3,7 +3,7 @@
 `make_vector` is the door for training and evaluation, `distribution_for` that to the tasks of an environment. A family
 is a subclass of `TaskVectorEnv`, written once and vectorised, and of `TaskDistribution`; the built-in ones are in
 `plastic_rl.families`. `Lifetime` and `ScalarVectorEnv` do the same for any scalar environment. NumPy only.
-Data flow: task source -> environment -> observation with feedback -> agent -> action -> environment.
+Data flow: task distribution -> environment -> observation with feedback -> agent -> action -> environment.
 """
 
 from __future__ import annotations

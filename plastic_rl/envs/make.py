@@ -71,8 +71,7 @@ def make_vector(
     reserved = sorted(set(kwargs) & {*RowOptions.__annotations__, "num_envs"})
     if reserved:
         raise ConfigError(f"{', '.join(reserved)}: give this to make_vector itself, not in the env_kwargs of {env_id}")
-    if native is None:
-        check_keywords(env_id, creator, kwargs)
+    check_keywords(env_id, creator if native is None else native.tasks_class, kwargs)
     modes = getattr(creator, "metadata", {}).get("render_modes")
     if render_mode is not None and modes is not None and render_mode not in modes:
         raise ConfigError(f"{env_id} has no render mode {render_mode!r}. Valid: {', '.join(modes) or 'none'}.")

@@ -105,7 +105,7 @@ class TaskVectorEnv(RowVectorEnv, Generic[TasksT]):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Let the signature of the class show the arguments of its distribution."""
         super().__init_subclass__(**kwargs)
-        if not hasattr(cls, "tasks_class"):  # a base of several families
+        if cls.__parameters__:  # type: ignore[attr-defined]  # a base of several families
             return
         rows = inspect.Parameter("num_envs", inspect.Parameter.POSITIONAL_OR_KEYWORD, default=1, annotation=int)
         own = inspect.signature(cls.tasks_class).parameters.values()
@@ -398,3 +398,11 @@ class TaskEnv(gymnasium.Env[SingleArray, Any]):
         """Return the picture of the row, or None without a render mode."""
         pictures = self.vector.render()
         return None if pictures is None else pictures[0]
+
+    def get_state(self) -> dict[str, Any]:
+        """Return all that a resumed run needs, as a vector environment does."""
+        return self.vector.get_state()
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Continue from what `get_state` of an environment with equal arguments returned."""
+        self.vector.set_state(state)

@@ -297,7 +297,7 @@ def acting(
         noise = RowNoise(seed, range(first, first + len(tasks)))
         with torch.no_grad():
             state = policy.network.initial_state(len(tasks), torch.Generator())
-            if "key" in state:
+            if policy.network.draws_key:
                 state["key"] = torch.from_numpy(noise.keys())
             state = {name: entry.to(policy.device) for name, entry in state.items()}
             distribution, params = policy.distribution, policy.prepared(policy.parameters_by_name())

@@ -16,7 +16,7 @@ from plastic_rl.arrays import FloatArray
 from plastic_rl.checkpoint import library_versions
 from plastic_rl.envs import DISTRIBUTIONS, distribution_for, make_vector
 from plastic_rl.envs.catalog import spec_of
-from plastic_rl.envs.task import Agent, Task, TaskDistribution
+from plastic_rl.envs.task import Agent, Task
 from plastic_rl.errors import UnknownNameError
 from plastic_rl.evaluation.classification import AccuracyAfter, AccuracyQuestions
 from plastic_rl.evaluation.lifetimes import Lifetimes, freezer, run_lifetimes
@@ -62,6 +62,8 @@ def evaluate(
     seed: int = 0,
     batch_size: int = 1000,
     name: str = "agent",
+    greedy: bool = True,
+    frozen: bool = True,
     references: bool = True,
     extra_agents: Mapping[str, Agent] | None = None,
     resamples: int = 2000,
@@ -87,6 +89,8 @@ def evaluate(
         seed: 0 or more; environment and agent seeds of each split follow from it.
         batch_size: Lifetimes to run at a time.
         name: The agent's name in tables and plots.
+        greedy: Also with greedy actions.
+        frozen: Also with plasticity frozen.
         references: Also the reference agents; without them there is no normalised score and no regret.
         extra_agents: More agents to lay beside them, by name, on the same tasks: any that tasks alone cannot name, such
             as a network with hand-written rules. A name of a reference agent replaces that one.
@@ -129,13 +133,14 @@ def evaluate(
         # Every agent acts with a stream of its own: two that act at random are two draws, not one.
         environment_seed = _split_seed(seed, split)
         split_tasks = distribution.tasks(split, 0, count)
-        evaluated = _evaluated(agent, distribution, split if references else None, extra_agents or {})
+        others = {**(distribution.reference_agents(split) if references else {}), **(extra_agents or {})}
+        evaluated = _evaluated(agent, greedy, frozen, others)
         lived: dict[str, Lifetimes] = {}
         accuracies: dict[str, AccuracyAfter] = {}
         seconds[split] = {}
         for key, one in evaluated.items():
             if progress is not None:
-                progress(f"{env_id}, {split}: {key.replace('_', ' ')} on {count:,} tasks")
+                progress(f"{env_id}, {split}: {key.removeprefix(REFERENCE)} on {count:,} tasks")
             before = time.perf_counter()
             questions = AccuracyQuestions(distribution, asked_after, count, metadata["pays"]) if asked_after else None
             with one.context():
@@ -198,16 +203,13 @@ class _Evaluated(NamedTuple):
     context: Callable[[], AbstractContextManager[Any]] = nullcontext
 
 
-def _evaluated(
-    agent: Agent, distribution: TaskDistribution, split: str | None, extra_agents: Mapping[str, Agent]
-) -> dict[str, _Evaluated]:
-    """Who is evaluated; with the reference agents of the split, if there is one."""
-    chosen = {SAMPLED: _Evaluated(agent), GREEDY: _Evaluated(agent, deterministic=True)}
+def _evaluated(agent: Agent, greedy: bool, frozen: bool, others: Mapping[str, Agent]) -> dict[str, _Evaluated]:
+    chosen = {SAMPLED: _Evaluated(agent)}
+    if greedy:
+        chosen[GREEDY] = _Evaluated(agent, deterministic=True)
     freeze = freezer(agent)
-    if freeze is not None:
+    if frozen and freeze is not None:
         chosen[FROZEN] = _Evaluated(agent, context=freeze)
-    references: Mapping[str, Agent] = {} if split is None else distribution.reference_agents(split)
-    others = {**references, **extra_agents}
     return chosen | {f"{REFERENCE}{key}": _Evaluated(each) for key, each in others.items()}
 
 

@@ -158,8 +158,16 @@ def carry_over(
 
 
 def score_run(run: RunFolder, *, plugins: Sequence[str], progress: Callable[[str], None] | None = None) -> Evaluation:
-    """Evaluate a run as its config says, and write its `evaluation.json`, `adaptation.png` and `curves.png`."""
-    evaluation = score_agent(find_agent(run.path, plugins=plugins), progress=progress)
+    """Evaluate a run as its config says, and write its `evaluation.json`, `adaptation.png` and `curves.png`.
+
+    Raises:
+        RunError: If a baseline is missing that an evaluation at hand may hold: that one is left as it is.
+    """
+    trained = find_agent(run.path, plugins=plugins)
+    if run.evaluation.exists():
+        for spec in trained.config.evaluation.baselines:
+            baseline_of(spec, trained.config)
+    evaluation = score_agent(trained, progress=progress)
     plot_adaptation(evaluation, run.adaptation)
     draw_own_curves([run], run.curves, evaluation=evaluation)
     evaluation.save(run.evaluation)

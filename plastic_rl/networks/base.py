@@ -220,6 +220,12 @@ class PlasticNetwork(nn.Module, ABC):
         """Names of the trained parameters that say how plastic synapses are, for a learning rate of their own."""
         return [name for name, own in self.named_parameters() if name in self._gains and own.requires_grad]
 
+    @property
+    def draws_key(self) -> bool:
+        """Whether lifetimes draw a key of random start weights at birth: an entry `key` of one whole number."""
+        entry = self.state_entries().get("key")
+        return entry is not None and (entry.shape, entry.dtype) == ((), torch.int64)
+
     def initial_state(self, batch: int, generator: torch.Generator | None = None) -> State:
         """State of `batch` newborn lifetimes: entries `(B, ...)`, all zero unless a network says otherwise.
 
@@ -232,7 +238,7 @@ class PlasticNetwork(nn.Module, ABC):
             name: torch.zeros(batch, *entry.shape, dtype=entry.dtype or own.dtype, device=own.device)
             for name, entry in self.state_entries().items()
         }
-        if "key" in state:
+        if self.draws_key:
             state["key"] = draw_keys(batch, generator).to(own.device)
         return state
 

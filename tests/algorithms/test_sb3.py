@@ -23,7 +23,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecNorm
 import plastic_rl
 from plastic_rl.algorithms import CMAES, PlasticA2C, SupervisedGradient
 from plastic_rl.algorithms.base import PlasticAlgorithm
-from plastic_rl.algorithms.vec_env import FeedbackExemptMeanStd, VecLifetime, VectorEnvAdapter
+from plastic_rl.algorithms.vec_env import FeedbackExemptMeanStd, VecLifetime, VectorEnvAdapter, _row
 from plastic_rl.checkpoint import write_checkpoint
 from plastic_rl.envs import Lifetime, make_vector
 from plastic_rl.errors import ConfigError
@@ -141,6 +141,8 @@ def test_reset_infos_are_those_of_each_row() -> None:
     env.reset()
     assert [info["task"].index for info in env.reset_infos] == [0, 1, 2]
     assert not [name for info in env.reset_infos for name in info if name.startswith("_")]
+    infos = {"episode": {"r": np.zeros(2)}, "_episode": np.zeros(2, np.bool_), "step": np.arange(2)}
+    assert _row(infos, 1) == {"step": 1}
 
 
 def test_predict_copies_episode_start_and_state() -> None:

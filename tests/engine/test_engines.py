@@ -39,6 +39,47 @@ def pool() -> Iterator[ProcessEngine]:
         yield made
 
 
+@dataclass
+class Closing:
+    """Work that says when it is closed, and how often it was sent."""
+
+    log: str
+    name: str
+
+    def __call__(self, item: int) -> int:
+        return item
+
+    def close(self) -> None:
+        with Path(self.log).open("a") as file:
+            file.write(f"{self.name} closed\n")
+
+    def __setstate__(self, state: dict[str, str]) -> None:
+        self.__dict__.update(state)
+        with Path(self.log).open("a") as file:
+            file.write(f"{self.name} unpacked\n")
+
+
+def test_work_is_unpacked_once_and_closed_when_other_work_comes(tmp_path: Path) -> None:
+    log = str(tmp_path / "log")
+    with ProcessEngine(workers=1) as engine:
+        for _ in range(2):
+            assert engine.map(Closing(log, "first"), range(5)) == list(range(5))
+        assert engine.map(Closing(log, "second"), range(5)) == list(range(5))
+    assert Path(log).read_text().split("\n")[:3] == ["first unpacked", "first closed", "second unpacked"]
+
+
+def test_work_travels_once_to_each_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[object] = []
+    with ProcessEngine(workers=1) as engine:
+        assert engine.map(square, [1]) == [1]
+        connection = type(engine._crew[0].connection)
+        send = connection.send
+        monkeypatch.setattr(connection, "send", lambda self, order: (sent.append(order[0]), send(self, order))[1])
+        assert engine.map(square, [2, 3]) == [4, 9]
+        assert engine.map(abs, [-2, -3]) == [2, 3]
+    assert [parcel is None for parcel in sent] == [True, True, False, True]
+
+
 def square(item: int) -> int:
     if item < 0:
         raise ValueError(f"{item} is negative")

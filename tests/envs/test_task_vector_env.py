@@ -12,7 +12,7 @@ import pytest
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
 
-from plastic_rl.envs import Outcome, Params, Task, TaskDistribution, TaskEnv, TaskVectorEnv, number_of
+from plastic_rl.envs import Outcome, Params, Task, TaskDistribution, TaskEnv, TaskVectorEnv, make_vector, number_of
 from plastic_rl.errors import CheckpointError, ConfigError, SpaceError
 
 SAME_STEP, DISABLED = AutoresetMode.SAME_STEP, AutoresetMode.DISABLED
@@ -134,6 +134,21 @@ def test_a_state_of_another_family_is_refused():
         env.set_state(state)
 
 
+def test_the_scalar_environment_carries_its_state_too():
+    class FuelEnv(TaskEnv):
+        vector_class = FuelVectorEnv
+
+    env, other = (FuelEnv(action_space=spaces.Discrete(2)) for _ in range(2))
+    env.reset(seed=1)
+    env.step(1)
+    other.reset(seed=7)
+    other.set_state(env.get_state())
+    for action in (0, 1):
+        one, two = env.step(action), other.step(action)
+        np.testing.assert_array_equal(one[0], two[0])
+        assert one[1:] == two[1:]
+
+
 def test_environment_and_distribution_have_the_same_arguments():
     class TankTasks(FuelTasks):
         def __init__(self, size: int = 3, entropy: int = 0) -> None:
@@ -161,3 +176,13 @@ def test_environment_and_distribution_have_the_same_arguments():
 def test_a_misspelled_argument_of_a_scalar_family_is_refused():
     with pytest.raises(ConfigError, match=r"takes no keyword 'arm' \(did you mean 'arms'\?\)"):
         gymnasium.make("plastic_rl/BernoulliBandit-v0", arm=3)
+
+
+def test_a_family_without_its_distribution_is_told_at_once():
+    with pytest.raises(AttributeError, match="'Forgetful' has no attribute 'tasks_class'"):
+        type("Forgetful", (TaskVectorEnv,), {})
+
+
+def test_a_misspelled_argument_is_told_of_the_environment():
+    with pytest.raises(ConfigError, match=r"^plastic_rl/GridMaze-v0 takes no keyword 'sid' \(did you mean 'side'\?\)"):
+        make_vector("plastic_rl/GridMaze-v0", 2, env_kwargs={"sid": 9})

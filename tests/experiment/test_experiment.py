@@ -391,6 +391,20 @@ def test_plain_progress_says_how_far_how_well_how_fast() -> None:
     assert line.rstrip().endswith("left  best on valid 71")
 
 
+def test_an_algorithm_that_takes_the_place_of_another_has_a_config_of_its_own() -> None:
+    class Bonus(ALGORITHMS["a2c"]):  # type: ignore[misc]
+        def __init__(self, policy: Any, env: Any, *, bonus: float = 1.0, **shared: Any) -> None:
+            super().__init__(policy, env, **shared)
+
+    before, own = algorithm_model("a2c"), ALGORITHMS["a2c"]
+    ALGORITHMS.register("a2c", Bonus, replace=True)
+    try:
+        assert "bonus" in algorithm_model("a2c").model_fields
+    finally:
+        ALGORITHMS.register("a2c", own, replace=True)
+    assert algorithm_model("a2c") is before
+
+
 @pytest.mark.parametrize("name", agent_names(ROOT / "agents"))
 def test_every_shipped_agent_lies_within_every_valid_range(name: str) -> None:
     plugins = [str(file) for file in (ROOT / "envs").glob("*.py")]

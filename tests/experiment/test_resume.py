@@ -220,7 +220,7 @@ def test_a_pool_whose_workers_and_master_are_killed_gives_the_bytes_of_one_proce
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(6))
 def test_killed_at_random_times(tmp_path: Path, undisturbed: Path, algorithm: str, seed: int) -> None:
-    (tmp_path / "config.yaml").write_text(CONFIGS[algorithm])
+    (tmp_path / "config.yaml").write_text(PROCESSES if algorithm == "cma_es" else CONFIGS[algorithm])
     folder = tmp_path / "runs" / "killed"
     generator = random.Random(seed)
     process = launch(tmp_path, "train", "config.yaml", "--name", "killed")

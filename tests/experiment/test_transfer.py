@@ -50,6 +50,17 @@ def test_a_grid_keeps_the_setting_that_learns(place: Path) -> None:
     assert score.accuracy_after[-1].accuracy > 0.6
 
 
+def test_an_evaluation_is_not_replaced_by_one_without_the_baselines(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = place / "runs" / "evolved" / "seed-0"
+    before = (run / "evaluation.json").read_bytes()
+    assert main(["evaluate", str(run)]) == 2
+    assert "no such run or agent: runs/hand_written" in capsys.readouterr().err
+    assert (run / "evaluation.json").read_bytes() == before
+
+
 def test_a_baseline_lives_the_same_tasks_and_seeds_are_pooled(place: Path) -> None:
     alone = Evaluation.load(place / "runs" / "hand_written" / "evaluation.json").splits["test"]
     runs = [Evaluation.load(place / "runs" / "evolved" / f"seed-{seed}" / "evaluation.json") for seed in (0, 1)]

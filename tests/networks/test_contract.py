@@ -11,6 +11,7 @@ from torch import Tensor
 
 from plastic_rl.errors import ConfigError, UnknownNameError
 from plastic_rl.networks import NETWORKS, Feedback
+from plastic_rl.networks.base import StateEntry
 from plastic_rl.plasticity import RULES
 from tests.networks.cases import (
     ACTIONS,
@@ -250,3 +251,12 @@ def test_a_config_model_builds_the_same_network_as_its_mapping() -> None:
         {"kind": "plastic_rnn", "rule": "oja", "hidden_size": 3}, INPUTS, ACTIONS, torch.Generator().manual_seed(0)
     )
     torch.testing.assert_close(built.state_dict(), same.state_dict(), atol=0, rtol=0)
+
+
+def test_only_a_whole_number_named_key_is_drawn() -> None:
+    network = make_network({"kind": "rnn"}, INPUTS, ACTIONS)
+    assert not network.draws_key
+    network._entries = {"key": StateEntry((4,)), "activity": StateEntry((6,))}
+    assert not network.draws_key
+    assert network.initial_state(3)["key"].tolist() == [[0.0] * 4] * 3
+    assert make_network({"kind": "rule_table"}, INPUTS, ACTIONS).draws_key

@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import numpy as np
-from pydantic import Field, PositiveFloat, StrictInt, model_validator
+from pydantic import Field, field_validator
 from typing_extensions import override
 
 from plastic_rl.arrays import IntArray
@@ -43,7 +43,7 @@ class PoolPlan(ConfigModel):
     """`images`: the splits hold other samples of the same classes; `classes`: other classes."""
     ways: int | None = Field(None, ge=2)
     """Classes of a task; None for all of the collection (`images`), or as many as all splits can have."""
-    shares: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = (0.4, 0.2, 0.4)
+    shares: tuple[float, float, float] = (0.4, 0.2, 0.4)
     """Shares of the samples that train, valid and test get (split by images)."""
     train: int = Field(4000, ge=2)
     """Most samples that a task streams."""
@@ -57,11 +57,14 @@ class PoolPlan(ConfigModel):
     """`each` feature is divided by its own deviation, or all by their `common` one, which leaves distances between
     images as they are (a pixel that is nearly always dark does not count as much as any other)."""
 
-    @model_validator(mode="after")
-    def _shares_are_all(self) -> Self:
-        if not np.isclose(sum(self.shares), 1.0):
-            raise ValueError(f"shares must have the sum 1, got {self.shares}")
-        return self
+    @field_validator("shares", mode="before")
+    @classmethod
+    def _shares_are_all(cls, value: Any) -> Any:
+        three = isinstance(value, Sequence) and len(value) == 3
+        numbers = three and all(isinstance(share, int | float) and not isinstance(share, bool) for share in value)
+        if not numbers or min(value) <= 0 or not np.isclose(sum(value), 1.0):
+            raise ValueError(f"must be three positive numbers with the sum 1, got {value!r:.80}")
+        return value
 
 
 @lru_cache(maxsize=8)
@@ -224,9 +227,16 @@ class FilePlan(PoolPlan):
 
     file: str
     labels: str | None = None
-    label: str | StrictInt | None = None
+    label: str | int | None = None
     delimiter: str = ","
     format: str | None = None
+
+    @field_validator("label", mode="before")
+    @classmethod
+    def _names_a_column(cls, value: Any) -> Any:
+        if value is not None and (not isinstance(value, str | int) or isinstance(value, bool)):
+            raise ValueError(f"must be the name or the number of a column, got {value!r:.80}")
+        return value
 
 
 def data_source(data: str | Mapping[str, Any]) -> DataSource:

@@ -13,7 +13,7 @@ from plastic_rl.envs import distribution_for
 from plastic_rl.errors import ConfigError, TaskError, UnknownNameError
 from plastic_rl.families.classification.data import DataSet, standardise, statistics, stream_order
 from plastic_rl.families.classification.environment import ClassificationTasks
-from plastic_rl.families.classification.sources import DATA_NAMES, OPTIONAL, PooledData, bundled
+from plastic_rl.families.classification.sources import DATA_NAMES, OPTIONAL, PooledData, bundled, data_source
 
 CLASSIFICATION = "plastic_rl/Classification-v0"
 INSTALLED = [name for name in DATA_NAMES if name not in OPTIONAL]
@@ -270,6 +270,24 @@ def test_unknown_data_and_keys_are_named():
     other = ClassificationTasks("D1").task("test", 0)
     with pytest.raises(TaskError, match="holds the data 'D', the task is of 'D1'"):
         ClassificationTasks("D").data_set(other)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ({"name": "D1", "informative": 30}, r"in the data 'D1':\n  30 informative features are more than all 10"),
+        (
+            {"name": "digits", "shares": [0.5, 0.25]},
+            r"shares: must be three positive numbers with the sum 1, got \[0.5",
+        ),
+        ({"name": "digits", "shares": ["0.5", "0.25", "0.25"]}, r"shares: must be three positive numbers"),
+        ({"file": "x.csv", "label": True}, r"label: must be the name or the number of a column, got True"),
+    ],
+)
+def test_values_that_make_no_sense_are_told_in_one_line(data, message):
+    with pytest.raises(ConfigError, match=message) as told:
+        data_source(data)
+    assert str(told.value).startswith("1 problem in ")
 
 
 def test_mnist_comes_with_an_extra():
