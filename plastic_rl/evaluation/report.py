@@ -330,8 +330,8 @@ def _notes(evaluation: Evaluation, left_out: Iterable[str]) -> list[str]:
     if adapted:
         unit = adapted[0].unit if adapted[0].develops else "step"
         notes.append(
-            f"adaptation: mean score per {unit}, last tenth of a lifetime minus first. Time alone may change it: compare "
-            "the other agents'."
+            f"adaptation: mean score per {unit}, last tenth of a lifetime minus first. Time alone may change it: "
+            "compare the other agents'."
         )
     notes += [f"{name}: {what}." for name, what in evaluation.measures.items()]
     if any(split.accuracy_after for split in evaluation.splits.values()):
