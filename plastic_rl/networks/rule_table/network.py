@@ -215,9 +215,14 @@ class RuleTableNetwork(PlasticNetwork):
         }
 
     def _activation(self, total: Tensor) -> Tensor:
-        name = self.config.activation
-        activated: Tensor = total if name == "linear" else getattr(torch, name)(total)
-        return activated
+        match self.config.activation:
+            case "relu":
+                return torch.relu(total)
+            case "sigmoid":
+                return torch.sigmoid(total)
+            case "tanh":
+                return torch.tanh(total)
+        return total
 
 
 def _through(weights: Tensor, activity: Tensor) -> Tensor:
