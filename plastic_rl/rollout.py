@@ -149,7 +149,7 @@ def lifetimes(
     """
     for step in steps(rows, actor, state, before=before):
         yield step
-        if not rows.alive.any():
+        if not np.count_nonzero(rows.alive):
             return
         if step.time + 1 == rows.max_steps:
             raise RunError(
@@ -186,6 +186,7 @@ class TaskRows:
 
     def __post_init__(self) -> None:
         self._nowhere = np.zeros(self.env.num_envs, dtype=np.bool_)
+        self._measures = tuple(self.env.metadata.get("measures", ()))
         options = {"tasks": list(self.tasks), "row_seeds": list(self.seeds), "rest": True}
         self._observation, _ = self.env.reset(options=options)
         self.alive = np.ones(self.env.num_envs, dtype=np.bool_)
@@ -214,12 +215,12 @@ class TaskRows:
             observation=observation,
             starts=self._nowhere,
             reward=reward,
-            expected=np.where(known, info["expected_reward"], reward) if known.any() else reward,
+            expected=np.where(known, info["expected_reward"], reward) if np.count_nonzero(known) else reward,
             known=known,
             ended=ended,
             counted=counted,
             trial_end=info["_trial_end"] & (info["trial_end"] > 0),
-            measures={name: self._measured(name, info) for name in self.env.metadata.get("measures", {})},
+            measures={name: self._measured(name, info) for name in self._measures},
         )
 
     def _measured(self, name: str, info: Mapping[str, Array]) -> FloatArray:
@@ -232,7 +233,7 @@ class TaskRows:
         return self.named(row) if self.named else f"task {self.tasks[row].index} of {self.tasks[row].split}"
 
     def _check(self, what: str, values: Array) -> None:
-        if np.isfinite(values).all():
+        if np.count_nonzero(np.isfinite(values)) == values.size:
             return
         bad = self.alive & ~np.isfinite(values.reshape(len(self.alive), -1)).all(1)
         for row in np.flatnonzero(bad)[:1].tolist():
@@ -269,6 +270,7 @@ class PolicyActor:
 
     def __post_init__(self) -> None:
         self._device = self.policy.device
+        self.params = self.policy.prepared(self.params)
 
     def act(self, time: int, observation: Array, starts: BoolArray, state: Any) -> Acted:
         """See `Actor`."""

@@ -25,6 +25,18 @@ def test_importing_loads_nothing_heavy(module: str) -> None:
     assert result.stdout.strip() == "[]"
 
 
+def test_an_agent_acts_without_torchs_compiler() -> None:
+    """Whose import, a second of CPU time, some functions of the meta device ask for."""
+    code = (
+        "import sys; from plastic_rl.experiment import load_agent\n"
+        "for agent in ('default', 'rule_table_d1', 'cue_association_lstm'): load_agent('agents/' + agent)\n"
+        "print([name for name in ('torch._dynamo', 'sympy') if name in sys.modules])"
+    )
+    command = [sys.executable, "-c", code]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
+    assert result.stdout.strip() == "[]"
+
+
 def test_the_version_is_one() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert project["version"] == plastic_rl.__version__

@@ -428,15 +428,20 @@ def _config_model(cls: type[PlasticAlgorithm]) -> type[AlgorithmConfig]:
     return model_of(f"{cls.__name__}Config", AlgorithmConfig, [budget, *own], doc=cls.__doc__)
 
 
+@functools.cache
+def _arguments_model(cls: type[PlasticAlgorithm]) -> type[Arguments]:
+    """What the arguments of a constructor must be; to make it takes longer than all the rest of a construction."""
+    return model_of(f"{cls.__name__}Arguments", Arguments, arguments_of(cls, PlasticAlgorithm).values())
+
+
 def _checked(cls: type[PlasticAlgorithm], given: Mapping[str, Any]) -> Any:
     """The arguments of a constructor, checked.
 
     Raises:
         ConfigError: With every problem at once.
     """
-    model = model_of(f"{cls.__name__}Arguments", Arguments, arguments_of(cls, PlasticAlgorithm).values())
     plain_numbers = {name: value.item() if isinstance(value, np.generic) else value for name, value in given.items()}
-    arguments, problems = check(model, plain_numbers)
+    arguments, problems = check(_arguments_model(cls), plain_numbers)
     if arguments is None:
         raise ConfigError(describe(problems, f"the arguments of {cls.__name__}"))
     return arguments

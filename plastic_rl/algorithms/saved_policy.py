@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from pydantic import BaseModel
 from stable_baselines3.common.utils import get_device
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from plastic_rl.algorithms.vec_env import EnvironmentDescription
 from plastic_rl.checkpoint import Checkpoint, set_torch_rng_state
@@ -70,7 +72,7 @@ def check_policy(checkpoint: Checkpoint) -> None:
         CheckpointError: If they differ.
     """
     try:
-        with torch.device("meta"):  # shapes without numbers, which take no memory
+        with torch.device("meta"), _Undrawn():  # shapes without numbers, which take no memory
             policy = policy_from_document(checkpoint.config["policy"], torch.Generator())
     except (NotImplementedError, RuntimeError):
         return  # a plug-in's network that looks at its own numbers: it says what does not fit when it is made
@@ -83,6 +85,13 @@ def check_policy(checkpoint: Checkpoint) -> None:
             f"{checkpoint.source} holds a plastic state of the shapes {held}, and {rows} lifetimes of the network that "
             f"it states have {stated}"
         )
+
+
+class _Undrawn(TorchFunctionMode):
+    """Draws no normal numbers: to draw none on the meta device, torch imports its compiler for a second."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return args[0] if func is Tensor.normal_ else func(*args, **(kwargs or {}))
 
 
 def plain(value: Any, name: str) -> Any:

@@ -7,6 +7,7 @@ to the classes above it, it takes as `**shared` and hands on. Data flow: constru
 
 from __future__ import annotations
 
+import functools
 import inspect
 import re
 from collections.abc import Iterable, Mapping
@@ -43,7 +44,8 @@ class Argument:
         return NotStored not in get_args(self.annotation)
 
 
-def arguments_of(cls: type, root: type) -> dict[str, Argument]:
+@functools.cache
+def arguments_of(cls: type, root: type) -> Mapping[str, Argument]:
     """Return the keyword-only arguments of the constructors of `cls`, from those of `root` down."""
     found: dict[str, Argument] = {}
     for kind in reversed(cls.__mro__):

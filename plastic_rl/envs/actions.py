@@ -49,6 +49,7 @@ class ActionCodec:
         else:
             raise SpaceError(f"action spaces must be Discrete, MultiDiscrete or a floating-point Box, got {space}")
         self.size = int(self._sizes.sum())
+        self._unsigned_sizes = self._sizes.view(np.uint64)
         self._discrete = not isinstance(self.space, spaces.Box)
         self._offsets = np.concatenate([[0], np.cumsum(self._sizes)[:-1]])
         self._one_hot = np.eye(self.size, dtype=np.float32)
@@ -70,7 +71,7 @@ class ActionCodec:
             raise SpaceError(f"actions of {self.space} must be integers, got {checked.dtype}")
         checked = checked.astype(np.int64, copy=False)
         # Seen as unsigned, negative numbers are huge: one comparison finds both ends.
-        if (checked.view(np.uint64) >= self._sizes.view(np.uint64)).any():
+        if np.count_nonzero(checked.view(np.uint64) >= self._unsigned_sizes):
             raise SpaceError(f"actions must lie in {self.space}, got {checked.tolist()}")
         return checked
 

@@ -189,7 +189,7 @@ class RowVectorEnv(VectorEnv[SingleArray, Array, Array], ABC):
         if not self._tasks:
             raise ResetNeeded("call reset() before the first step()")
         checked = self._codec.check(actions, self.num_envs)
-        idle = self._over if self._over.any() else None
+        idle = self._over if np.count_nonzero(self._over) else None
         if idle is not None and self.autoreset_mode is AutoresetMode.DISABLED and not self._resting:
             raise ResetNeeded(
                 f"the lifetimes of rows {np.flatnonzero(idle).tolist()} are over; "
@@ -211,7 +211,7 @@ class RowVectorEnv(VectorEnv[SingleArray, Array, Array], ABC):
         if idle is not None and self._resting:
             self._over |= idle
         observations = self._observe()
-        if self._over.any() and self.autoreset_mode is AutoresetMode.SAME_STEP and not self._resting:
+        if self.autoreset_mode is AutoresetMode.SAME_STEP and not self._resting and np.count_nonzero(self._over):
             info.update(self._start_in_same_step(observations, info))
             observations = self._observe()
         return observations.copy(), reward, terminated, truncated, info

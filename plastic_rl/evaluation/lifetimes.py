@@ -300,7 +300,7 @@ def acting(
             if policy.network.draws_key:
                 state["key"] = torch.from_numpy(noise.keys())
             state = {name: entry.to(policy.device) for name, entry in state.items()}
-            distribution, params = policy.distribution, policy.prepared(policy.parameters_by_name())
+            distribution, params = policy.distribution, policy.parameters_by_name()
 
             def draw(_: int) -> torch.Tensor | None:
                 if deterministic:

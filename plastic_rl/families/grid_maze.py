@@ -267,7 +267,7 @@ class GridMazeVectorEnv(TaskVectorEnv[GridMazeTasks]):
         if self.distribution.wall_penalty:
             reward -= self.distribution.wall_penalty * (position == self._position)
         self._position = position
-        if found.any():
+        if np.count_nonzero(found):
             position[found] = self._landings[found, self.time[found]]
         return Outcome(reward, found)
 

@@ -247,7 +247,8 @@ class PlasticNetwork(nn.Module, ABC):
 
         A trial's entries also reset with the lifetime. The very `state` where there is nothing to reset.
         """
-        names = [name for name, entry in self.state_entries().items() if scope == "lifetime" or entry.reset == "trial"]
+        entries = self.state_entries()
+        names = entries if scope == "lifetime" else [name for name in entries if entries[name].reset == "trial"]
         if not names or not bool(start.any()):
             return state
         return state | {name: reset_entry(start, state[name]) for name in names}

@@ -101,10 +101,10 @@ class FanOut(Simple):
 
         f starts at `FAN_OUT_START` and g at 0; with f = 1 fan-out equals simple modulation.
         """
-        offset = torch.zeros(post_size, dtype=torch.float32)
+        fan_out = torch.full((post_size,), FAN_OUT_START, dtype=torch.float32)
         return super().parameters(post_size, generator) | {
-            "modulator_fan_out": Parameter(torch.full_like(offset, FAN_OUT_START), is_gain=False),
-            "modulator_offset": Parameter(offset, is_gain=False),
+            "modulator_fan_out": Parameter(fan_out, is_gain=False),
+            "modulator_offset": Parameter(torch.zeros(post_size, dtype=torch.float32), is_gain=False),
         }
 
     def gate(self, params: NamedTensors, post: Tensor, reward: Tensor | None, state: NamedTensors) -> Tensor:

@@ -35,6 +35,18 @@ class Evaluation(NamedTuple):
     sum_p2: Tensor
 
 
+class PreparedParams(dict[str, Tensor]):
+    """A policy's parameters by dotted name, made ready for many steps of acting.
+
+    Attributes:
+        network: Those of its network, by the names that it gives them, and what it computed from them.
+    """
+
+    def __init__(self, params: Params, network: Params) -> None:
+        super().__init__(params)
+        self.network = network
+
+
 class PlasticPolicy(BasePolicy):
     """Network + action distribution + value: what acts in an environment.
 
@@ -116,10 +128,9 @@ class PlasticPolicy(BasePolicy):
         """Return every parameter under its dotted name: what `features` and `evaluate` take."""
         return dict(self.named_parameters())
 
-    def prepared(self, params: Params) -> dict[str, Tensor]:
+    def prepared(self, params: Params) -> PreparedParams:
         """`params`, together with what each step would compute from them alone; `features` takes either."""
-        network = self.network.prepared(_of(params, "network."))
-        return {**params, **{f"network.{name}": value for name, value in network.items()}}
+        return PreparedParams(params, self.network.prepared(_network(params)))
 
     def plasticity_parameters(self) -> list[str]:
         """Dotted names of the gains and rates of plasticity (alpha, eta, ...)."""
@@ -133,17 +144,17 @@ class PlasticPolicy(BasePolicy):
         """Cut the feedback out of observations `(.., B, I)`; nothing is valid where `episode_starts` is true."""
         layout = self.feedback_layout
         return Feedback(
-            action=observations[..., layout.action[0] : layout.action[1]],
-            reward=observations[..., layout.reward[0]],
-            trial_start=observations[..., layout.trial_start[0]] > 0.5,
+            action=_columns(observations, layout.action),
+            reward=observations.select(-1, layout.reward[0]),
+            trial_start=observations.select(-1, layout.trial_start[0]) > 0.5,
             valid=~episode_starts,
-            label=None if layout.label is None else observations[..., layout.label[0] : layout.label[1]],
+            label=None if layout.label is None else _columns(observations, layout.label),
         )
 
     def head(self, params: Params, features: Tensor) -> Tensor:
         """Parameters `(.., B, H)` of the action distribution, from features `(.., B, O)`."""
         if self.network.has_readout:
-            return self.network.readout(_of(params, "network."), features)
+            return self.network.readout(_network(params), features)
         return _apply(params, "action_head", features)
 
     def acting_parameters(self) -> list[str]:
@@ -162,7 +173,7 @@ class PlasticPolicy(BasePolicy):
         `params`, the observation `(.., B, I)` and its starts `(.., B)` may have a leading population axis `P`.
         """
         feedback = self.feedback(observation, episode_start)
-        return self.network.step(_of(params, "network."), observation, feedback, state, episode_start)
+        return self.network.step(_network(params), observation, feedback, state, episode_start)
 
     def choose(self, params: Params, head: Tensor, noise: Tensor | None) -> Tensor:
         """Choose actions by the action distribution's parameters `(.., B, H)`.
@@ -231,7 +242,7 @@ class PlasticPolicy(BasePolicy):
         self, params: Params, observations: Tensor, state: State, episode_starts: Tensor, recorded: Recording | None
     ) -> Tensor:
         feedbacks = self.feedback(observations, episode_starts)
-        network = _of(params, "network.")
+        network = _network(params)
         features, _ = self.network.unroll(network, observations, feedbacks, state, episode_starts, recorded=recorded)
         return features
 
@@ -370,9 +381,15 @@ def _check_batch(batch: int, state: Any, episode_start: Any) -> None:
         )
 
 
+class _Undrawn(nn.Linear):
+    """Without numbers at first: nothing is drawn from torch's global stream."""
+
+    def reset_parameters(self) -> None:
+        pass
+
+
 def _linear(inputs: int, outputs: int, scale: float, generator: torch.Generator) -> nn.Linear:
-    # Made without values, so that nothing is drawn from torch's global stream.
-    layer = nn.Linear(inputs, outputs, device="meta", dtype=torch.float32).to_empty(device=torch.get_default_device())
+    layer = _Undrawn(inputs, outputs, dtype=torch.float32)
     with torch.no_grad():
         layer.weight.normal_(0.0, scale / inputs**0.5, generator=generator)
         layer.bias.zero_()
@@ -383,5 +400,12 @@ def _apply(params: Params, name: str, features: Tensor) -> Tensor:
     return affine(features, params[f"{name}.weight"], params[f"{name}.bias"])
 
 
-def _of(params: Params, prefix: str) -> dict[str, Tensor]:
-    return {name[len(prefix) :]: value for name, value in params.items() if name.startswith(prefix)}
+def _columns(observations: Tensor, between: tuple[int, int]) -> Tensor:
+    return observations.narrow(-1, between[0], between[1] - between[0])
+
+
+def _network(params: Params) -> Params:
+    """The network's parameters, by the names that it gives them."""
+    if isinstance(params, PreparedParams):
+        return params.network
+    return {name.removeprefix("network."): value for name, value in params.items() if name.startswith("network.")}

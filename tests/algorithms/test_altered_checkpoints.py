@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import resource
 from collections.abc import Iterator
 from pathlib import Path
@@ -56,7 +57,7 @@ def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
 
 
 def altered(checkpoint: Checkpoint, part: str, path: tuple[Any, ...], value: Any) -> Checkpoint:
-    changed = copy.deepcopy(checkpoint)
+    changed = dataclasses.replace(checkpoint, **{part: copy.deepcopy(getattr(checkpoint, part))})
     holder = getattr(changed, part)
     for key in path[:-1]:
         holder = holder[key]

@@ -180,8 +180,9 @@ def test_ctrl_c_saves_says_where_and_exits_130(tmp_path: Path, undisturbed: Path
     mine, whole = (last_checkpoint(path) / "params.safetensors" for path in (folder, undisturbed))
     assert mine.read_bytes() == whole.read_bytes()
 
-    code, output = run(tmp_path, "resume", "stopped")
-    assert (code, output.startswith("error: runs/stopped is finished")) == (2, True)
+    if algorithm == "cma_es":
+        code, output = run(tmp_path, "resume", "stopped")
+        assert (code, output.startswith("error: runs/stopped is finished")) == (2, True)
 
 
 def workers_of(process: subprocess.Popen[str]) -> list[int]:

@@ -221,7 +221,7 @@ def _live(
     rows = TaskRows(env, tasks * shape[0], spec.environment_seeds() * shape[0], chunk.named)
     horizon = env.metadata.get("lifetime_steps")
     noise = noise_ahead(policy, shape, horizon or _BLOCK, generator)
-    actor = PolicyActor(policy, policy.prepared(params), (lambda _: None) if deterministic else noise, shape, True)
+    actor = PolicyActor(policy, params, (lambda _: None) if deterministic else noise, shape, True)
     finite = np.ones(env.num_envs, dtype=np.bool_)
 
     def rest_where_not_finite(acted: Acted) -> None:
@@ -237,7 +237,7 @@ def _live(
         rewards.append(outcome.reward)
         score += outcome.expected
         steps += outcome.counted
-        if outcome.ended.any():
+        if np.count_nonzero(outcome.ended):
             finite[outcome.ended] = finite_state(step.acted.state, torch.from_numpy(outcome.ended).reshape(shape))
     earned = np.stack(rewards)
     late = np.arange(len(rewards))[:, None] >= steps // 2

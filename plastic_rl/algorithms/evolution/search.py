@@ -346,14 +346,16 @@ def into_bounds(genes: FloatArray, genome: Genome) -> FloatArray:
     >>> into_bounds(np.array([1.25, -3.0, 2.5]), genome).tolist()
     [0.75, 3.0, 1.5]
     """
-    low, high = genome.low, genome.high
+    outside = ~((genes >= genome.low) & (genes <= genome.high))
+    out = genes[outside]
+    low, high = (np.broadcast_to(bound, genes.shape)[outside] for bound in (genome.low, genome.high))
     both = np.isfinite(low) & np.isfinite(high)
     width = np.where(both, high - low, 1.0)
     base = np.where(np.isfinite(low), low, 0.0)
-    offset = np.mod(genes - base, 2 * width)
+    offset = np.mod(out - base, 2 * width)
     folded = base + np.where(offset > width, 2 * width - offset, offset)
-    above = np.where(np.isfinite(low), base + np.abs(genes - base), genes)
-    below = np.where(np.isfinite(high), np.where(np.isfinite(high), high, 0.0) - np.abs(high - genes), above)
-    mirrored = np.where(both, folded, np.where(np.isfinite(high), below, above))
-    inside = (genes >= low) & (genes <= high)
-    return np.asarray(np.clip(np.where(inside, genes, mirrored), low, high))
+    top = np.where(np.isfinite(high), high, 0.0)
+    one_sided = np.where(np.isfinite(low), base + np.abs(out - base), top - np.abs(top - out))
+    mirrored = genes.copy()
+    mirrored[outside] = np.clip(np.where(both, folded, one_sided), low, high)
+    return mirrored
