@@ -173,7 +173,15 @@ def check(model: type[Model], mapping: Mapping[str, Any], prefix: Sequence[str] 
     try:
         return model.model_validate(mapping), []
     except ValidationError as error:
-        return None, [_problem(model, details, prefix) for details in error.errors(include_url=False)]
+        return None, [line for details in error.errors(include_url=False) for line in _problems(model, details, prefix)]
+
+
+def _problems(model: type[BaseModel], details: Mapping[str, Any], prefix: Sequence[str]) -> list[str]:
+    """One problem; or those of a mapping that was checked by a model of its own, each with its own keys."""
+    if details["type"] == "problems":
+        where = ".".join([*prefix, *map(str, details["loc"])])
+        return [f"{where}.{problem}" for problem in details["ctx"]["problems"]]
+    return [_problem(model, details, prefix)]
 
 
 def _problem(model: type[BaseModel], details: Mapping[str, Any], prefix: Sequence[str]) -> str:

@@ -79,7 +79,7 @@ def model_of(name: str, base: type[ModelT], arguments: Iterable[Argument], *, do
 
 def handed_on(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """What a constructor hands on to the one above it: its keyword-only arguments, and `shared`, of its `locals()`."""
-    left = {"self", "__class__", "policy", "env", "shared"}
+    left = {"self", "__class__", "policy", "env", "step_size", "shared"}
     return {name: value for name, value in arguments.items() if name not in left} | dict(arguments["shared"])
 
 

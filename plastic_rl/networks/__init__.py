@@ -14,11 +14,12 @@ import torch
 from plastic_rl.config import ConfigModel, validate
 from plastic_rl.errors import ConfigError
 from plastic_rl.feedback import FeedbackLayout
-from plastic_rl.networks.base import Feedback, Params, PlasticNetwork, Recording, State, StateEntry
+from plastic_rl.networks.base import Feedback, Params, PlasticNetwork, Recording, State
 from plastic_rl.networks.feed_forward import PlasticFeedForward
 from plastic_rl.networks.plastic_rnn import PlasticRNN
 from plastic_rl.networks.recurrent import GRU, LSTM, PlainRNN
 from plastic_rl.networks.rule_table import RuleTableNetwork
+from plastic_rl.plasticity import StateEntry
 from plastic_rl.registry import Registry
 
 __all__ = [

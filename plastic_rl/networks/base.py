@@ -10,8 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -20,11 +19,10 @@ from plastic_rl.config import ConfigModel
 from plastic_rl.errors import ConfigError, unknown_name_message
 from plastic_rl.feedback import FeedbackLayout
 from plastic_rl.networks.start_weights import draw_keys
-from plastic_rl.plasticity import Parameter, Range
+from plastic_rl.plasticity import Parameter, Range, ResetScope, StateEntry
 
 State = dict[str, Tensor]
 Params = Mapping[str, Tensor]
-ResetScope = Literal["lifetime", "trial"]
 
 
 class Feedback(NamedTuple):
@@ -52,16 +50,6 @@ class Feedback(NamedTuple):
         return Feedback(self.action[step], self.reward[step], self.trial_start[step], self.valid[step], label)
 
 
-@dataclass(frozen=True)
-class StateEntry:
-    """Shape (without the leading `B`) of one state entry, and when it resets."""
-
-    shape: tuple[int, ...]
-    reset: ResetScope = "lifetime"
-    dtype: torch.dtype | None = None
-    """None: the dtype of the parameters."""
-
-
 def scoped_entries(
     shapes: Mapping[str, tuple[int, ...]], reset: Mapping[str, ResetScope], steps_per_trial: int | None
 ) -> dict[str, StateEntry]:
@@ -82,10 +70,20 @@ def scoped_entries(
     return {name: StateEntry(shape, reset.get(name, "lifetime")) for name, shape in shapes.items()}
 
 
-def reset_entry(start: Tensor, entry: Tensor) -> Tensor:
-    """Return `entry` `(.., B, ...)`, zeroed where `start` `(.., B)`."""
-    # masked_fill, not a product: a NaN of the last lifetime must not survive.
-    return torch.masked_fill(entry, start.reshape(start.shape + (1,) * (entry.dim() - start.dim())), 0)
+def reset_entry(start: Tensor, entry: Tensor, value: float | Tensor = 0.0) -> Tensor:
+    """Return `entry` `(.., B, ...)`, or `value` where `start` `(.., B)`."""
+    # Chosen, not multiplied: a NaN of the last lifetime must not survive.
+    mask = start.reshape(start.shape + (1,) * (entry.dim() - start.dim()))
+    return torch.where(mask, value, entry) if isinstance(value, Tensor) else torch.masked_fill(entry, mask, value)
+
+
+def _start(entry: StateEntry, params: Params | None) -> float | Tensor:
+    """Where an entry starts: a number, or a tensor that broadcasts against `(.., B, ...)`."""
+    if isinstance(entry.start, float):
+        return entry.start
+    assert params is not None, "an entry that starts at a parameter is reset with the parameters"
+    value = params[entry.start]
+    return value.reshape(*value.shape[:-1], *(1,) * len(entry.shape), value.shape[-1])
 
 
 class Recording:
@@ -198,7 +196,7 @@ class PlasticNetwork(nn.Module, ABC):
     def state_entries(self) -> dict[str, StateEntry]:
         """Name, shape and reset scope of everything that changes within a lifetime.
 
-        An entry `key` is drawn at birth, and random start weights follow from it; all others start at 0.
+        An entry `key` is drawn at birth, and random start weights follow from it.
         """
         return self._entries
 
@@ -227,7 +225,7 @@ class PlasticNetwork(nn.Module, ABC):
         return entry is not None and (entry.shape, entry.dtype) == ((), torch.int64)
 
     def initial_state(self, batch: int, generator: torch.Generator | None = None) -> State:
-        """State of `batch` newborn lifetimes: entries `(B, ...)`, all zero unless a network says otherwise.
+        """State of `batch` newborn lifetimes: entries `(B, ...)`, each at its start by these parameters.
 
         Args:
             batch: `B`.
@@ -238,20 +236,23 @@ class PlasticNetwork(nn.Module, ABC):
             name: torch.zeros(batch, *entry.shape, dtype=entry.dtype or own.dtype, device=own.device)
             for name, entry in self.state_entries().items()
         }
+        params = {name: parameter.detach() for name, parameter in self.named_parameters()}
+        state = self.reset(torch.ones(batch, dtype=torch.bool, device=own.device), state, params=params)
         if self.draws_key:
             state["key"] = draw_keys(batch, generator).to(own.device)
         return state
 
-    def reset(self, start: Tensor, state: State, scope: ResetScope = "lifetime") -> State:
-        """Return `state` with the entries that reset with `scope` zeroed where `start (.., B)` bool.
+    def reset(self, start: Tensor, state: State, scope: ResetScope = "lifetime", params: Params | None = None) -> State:
+        """Return `state` with the entries that reset with `scope` at their start where `start (.., B)` bool.
 
-        A trial's entries also reset with the lifetime. The very `state` where there is nothing to reset.
+        A trial's entries also reset with the lifetime. The very `state` where there is nothing to reset. `params` are
+        needed where entries start at a parameter.
         """
         entries = self.state_entries()
         names = entries if scope == "lifetime" else [name for name in entries if entries[name].reset == "trial"]
         if not names or not bool(start.any()):
             return state
-        return state | {name: reset_entry(start, state[name]) for name in names}
+        return state | {name: reset_entry(start, state[name], _start(entries[name], params)) for name in names}
 
     def starts(self, entry: str, feedbacks: Feedback, episode_starts: Tensor) -> Tensor:
         """Where a state entry resets in `T` steps, `(T, B)` bool."""

@@ -23,9 +23,18 @@ from typing_extensions import override
 
 from plastic_rl.errors import ConfigError
 from plastic_rl.feedback import FeedbackLayout
-from plastic_rl.networks.base import Feedback, Params, PlasticNetwork, State, StateEntry
+from plastic_rl.networks.base import Feedback, Params, PlasticNetwork, State
 from plastic_rl.networks.start_weights import next_keys, normal_weights
-from plastic_rl.plasticity import RULES, GainConfig, Parameter, RuleConfig, Synapse, SynapseConfig, after_reward
+from plastic_rl.plasticity import (
+    RULES,
+    GainConfig,
+    Parameter,
+    RuleConfig,
+    StateEntry,
+    Synapse,
+    SynapseConfig,
+    after_reward,
+)
 
 CERTAIN = 1e4
 """Difference of logits that makes an action certain in float32, and its entropy 0 instead of NaN."""

@@ -16,12 +16,12 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from plastic_rl.feedback import FeedbackLayout
-from plastic_rl.networks.base import Feedback, Params, PlasticNetwork, Recording, ResetScope, State, scoped_entries
+from plastic_rl.networks.base import Feedback, Params, PlasticNetwork, Recording, State, scoped_entries
 from plastic_rl.networks.fused.forward import Recorded, checkpoint_spacing, fused_unroll
 from plastic_rl.networks.fused.rule import FusedRule
 from plastic_rl.networks.fused.sequences import Resets
 from plastic_rl.networks.recurrent import affine, unroll_stretches
-from plastic_rl.plasticity import RuleConfig, Synapse, after_reward
+from plastic_rl.plasticity import ResetScope, RuleConfig, Synapse, after_reward
 
 
 class PlasticRNNConfig(RuleConfig):

@@ -25,11 +25,11 @@ from plastic_rl.networks.base import (
     Params,
     PlasticNetwork,
     Recording,
-    ResetScope,
     State,
     reset_entry,
     scoped_entries,
 )
+from plastic_rl.plasticity import ResetScope
 
 Tensors = tuple[Tensor, ...]
 

@@ -11,6 +11,7 @@ from plastic_rl.plasticity.bounds import BOUNDS, NORMALISATIONS
 from plastic_rl.plasticity.eligibility import ELIGIBILITIES, Eligibility
 from plastic_rl.plasticity.gains import LOGARITHM, UNBOUNDED, GainConfig, Parameter, Range
 from plastic_rl.plasticity.modulators import MODULATORS, Modulator
+from plastic_rl.plasticity.parts import Named, Part, ResetScope, Setting, StateEntry, check_named, make_part
 from plastic_rl.plasticity.rules import PARTS, RULES, RuleConfig, SynapseConfig
 from plastic_rl.plasticity.synapse import Synapse, after_reward
 from plastic_rl.plasticity.terms import TERMS, Term
@@ -28,11 +29,18 @@ __all__ = [
     "Eligibility",
     "GainConfig",
     "Modulator",
+    "Named",
     "Parameter",
+    "Part",
     "Range",
+    "ResetScope",
     "RuleConfig",
+    "Setting",
+    "StateEntry",
     "Synapse",
     "SynapseConfig",
     "Term",
     "after_reward",
+    "check_named",
+    "make_part",
 ]

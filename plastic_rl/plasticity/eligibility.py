@@ -7,10 +7,11 @@ from typing import ClassVar
 from torch import Tensor
 
 from plastic_rl.plasticity.gains import NamedTensors
+from plastic_rl.plasticity.parts import Part
 from plastic_rl.registry import Registry
 
 
-class Eligibility:
+class Eligibility(Part):
     """No eligibility: the modulator reaches the change of this very step, `S_t = D_t`.
 
     Attributes:
@@ -47,6 +48,6 @@ class DecayingTrace(Eligibility):
         return (1 - rate) * eligibility + rate * change
 
 
-ELIGIBILITIES: Registry[Eligibility] = Registry("eligibility")
-ELIGIBILITIES.register("none", Eligibility())
-ELIGIBILITIES.register("trace", DecayingTrace())
+ELIGIBILITIES: Registry[type[Eligibility]] = Registry("eligibility")
+ELIGIBILITIES.register("none", Eligibility)
+ELIGIBILITIES.register("trace", DecayingTrace)

@@ -8,17 +8,20 @@ that step, from the stored activity of the step that acted.
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
-from typing import ClassVar
+from abc import abstractmethod
+from typing import Annotated, Any, ClassVar
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
-from plastic_rl.plasticity.gains import RATE, NamedTensors, Parameter
+from plastic_rl.config.signatures import handed_on
+from plastic_rl.plasticity.gains import NamedTensors, Parameter
+from plastic_rl.plasticity.parts import Part
 from plastic_rl.registry import Registry
 
 
-class Modulator(ABC):
+class Modulator(Part):
     """Computes `G`.
 
     Attributes:
@@ -32,8 +35,8 @@ class Modulator(ABC):
     eta_limit: ClassVar[float] = 1.0
 
     def parameters(self, post_size: int, generator: torch.Generator | None = None) -> dict[str, Parameter]:
-        """Parameters of its own, by name. None unless overridden."""
-        return {}
+        """Parameters of its own, by name: its `numbers` unless overridden."""
+        return self.numbers()
 
     def state_entries(self) -> dict[str, tuple[int, ...]]:
         """Name and shape (without `B`) of what it carries from step to step; it starts at 0. None by default."""
@@ -117,16 +120,19 @@ class Reward(Modulator):
     """`G = eta (r - rbar)`, the third factor given by the environment (Gerstner 2018).
 
     `rbar` is a running average: after each use, `rbar <- rbar + rate (r - rbar)`, from 0 at the start of a lifetime.
+
+    Args:
+        reward_average_rate: Share of the way to a reward that the running average of rewards moves.
     """
 
     reward_modulated = True
     uses_eta = True
     eta_limit = math.inf  # rewards may be of any size
 
-    def parameters(self, post_size: int, generator: torch.Generator | None = None) -> dict[str, Parameter]:
-        """`reward_average_rate` `(1,)`, 0.1, not trained."""
-        rate = torch.full((1,), 0.1, dtype=torch.float32)
-        return {"reward_average_rate": Parameter(rate, trainable=False, valid=RATE)}
+    def __init__(
+        self, step_size: float = 1.0, *, reward_average_rate: Annotated[float, Field(ge=0, le=1)] = 0.1, **shared: Any
+    ) -> None:
+        super().__init__(step_size, **handed_on(locals()))
 
     def state_entries(self) -> dict[str, tuple[int, ...]]:
         """`reward_average`: one number per lifetime."""
@@ -144,8 +150,8 @@ class Reward(Modulator):
         return {"reward_average": average + params["reward_average_rate"] * (reward - average)}
 
 
-MODULATORS: Registry[Modulator] = Registry("modulator")
-MODULATORS.register("constant", Constant())
-MODULATORS.register("simple", Simple())
-MODULATORS.register("fan_out", FanOut())
-MODULATORS.register("reward", Reward())
+MODULATORS: Registry[type[Modulator]] = Registry("modulator")
+MODULATORS.register("constant", Constant)
+MODULATORS.register("simple", Simple)
+MODULATORS.register("fan_out", FanOut)
+MODULATORS.register("reward", Reward)

@@ -13,6 +13,7 @@ from plastic_rl.plasticity.bounds import BOUNDS, NORMALISATIONS
 from plastic_rl.plasticity.eligibility import ELIGIBILITIES
 from plastic_rl.plasticity.gains import RATE, GainConfig, Range
 from plastic_rl.plasticity.modulators import MODULATORS
+from plastic_rl.plasticity.parts import Named, check_named, named_part
 from plastic_rl.plasticity.terms import TERMS
 from plastic_rl.registry import Registry
 
@@ -29,9 +30,9 @@ PARTS: dict[str, Registry[Any]] = {
 class SynapseConfig(ConfigModel):
     """One synapse, complete: `F <- normalise(bound(rho F, G S))`, used as `W0 + alpha F`."""
 
-    term: str = Field("hebb", description="What pre- and postsynaptic activity do to a synapse.")
-    modulator: str = Field("constant", description="What gates the change; constant: eta alone.")
-    eligibility: str = Field("none", description="What the modulator gates: this step's change (none), or a trace.")
+    term: Named = Field("hebb", description="What pre- and postsynaptic activity do to a synapse.")
+    modulator: Named = Field("constant", description="What gates the change; constant: eta alone.")
+    eligibility: Named = Field("none", description="What the modulator gates: this step's change (none), or a trace.")
     bound: str = Field("none", description="What bounds the trace.")
     clip: float = Field(1.0, gt=0, description="The bound c of hard_clip.")
     normalise: str = Field("none", description="Scaling after each update.")
@@ -54,9 +55,14 @@ class SynapseConfig(ConfigModel):
     )
     anti_hebbian: bool = Field(False, description="Whether eta may be negative: what fires together then disconnects.")
 
-    @field_validator(*PARTS, mode="after")
+    @field_validator("term", "modulator", "eligibility", mode="after")
     @classmethod
-    def _known_part(cls, value: str, info: Any) -> str:
+    def _known_part(cls, value: Named, info: Any) -> Named:
+        return check_named(PARTS[str(info.field_name)], value)
+
+    @field_validator("bound", "normalise", mode="after")
+    @classmethod
+    def _known_function(cls, value: str, info: Any) -> str:
         registry = PARTS[str(info.field_name)]
         if value not in registry:
             raise ValueError(unknown_name_message(registry.kind, value, registry))
@@ -66,7 +72,7 @@ class SynapseConfig(ConfigModel):
     def _rates_start_in_range(self) -> Self:
         if self.decay and self.anti_hebbian:
             raise ValueError("a trace that decays by 1 - eta needs an eta of 0 or more; set anti_hebbian to false")
-        rates = {"eta": self.uses_eta, "eta_eligibility": ELIGIBILITIES[self.eligibility].has_trace}
+        rates = {"eta": self.uses_eta, "eta_eligibility": named_part(ELIGIBILITIES, self.eligibility).has_trace}
         for name in (name for name, used in rates.items() if used):
             gain, (low, high) = getattr(self, name), self.eta_range if name == "eta" else RATE
             if not low <= gain.low <= gain.high <= high:
@@ -77,14 +83,14 @@ class SynapseConfig(ConfigModel):
     @property
     def uses_eta(self) -> bool:
         """Whether the rule reads eta at all."""
-        return MODULATORS[self.modulator].uses_eta or self.decay
+        return named_part(MODULATORS, self.modulator).uses_eta or self.decay
 
     @property
     def eta_range(self) -> Range:
         """Valid range of eta."""
         if self.decay:
             return RATE
-        limit = MODULATORS[self.modulator].eta_limit
+        limit = named_part(MODULATORS, self.modulator).eta_limit
         return (-limit if self.anti_hebbian else 0.0, limit)
 
 

@@ -18,6 +18,7 @@ from plastic_rl.plasticity.bounds import BOUNDS, NORMALISATIONS, unbounded
 from plastic_rl.plasticity.eligibility import ELIGIBILITIES
 from plastic_rl.plasticity.gains import RATE, NamedTensors, Parameter
 from plastic_rl.plasticity.modulators import MODULATORS
+from plastic_rl.plasticity.parts import make_part
 from plastic_rl.plasticity.rules import SynapseConfig
 from plastic_rl.plasticity.terms import TERMS
 
@@ -29,19 +30,20 @@ class Synapse:
         config: The rule.
         post_size: `O`.
         pre_size: `I`.
+        step_size: Time that one update takes, ms.
 
     Attributes:
         reward_modulated: True where the update waits for the reward, which comes with the next observation.
         non_plastic: True where alpha is 0 for good: the trace is then never computed, since nothing reads it.
     """
 
-    def __init__(self, config: SynapseConfig, post_size: int, pre_size: int) -> None:
+    def __init__(self, config: SynapseConfig, post_size: int, pre_size: int, step_size: float = 1.0) -> None:
         self.config = config
         self.post_size = post_size
         self.pre_size = pre_size
-        self.term = TERMS[config.term]
-        self.modulator = MODULATORS[config.modulator]
-        self.eligibility = ELIGIBILITIES[config.eligibility]
+        self.term = make_part(TERMS, config.term, step_size)
+        self.modulator = make_part(MODULATORS, config.modulator, step_size)
+        self.eligibility = make_part(ELIGIBILITIES, config.eligibility, step_size)
         self.bound = BOUNDS[config.bound]
         self.normalise = NORMALISATIONS[config.normalise]
         self.non_plastic = config.alpha.is_zero

@@ -7,12 +7,16 @@ a layer, one for each post neuron or one for each synapse, as the rule's `coeffi
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
-from plastic_rl.plasticity.gains import RATE, GainConfig, NamedTensors, Parameter
+from plastic_rl.config.signatures import handed_on
+from plastic_rl.plasticity.gains import GainConfig, NamedTensors, Parameter
+from plastic_rl.plasticity.parts import Part
 from plastic_rl.registry import Registry
 
 ABCD_NAMES = ("coefficient_a", "coefficient_b", "coefficient_c", "coefficient_d")
@@ -20,13 +24,13 @@ DEGREES = 3
 """Powers 0, 1, 2 of weight, post and pre in the general form."""
 
 
-class Term(ABC):
+class Term(Part):
     """What pre- and postsynaptic activity do to a synapse, before any gain."""
 
     def parameters(
         self, post_size: int, pre_size: int, coefficients: GainConfig, generator: torch.Generator | None = None
     ) -> dict[str, Parameter]:
-        """Coefficients that the outer loop may change, by name. None unless overridden.
+        """Coefficients that the outer loop may change, by name: its `numbers` unless overridden.
 
         Args:
             post_size: `O`.
@@ -35,7 +39,7 @@ class Term(ABC):
                 `coefficients.draw(post_size, pre_size, generator)` makes one of them.
             generator: Draws the start values.
         """
-        return {}
+        return self.numbers()
 
     def state_entries(self, post_size: int, pre_size: int) -> dict[str, tuple[int, ...]]:
         """Name and shape (without `B`) of what this term carries from step to step; it starts at 0. None by default."""
@@ -152,14 +156,15 @@ class BCM(Term):
     theta must grow faster than linearly with post, or nothing bounds the weights. In a batch of K orthonormal,
     equiprobable inputs a linear neuron becomes selective to one, with response K and theta K; stable for
     `eta tau < 1`, where `1 / tau` is `bcm_rate`.
+
+    Args:
+        bcm_rate: Share of the way to `post^2` that theta moves in a step.
     """
 
-    def parameters(
-        self, post_size: int, pre_size: int, coefficients: GainConfig, generator: torch.Generator | None = None
-    ) -> dict[str, Parameter]:
-        """`bcm_rate` `(1,)`, 0.1, not trained."""
-        rate = torch.full((1,), 0.1, dtype=torch.float32)
-        return {"bcm_rate": Parameter(rate, trainable=False, valid=RATE)}
+    def __init__(
+        self, step_size: float = 1.0, *, bcm_rate: Annotated[float, Field(ge=0, le=1)] = 0.1, **shared: Any
+    ) -> None:
+        super().__init__(step_size, **handed_on(locals()))
 
     def state_entries(self, post_size: int, pre_size: int) -> dict[str, tuple[int, ...]]:
         """`bcm_threshold` theta, one for each post neuron."""
@@ -189,11 +194,11 @@ class Delta(Term):
         return (post - recalled).unsqueeze(-1) * row
 
 
-TERMS: Registry[Term] = Registry("term")
-TERMS.register("hebb", Hebb())
-TERMS.register("oja", Oja())
-TERMS.register("abcd", ABCD())
-TERMS.register("general", General())
-TERMS.register("presynaptically_gated", PresynapticallyGated())
-TERMS.register("bcm", BCM())
-TERMS.register("delta", Delta())
+TERMS: Registry[type[Term]] = Registry("term")
+TERMS.register("hebb", Hebb)
+TERMS.register("oja", Oja)
+TERMS.register("abcd", ABCD)
+TERMS.register("general", General)
+TERMS.register("presynaptically_gated", PresynapticallyGated)
+TERMS.register("bcm", BCM)
+TERMS.register("delta", Delta)

@@ -261,7 +261,7 @@ class Drifting(Hebb):
 
 
 def test_parameters_of_a_term_from_outside_are_gains_and_those_of_built_in_terms_are_not() -> None:
-    TERMS.register("drifting", Drifting(), replace=True)
+    TERMS.register("drifting", Drifting, replace=True)
     try:
         own = make(policy_kwargs={"network": {"rule": "hard_clip", "term": "drifting", "hidden_size": 4}})
     finally:

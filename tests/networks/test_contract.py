@@ -11,8 +11,7 @@ from torch import Tensor
 
 from plastic_rl.errors import ConfigError, UnknownNameError
 from plastic_rl.networks import NETWORKS, Feedback
-from plastic_rl.networks.base import StateEntry
-from plastic_rl.plasticity import RULES
+from plastic_rl.plasticity import RULES, StateEntry
 from tests.networks.cases import (
     ACTIONS,
     ALL,

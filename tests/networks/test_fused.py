@@ -214,7 +214,7 @@ def test_a_users_own_term_is_not_mistaken_for_a_built_in_one() -> None:
 
     built_in = TERMS["hebb"]
     try:
-        TERMS.register("hebb", Other(), replace=True)
+        TERMS.register("hebb", Other, replace=True)
         assert FusedRule.of(Synapse(SynapseConfig(), 2, 2)) is None
     finally:
         TERMS.register("hebb", built_in, replace=True)

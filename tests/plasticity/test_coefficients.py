@@ -76,7 +76,7 @@ def test_the_general_form_is_its_sum_of_27_products() -> None:
         for i in range(3):
             for j in range(3):
                 total += theta[c, i, j] * trace**c * post.unsqueeze(-1) ** i * pre.unsqueeze(-2) ** j
-    change = TERMS["general"].change({"theta": theta}, pre, post, trace, {})
+    change = TERMS["general"]().change({"theta": theta}, pre, post, trace, {})
     torch.testing.assert_close(change, total, atol=1e-12, rtol=0)
 
 
@@ -85,7 +85,7 @@ def test_bcm_selects_one_of_orthonormal_inputs_where_eta_tau_is_below_one(eta: f
     # K equiprobable orthonormal inputs, batch: y = W, theta follows the mean of y^2 with tau = 10. Fixed point: one
     # input excites by K, the others not at all, and theta = K.
     inputs = 5
-    term = TERMS["bcm"]
+    term = TERMS["bcm"]()
     params = {"bcm_rate": torch.tensor([0.1], dtype=torch.float64)}
     pre = torch.eye(inputs, dtype=torch.float64)
     weights = torch.tensor([[0.5, 0.6, 0.7, 0.8, 0.9]], dtype=torch.float64)
@@ -144,7 +144,7 @@ def test_coefficients_have_the_granularity_of_the_rule(granularity: str, shape: 
         "delta": {},
     }
     for name, shapes in expected.items():
-        drawn = TERMS[name].parameters(POST, PRE, coefficients, torch.Generator().manual_seed(0))
+        drawn = TERMS[name]().parameters(POST, PRE, coefficients, torch.Generator().manual_seed(0))
         assert {key: tuple(parameter.value.shape) for key, parameter in drawn.items()} == shapes
         if name != "bcm":
             assert all(parameter.trainable for parameter in drawn.values())

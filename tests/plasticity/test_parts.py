@@ -107,7 +107,7 @@ def test_a_synapse_whose_alpha_starts_at_zero_is_plastic_unless_it_stays_there()
 
 
 def test_a_modulator_starts_within_the_reach_of_its_inputs() -> None:
-    weight = MODULATORS["simple"].parameters(400, torch.Generator().manual_seed(0))["modulator_weight"].value
+    weight = MODULATORS["simple"]().parameters(400, torch.Generator().manual_seed(0))["modulator_weight"].value
     assert tuple(weight.shape) == (1, 400)
     assert 0.95 / 20 < weight.abs().max().item() <= 1 / 20
     assert weight.std().item() == pytest.approx(1 / 20 / 3**0.5, rel=0.15)

@@ -20,12 +20,12 @@ from typing_extensions import override
 
 from plastic_rl.errors import SpaceError
 from plastic_rl.feedback import FeedbackLayout
-from plastic_rl.networks.base import Feedback, Params, PlasticNetwork, State, StateEntry, reset_entry
+from plastic_rl.networks.base import Feedback, Params, PlasticNetwork, State, reset_entry
 from plastic_rl.networks.rule_table.config import LAYERS, RuleTableConfig
 from plastic_rl.networks.rule_table.tables import add_round, k_cap
 from plastic_rl.networks.rule_table.update import TableUpdate, tidied_
 from plastic_rl.networks.start_weights import next_keys, normal_weights
-from plastic_rl.plasticity import LOGARITHM, Parameter
+from plastic_rl.plasticity import LOGARITHM, Parameter, StateEntry
 
 
 class RuleTableNetwork(PlasticNetwork):

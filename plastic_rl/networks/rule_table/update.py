@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from plastic_rl.networks.base import Feedback, Params, State, StateEntry
+from plastic_rl.networks.base import Feedback, Params, State
 from plastic_rl.networks.rule_table.config import RuleTableConfig
 from plastic_rl.networks.rule_table.hand_written import HAND_WRITTEN
 from plastic_rl.networks.rule_table.tables import (
@@ -24,6 +24,7 @@ from plastic_rl.networks.rule_table.tables import (
     scaled_,
     stacked,
 )
+from plastic_rl.plasticity import StateEntry
 
 
 class Seen(NamedTuple):

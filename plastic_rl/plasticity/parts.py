@@ -1,0 +1,166 @@
+"""Parts: the pieces of a synapse or a unit that a config chooses by name, with options.
+
+    term: hebb
+    term: {name: stdp_pair, tau_plus: 16.8, learned: [tau_plus]}
+
+The options of a part are the keyword-only arguments of its constructor, declared there with their ranges and told in
+its docstring. Those that are numbers are parameters of the network: they stay as given, or start there and are changed
+by the outer loop where `learned` names them, within the same range. Data flow: a config's `Named` value -> `make_part`
+-> a part, which holds no state -> its `numbers`, which the network adopts as parameters.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from abc import ABC
+from dataclasses import dataclass
+from typing import Any, Literal, Self, TypeVar
+
+import torch
+from pydantic import model_validator
+from pydantic_core import PydanticCustomError
+
+from plastic_rl.config import ConfigModel, check, describe
+from plastic_rl.config.signatures import arguments_of, model_of
+from plastic_rl.errors import ConfigError, unknown_name_message
+from plastic_rl.plasticity.gains import Parameter, Range
+from plastic_rl.registry import Registry
+
+PartT = TypeVar("PartT", bound="Part")
+
+Named = str | dict[str, Any]
+"""What a config holds of a part: its name, or its name and options."""
+
+
+ResetScope = Literal["lifetime", "trial"]
+
+
+@dataclass(frozen=True)
+class StateEntry:
+    """One entry of the state of a lifetime.
+
+    Attributes:
+        shape: Without the leading `B`.
+        reset: When it starts anew.
+        dtype: None: that of the parameters.
+        start: Where it starts: a number, or the name of a parameter that broadcasts against it.
+    """
+
+    shape: tuple[int, ...]
+    reset: ResetScope = "lifetime"
+    dtype: torch.dtype | None = None
+    start: float | str = 0.0
+
+
+class Setting:
+    """Marks, in `Annotated`, an option that is a number and no parameter: it only says how to compute."""
+
+
+class PartOptions(ConfigModel):
+    """What every part may be given, beside the options of its own."""
+
+    learned: tuple[str, ...] = ()
+    """Names of the numbers that the outer loop changes; the others stay as they are."""
+
+    @model_validator(mode="after")
+    def _learned_are_numbers(self) -> Self:
+        numbers = ranges(type(self))
+        for name in self.learned:
+            if name not in numbers:
+                raise ValueError(f"learned: {unknown_name_message('number of this part', name, numbers)}")
+        return self
+
+
+class Part(ABC):  # noqa: B024 - what is abstract stands in the kinds of parts
+    """A piece of a network that is chosen by name; a subclass states its options and hands `**shared` on.
+
+    Args:
+        step_size: Time that one update of this part takes, ms.
+        **options: Its own, and those of `PartOptions`.
+
+    Attributes:
+        step_size: As given.
+        options: All options, validated.
+
+    Raises:
+        ConfigError: If an option is unknown or out of its range.
+    """
+
+    def __init__(self, step_size: float = 1.0, **options: Any) -> None:
+        self.step_size = step_size
+        chosen, problems = check(options_model(type(self)), options)
+        if chosen is None:
+            raise ConfigError(describe(problems, f"the options of {type(self).__name__}"))
+        self.options: Any = chosen
+
+    def numbers(self) -> dict[str, Parameter]:
+        """The options that are numbers, as parameters `(1,)` with their ranges, by name.
+
+        `params[name].unsqueeze(-2)` broadcasts against `(.., B, O)`, with a population too.
+        """
+        learned = self.options.learned
+        return {
+            name: Parameter(
+                torch.full((1,), getattr(self.options, name), dtype=torch.float32),
+                name in learned,
+                valid=valid,
+                is_gain=False,
+            )
+            for name, valid in ranges(type(self.options)).items()
+        }
+
+
+@functools.cache
+def options_model(part: type) -> type[PartOptions]:
+    """What the options of a part must be."""
+    return model_of(f"{part.__name__}Options", PartOptions, arguments_of(part, Part).values())
+
+
+def ranges(model: type[PartOptions]) -> dict[str, Range]:
+    """Lowest and highest valid value of the options that are numbers, by name; `ge` and `le` of a `Field` say them."""
+    found: dict[str, Range] = {}
+    for name, field in model.model_fields.items():
+        if field.annotation is float and Setting not in field.metadata:
+            low, high = ([getattr(one, end) for one in field.metadata if hasattr(one, end)] for end in ("ge", "le"))
+            found[name] = (float(low[0]) if low else -math.inf, float(high[0]) if high else math.inf)
+    return found
+
+
+def named_part(registry: Registry[type[PartT]], value: Named) -> type[PartT]:
+    """The part that `value` names.
+
+    Raises:
+        UnknownNameError: If there is none of this name.
+    """
+    return registry[value if isinstance(value, str) else str(value.get("name"))]
+
+
+def make_part(registry: Registry[type[PartT]], value: Named, step_size: float = 1.0) -> PartT:
+    """Make the part that `value` names, with its options.
+
+    Raises:
+        UnknownNameError: If there is none of this name.
+        ConfigError: If an option is unknown or out of its range.
+    """
+    options = {} if isinstance(value, str) else {key: one for key, one in value.items() if key != "name"}
+    return named_part(registry, value)(step_size, **options)
+
+
+def check_named(registry: Registry[type[PartT]], value: Named) -> Named:
+    """Check a name, or a name with options, in a config's validator; the name alone where no option is given.
+
+    Raises:
+        ValueError: If the name is missing or unknown.
+        PydanticCustomError: With every problem of the options.
+    """
+    name, options = (value, {}) if isinstance(value, str) else (value.get("name"), {**value})
+    options.pop("name", None)
+    if not isinstance(name, str):
+        raise ValueError(f"name is missing: use one of {', '.join(sorted(registry))}")
+    if name not in registry:
+        raise ValueError(unknown_name_message(registry.kind, name, registry))
+    _, problems = check(options_model(registry[name]), options)
+    if problems:
+        raise PydanticCustomError("problems", "{count} problems", {"count": len(problems), "problems": problems})
+    return {"name": name, **options} if options else name
