@@ -1,4 +1,4 @@
-"""Where in an observation an agent finds its own previous action and reward.
+"""What the observation says about the step before, and where an agent finds it there.
 
 Every environment that plastic_rl trains on emits a flat Box
 `[family features, previous action, previous reward, trial_start, t/T]` and declares the columns of the last four in
@@ -9,7 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Columns = tuple[int, int]
 
@@ -66,3 +69,28 @@ class FeedbackLayout:
     def stop(self) -> int:
         """One past the last feedback column."""
         return (self.label or self.time)[1]
+
+
+class Feedback(NamedTuple):
+    """What the observation says about the step before: cut out of it by the policy.
+
+    With a population, or in `unroll`, the leading axes `P` or `T` come before `B`.
+
+    Attributes:
+        action: Previous action, one-hot (discrete) or as a vector, `(.., B, A)`; zero where not `valid`.
+        reward: Previous reward, `(.., B)`; zero where not `valid`.
+        trial_start: True where this step starts a trial, `(.., B)` bool.
+        valid: True where there was a step before in this lifetime, `(.., B)` bool (false at `episode_start`).
+        label: The previous sample's label, one-hot `(.., B, A)`, from supervised environments; None from all others.
+    """
+
+    action: Tensor
+    reward: Tensor
+    trial_start: Tensor
+    valid: Tensor
+    label: Tensor | None = None
+
+    def at(self, step: int) -> Feedback:
+        """Return the feedback of one step of `T`."""
+        label = None if self.label is None else self.label[step]
+        return Feedback(self.action[step], self.reward[step], self.trial_start[step], self.valid[step], label)

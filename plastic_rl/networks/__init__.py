@@ -13,10 +13,11 @@ import torch
 
 from plastic_rl.config import ConfigModel, validate
 from plastic_rl.errors import ConfigError
-from plastic_rl.feedback import FeedbackLayout
-from plastic_rl.networks.base import Feedback, Params, PlasticNetwork, Recording, State
+from plastic_rl.feedback import Feedback, FeedbackLayout
+from plastic_rl.networks.base import Params, PlasticNetwork, Recording, State
 from plastic_rl.networks.feed_forward import PlasticFeedForward
 from plastic_rl.networks.plastic_rnn import PlasticRNN
+from plastic_rl.networks.plastic_units import PlasticUnits
 from plastic_rl.networks.recurrent import GRU, LSTM, PlainRNN
 from plastic_rl.networks.rule_table import RuleTableNetwork
 from plastic_rl.plasticity import StateEntry
@@ -32,6 +33,7 @@ __all__ = [
     "PlasticFeedForward",
     "PlasticNetwork",
     "PlasticRNN",
+    "PlasticUnits",
     "Recording",
     "State",
     "StateEntry",
@@ -49,6 +51,7 @@ def _check(network: Any) -> None:
 
 NETWORKS: Registry[type[PlasticNetwork]] = Registry("network", _check)
 NETWORKS.register("plastic_rnn", PlasticRNN)
+NETWORKS.register("plastic_units", PlasticUnits)
 NETWORKS.register("plastic_feed_forward", PlasticFeedForward)
 NETWORKS.register("rnn", PlainRNN)
 NETWORKS.register("gru", GRU)

@@ -10,14 +10,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, ClassVar, NamedTuple
+from dataclasses import replace
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from plastic_rl.config import ConfigModel
 from plastic_rl.errors import ConfigError, unknown_name_message
-from plastic_rl.feedback import FeedbackLayout
+from plastic_rl.feedback import Feedback, FeedbackLayout
 from plastic_rl.networks.start_weights import draw_keys
 from plastic_rl.plasticity import Parameter, Range, ResetScope, StateEntry
 
@@ -25,49 +26,24 @@ State = dict[str, Tensor]
 Params = Mapping[str, Tensor]
 
 
-class Feedback(NamedTuple):
-    """What the observation says about the step before: cut out of it by the policy.
-
-    With a population, or in `unroll`, the leading axes `P` or `T` come before `B`.
-
-    Attributes:
-        action: Previous action, one-hot (discrete) or as a vector, `(.., B, A)`; zero where not `valid`.
-        reward: Previous reward, `(.., B)`; zero where not `valid`.
-        trial_start: True where this step starts a trial, `(.., B)` bool.
-        valid: True where there was a step before in this lifetime, `(.., B)` bool (false at `episode_start`).
-        label: The previous sample's label, one-hot `(.., B, A)`, from supervised environments; None from all others.
-    """
-
-    action: Tensor
-    reward: Tensor
-    trial_start: Tensor
-    valid: Tensor
-    label: Tensor | None = None
-
-    def at(self, step: int) -> Feedback:
-        """Return the feedback of one step of `T`."""
-        label = None if self.label is None else self.label[step]
-        return Feedback(self.action[step], self.reward[step], self.trial_start[step], self.valid[step], label)
-
-
 def scoped_entries(
-    shapes: Mapping[str, tuple[int, ...]], reset: Mapping[str, ResetScope], steps_per_trial: int | None
+    entries: Mapping[str, StateEntry], reset: Mapping[str, ResetScope], steps_per_trial: int | None
 ) -> dict[str, StateEntry]:
-    """Entries of these shapes, with the reset scopes that a recurrent network's config gives some of them.
+    """The entries, with the reset scopes that a recurrent network's config gives some of them.
 
     Raises:
         ConfigError: If `reset` names an unknown entry, or if something resets with trials of one step, where only
             recurrence carries anything from step to step and nothing would be left to associate.
     """
     for name, scope in reset.items():
-        if name not in shapes:
-            raise ConfigError(unknown_name_message("state entry in reset", name, shapes))
+        if name not in entries:
+            raise ConfigError(unknown_name_message("state entry in reset", name, entries))
         if scope == "trial" and steps_per_trial == 1:
             raise ConfigError(
                 f"reset.{name}: 'trial' is impossible here: trials have one step, and recurrent synapses then never "
                 f"see two steps of one trial, so that nothing would be left to associate. Use 'lifetime'."
             )
-    return {name: StateEntry(shape, reset.get(name, "lifetime")) for name, shape in shapes.items()}
+    return {name: replace(entry, reset=reset.get(name, entry.reset)) for name, entry in entries.items()}
 
 
 def reset_entry(start: Tensor, entry: Tensor, value: float | Tensor = 0.0) -> Tensor:

@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from plastic_rl.errors import ConfigError
-from plastic_rl.feedback import FeedbackLayout
-from plastic_rl.networks.base import Feedback, Params, PlasticNetwork, State
+from plastic_rl.feedback import Feedback, FeedbackLayout
+from plastic_rl.networks.base import Params, PlasticNetwork, State
 from plastic_rl.networks.start_weights import next_keys, normal_weights
 from plastic_rl.plasticity import (
     RULES,
@@ -34,6 +34,7 @@ from plastic_rl.plasticity import (
     Synapse,
     SynapseConfig,
     after_reward,
+    starting_at,
 )
 
 CERTAIN = 1e4
@@ -152,7 +153,10 @@ class PlasticFeedForward(PlasticNetwork):
             {name: f"{name}.{layer}" for name in own.state_entries()} for layer, own in enumerate(self.synapses)
         ]
         for layer, synapse in enumerate(self.synapses):
-            self._entries |= {f"{name}.{layer}": StateEntry(shape) for name, shape in synapse.state_entries().items()}
+            self._entries |= {
+                f"{name}.{layer}": starting_at(entry, self._names[layer])
+                for name, entry in synapse.state_entries().items()
+            }
         if self.random_start:
             self._entries["key"] = StateEntry((), dtype=torch.int64)
         if self.reward_modulated:
@@ -183,9 +187,9 @@ class PlasticFeedForward(PlasticNetwork):
             for layer, synapse in enumerate(self.synapses)
         }
 
-    def _begun(self, state: State, start: Tensor) -> State:
+    def _begun(self, params: Params, state: State, start: Tensor) -> State:
         """State with the lifetimes that start, where `start (.., B)`, reset and given new start weights."""
-        begun = self.reset(start, state)
+        begun = self.reset(start, state, params=params)
         if not self.random_start or begun is state:
             return begun
         begun["key"] = next_keys(state["key"], start)
@@ -202,10 +206,10 @@ class PlasticFeedForward(PlasticNetwork):
     def step(
         self, params: Params, x: Tensor, feedback: Feedback, state: State, episode_start: Tensor
     ) -> tuple[Tensor, State]:
-        current = self._begun(state, episode_start)
+        current = self._begun(params, state, episode_start)
         if self.reward_modulated and not self.plasticity_frozen:
             activities = [current[f"activity.{layer}"] for layer in range(len(self.synapses) + 1)]
-            rewarded = self._updated(params, current, activities, feedback.reward)
+            rewarded = self._updated(params, current, activities, feedback)
             current = after_reward(current, rewarded, feedback.valid & ~episode_start)
         post = x[..., : self.seen]
         activities = []
@@ -229,13 +233,13 @@ class PlasticFeedForward(PlasticNetwork):
         # The preferred action is the same by either, but saturated outputs would tie where their inputs do not.
         return total if self.config.readout == "greedy" else post, following
 
-    def _updated(self, params: Params, state: State, activities: list[Tensor], reward: Tensor | None) -> State:
+    def _updated(self, params: Params, state: State, activities: list[Tensor], feedback: Feedback | None) -> State:
         """The synapses' state after the step in which layer l was given `activities[l]`."""
         updated: State = {}
         for layer, synapse in enumerate(self.synapses):
             post = activities[layer + 1][..., : synapse.post_size]
             own_params, own_state = self._of_layer(layer, params, state)
-            changed = synapse.update(own_params, activities[layer], post, own_state, reward)
+            changed = synapse.update(own_params, activities[layer], post, own_state, feedback)
             updated |= {f"{name}.{layer}": entry for name, entry in changed.items()}
         return updated
 

@@ -15,13 +15,13 @@ from pydantic import Field
 from torch import Tensor, nn
 from typing_extensions import override
 
-from plastic_rl.feedback import FeedbackLayout
-from plastic_rl.networks.base import Feedback, Params, PlasticNetwork, Recording, State, scoped_entries
+from plastic_rl.feedback import Feedback, FeedbackLayout
+from plastic_rl.networks.base import Params, PlasticNetwork, Recording, State, scoped_entries
 from plastic_rl.networks.fused.forward import Recorded, checkpoint_spacing, fused_unroll
 from plastic_rl.networks.fused.rule import FusedRule
 from plastic_rl.networks.fused.sequences import Resets
 from plastic_rl.networks.recurrent import affine, unroll_stretches
-from plastic_rl.plasticity import ResetScope, RuleConfig, Synapse, after_reward
+from plastic_rl.plasticity import ResetScope, RuleConfig, StateEntry, Synapse, after_reward
 
 
 class PlasticRNNConfig(RuleConfig):
@@ -62,11 +62,11 @@ class PlasticRNN(PlasticNetwork):
         self.output_size = units = config.hidden_size
         self.synapse = Synapse(config, units, units)
         self.is_plastic = not self.synapse.non_plastic
-        shapes = {"activity": (units,)} | self.synapse.state_entries()
+        entries = {"activity": StateEntry((units,))} | self.synapse.state_entries()
         if self.synapse.reward_modulated:
-            shapes["presynaptic"] = (units,)
+            entries["presynaptic"] = StateEntry((units,))
         self._fused = FusedRule.of(self.synapse)
-        self._entries = scoped_entries(shapes, config.reset, steps_per_trial)
+        self._entries = scoped_entries(entries, config.reset, steps_per_trial)
 
         # Unit variance of the drive (LeCun et al. 1998). On the reversal bandit (one seed, bias 0) bounds of .18, .9
         # and 1.8 scored 66, 72 and 72 after 350 updates: small weights start with tiny products of pre and post.
@@ -84,13 +84,13 @@ class PlasticRNN(PlasticNetwork):
     def step(
         self, params: Params, x: Tensor, feedback: Feedback, state: State, episode_start: Tensor
     ) -> tuple[Tensor, State]:
-        current = self.reset(episode_start, state)
+        current = self.reset(episode_start, state, params=params)
         synapse = self.synapse
         if synapse.reward_modulated and not self.plasticity_frozen:
             pre, post = current["presynaptic"], current["activity"]
-            rewarded = synapse.update(params, pre, post, current, feedback.reward)
+            rewarded = synapse.update(params, pre, post, current, feedback)
             current = after_reward(current, rewarded, feedback.valid & ~episode_start)
-        current = self.reset(feedback.trial_start, current, "trial")
+        current = self.reset(feedback.trial_start, current, "trial", params)
         pre = current["activity"]
         total = affine(x, params["input_weight"], params["input_bias"]) + pre @ params["recurrent_weight"].mT
         if not synapse.non_plastic:

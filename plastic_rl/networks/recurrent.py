@@ -19,9 +19,8 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from plastic_rl.config import ConfigModel
-from plastic_rl.feedback import FeedbackLayout
+from plastic_rl.feedback import Feedback, FeedbackLayout
 from plastic_rl.networks.base import (
-    Feedback,
     Params,
     PlasticNetwork,
     Recording,
@@ -29,7 +28,7 @@ from plastic_rl.networks.base import (
     reset_entry,
     scoped_entries,
 )
-from plastic_rl.plasticity import ResetScope
+from plastic_rl.plasticity import ResetScope, StateEntry
 
 Tensors = tuple[Tensor, ...]
 
@@ -115,7 +114,9 @@ class RecurrentNetwork(PlasticNetwork):
     def build(self, feedback: FeedbackLayout, generator: torch.Generator | None, steps_per_trial: int | None) -> None:
         config = self.config
         self.output_size = units = config.hidden_size
-        self._entries = scoped_entries(dict.fromkeys(self.entry_names, (units,)), config.reset, steps_per_trial)
+        self._entries = scoped_entries(
+            dict.fromkeys(self.entry_names, StateEntry((units,))), config.reset, steps_per_trial
+        )
         bound = 1 / math.sqrt(units)
         rows = self.gates * units
 

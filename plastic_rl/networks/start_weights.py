@@ -1,8 +1,9 @@
-"""Start weights that are drawn anew in every lifetime, as a function of a key in the state.
+"""Random numbers of a lifetime, start weights and noise, as a function of a key in the state.
 
-The state holds one whole number a lifetime, `key (B,)`; the weights follow from it alone. So `unroll` finds what `step`
-drew, a population that shares its keys shares its start weights, and no random generator is carried about. Numbers come
-from a counter-based hash (the finaliser of SplitMix64; Steele, Lea & Flood 2014), the same on every device.
+The state holds one whole number a lifetime, `key (B,)`; all follows from it, and noise from the lifetime's age too. So
+`unroll` finds what `step` drew, a population that shares its keys shares its numbers, and no random generator is
+carried about. Numbers come from a counter-based hash (the finaliser of SplitMix64; Steele, Lea & Flood 2014), the same
+on every device.
 """
 
 from __future__ import annotations
@@ -57,6 +58,19 @@ def uniform_numbers(keys: Tensor, stream: int, count: int) -> Tensor:
     counters = torch.arange(1, count + 1, device=keys.device, dtype=torch.int64)
     bits = _shifted(_mixed(start.unsqueeze(-1) + counters * _STEP), 64 - _MANTISSA)
     return (bits.to(torch.float64) + 0.5) * 2.0**-_MANTISSA
+
+
+def step_numbers(keys: Tensor, ages: Tensor, stream: int, shape: tuple[int, ...]) -> Tensor:
+    """Uniform numbers in (0, 1) of one step of each lifetime, float64 `(.., *shape)`.
+
+    Args:
+        keys: int64, any shape.
+        ages: Steps that the lifetime has lived, of the same shape; every step has numbers of its own.
+        stream: See `uniform_numbers`.
+        shape: Of the numbers of one lifetime.
+    """
+    distinct, place = torch.unique(_mixed(keys + (ages + 1) * _STEP), return_inverse=True)
+    return uniform_numbers(distinct, stream, math.prod(shape)).reshape(-1, *shape)[place]
 
 
 def normal_weights(keys: Tensor, stream: int, shape: tuple[int, ...]) -> Tensor:

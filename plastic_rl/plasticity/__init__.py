@@ -11,8 +11,18 @@ from plastic_rl.plasticity.bounds import BOUNDS, NORMALISATIONS
 from plastic_rl.plasticity.eligibility import ELIGIBILITIES, Eligibility
 from plastic_rl.plasticity.gains import LOGARITHM, UNBOUNDED, GainConfig, Parameter, Range
 from plastic_rl.plasticity.modulators import MODULATORS, Modulator
-from plastic_rl.plasticity.parts import Named, Part, ResetScope, Setting, StateEntry, check_named, make_part
+from plastic_rl.plasticity.parts import (
+    Named,
+    Part,
+    ResetScope,
+    Setting,
+    StateEntry,
+    check_named,
+    make_part,
+    starting_at,
+)
 from plastic_rl.plasticity.rules import PARTS, RULES, RuleConfig, SynapseConfig
+from plastic_rl.plasticity.stdp import PairSTDP
 from plastic_rl.plasticity.synapse import Synapse, after_reward
 from plastic_rl.plasticity.terms import TERMS, Term
 
@@ -30,6 +40,7 @@ __all__ = [
     "GainConfig",
     "Modulator",
     "Named",
+    "PairSTDP",
     "Parameter",
     "Part",
     "Range",
@@ -43,4 +54,5 @@ __all__ = [
     "after_reward",
     "check_named",
     "make_part",
+    "starting_at",
 ]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Annotated, Any, ClassVar
 
+import torch
+from pydantic import Field
 from torch import Tensor
 
-from plastic_rl.plasticity.gains import NamedTensors
+from plastic_rl.config.signatures import handed_on
+from plastic_rl.plasticity.gains import NamedTensors, Parameter
 from plastic_rl.plasticity.parts import Part
 from plastic_rl.registry import Registry
 
@@ -16,9 +19,17 @@ class Eligibility(Part):
 
     Attributes:
         has_trace: True where there is an `E`, which is state entry `eligibility` `(B, O, I)`.
+        uses_eta: True where E moves by the parameter `eta_eligibility`.
+        by_substep: True where E takes in every substep of units that take several in a step.
     """
 
     has_trace: ClassVar[bool] = False
+    uses_eta: ClassVar[bool] = False
+    by_substep: ClassVar[bool] = False
+
+    def parameters(self) -> dict[str, Parameter]:
+        """Parameters of its own, by name: its `numbers` unless overridden."""
+        return self.numbers()
 
     def source(self, params: NamedTensors, change: Tensor, eligibility: Tensor | None) -> Tensor:
         """Return `S_t`, what the modulator multiplies, from `D_t` and the OLD `E_t`."""
@@ -36,6 +47,7 @@ class DecayingTrace(Eligibility):
     """
 
     has_trace = True
+    uses_eta = True
 
     def source(self, params: NamedTensors, change: Tensor, eligibility: Tensor | None) -> Tensor:
         """Return the old eligibility."""
@@ -48,6 +60,39 @@ class DecayingTrace(Eligibility):
         return (1 - rate) * eligibility + rate * change
 
 
+class SpikeTrace(Eligibility):
+    """`E <- exp(-h / tau_E) E + D` in every substep of h ms, and `S = E` as it stands (Izhikevich 2007; Gerstner 2018).
+
+    What waits for a reward waits as E: a reward d steps after the acting one reaches `exp(-d T / tau_E)` of what E was
+    then, with T ms a step; d = 0 is the acting step's own reward.
+
+    Args:
+        tau_eligibility: tau_E, ms.
+    """
+
+    has_trace = True
+    by_substep = True
+
+    def __init__(
+        self, step_size: float = 1.0, *, tau_eligibility: Annotated[float, Field(ge=0.1, le=1e6)] = 200.0, **shared: Any
+    ) -> None:
+        super().__init__(step_size, **handed_on(locals()))
+
+    def source(self, params: NamedTensors, change: Tensor, eligibility: Tensor | None) -> Tensor:
+        """Return E with this step's change taken in."""
+        assert eligibility is not None, "a spike trace is state"
+        return self.next_trace(params, change, eligibility)
+
+    def kept(self, params: NamedTensors, steps: int = 1) -> Tensor:
+        """What is left of E after some substeps, `(.., 1)`."""
+        return torch.exp(-steps * self.step_size / params["tau_eligibility"])
+
+    def next_trace(self, params: NamedTensors, change: Tensor, eligibility: Tensor) -> Tensor:
+        """Return E with this step's change taken in."""
+        return self.kept(params).unsqueeze(-1).unsqueeze(-1) * eligibility + change
+
+
 ELIGIBILITIES: Registry[type[Eligibility]] = Registry("eligibility")
 ELIGIBILITIES.register("none", Eligibility)
 ELIGIBILITIES.register("trace", DecayingTrace)
+ELIGIBILITIES.register("spike_trace", SpikeTrace)

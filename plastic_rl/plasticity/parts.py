@@ -14,7 +14,8 @@ from __future__ import annotations
 import functools
 import math
 from abc import ABC
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Self, TypeVar
 
 import torch
@@ -51,6 +52,11 @@ class StateEntry:
     reset: ResetScope = "lifetime"
     dtype: torch.dtype | None = None
     start: float | str = 0.0
+
+
+def starting_at(entry: StateEntry, names: Mapping[str, str]) -> StateEntry:
+    """The entry, where the parameter that it starts at has another name in the network, by `names`."""
+    return replace(entry, start=names[entry.start]) if isinstance(entry.start, str) else entry
 
 
 class Setting:

@@ -14,8 +14,11 @@ from plastic_rl.plasticity.eligibility import ELIGIBILITIES
 from plastic_rl.plasticity.gains import RATE, GainConfig, Range
 from plastic_rl.plasticity.modulators import MODULATORS
 from plastic_rl.plasticity.parts import Named, check_named, named_part
+from plastic_rl.plasticity.stdp import PairSTDP
 from plastic_rl.plasticity.terms import TERMS
 from plastic_rl.registry import Registry
+
+TERMS.register("stdp_pair", PairSTDP)
 
 PARTS: dict[str, Registry[Any]] = {
     "term": TERMS,
@@ -72,7 +75,7 @@ class SynapseConfig(ConfigModel):
     def _rates_start_in_range(self) -> Self:
         if self.decay and self.anti_hebbian:
             raise ValueError("a trace that decays by 1 - eta needs an eta of 0 or more; set anti_hebbian to false")
-        rates = {"eta": self.uses_eta, "eta_eligibility": named_part(ELIGIBILITIES, self.eligibility).has_trace}
+        rates = {"eta": self.uses_eta, "eta_eligibility": named_part(ELIGIBILITIES, self.eligibility).uses_eta}
         for name in (name for name, used in rates.items() if used):
             gain, (low, high) = getattr(self, name), self.eta_range if name == "eta" else RATE
             if not low <= gain.low <= gain.high <= high:
@@ -134,6 +137,7 @@ RULES: Registry[SynapseConfig] = Registry("rule")
 
 _ONE = GainConfig(granularity="scalar", low=1.0, high=1.0, trainable=True)
 _WHOLE = GainConfig(granularity="scalar", low=1.0, high=1.0, trainable=False)
+_SLOW = GainConfig(granularity="scalar", low=0.01, high=0.01, trainable=True)
 _ZERO = GainConfig(granularity="scalar", low=0.0, high=0.0, trainable=False)
 
 RULES.register("differentiable_plasticity", SynapseConfig(decay=True))
@@ -162,4 +166,11 @@ RULES.register("general", SynapseConfig(term="general", bound="hard_clip"))
 RULES.register("presynaptically_gated", SynapseConfig(term="presynaptically_gated", bound="hard_clip"))
 RULES.register("delta", SynapseConfig(term="delta", bound="hard_clip"))
 RULES.register("bcm", SynapseConfig(term="bcm"))
+RULES.register("stdp", SynapseConfig(term="stdp_pair", bound="hard_clip", alpha=_WHOLE, eta=_SLOW))
+RULES.register(
+    "r_stdp",
+    SynapseConfig(
+        term="stdp_pair", eligibility="spike_trace", modulator="reward", bound="hard_clip", alpha=_WHOLE, eta=_SLOW
+    ),
+)
 RULES.register("fixed", SynapseConfig(alpha=_ZERO, eta=_ZERO))

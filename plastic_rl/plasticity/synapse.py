@@ -14,11 +14,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from plastic_rl.feedback import Feedback
 from plastic_rl.plasticity.bounds import BOUNDS, NORMALISATIONS, unbounded
-from plastic_rl.plasticity.eligibility import ELIGIBILITIES
+from plastic_rl.plasticity.eligibility import ELIGIBILITIES, SpikeTrace
 from plastic_rl.plasticity.gains import RATE, NamedTensors, Parameter
 from plastic_rl.plasticity.modulators import MODULATORS
-from plastic_rl.plasticity.parts import make_part
+from plastic_rl.plasticity.parts import StateEntry, make_part
 from plastic_rl.plasticity.rules import SynapseConfig
 from plastic_rl.plasticity.terms import TERMS
 
@@ -43,6 +44,11 @@ class Synapse:
         self.pre_size = pre_size
         self.term = make_part(TERMS, config.term, step_size)
         self.modulator = make_part(MODULATORS, config.modulator, step_size)
+        # A subclass with a `change` of its own does not mean the factors that it inherits.
+        owners = {
+            name: next(kind for kind in type(self.term).__mro__ if name in vars(kind)) for name in ("change", "factors")
+        }
+        self._factored = issubclass(owners["factors"], owners["change"])
         self.eligibility = make_part(ELIGIBILITIES, config.eligibility, step_size)
         self.bound = BOUNDS[config.bound]
         self.normalise = NORMALISATIONS[config.normalise]
@@ -57,17 +63,18 @@ class Synapse:
             return parameters
         if config.uses_eta:
             parameters["eta"] = config.eta.draw(*sizes, generator, valid=config.eta_range)
-        if self.eligibility.has_trace:
+        if self.eligibility.uses_eta:
             parameters["eta_eligibility"] = config.eta_eligibility.draw(*sizes, generator, valid=RATE)
+        parameters |= self.eligibility.parameters()
         parameters |= self.modulator.parameters(self.post_size, generator)
         return parameters | self.term.parameters(*sizes, config.coefficients, generator)
 
-    def state_entries(self) -> dict[str, tuple[int, ...]]:
-        """Name and shape (without `B`) of the state: `trace` F, `eligibility` E, and the parts' own."""
+    def state_entries(self) -> dict[str, StateEntry]:
+        """The state, by name: `trace` F and `eligibility` E, `(O, I)`, and the parts' own."""
         if self.non_plastic:
             return {}
-        matrix = (self.post_size, self.pre_size)
-        entries: dict[str, tuple[int, ...]] = {"trace": matrix}
+        matrix = StateEntry((self.post_size, self.pre_size))
+        entries = {"trace": matrix}
         if self.eligibility.has_trace:
             entries["eligibility"] = matrix
         entries |= self.modulator.state_entries()
@@ -99,7 +106,7 @@ class Synapse:
         pre: Tensor,
         post: Tensor,
         state: NamedTensors,
-        reward: Tensor | None = None,
+        feedback: Feedback | None = None,
     ) -> dict[str, Tensor]:
         """The synapse's state after the step in which `pre` met `post`.
 
@@ -108,7 +115,7 @@ class Synapse:
             pre: `x`, `(.., B, I)`.
             post: `y`, `(.., B, O)`.
             state: As left by the last update; never modified.
-            reward: `(.., B)`, the outcome of that step; needed where `reward_modulated`.
+            feedback: What that step brought; needed where `reward_modulated`.
 
         Returns:
             The entries of `state_entries`, new.
@@ -118,19 +125,87 @@ class Synapse:
         trace = state["trace"]
         eligibility = state.get("eligibility")
         change = self.term.change(params, pre, post, trace, state)
-        gate = self.modulator.gate(params, post, reward, state)
         source = self.eligibility.source(params, change, eligibility)
+        updated = self.gated(params, post, source, state, feedback)
+        if eligibility is not None:
+            updated["eligibility"] = self.eligibility.next_trace(params, change, eligibility)
+        return updated | self.term.next_state(params, pre, post, trace, state)
+
+    def gated(
+        self,
+        params: NamedTensors,
+        post: Tensor,
+        source: Tensor,
+        state: NamedTensors,
+        feedback: Feedback | None = None,
+        factor: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        """The trace F after `source` S was gated into it, and the modulator's own entries.
+
+        Args:
+            params: The network's parameters.
+            post: `y`, `(.., B, O)`.
+            source: `S`, `(.., B, O, I)`.
+            state: As left by the last update; never modified.
+            feedback: What the step brought; needed where `reward_modulated`.
+            factor: Of the gate, for each post neuron, `(.., B, O)`; None: 1.
+        """
+        trace = state["trace"]
+        gate = self.modulator.gate(params, post, feedback, state)
+        if factor is not None:
+            gate = gate * factor.unsqueeze(-1)
         kept = (1 - params["eta"].unsqueeze(-3)) * trace if self.config.decay else trace
         if self.bound is unbounded:
             moved = torch.addcmul(kept, gate, source)
         else:
             moved = self.bound(kept, gate * source, self.config.clip)
         updated = {"trace": self.normalise(moved)}
-        if eligibility is not None:
-            updated["eligibility"] = self.eligibility.next_trace(params, change, eligibility)
-        if reward is not None:
-            updated |= self.modulator.next_state(params, reward, state)
-        return updated | self.term.next_state(params, pre, post, trace, state)
+        if feedback is not None:
+            updated |= self.modulator.next_state(params, feedback, state)
+        return updated
+
+    def lived(
+        self, params: NamedTensors, pre: Tensor, post: Tensor, state: NamedTensors
+    ) -> tuple[Tensor | None, dict[str, Tensor]]:
+        """Several substeps in which F stays: what they amount to, and the state that they leave.
+
+        Args:
+            params: The network's parameters.
+            pre: `x`, `(.., B, S, I)`: S substeps.
+            post: `y`, `(.., B, S, O)`.
+            state: Before them; never modified.
+
+        Returns:
+            The sum of D over the substeps, `(.., B, O, I)`, or None where the eligibility took them in; and E, where it
+            did, with the term's own entries.
+        """
+        substeps = pre.shape[-2]
+        current, total = dict(state), None
+        lefts, rights = [], []
+        eligibility, trace = self.eligibility, state["trace"]
+        for substep in range(substeps):
+            x, y = pre[..., substep, :], post[..., substep, :]
+            factors = self.term.factors(params, x, y, current) if self._factored else None
+            if factors is None:
+                change = self.term.change(params, x, y, trace, current)
+                if eligibility.by_substep:
+                    current["eligibility"] = eligibility.next_trace(params, change, current["eligibility"])
+                else:
+                    total = change if total is None else total + change
+            else:
+                left, right = factors
+                if isinstance(eligibility, SpikeTrace):
+                    left = left * eligibility.kept(params, substeps - 1 - substep).unsqueeze(-1).unsqueeze(-1)
+                lefts.append(left)
+                rights.append(right)
+            current |= self.term.next_state(params, x, y, trace, current)
+        if lefts:
+            total = torch.cat(lefts, -2).mT @ torch.cat(rights, -2)
+            if isinstance(eligibility, SpikeTrace):
+                kept = eligibility.kept(params, substeps).unsqueeze(-1).unsqueeze(-1)
+                current["eligibility"] = kept * current["eligibility"] + total
+                total = None
+        return total, {name: current[name] for name in self.state_entries() if current[name] is not state[name]}
 
 
 def after_reward(state: NamedTensors, updated: NamedTensors, happens: Tensor) -> dict[str, Tensor]:

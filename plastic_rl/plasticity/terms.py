@@ -16,7 +16,7 @@ from torch import Tensor
 
 from plastic_rl.config.signatures import handed_on
 from plastic_rl.plasticity.gains import GainConfig, NamedTensors, Parameter
-from plastic_rl.plasticity.parts import Part
+from plastic_rl.plasticity.parts import Part, StateEntry
 from plastic_rl.registry import Registry
 
 ABCD_NAMES = ("coefficient_a", "coefficient_b", "coefficient_c", "coefficient_d")
@@ -41,8 +41,8 @@ class Term(Part):
         """
         return self.numbers()
 
-    def state_entries(self, post_size: int, pre_size: int) -> dict[str, tuple[int, ...]]:
-        """Name and shape (without `B`) of what this term carries from step to step; it starts at 0. None by default."""
+    def state_entries(self, post_size: int, pre_size: int) -> dict[str, StateEntry]:
+        """What this term carries from step to step, by name. Nothing by default."""
         return {}
 
     @abstractmethod
@@ -60,6 +60,15 @@ class Term(Part):
             `(.., B, O, I)`.
         """
 
+    def factors(
+        self, params: NamedTensors, pre: Tensor, post: Tensor, state: NamedTensors
+    ) -> tuple[Tensor, Tensor] | None:
+        """`(.., B, R, O)` and `(.., B, R, I)` whose outer products, summed over R, are D; None where D reads F.
+
+        With them many substeps' changes are one matrix product.
+        """
+        return None
+
     def next_state(
         self, params: NamedTensors, pre: Tensor, post: Tensor, trace: Tensor, state: NamedTensors
     ) -> dict[str, Tensor]:
@@ -69,6 +78,12 @@ class Term(Part):
 
 class Hebb(Term):
     """`D = y xT` (arXiv 1804.02464 eq. 2)."""
+
+    def factors(
+        self, params: NamedTensors, pre: Tensor, post: Tensor, state: NamedTensors
+    ) -> tuple[Tensor, Tensor] | None:
+        """See `Term.factors`: y and x."""
+        return post.unsqueeze(-2), pre.unsqueeze(-2)
 
     def change(self, params: NamedTensors, pre: Tensor, post: Tensor, trace: Tensor, state: NamedTensors) -> Tensor:
         """Return the outer product of post and pre."""
@@ -166,9 +181,9 @@ class BCM(Term):
     ) -> None:
         super().__init__(step_size, **handed_on(locals()))
 
-    def state_entries(self, post_size: int, pre_size: int) -> dict[str, tuple[int, ...]]:
+    def state_entries(self, post_size: int, pre_size: int) -> dict[str, StateEntry]:
         """`bcm_threshold` theta, one for each post neuron."""
-        return {"bcm_threshold": (post_size,)}
+        return {"bcm_threshold": StateEntry((post_size,))}
 
     def change(self, params: NamedTensors, pre: Tensor, post: Tensor, trace: Tensor, state: NamedTensors) -> Tensor:
         """Return the outer product of `post (post - theta)` and pre, with the theta of before this step."""

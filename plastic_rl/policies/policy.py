@@ -18,9 +18,9 @@ from stable_baselines3.common.policies import BasePolicy
 from torch import Tensor, nn
 
 from plastic_rl.errors import PlasticRLError, SpaceError
-from plastic_rl.feedback import FeedbackLayout
+from plastic_rl.feedback import Feedback, FeedbackLayout
 from plastic_rl.networks import Recording, make_network
-from plastic_rl.networks.base import Feedback, Params, State
+from plastic_rl.networks.base import Params, State
 from plastic_rl.networks.recurrent import affine
 from plastic_rl.plasticity import Range
 from plastic_rl.policies.distributions import Categorical, make_distribution

@@ -43,11 +43,50 @@ RULE_TABLES: dict[str, dict[str, Any]] = {
     "rule_table_errors": _TABLES
     | {"output_table": "supervised", "when": "errors", "inputs": "features", "activation": "sigmoid"},
 }
+_LIF = {"name": "lif", "threshold": 1.0, "tau": 3.0, "refractory": 1.0}
+UNITS: dict[str, dict[str, Any]] = {
+    "units_rate": {"kind": "plastic_units", "recurrent": {"rule": "backpropamine_fan_out"}},
+    "units_rate_rewarded": {
+        "kind": "plastic_units",
+        "neuron": "sigmoid",
+        "input": {"rule": "reward_gated_retroactive"},
+        "recurrent": {"rule": "reward_gated", "modulator": "reward_prediction_error"},
+    },
+    "units_spiking": {
+        "kind": "plastic_units",
+        "neuron": _LIF,
+        "substeps": 4,
+        "recurrent": {"rule": "stdp"},
+        "readout": {
+            "rule": "r_stdp",
+            "neuron": {**_LIF, "threshold": 0.2},
+            "weight": {"granularity": "synapse", "low": 0.2, "high": 0.6},
+            "population": 2,
+            "inhibition": {"granularity": "scalar", "low": 0.5, "high": 0.5},
+            "efference_copy": True,
+        },
+        "reset": {"eligibility.readout": "trial"},
+    },
+    "units_poisson": {
+        "kind": "plastic_units",
+        "neuron": {**_LIF, "name": "adaptive_lif", "beta": 2.0, "learned": ["beta", "tau"]},
+        "substeps": 3,
+        "step_size": 2.0,
+        "on_off": True,
+        "coding": "poisson",
+        "input": {
+            "rule": "stdp",
+            "term": {"name": "stdp_pair", "pairing": "nearest", "centred": "both"},
+            "eligibility": "trace",
+        },
+    },
+}
 ALL: dict[str, dict[str, Any]] = (
     {rule: {"kind": "plastic_rnn", "rule": rule} for rule in RULES}
     | {kind: {"kind": kind} for kind in ("rnn", "gru", "lstm")}
     | FEED_FORWARD
     | RULE_TABLES
+    | UNITS
 )
 FUSED = [
     "differentiable_plasticity",
@@ -102,7 +141,7 @@ def make_case(
         return torch.randn(*shape, generator=generator, dtype=dtype)
 
     params = {name: value.detach() + scale * normal(*value.shape) for name, value in network.named_parameters()}
-    shares = {"eta_eligibility", "reward_average_rate", "bcm_rate"}
+    shares = {"eta_eligibility", "reward_average_rate", "bcm_rate", "value_rate", "discount"}
     params |= {name: value.abs().clamp_max(0.9) for name, value in params.items() if name.split(".")[-1] in shares}
     if config.get("rule") == "fixed":
         params |= {name: torch.zeros_like(params[name]) for name in params if name.split(".")[-1] == "alpha"}

@@ -26,7 +26,10 @@ from tests.networks.cases import (
     weighted_sum,
 )
 
-ACTIVITIES = {"activity", "cell", "presynaptic", "code", "preference"}
+ACTIVITIES = {
+    *("activity", "cell", "presynaptic", "code", "preference"),
+    *("voltage", "refractory_left", "adaptation", "age"),
+}
 """State entries (before a dot) that change while plasticity is frozen."""
 
 everywhere = pytest.mark.parametrize("config", ALL.values(), ids=ALL.keys())
@@ -224,7 +227,7 @@ def test_plasticity_parameters_are_trained_parameters(config: dict[str, str]) ->
     gains = {name.split(".")[-1] for name in network.plasticity_parameters()}
     if "rule" in config and config.get("start") != "random":
         assert ("alpha" in gains) == RULES[config["rule"]].alpha.trainable
-    elif "rule" not in config and config["kind"] != "rule_table":
+    elif "rule" not in config and config["kind"] not in {"rule_table", "plastic_units"}:
         assert not gains
 
 

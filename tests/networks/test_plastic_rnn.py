@@ -92,7 +92,8 @@ def test_a_reward_never_reaches_across_the_start_of_a_lifetime(rule: str, starts
     start = torch.tensor([starts])
     _, state = case.network.step(case.params, case.xs[0], feedback, case.state, start)
     for name in set(state) - {"activity", "presynaptic"}:
-        expected = torch.zeros_like(state[name]) if starts else case.state[name]
+        begun = case.params["reward_average_start"] if name == "reward_average" else torch.zeros_like(state[name])
+        expected = begun if starts else case.state[name]
         assert torch.equal(state[name], expected)
 
 

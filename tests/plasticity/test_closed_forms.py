@@ -15,7 +15,7 @@ def column(value: float) -> Tensor:
 
 def synapse_and_state(**changes: object) -> tuple[Synapse, dict[str, Tensor]]:
     synapse = Synapse(RuleConfig.model_validate(changes), 1, 1)
-    state = {name: torch.zeros(1, *shape, dtype=torch.float64) for name, shape in synapse.state_entries().items()}
+    state = {name: torch.zeros(1, *entry.shape, dtype=torch.float64) for name, entry in synapse.state_entries().items()}
     return synapse, state
 
 

@@ -161,7 +161,7 @@ def test_gradients_through_six_steps(rule: str) -> None:
     }
     names = list(params)
     pre, post = normal(generator, STEPS, 1, 3), normal(generator, STEPS, 1, 2).tanh()
-    state = {name: 0.5 * normal(generator, 1, *shape) for name, shape in synapse.state_entries().items()}
+    state = {name: 0.5 * normal(generator, 1, *entry.shape) for name, entry in synapse.state_entries().items()}
 
     def final(*values: Tensor) -> Tensor:
         return run(synapse, dict(zip(names, values, strict=True)), pre, post, state)["trace"]

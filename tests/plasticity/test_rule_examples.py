@@ -16,6 +16,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from plastic_rl.feedback import Feedback
 from plastic_rl.networks.fused.rule import FusedRule
 from plastic_rl.plasticity import RULES, Synapse
 
@@ -135,11 +136,43 @@ EXAMPLES: dict[str, tuple[Mapping[str, object], list[float] | None, list[Matrix]
         [[[0.5, 0], [-0.5, 0]], [[0.5, 0], [-0.25, 0.25]], [[0.5, -0.5], [-0.25, -0.375]]],
     ),
 }
+# Traces halve in a step: tau = 1 / ln 2. r: (1, 0), (1.5, 1), (.75, -.5); o before: 0, (.5, -.5), (.5, -.25).
+# D = y rT - o xT: [1 0; -1 0], [.25 0; .5 .5], [.75 0; .75 -.75].
+HALF = [1 / math.log(2)]
+PAIR = {"a_plus": [1.0], "a_minus": [1.0], "tau_plus": HALF, "tau_minus": HALF}
+EXAMPLES |= {
+    # eta .5, c 1: F3 = .625 + .375 is just within the bound.
+    "stdp": (
+        {"eta": [[0.5]], **PAIR},
+        None,
+        [[[0.5, 0], [-0.5, 0]], [[0.625, 0], [-0.25, 0.25]], [[1, 0], [0.125, -0.125]]],
+    ),
+    # E halves too, and takes D in before it is gated: [1 0; -1 0], [.75 0; 0 .5], [1.125 0; .75 -.5].
+    # rbar before each reward 1, 0, 1 (rate .5): 0, .5, .25; eta .5: G = .5, -.25, .375.
+    "r_stdp": (
+        {
+            "eta": [[0.5]],
+            "tau_eligibility": HALF,
+            "reward_average_rate": [0.5],
+            "reward_average_start": [0.0],
+            **PAIR,
+        },
+        [1.0, 0.0, 1.0],
+        [[[0.5, 0], [-0.5, 0]], [[0.3125, 0], [-0.5, -0.125]], [[0.734375, 0], [-0.21875, -0.3125]]],
+    ),
+}
 FUSED = [rule for rule in EXAMPLES if FusedRule.of(Synapse(RULES[rule], 2, 2)) is not None]
 
 
 def start(synapse: Synapse, batch: int = 1) -> dict[str, Tensor]:
-    return {name: torch.zeros(batch, *shape, dtype=torch.float64) for name, shape in synapse.state_entries().items()}
+    entries = synapse.state_entries().items()
+    return {name: torch.zeros(batch, *entry.shape, dtype=torch.float64) for name, entry in entries}
+
+
+def told(reward: float) -> Feedback:
+    """What a step with one lifetime brought."""
+    no = torch.zeros(1, dtype=torch.bool)
+    return Feedback(torch.zeros(1, 2), torch.tensor([reward], dtype=torch.float64), no, ~no)
 
 
 def given(values: Mapping[str, object]) -> dict[str, Tensor]:
@@ -156,8 +189,8 @@ def test_synapse_follows_the_example(rule: str) -> None:
     synapse = Synapse(RULES[rule], 2, 2)
     state = start(synapse)
     for step in range(3):
-        reward = None if rewards is None else torch.tensor([rewards[step]], dtype=torch.float64)
-        state = synapse.update(given(values), PRE[step : step + 1], POST[step : step + 1], state, reward)
+        feedback = None if rewards is None else told(rewards[step])
+        state = synapse.update(given(values), PRE[step : step + 1], POST[step : step + 1], state, feedback)
         torch.testing.assert_close(
             state["trace"][0], torch.tensor(expected[step], dtype=torch.float64), atol=1e-12, rtol=0
         )
@@ -189,8 +222,7 @@ def test_eligibility_and_reward_average_follow_the_example() -> None:
     state = start(synapse)
     averages = []
     for step in range(3):
-        reward = torch.tensor([rewards[step]], dtype=torch.float64)
-        state = synapse.update(given(values), PRE[step : step + 1], POST[step : step + 1], state, reward)
+        state = synapse.update(given(values), PRE[step : step + 1], POST[step : step + 1], state, told(rewards[step]))
         averages.append(state["reward_average"].item())
     assert averages == [0.5, 0.25, 0.625]
     assert state["eligibility"][0].tolist() == [[0.25, -0.375], [-0.125, -0.5]]

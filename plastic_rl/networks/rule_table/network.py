@@ -19,8 +19,8 @@ from torch import Tensor
 from typing_extensions import override
 
 from plastic_rl.errors import SpaceError
-from plastic_rl.feedback import FeedbackLayout
-from plastic_rl.networks.base import Feedback, Params, PlasticNetwork, State, reset_entry
+from plastic_rl.feedback import Feedback, FeedbackLayout
+from plastic_rl.networks.base import Params, PlasticNetwork, State, reset_entry
 from plastic_rl.networks.rule_table.config import LAYERS, RuleTableConfig
 from plastic_rl.networks.rule_table.tables import add_round, k_cap
 from plastic_rl.networks.rule_table.update import TableUpdate, tidied_

@@ -13,7 +13,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from plastic_rl.networks.base import Feedback, Params, State
+from plastic_rl.feedback import Feedback
+from plastic_rl.networks.base import Params, State
 from plastic_rl.networks.rule_table.config import RuleTableConfig
 from plastic_rl.networks.rule_table.hand_written import HAND_WRITTEN
 from plastic_rl.networks.rule_table.tables import (

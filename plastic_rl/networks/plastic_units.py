@@ -1,0 +1,391 @@
+"""Layers of units of any kind, rate or spiking, joined by synapses that each have a rule of their own.
+
+    observation -> channels -> input synapses -> hidden units <- recurrent synapses
+                                                     |
+                                       readout synapses -> populations of units, one for each action
+
+One environment step is `substeps` steps of `step_size` ms, in which the input is held or coded as Poisson spikes and
+synapses stay as they are. Within a substep: the input and the spikes of the substep before arrive, hidden units step,
+their output reaches the readout in the same substep, readout units step. Traces of spikes move in every substep, the
+trace F of a synapse once a step: at its end, or, where the update waits for the reward, at the start of the next one.
+With `substeps: 1`, tanh units and no readout this is `plastic_rnn`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal, Self
+
+import torch
+from pydantic import Field, field_validator, model_validator
+from torch import Tensor, nn
+from typing_extensions import override
+
+from plastic_rl.config import ConfigModel
+from plastic_rl.errors import ConfigError
+from plastic_rl.feedback import Feedback, FeedbackLayout
+from plastic_rl.networks.base import Params, PlasticNetwork, State, scoped_entries
+from plastic_rl.networks.start_weights import next_keys, step_numbers
+from plastic_rl.neurons import NEURONS, Drive, Neuron
+from plastic_rl.plasticity import (
+    GainConfig,
+    Named,
+    Parameter,
+    ResetScope,
+    RuleConfig,
+    StateEntry,
+    Synapse,
+    after_reward,
+    check_named,
+    make_part,
+    starting_at,
+)
+
+INPUT, RECURRENT, READOUT = "input", "recurrent", "readout"
+
+
+class ConnectionConfig(RuleConfig):
+    """Synapses from one layer to another: the weights that they start with, and the rule that changes them."""
+
+    rule: str = Field("fixed", description="Name of a rule; the other keys change parts of it. fixed: weights stay.")
+    weight: GainConfig | None = Field(
+        None, description="Start weights W0; null: uniform within +-sqrt(3 / presynaptic units), trained."
+    )
+
+    def start(self, post_size: int, pre_size: int, generator: torch.Generator | None) -> Parameter:
+        """W0, `(O, I)`, or `(1, 1)` and `(O, 1)` where it is one number for all or for each unit."""
+        bound = (3 / pre_size) ** 0.5
+        weight = self.weight or GainConfig(granularity="synapse", low=-bound, high=bound)
+        return weight.draw(post_size, pre_size, generator, is_gain=False)
+
+
+class ReadoutConfig(ConnectionConfig):
+    """Populations of units, one for each action: their outputs are the preferences among actions."""
+
+    neuron: Named = Field("lif", description="What a readout unit does with its input.")
+    population: int = Field(5, ge=1, description="Units for each action.")
+    inhibition: GainConfig = Field(
+        GainConfig(granularity="scalar", low=0.0, high=0.0, trainable=False),
+        description="What a unit's output takes from the input of each unit of the other populations.",
+    )
+    efference_copy: bool = Field(
+        False,
+        description="Whether a reward changes synapses onto the chosen action's population as it is, and onto the "
+        "others with the opposite sign, shared among them.",
+    )
+    scale: GainConfig = Field(
+        GainConfig(granularity="scalar", low=1.0, high=1.0, trainable=True),
+        description="Factor from preferences (mean output of a population, summed over substeps) to logits.",
+    )
+
+    @field_validator("neuron", mode="after")
+    @classmethod
+    def _known_neuron(cls, value: Named) -> Named:
+        return check_named(NEURONS, value)
+
+
+class PlasticUnitsConfig(ConfigModel):
+    """Units of any kind in layers, with a rule for the input, the recurrent and the readout synapses each."""
+
+    kind: Literal["plastic_units"] = Field("plastic_units", description="Kind of network.")
+    neuron: Named = Field("tanh", description="What a hidden unit does with its input.")
+    hidden_size: int = Field(48, ge=0, description="Number of hidden units; 0: the input reaches the readout directly.")
+    substeps: int = Field(1, ge=1, description="Steps of the units in one environment step.")
+    step_size: float = Field(1.0, gt=0, description="Length of a substep, ms.")
+    inputs: Literal["features", "all"] = Field(
+        "all",
+        description="features: what stands before the feedback; all: also previous action, reward, trial start, time.",
+    )
+    on_off: bool = Field(
+        False, description="Whether each input is two channels that are never negative: max(x, 0) and max(-x, 0)."
+    )
+    coding: Literal["current", "poisson"] = Field(
+        "current", description="current: channels act as they are; poisson: as random spikes, 0 or 1 in each substep."
+    )
+    input_rate: float = Field(
+        0.25, gt=0, le=1000, description="Rate of the spikes of a channel whose value is 1, per ms (poisson)."
+    )
+    input: ConnectionConfig = Field(ConnectionConfig(), description="Synapses from the input to the hidden units.")
+    recurrent: ConnectionConfig | None = Field(
+        None, description="Synapses among the hidden units, whose output arrives one substep later; null: none."
+    )
+    readout: ReadoutConfig | None = Field(
+        None, description="Units that choose the action; null: the action head reads the hidden units."
+    )
+    reset: dict[str, ResetScope] = Field(
+        default_factory=dict,
+        description="When a state entry resets, if not with the lifetime: e.g. {eligibility.readout: trial}.",
+    )
+
+    @field_validator("neuron", mode="after")
+    @classmethod
+    def _known_neuron(cls, value: Named) -> Named:
+        return check_named(NEURONS, value)
+
+    @model_validator(mode="after")
+    def _has_units(self) -> Self:
+        if self.hidden_size == 0 and self.readout is None:
+            raise ValueError("there are no units: give hidden_size 1 or more, or a readout")
+        if self.hidden_size == 0 and self.recurrent is not None:
+            raise ValueError("recurrent synapses need hidden units: give hidden_size 1 or more, or recurrent: null")
+        return self
+
+
+class _Layer:
+    """Units and the synapses that reach them, by the name that ends their parameters and state entries."""
+
+    def __init__(self, name: str, neuron: Named, size: int, step_size: float) -> None:
+        self.name, self.size = name, size
+        self.neuron: Neuron = make_part(NEURONS, neuron, step_size)
+        self.entries = self.neuron.state_entries(size)
+
+
+class PlasticUnits(PlasticNetwork):
+    """Layers of rate or spiking units; features are the hidden units' outputs, or one preference for each action.
+
+    The output of a step is that of its last substep for rate units, and the mean over its substeps for spiking ones.
+    State entries end in the name of what they belong to: `activity.hidden` is the last substep's output,
+    `voltage.hidden` and the like are the units', `trace.recurrent` F, `eligibility.readout` E and so on the synapses'.
+    With Poisson inputs there are `key` and `age`, from which their noise follows.
+
+    Raises:
+        ConfigError: If there is nothing to see, or a reset scope names no state entry.
+    """
+
+    config_model = PlasticUnitsConfig
+    config: PlasticUnitsConfig
+
+    @override
+    def build(self, feedback: FeedbackLayout, generator: torch.Generator | None, steps_per_trial: int | None) -> None:
+        config = self.config
+        self.seen = self.input_size if config.inputs == "all" else feedback.start
+        if self.seen < 1:
+            raise ConfigError("this environment has no features: the network would see nothing; use network.inputs=all")
+        channels = self.seen * (1 + config.on_off)
+        readout = config.readout
+        self.actions = feedback.action_size
+        self.layers: list[_Layer] = []
+        self.synapses: dict[str, Synapse] = {}
+        configs: dict[str, tuple[ConnectionConfig, int, int]] = {}
+        if config.hidden_size:
+            self.layers.append(_Layer("hidden", config.neuron, config.hidden_size, config.step_size))
+            configs[INPUT] = (config.input, config.hidden_size, channels)
+            if config.recurrent is not None:
+                configs[RECURRENT] = (config.recurrent, config.hidden_size, config.hidden_size)
+        if readout is not None:
+            units = self.actions * readout.population
+            self.layers.append(_Layer("output", readout.neuron, units, config.step_size))
+            configs[READOUT] = (readout, units, config.hidden_size or channels)
+        self.has_readout = self.discrete_only = readout is not None
+        self.output_size = config.hidden_size if readout is None else self.actions
+
+        entries: dict[str, StateEntry] = {}
+        self._names: dict[str, dict[str, str]] = {}
+        self.parts = nn.ModuleDict()
+        for layer in self.layers:
+            names = self._adopt_all(layer.name, layer.neuron.parameters(layer.size, generator))
+            if layer.name == "hidden":
+                names |= self._adopt_all("hidden", {"bias": Parameter(torch.zeros(layer.size), is_gain=False)})
+            self._names[layer.name] = names
+            entries[f"activity.{layer.name}"] = StateEntry((layer.size,))
+            entries |= {f"{name}.{layer.name}": starting_at(one, names) for name, one in layer.entries.items()}
+        for name, (own, post_size, pre_size) in configs.items():
+            synapse = Synapse(own, post_size, pre_size, config.step_size)
+            parameters = {"weight": own.start(post_size, pre_size, generator)} | synapse.parameters(generator)
+            if isinstance(own, ReadoutConfig):
+                parameters["inhibition"] = own.inhibition.draw(1, 1, generator, is_gain=False)
+                parameters["scale"] = own.scale.draw(1, 1, generator, is_gain=False)
+            self.synapses[name] = synapse
+            self._names[name] = self._adopt_all(name, parameters)
+            own_entries = synapse.state_entries()
+            if synapse.reward_modulated and not synapse.eligibility.by_substep:
+                own_entries["change"] = StateEntry((post_size, pre_size))
+            entries |= {f"{entry}.{name}": starting_at(one, self._names[name]) for entry, one in own_entries.items()}
+        self.is_plastic = any(not synapse.non_plastic for synapse in self.synapses.values())
+        self._entries = scoped_entries(entries, config.reset, steps_per_trial)
+        if config.coding == "poisson":
+            self._entries["key"] = StateEntry((), dtype=torch.int64)
+            self._entries["age"] = StateEntry((), dtype=torch.int64)
+
+    def _adopt_all(self, owner: str, parameters: Mapping[str, Parameter]) -> dict[str, str]:
+        """Register parameters under `parts.OWNER.NAME`; return these dotted names."""
+        if owner not in self.parts:
+            self.parts[owner] = nn.ParameterDict()
+        names = {name: f"parts.{owner}.{name}" for name in parameters}
+        for name, parameter in parameters.items():
+            part = self.parts[owner]
+            assert isinstance(part, nn.ParameterDict)
+            self.adopt(names[name], parameter, part)
+        return names
+
+    def _of(self, owner: str, params: Params) -> Params:
+        """The parameters of a layer or of synapses, under their own names."""
+        return {name: params[whole] for name, whole in self._names[owner].items()}
+
+    @staticmethod
+    def _own(owner: str, state: State) -> State:
+        """The state of a layer or of synapses, under their own names."""
+        end = f".{owner}"
+        return {name.removesuffix(end): entry for name, entry in state.items() if name.endswith(end)}
+
+    # --- one step --------------------------------------------------------------------------------------------------
+
+    @override
+    def step(
+        self, params: Params, x: Tensor, feedback: Feedback, state: State, episode_start: Tensor
+    ) -> tuple[Tensor, State]:
+        current = self._begun(params, state, episode_start)
+        if not self.plasticity_frozen:
+            current = self._rewarded(params, current, feedback, episode_start)
+        current = self.reset(feedback.trial_start, current, "trial", params)
+        inputs = self._channels(x, current)
+        outputs, following = self._lived(params, inputs, current)
+        if not self.plasticity_frozen:
+            following |= self._updated(params, inputs, outputs, current)
+        if "age" in following:
+            following["age"] = following["age"] + 1
+        last = self.layers[-1]
+        spiking, course = last.neuron.spiking, outputs[last.name]
+        if self.config.readout is None:
+            return course.mean(-2) if spiking else course[..., -1, :], following
+        of_actions = course.sum(-2) if spiking else course[..., -1, :]
+        return self._by_action(of_actions).mean(-1), following
+
+    @override
+    def readout(self, params: Params, features: Tensor) -> Tensor:
+        if self.config.readout is None:
+            return features
+        return features * params[self._names[READOUT]["scale"]]
+
+    def _begun(self, params: Params, state: State, start: Tensor) -> State:
+        begun = self.reset(start, state, params=params)
+        if "key" in state and begun is not state:
+            begun["key"] = next_keys(state["key"], start)
+        return begun
+
+    def _rewarded(self, params: Params, state: State, feedback: Feedback, episode_start: Tensor) -> State:
+        """The state after the updates that waited for the reward."""
+        rewarded: State = {}
+        for name, synapse in self.synapses.items():
+            if synapse.reward_modulated:
+                own = self._own(name, state)
+                post = state[f"activity.{'output' if name == READOUT else 'hidden'}"]
+                numbers, change = self._of(name, params), own.get("change")
+                source = self._source(synapse, numbers, change, own)
+                moved = synapse.gated(numbers, post, source, own, feedback, self._copy(name, feedback.action))
+                if change is not None and synapse.eligibility.has_trace:
+                    moved["eligibility"] = synapse.eligibility.next_trace(numbers, change, own["eligibility"])
+                rewarded |= {f"{entry}.{name}": value for entry, value in moved.items()}
+        if not rewarded:
+            return state
+        return after_reward(state, rewarded, feedback.valid & ~episode_start)
+
+    @staticmethod
+    def _source(synapse: Synapse, numbers: Params, change: Tensor | None, own: State) -> Tensor:
+        """S, given what the substeps amounted to; None: the eligibility took them in."""
+        if change is None:
+            return own["eligibility"]
+        return synapse.eligibility.source(numbers, change, own.get("eligibility"))
+
+    def _copy(self, name: str, action: Tensor) -> Tensor | None:
+        """The efference copy, `(.., B, O)`: 1 onto the chosen population, the opposite shared among the others."""
+        readout = self.config.readout
+        if name != READOUT or readout is None or not readout.efference_copy:
+            return None
+        others = max(self.actions - 1, 1)
+        return ((1 + 1 / others) * action - 1 / others).repeat_interleave(readout.population, -1)
+
+    def _channels(self, x: Tensor, state: State) -> Tensor:
+        """What reaches the input synapses in each substep, `(.., B, S, I)`."""
+        config = self.config
+        seen = x[..., : self.seen]
+        if config.on_off or config.coding == "poisson":
+            seen = torch.cat([seen.clamp_min(0), (-seen).clamp_min(0)], -1) if config.on_off else seen
+        held = seen.unsqueeze(-2).expand(*seen.shape[:-1], config.substeps, seen.shape[-1])
+        if config.coding == "current":
+            return held
+        drawn = step_numbers(state["key"], state["age"], 0, held.shape[-2:])
+        return (drawn < held * (config.input_rate * config.step_size)).to(x.dtype)
+
+    def _lived(self, params: Params, inputs: Tensor, state: State) -> tuple[dict[str, Tensor], State]:
+        """Outputs of each layer in each substep, `(.., B, S, O)`, and the state that they leave; synapses stay."""
+        following = dict(state)
+        weights = {name: self._weights(name, params, state) for name in self.synapses}
+        first = INPUT if INPUT in weights else READOUT
+        driven = inputs @ weights[first].mT
+        courses: dict[str, list[Tensor]] = {layer.name: [] for layer in self.layers}
+        numbers = {layer.name: self._of(layer.name, params) for layer in self.layers}
+        units = {layer.name: self._own(layer.name, state) for layer in self.layers}
+        for substep in range(self.config.substeps):
+            reached = driven[..., substep, :]
+            for layer in self.layers:
+                own = units[layer.name]
+                if layer.name == "hidden":
+                    reached = reached + numbers["hidden"]["bias"].unsqueeze(-2)
+                    if RECURRENT in weights:
+                        reached = reached + _product(own["activity"], weights[RECURRENT])
+                else:
+                    if "hidden" in units:
+                        reached = _product(units["hidden"]["activity"], weights[READOUT])
+                    reached = reached - self._inhibition(params, own["activity"])
+                output, moved = layer.neuron.step(numbers[layer.name], Drive(reached), own)
+                units[layer.name] = own | moved | {"activity": output}
+                courses[layer.name].append(output)
+        for layer in self.layers:
+            following |= {f"{name}.{layer.name}": entry for name, entry in units[layer.name].items()}
+        return {name: torch.stack(course, -2) for name, course in courses.items()}, following
+
+    def _by_action(self, output: Tensor) -> Tensor:
+        """Outputs `(.., B, O)` of the readout as `(.., B, actions, population)`."""
+        return output.reshape(*output.shape[:-1], self.actions, -1)
+
+    def _inhibition(self, params: Params, output: Tensor) -> Tensor:
+        """What each readout unit loses by the outputs `(.., B, O)` of the other populations."""
+        by_action = self._by_action(output)
+        sums = by_action.sum(-1, keepdim=True)
+        others = (sums.sum(-2, keepdim=True) - sums).expand_as(by_action).flatten(-2)
+        taken: Tensor = params[self._names[READOUT]["inhibition"]] * others
+        return taken
+
+    def _weights(self, name: str, params: Params, state: State) -> Tensor:
+        """`W0 + alpha F`, `(.., B, O, I)`, or `(.., 1, O, I)` where the synapses are not plastic."""
+        synapse, own = self.synapses[name], self._of(name, params)
+        weight = own["weight"].unsqueeze(-3)
+        if not synapse.non_plastic:
+            return weight + own["alpha"].unsqueeze(-3) * state[f"trace.{name}"]
+        return weight.expand(*weight.shape[:-2], synapse.post_size, synapse.pre_size)
+
+    def _updated(self, params: Params, inputs: Tensor, outputs: dict[str, Tensor], state: State) -> State:
+        """The synapses' state after the substeps from `state`, with the updates that do not wait for a reward."""
+        updated: State = {}
+        for name, synapse in self.synapses.items():
+            if synapse.non_plastic:
+                continue
+            own, numbers = self._own(name, state), self._of(name, params)
+            pre, post = self._sides(name, inputs, outputs, state)
+            total, moved = synapse.lived(numbers, pre, post, own)
+            own |= moved
+            if synapse.reward_modulated:
+                if total is not None:
+                    moved["change"] = total
+            else:
+                moved |= synapse.gated(numbers, post[..., -1, :], self._source(synapse, numbers, total, own), own)
+                if total is not None and synapse.eligibility.has_trace:
+                    moved["eligibility"] = synapse.eligibility.next_trace(numbers, total, own["eligibility"])
+            updated |= {f"{entry}.{name}": value for entry, value in moved.items()}
+        return updated
+
+    def _sides(self, name: str, inputs: Tensor, outputs: dict[str, Tensor], state: State) -> tuple[Tensor, Tensor]:
+        """What reached the synapses and what their units put out, in each substep."""
+        if name == INPUT:
+            return inputs, outputs["hidden"]
+        if name == READOUT:
+            return outputs.get("hidden", inputs), outputs["output"]
+        course = outputs["hidden"]
+        before = state["activity.hidden"].unsqueeze(-2)
+        return torch.cat([before, course[..., :-1, :]], -2), course
+
+
+def _product(activity: Tensor, weights: Tensor) -> Tensor:
+    """`W x`, `(.., B, O)`, for weights `(.., B, O, I)` or `(.., 1, O, I)`."""
+    return (activity.unsqueeze(-2) @ weights.mT).squeeze(-2)
