@@ -164,29 +164,29 @@ class PlasticUnits(PlasticNetwork):
         channels = self.seen * (1 + config.on_off)
         readout = config.readout
         self.actions = feedback.action_size
-        self.layers: list[_Layer] = []
-        self.synapses: dict[str, Synapse] = {}
+        self._layers: list[_Layer] = []
+        self._synapses: dict[str, Synapse] = {}
         configs: dict[str, tuple[ConnectionConfig, int, int]] = {}
         if config.hidden_size:
-            self.layers.append(_Layer("hidden", config.neuron, config.hidden_size, config.step_size))
+            self._layers.append(_Layer("hidden", config.neuron, config.hidden_size, config.step_size))
             configs[INPUT] = (config.input, config.hidden_size, channels)
             if config.recurrent is not None:
                 configs[RECURRENT] = (config.recurrent, config.hidden_size, config.hidden_size)
         if readout is not None:
             units = self.actions * readout.population
-            self.layers.append(_Layer("output", readout.neuron, units, config.step_size))
+            self._layers.append(_Layer("output", readout.neuron, units, config.step_size))
             configs[READOUT] = (readout, units, config.hidden_size or channels)
         self.has_readout = self.discrete_only = readout is not None
         self.output_size = config.hidden_size if readout is None else self.actions
 
         entries: dict[str, StateEntry] = {}
         self._names: dict[str, dict[str, str]] = {}
-        self.parts = nn.ModuleDict()
-        for layer in self.layers:
-            names = self._adopt_all(layer.name, layer.neuron.parameters(layer.size, generator))
+        self.units, self.synapses = nn.ModuleDict(), nn.ModuleDict()
+        for layer in self._layers:
+            numbers = layer.neuron.parameters(layer.size, generator)
             if layer.name == "hidden":
-                names |= self._adopt_all("hidden", {"bias": Parameter(torch.zeros(layer.size), is_gain=False)})
-            self._names[layer.name] = names
+                numbers["bias"] = Parameter(torch.zeros(layer.size, dtype=torch.float32), is_gain=False)
+            self._names[layer.name] = names = self._adopt_all("units", layer.name, numbers)
             entries[f"activity.{layer.name}"] = StateEntry((layer.size,))
             entries |= {f"{name}.{layer.name}": starting_at(one, names) for name, one in layer.entries.items()}
         for name, (own, post_size, pre_size) in configs.items():
@@ -195,27 +195,25 @@ class PlasticUnits(PlasticNetwork):
             if isinstance(own, ReadoutConfig):
                 parameters["inhibition"] = own.inhibition.draw(1, 1, generator, is_gain=False)
                 parameters["scale"] = own.scale.draw(1, 1, generator, is_gain=False)
-            self.synapses[name] = synapse
-            self._names[name] = self._adopt_all(name, parameters)
+            self._synapses[name] = synapse
+            self._names[name] = self._adopt_all("synapses", name, parameters)
             own_entries = synapse.state_entries()
             if synapse.reward_modulated and not synapse.eligibility.by_substep:
                 own_entries["change"] = StateEntry((post_size, pre_size))
             entries |= {f"{entry}.{name}": starting_at(one, self._names[name]) for entry, one in own_entries.items()}
-        self.is_plastic = any(not synapse.non_plastic for synapse in self.synapses.values())
+        self.is_plastic = any(not synapse.non_plastic for synapse in self._synapses.values())
         self._entries = scoped_entries(entries, config.reset, steps_per_trial)
         if config.coding == "poisson":
             self._entries["key"] = StateEntry((), dtype=torch.int64)
             self._entries["age"] = StateEntry((), dtype=torch.int64)
 
-    def _adopt_all(self, owner: str, parameters: Mapping[str, Parameter]) -> dict[str, str]:
-        """Register parameters under `parts.OWNER.NAME`; return these dotted names."""
-        if owner not in self.parts:
-            self.parts[owner] = nn.ParameterDict()
-        names = {name: f"parts.{owner}.{name}" for name in parameters}
+    def _adopt_all(self, kind: str, owner: str, parameters: Mapping[str, Parameter]) -> dict[str, str]:
+        """Register parameters under `KIND.OWNER.NAME`; return these dotted names."""
+        own = nn.ParameterDict()
+        getattr(self, kind)[owner] = own
+        names = {name: f"{kind}.{owner}.{name}" for name in parameters}
         for name, parameter in parameters.items():
-            part = self.parts[owner]
-            assert isinstance(part, nn.ParameterDict)
-            self.adopt(names[name], parameter, part)
+            self.adopt(names[name], parameter, own)
         return names
 
     def _of(self, owner: str, params: Params) -> Params:
@@ -244,7 +242,7 @@ class PlasticUnits(PlasticNetwork):
             following |= self._updated(params, inputs, outputs, current)
         if "age" in following:
             following["age"] = following["age"] + 1
-        last = self.layers[-1]
+        last = self._layers[-1]
         spiking, course = last.neuron.spiking, outputs[last.name]
         if self.config.readout is None:
             return course.mean(-2) if spiking else course[..., -1, :], following
@@ -266,7 +264,7 @@ class PlasticUnits(PlasticNetwork):
     def _rewarded(self, params: Params, state: State, feedback: Feedback, episode_start: Tensor) -> State:
         """The state after the updates that waited for the reward."""
         rewarded: State = {}
-        for name, synapse in self.synapses.items():
+        for name, synapse in self._synapses.items():
             if synapse.reward_modulated:
                 own = self._own(name, state)
                 post = state[f"activity.{'output' if name == READOUT else 'hidden'}"]
@@ -310,15 +308,15 @@ class PlasticUnits(PlasticNetwork):
     def _lived(self, params: Params, inputs: Tensor, state: State) -> tuple[dict[str, Tensor], State]:
         """Outputs of each layer in each substep, `(.., B, S, O)`, and the state that they leave; synapses stay."""
         following = dict(state)
-        weights = {name: self._weights(name, params, state) for name in self.synapses}
+        weights = {name: self._weights(name, params, state) for name in self._synapses}
         first = INPUT if INPUT in weights else READOUT
         driven = inputs @ weights[first].mT
-        courses: dict[str, list[Tensor]] = {layer.name: [] for layer in self.layers}
-        numbers = {layer.name: self._of(layer.name, params) for layer in self.layers}
-        units = {layer.name: self._own(layer.name, state) for layer in self.layers}
+        courses: dict[str, list[Tensor]] = {layer.name: [] for layer in self._layers}
+        numbers = {layer.name: self._of(layer.name, params) for layer in self._layers}
+        units = {layer.name: self._own(layer.name, state) for layer in self._layers}
         for substep in range(self.config.substeps):
             reached = driven[..., substep, :]
-            for layer in self.layers:
+            for layer in self._layers:
                 own = units[layer.name]
                 if layer.name == "hidden":
                     reached = reached + numbers["hidden"]["bias"].unsqueeze(-2)
@@ -331,7 +329,7 @@ class PlasticUnits(PlasticNetwork):
                 output, moved = layer.neuron.step(numbers[layer.name], Drive(reached), own)
                 units[layer.name] = own | moved | {"activity": output}
                 courses[layer.name].append(output)
-        for layer in self.layers:
+        for layer in self._layers:
             following |= {f"{name}.{layer.name}": entry for name, entry in units[layer.name].items()}
         return {name: torch.stack(course, -2) for name, course in courses.items()}, following
 
@@ -349,7 +347,7 @@ class PlasticUnits(PlasticNetwork):
 
     def _weights(self, name: str, params: Params, state: State) -> Tensor:
         """`W0 + alpha F`, `(.., B, O, I)`, or `(.., 1, O, I)` where the synapses are not plastic."""
-        synapse, own = self.synapses[name], self._of(name, params)
+        synapse, own = self._synapses[name], self._of(name, params)
         weight = own["weight"].unsqueeze(-3)
         if not synapse.non_plastic:
             return weight + own["alpha"].unsqueeze(-3) * state[f"trace.{name}"]
@@ -358,7 +356,7 @@ class PlasticUnits(PlasticNetwork):
     def _updated(self, params: Params, inputs: Tensor, outputs: dict[str, Tensor], state: State) -> State:
         """The synapses' state after the substeps from `state`, with the updates that do not wait for a reward."""
         updated: State = {}
-        for name, synapse in self.synapses.items():
+        for name, synapse in self._synapses.items():
             if synapse.non_plastic:
                 continue
             own, numbers = self._own(name, state), self._of(name, params)
