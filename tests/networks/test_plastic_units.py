@@ -1,0 +1,192 @@
+"""Layers of units: against `plastic_rnn`, against hand-computed steps, and the noise of their inputs."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from plastic_rl.errors import ConfigError
+from plastic_rl.feedback import Feedback
+from plastic_rl.networks import PlasticUnits
+from plastic_rl.networks.start_weights import step_numbers
+from tests.networks.cases import ACTIONS, ALL, INPUTS, make_case, make_network, run_steps
+
+NEVER = torch.zeros(1, dtype=torch.bool)
+FIXED = {"granularity": "scalar", "trainable": False}
+
+
+def quiet(reward: float = 0.0, action: int = 0, actions: int = 2, trial_start: bool = False) -> Feedback:
+    one_hot = torch.eye(actions, dtype=torch.float64)[action : action + 1]
+    reward_of = torch.tensor([reward], dtype=torch.float64)
+    return Feedback(one_hot, reward_of, torch.tensor([trial_start]), torch.ones(1, dtype=torch.bool))
+
+
+def units(config: dict[str, Any], inputs: int = INPUTS, actions: int = ACTIONS) -> PlasticUnits:
+    network = make_network({"kind": "plastic_units", **config}, inputs, actions, torch.Generator().manual_seed(0))
+    assert isinstance(network, PlasticUnits)
+    return network.double()
+
+
+def constant(value: float) -> dict[str, Any]:
+    return {**FIXED, "low": value, "high": value}
+
+
+@pytest.mark.parametrize("rule", ["backpropamine_simple", "backpropamine_retroactive", "reward_gated", "bcm", "fixed"])
+def test_one_substep_of_tanh_units_is_the_plastic_rnn(rule: str) -> None:
+    case = make_case({**ALL[rule], "unroll": "reference"})
+    config = {"kind": "plastic_units", "hidden_size": 6, "recurrent": {"rule": rule}}
+    network = make_network(config, INPUTS, ACTIONS).double()
+    renamed = {"input_weight": "synapses.input.weight", "input_bias": "units.hidden.bias"}
+    renamed["recurrent_weight"] = "synapses.recurrent.weight"
+    own = {renamed.get(name, f"synapses.recurrent.{name}"): value for name, value in case.params.items()}
+    params = dict(network.named_parameters()) | own
+    assert {name for name in params if name not in own} == {"synapses.input.alpha"}
+    features, expected = run_steps(case)
+    case.network, case.params = network, params
+    ours = [name for name in network.state_entries() if name.endswith(".recurrent") and "change" not in name]
+    begun = {name: case.state[name.removesuffix(".recurrent")] for name in ours}
+    begun["activity.hidden"] = case.state["activity"]
+    if "presynaptic" in case.state:
+        # What waits for the reward waits here as the change that the two sides made.
+        synapse = network._synapses["recurrent"]
+        begun["change.recurrent"] = synapse.term.change(
+            {}, case.state["presynaptic"], case.state["activity"], case.state["trace"], {}
+        )
+    case.state = begun
+    got, state = run_steps(case)
+    torch.testing.assert_close(got, features, atol=1e-12, rtol=0)
+    for name in ours:
+        torch.testing.assert_close(state[name], expected[name.removesuffix(".recurrent")], atol=1e-12, rtol=0)
+
+
+def test_spikes_are_counted_over_substeps() -> None:
+    """Two hidden units under a held current of 20 and 30 mV: 63.04 and 111.96 Hz, so 63 and 111 spikes in 1 s."""
+    network = units({"neuron": "lif", "hidden_size": 2, "substeps": 1000, "inputs": "features"}, inputs=6)
+    params = dict(network.named_parameters())
+    params["synapses.input.weight"] = torch.tensor([[20.0], [30.0]], dtype=torch.float64)
+    x = torch.tensor([[1.0, 0, 0, 0, 0, 0]], dtype=torch.float64)
+    with torch.no_grad():
+        features, _ = network.step(params, x, quiet(), network.initial_state(1), ~NEVER)
+    intervals = [2 + 10 * math.log(drive / (drive - 15)) for drive in (20, 30)]
+    for rate, interval in zip((1000 * features[0]).tolist(), intervals, strict=True):
+        # A spike falls on the end of a substep: intervals are rounded up.
+        assert 1000 / (interval + 1) - 1 <= rate <= 1000 / interval
+    assert 1000 * features[0] == pytest.approx(torch.tensor([1000 / 16, 1000 / 9], dtype=torch.float64), abs=1)
+
+
+def test_populations_inhibit_each_other_and_answer_with_their_mean() -> None:
+    readout = {"neuron": "linear", "population": 2, "inhibition": constant(0.5), "scale": constant(3.0)}
+    network = units({"hidden_size": 0, "inputs": "features", "substeps": 2, "readout": readout}, inputs=6)
+    params = dict(network.named_parameters())
+    params["synapses.readout.weight"] = torch.tensor([[1.0], [2.0], [3.0], [4.0]], dtype=torch.float64)
+    x = torch.tensor([[1.0, 0, 0, 0, 0, 0]], dtype=torch.float64)
+    with torch.no_grad():
+        features, state = network.step(params, x, quiet(), network.initial_state(1), ~NEVER)
+    # First substep: (1, 2), (3, 4). Second: less half of the others' sums, 7 and 3.
+    assert state["activity.output"].tolist() == [[1 - 3.5, 2 - 3.5, 3 - 1.5, 4 - 1.5]]
+    assert features.tolist() == [[-2.0, 2.0]]
+    assert network.readout(params, features).tolist() == [[-6.0, 6.0]]
+    assert network.has_readout
+    assert network.output_size == 2
+
+
+@pytest.mark.parametrize(("actions", "copy"), [(2, [1.0, -1.0]), (3, [1.0, -0.5, -0.5])])
+def test_an_efference_copy_gates_each_population_by_what_was_done(actions: int, copy: list[float]) -> None:
+    readout = {
+        "rule": "r_stdp",
+        "neuron": "linear",
+        "population": 1,
+        "efference_copy": True,
+        "bound": "none",
+        "term": "hebb",
+        "eta": constant(0.5),
+        "weight": constant(1.0),
+        "eligibility": {"name": "spike_trace", "tau_eligibility": 1 / math.log(2)},
+    }
+    network = units({"hidden_size": 0, "inputs": "features", "readout": readout}, actions + 4, actions)
+    params = dict(network.named_parameters())
+    x = torch.tensor([[2.0] + [0.0] * (actions + 3)], dtype=torch.float64)
+    with torch.no_grad():
+        _, state = network.step(params, x, quiet(actions=actions), network.initial_state(1), ~NEVER)
+        assert state["eligibility.readout"].tolist() == [[[4.0]] * actions]  # y x = 2 * 2
+        assert not state["trace.readout"].any()
+        _, state = network.step(params, 0 * x, quiet(1.0, actions=actions), state, NEVER)
+    # eta (r - rbar) E copy = .5 * 1 * 4 * copy, and E halves in a step.
+    assert state["trace.readout"].flatten().tolist() == [2 * sign for sign in copy]
+    assert state["eligibility.readout"].flatten().tolist() == pytest.approx([2.0] * actions)
+    assert state["reward_average.readout"].item() == pytest.approx(0.1)
+
+
+def test_a_trials_eligibility_ends_with_the_trial_after_its_reward_was_used() -> None:
+    config = ALL["units_spiking"] | {"hidden_size": 6}
+    case = make_case(config, batch=1, start_rate=0)
+    case.state["eligibility.readout"] = torch.ones_like(case.state["eligibility.readout"])
+    begins = quiet(1.0, trial_start=True)
+    with torch.no_grad():
+        _, state = case.network.step(case.params, 0 * case.xs[0], begins, case.state, NEVER)
+    assert not torch.equal(state["trace.readout"], case.state["trace.readout"])
+    case.state["eligibility.readout"] = torch.zeros_like(case.state["eligibility.readout"])
+    with torch.no_grad():
+        _, without = case.network.step(case.params, 0 * case.xs[0], begins, case.state, NEVER)
+    assert torch.equal(state["eligibility.readout"], without["eligibility.readout"])
+
+
+def test_poisson_inputs_have_their_rate_and_follow_from_key_and_age() -> None:
+    config = {"neuron": "linear", "hidden_size": 1, "coding": "poisson", "substeps": 500, "input_rate": 0.25}
+    network = units({**config, "inputs": "features", "on_off": True}, inputs=8)
+    state = network.initial_state(4, torch.Generator().manual_seed(1))
+    seen = torch.tensor([1.0, -1.0, 0.5]).double().repeat(4, 1)
+    spikes = network._channels(seen, state)
+    assert spikes.shape == (4, 500, 6)
+    assert set(spikes.unique().tolist()) == {0.0, 1.0}
+    # On and off channels: 1 -> (.25, 0), -1 -> (0, .25), .5 -> (.125, 0); 2,000 draws each.
+    rates = spikes.mean((0, 1))
+    assert rates.tolist() == pytest.approx([0.25, 0, 0.125, 0, 0.25, 0], abs=0.03)
+    assert torch.equal(network._channels(seen, state), spikes)
+    older = state | {"age": state["age"] + 1}
+    assert not torch.equal(network._channels(seen, older), spikes)
+    assert not torch.equal(spikes[0], spikes[1])
+    population = {name: entry.expand(3, *entry.shape) for name, entry in state.items()}
+    assert torch.equal(network._channels(seen.expand(3, 4, 3), population), spikes.expand(3, *spikes.shape))
+
+
+def test_a_lifetime_that_starts_has_noise_of_its_own() -> None:
+    case = make_case(ALL["units_poisson"], start_rate=0)
+    start = torch.tensor([False, True, False, False, False])
+    _, state = case.network.step(case.params, case.xs[0], case.feedbacks.at(0), case.state, start)
+    assert (state["key"] != case.state["key"]).tolist() == start.tolist()
+    assert state["age"].tolist() == [1] * 5
+
+
+def test_numbers_of_steps_are_uniform_and_independent() -> None:
+    keys = torch.arange(200)
+    numbers: Tensor = step_numbers(keys, torch.zeros_like(keys), 0, (50,))
+    following = step_numbers(keys, torch.ones_like(keys), 0, (50,))
+    assert numbers.mean().item() == pytest.approx(0.5, abs=0.01)
+    assert numbers.var().item() == pytest.approx(1 / 12, abs=0.003)
+    assert torch.corrcoef(torch.stack([numbers.flatten(), following.flatten()]))[0, 1].abs().item() < 0.03
+    assert torch.equal(step_numbers(keys.expand(3, 200), torch.zeros(3, 200, dtype=torch.int64), 0, (50,))[2], numbers)
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"hidden_size": 0}, "there are no units: give hidden_size 1 or more, or a readout"),
+        ({"hidden_size": 0, "readout": {}, "recurrent": {}}, "recurrent synapses need hidden units"),
+        ({"neuron": "lif2"}, r"neuron: unknown neuron 'lif2'\. Did you mean 'lif'"),
+        (
+            {"neuron": {"name": "lif", "tau": -1, "treshold": 3}},
+            r"(?s)neuron\.tau: must be greater .* got -1.*neuron\.treshold: .*Did you mean 'threshold'",
+        ),
+        ({"readout": {"term": {"name": "stdp_pair", "tau_plus": 0}}}, r"readout\.term\.tau_plus: must be"),
+        ({"readout": {"neuron": {"tau": 3}}}, r"readout\.neuron: name is missing: use one of"),
+        ({"reset": {"eligibility": "trial"}}, "unknown state entry in reset 'eligibility'"),
+    ],
+)
+def test_what_cannot_be_is_refused(config: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        units(config)
