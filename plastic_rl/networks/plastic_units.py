@@ -70,8 +70,8 @@ class ReadoutConfig(ConnectionConfig):
     )
     efference_copy: bool = Field(
         False,
-        description="Whether a reward changes synapses onto the chosen action's population as it is, and onto the "
-        "others with the opposite sign, shared among them.",
+        description="Whether what a step brings to synapses counts as it is onto the chosen action's population, and "
+        "with the opposite sign, shared among them, onto the others: it is taken in once the action is known.",
     )
     scale: GainConfig = Field(
         GainConfig(granularity="scalar", low=1.0, high=1.0, trainable=True),
@@ -198,7 +198,7 @@ class PlasticUnits(PlasticNetwork):
             self._synapses[name] = synapse
             self._names[name] = self._adopt_all("synapses", name, parameters)
             own_entries = synapse.state_entries()
-            if synapse.reward_modulated and not synapse.eligibility.by_substep:
+            if self._keeps_change(name):
                 own_entries["change"] = StateEntry((post_size, pre_size))
             entries |= {f"{entry}.{name}": starting_at(one, self._names[name]) for entry, one in own_entries.items()}
         self.is_plastic = any(not synapse.non_plastic for synapse in self._synapses.values())
@@ -268,30 +268,30 @@ class PlasticUnits(PlasticNetwork):
             if synapse.reward_modulated:
                 own = self._own(name, state)
                 post = state[f"activity.{'output' if name == READOUT else 'hidden'}"]
-                numbers, change = self._of(name, params), own.get("change")
-                source = self._source(synapse, numbers, change, own)
-                moved = synapse.gated(numbers, post, source, own, feedback, self._copy(name, feedback.action))
-                if change is not None and synapse.eligibility.has_trace:
-                    moved["eligibility"] = synapse.eligibility.next_trace(numbers, change, own["eligibility"])
+                numbers = self._of(name, params)
+                if "change" in own:
+                    source, moved = synapse.taken_in(numbers, own["change"] * self._copy(name, feedback.action), own)
+                else:
+                    source, moved = own["eligibility"], {}
+                moved |= synapse.gated(numbers, post, source, own, feedback)
                 rewarded |= {f"{entry}.{name}": value for entry, value in moved.items()}
         if not rewarded:
             return state
         return after_reward(state, rewarded, feedback.valid & ~episode_start)
 
-    @staticmethod
-    def _source(synapse: Synapse, numbers: Params, change: Tensor | None, own: State) -> Tensor:
-        """S, given what the substeps amounted to; None: the eligibility took them in."""
-        if change is None:
-            return own["eligibility"]
-        return synapse.eligibility.source(numbers, change, own.get("eligibility"))
+    def _keeps_change(self, name: str) -> bool:
+        """Whether what a step brings to synapses waits, as state entry `change`, until action and reward are known."""
+        synapse = self._synapses[name]
+        copied = name == READOUT and self.config.readout is not None and self.config.readout.efference_copy
+        return synapse.reward_modulated and (copied or not synapse.eligibility.by_substep)
 
-    def _copy(self, name: str, action: Tensor) -> Tensor | None:
-        """The efference copy, `(.., B, O)`: 1 onto the chosen population, the opposite shared among the others."""
+    def _copy(self, name: str, action: Tensor) -> Tensor | float:
+        """The efference copy, `(.., B, O, 1)`: 1 onto the chosen population, the opposite shared among the others."""
         readout = self.config.readout
         if name != READOUT or readout is None or not readout.efference_copy:
-            return None
+            return 1.0
         others = max(self.actions - 1, 1)
-        return ((1 + 1 / others) * action - 1 / others).repeat_interleave(readout.population, -1)
+        return ((1 + 1 / others) * action - 1 / others).repeat_interleave(readout.population, -1).unsqueeze(-1)
 
     def _channels(self, x: Tensor, state: State) -> Tensor:
         """What reaches the input synapses in each substep, `(.., B, S, I)`."""
@@ -361,15 +361,15 @@ class PlasticUnits(PlasticNetwork):
                 continue
             own, numbers = self._own(name, state), self._of(name, params)
             pre, post = self._sides(name, inputs, outputs, state)
-            total, moved = synapse.lived(numbers, pre, post, own)
+            change, moved = synapse.lived(numbers, pre, post, own)
             own |= moved
-            if synapse.reward_modulated:
-                if total is not None:
-                    moved["change"] = total
+            if self._keeps_change(name):
+                moved["change"] = change
             else:
-                moved |= synapse.gated(numbers, post[..., -1, :], self._source(synapse, numbers, total, own), own)
-                if total is not None and synapse.eligibility.has_trace:
-                    moved["eligibility"] = synapse.eligibility.next_trace(numbers, total, own["eligibility"])
+                source, taken_in = synapse.taken_in(numbers, change, own)
+                moved |= taken_in
+                if not synapse.reward_modulated:
+                    moved |= synapse.gated(numbers, post[..., -1, :], source, own)
             updated |= {f"{entry}.{name}": value for entry, value in moved.items()}
         return updated
 

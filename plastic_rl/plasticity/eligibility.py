@@ -31,6 +31,10 @@ class Eligibility(Part):
         """Parameters of its own, by name: its `numbers` unless overridden."""
         return self.numbers()
 
+    def kept(self, params: NamedTensors, entry: Tensor, substeps: int = 1) -> Tensor:
+        """What is left of `entry (.., B, R, C)` after some substeps, where `by_substep`; else all of it."""
+        return entry
+
     def source(self, params: NamedTensors, change: Tensor, eligibility: Tensor | None) -> Tensor:
         """Return `S_t`, what the modulator multiplies, from `D_t` and the OLD `E_t`."""
         return change
@@ -83,13 +87,13 @@ class SpikeTrace(Eligibility):
         assert eligibility is not None, "a spike trace is state"
         return self.next_trace(params, change, eligibility)
 
-    def kept(self, params: NamedTensors, steps: int = 1) -> Tensor:
-        """What is left of E after some substeps, `(.., 1)`."""
-        return torch.exp(-steps * self.step_size / params["tau_eligibility"])
+    def kept(self, params: NamedTensors, entry: Tensor, substeps: int = 1) -> Tensor:
+        """Return `exp(-n h / tau_E)` of it after n substeps."""
+        return torch.exp(-substeps * self.step_size / params["tau_eligibility"]).unsqueeze(-1).unsqueeze(-1) * entry
 
     def next_trace(self, params: NamedTensors, change: Tensor, eligibility: Tensor) -> Tensor:
         """Return E with this step's change taken in."""
-        return self.kept(params).unsqueeze(-1).unsqueeze(-1) * eligibility + change
+        return self.kept(params, eligibility) + change
 
 
 ELIGIBILITIES: Registry[type[Eligibility]] = Registry("eligibility")

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from plastic_rl.feedback import Feedback
 from plastic_rl.plasticity.bounds import BOUNDS, NORMALISATIONS, unbounded
-from plastic_rl.plasticity.eligibility import ELIGIBILITIES, SpikeTrace
+from plastic_rl.plasticity.eligibility import ELIGIBILITIES
 from plastic_rl.plasticity.gains import RATE, NamedTensors, Parameter
 from plastic_rl.plasticity.modulators import MODULATORS
 from plastic_rl.plasticity.parts import StateEntry, make_part
@@ -138,7 +138,6 @@ class Synapse:
         source: Tensor,
         state: NamedTensors,
         feedback: Feedback | None = None,
-        factor: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """The trace F after `source` S was gated into it, and the modulator's own entries.
 
@@ -148,12 +147,9 @@ class Synapse:
             source: `S`, `(.., B, O, I)`.
             state: As left by the last update; never modified.
             feedback: What the step brought; needed where `reward_modulated`.
-            factor: Of the gate, for each post neuron, `(.., B, O)`; None: 1.
         """
         trace = state["trace"]
         gate = self.modulator.gate(params, post, feedback, state)
-        if factor is not None:
-            gate = gate * factor.unsqueeze(-1)
         kept = (1 - params["eta"].unsqueeze(-3)) * trace if self.config.decay else trace
         if self.bound is unbounded:
             moved = torch.addcmul(kept, gate, source)
@@ -166,8 +162,8 @@ class Synapse:
 
     def lived(
         self, params: NamedTensors, pre: Tensor, post: Tensor, state: NamedTensors
-    ) -> tuple[Tensor | None, dict[str, Tensor]]:
-        """Several substeps in which F stays: what they amount to, and the state that they leave.
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Several substeps in which F stays: what they bring, and the state that they leave.
 
         Args:
             params: The network's parameters.
@@ -176,36 +172,43 @@ class Synapse:
             state: Before them; never modified.
 
         Returns:
-            The sum of D over the substeps, `(.., B, O, I)`, or None where the eligibility took them in; and E, where it
-            did, with the term's own entries.
+            The sum of D over the substeps, `(.., B, O, I)`, each less what an eligibility that takes in every substep
+            has forgotten of it since; and the term's own entries, with what is left of such an E.
         """
-        substeps = pre.shape[-2]
-        current, total = dict(state), None
+        substeps, trace = pre.shape[-2], state["trace"]
+        current, total = dict(state), torch.zeros_like(trace)
         lefts, rights = [], []
-        eligibility, trace = self.eligibility, state["trace"]
         for substep in range(substeps):
             x, y = pre[..., substep, :], post[..., substep, :]
             factors = self.term.factors(params, x, y, current) if self._factored else None
             if factors is None:
-                change = self.term.change(params, x, y, trace, current)
-                if eligibility.by_substep:
-                    current["eligibility"] = eligibility.next_trace(params, change, current["eligibility"])
-                else:
-                    total = change if total is None else total + change
+                total = self.eligibility.kept(params, total) + self.term.change(params, x, y, trace, current)
             else:
-                left, right = factors
-                if isinstance(eligibility, SpikeTrace):
-                    left = left * eligibility.kept(params, substeps - 1 - substep).unsqueeze(-1).unsqueeze(-1)
-                lefts.append(left)
-                rights.append(right)
+                lefts.append(self.eligibility.kept(params, factors[0], substeps - 1 - substep))
+                rights.append(factors[1])
             current |= self.term.next_state(params, x, y, trace, current)
         if lefts:
             total = torch.cat(lefts, -2).mT @ torch.cat(rights, -2)
-            if isinstance(eligibility, SpikeTrace):
-                kept = eligibility.kept(params, substeps).unsqueeze(-1).unsqueeze(-1)
-                current["eligibility"] = kept * current["eligibility"] + total
-                total = None
+        if self.eligibility.by_substep:
+            current["eligibility"] = self.eligibility.kept(params, current["eligibility"], substeps)
         return total, {name: current[name] for name in self.state_entries() if current[name] is not state[name]}
+
+    def taken_in(self, params: NamedTensors, change: Tensor, state: NamedTensors) -> tuple[Tensor, dict[str, Tensor]]:
+        """S, and E where there is one, once the eligibility took in what the substeps of a step brought.
+
+        Args:
+            params: The network's parameters.
+            change: What they brought, `(.., B, O, I)`, from `lived`.
+            state: What they left; never modified.
+        """
+        eligibility = state.get("eligibility")
+        if eligibility is None:
+            return change, {}
+        if self.eligibility.by_substep:
+            grown = eligibility + change
+            return grown, {"eligibility": grown}
+        source = self.eligibility.source(params, change, eligibility)
+        return source, {"eligibility": self.eligibility.next_trace(params, change, eligibility)}
 
 
 def after_reward(state: NamedTensors, updated: NamedTensors, happens: Tensor) -> dict[str, Tensor]:

@@ -112,12 +112,13 @@ def test_an_efference_copy_gates_each_population_by_what_was_done(actions: int, 
     x = torch.tensor([[2.0] + [0.0] * (actions + 3)], dtype=torch.float64)
     with torch.no_grad():
         _, state = network.step(params, x, quiet(actions=actions), network.initial_state(1), ~NEVER)
-        assert state["eligibility.readout"].tolist() == [[[4.0]] * actions]  # y x = 2 * 2
+        assert state["change.readout"].tolist() == [[[4.0]] * actions]  # y x = 2 * 2
+        assert not state["eligibility.readout"].any()
         assert not state["trace.readout"].any()
         _, state = network.step(params, 0 * x, quiet(1.0, actions=actions), state, NEVER)
     # eta (r - rbar) E copy = .5 * 1 * 4 * copy, and E halves in a step.
     assert state["trace.readout"].flatten().tolist() == [2 * sign for sign in copy]
-    assert state["eligibility.readout"].flatten().tolist() == pytest.approx([2.0] * actions)
+    assert state["eligibility.readout"].flatten().tolist() == pytest.approx([2 * sign for sign in copy])
     assert state["reward_average.readout"].item() == pytest.approx(0.1)
 
 

@@ -50,8 +50,8 @@ def change(pre: list[float], post: list[float], **term: Any) -> float:
     """What the spikes of one pre and one post unit do to the synapse, with an eligibility that does not decay."""
     synapse = synapse_of(**term)
     params = numbers(synapse, tau_eligibility=math.inf)
-    _, state = synapse.lived(params, spikes(800, *pre), spikes(800, *post), start(synapse))
-    return state["eligibility"].item()
+    brought, _ = synapse.lived(params, spikes(800, *pre), spikes(800, *post), start(synapse))
+    return brought.item()
 
 
 @pytest.mark.parametrize("lag", [0.0, 0.25, 5.0, 10.0, 60.0])
@@ -81,7 +81,7 @@ def test_centred_traces_are_the_covariance_form(centred: str) -> None:
     pre, post = ((torch.rand(2, 40, size, generator=generator) < 0.1).double() for size in (4, 3))
     synapse = synapse_of(3, 4, centred=centred)
     params = numbers(synapse, tau_eligibility=math.inf)
-    _, state = synapse.lived(params, pre, post, start(synapse, 2))
+    brought, _ = synapse.lived(params, pre, post, start(synapse, 2))
 
     def less_mean(values: Tensor, sides: str) -> Tensor:
         return values - values.mean(-1, keepdim=True) if centred in sides.split() else values
@@ -93,7 +93,7 @@ def test_centred_traces_are_the_covariance_form(centred: str) -> None:
         expected += torch.einsum("bo,bi->boi", less_mean(y, "both"), less_mean(r, "pre both"))
         expected -= torch.einsum("bo,bi->boi", less_mean(o, "both"), less_mean(x, "pre both"))
         o = o + y
-    torch.testing.assert_close(state["eligibility"], expected, atol=1e-12, rtol=0)
+    torch.testing.assert_close(brought, expected, atol=1e-12, rtol=0)
     assert bool(expected.any())
 
 
@@ -115,12 +115,16 @@ def test_substeps_together_are_substeps_one_by_one(term: str, eligibility: Any) 
     apart._factored = False
     params = numbers(together)
     begun = {name: torch.rand(entry.shape, generator=generator).double() for name, entry in start(together, 5).items()}
-    total, state = together.lived(params, pre, post, begun)
-    expected_total, expected = apart.lived(params, pre, post, begun)
+    brought, state = together.lived(params, pre, post, begun)
+    expected_brought, expected = apart.lived(params, pre, post, begun)
     torch.testing.assert_close(state, expected, atol=1e-12, rtol=0)
-    assert (total is None) == (expected_total is None) == isinstance(eligibility, dict)
-    if total is not None:
-        torch.testing.assert_close(total, expected_total, atol=1e-12, rtol=0)
+    torch.testing.assert_close(brought, expected_brought, atol=1e-12, rtol=0)
+    if isinstance(eligibility, dict):  # taken in afterwards is taken in in every substep
+        current = begun
+        for x, y in zip(pre.unbind(1), post.unbind(1), strict=True):
+            current = current | together.update(params, x, y, current, told(0.0)) | {"trace": begun["trace"]}
+        _, taken_in = together.taken_in(params, brought, begun | state)
+        torch.testing.assert_close(taken_in["eligibility"], current["eligibility"], atol=1e-12, rtol=0)
 
 
 def test_a_subclass_with_a_change_of_its_own_is_not_taken_by_its_parents_factors() -> None:
@@ -143,8 +147,9 @@ def test_a_late_reward_reaches_what_is_left_of_the_eligibility() -> None:
     synapse = synapse_of(eligibility={"name": "spike_trace", "tau_eligibility": tau})
     params = numbers(synapse, reward_average_rate=0.0)
     quiet = torch.zeros(1, substeps, 1, dtype=torch.float64)
-    _, moved = synapse.lived(params, spikes(substeps, 2), spikes(substeps, 7), start(synapse))
+    brought, moved = synapse.lived(params, spikes(substeps, 2), spikes(substeps, 7), start(synapse))
     state = start(synapse) | moved
+    state |= synapse.taken_in(params, brought, state)[1]
     first = state["eligibility"].item()
     assert first == pytest.approx(math.exp(-5 / 20) * math.exp(-(substeps * STEP - 7 - STEP) / tau), abs=1e-12)
     for late in range(4):
