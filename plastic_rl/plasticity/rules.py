@@ -10,15 +10,19 @@ from pydantic import Field, SerializerFunctionWrapHandler, field_validator, mode
 from plastic_rl.config import ConfigModel, merge
 from plastic_rl.errors import unknown_name_message
 from plastic_rl.plasticity.bounds import BOUNDS, NORMALISATIONS
+from plastic_rl.plasticity.calcium import Calcium
 from plastic_rl.plasticity.eligibility import ELIGIBILITIES
 from plastic_rl.plasticity.gains import RATE, GainConfig, Range
 from plastic_rl.plasticity.modulators import MODULATORS
 from plastic_rl.plasticity.parts import Named, check_named, named_part
-from plastic_rl.plasticity.stdp import PairSTDP
+from plastic_rl.plasticity.stdp import InhibitorySTDP, PairSTDP, TripletSTDP
 from plastic_rl.plasticity.terms import TERMS
 from plastic_rl.registry import Registry
 
 TERMS.register("stdp_pair", PairSTDP)
+TERMS.register("stdp_triplet", TripletSTDP)
+TERMS.register("stdp_inhibitory", InhibitorySTDP)
+TERMS.register("calcium", Calcium)
 
 PARTS: dict[str, Registry[Any]] = {
     "term": TERMS,
@@ -37,7 +41,7 @@ class SynapseConfig(ConfigModel):
     modulator: Named = Field("constant", description="What gates the change; constant: eta alone.")
     eligibility: Named = Field("none", description="What the modulator gates: this step's change (none), or a trace.")
     bound: str = Field("none", description="What bounds the trace.")
-    clip: float = Field(1.0, gt=0, description="The bound c of hard_clip.")
+    clip: float = Field(1.0, gt=0, description="The bound c of hard_clip, non_negative and soft_non_negative.")
     normalise: str = Field("none", description="Scaling after each update.")
     decay: bool = Field(False, description="Whether the trace decays by the factor 1 - eta in each step.")
     alpha: GainConfig = Field(
@@ -137,6 +141,7 @@ RULES: Registry[SynapseConfig] = Registry("rule")
 
 _ONE = GainConfig(granularity="scalar", low=1.0, high=1.0, trainable=True)
 _WHOLE = GainConfig(granularity="scalar", low=1.0, high=1.0, trainable=False)
+_INHIBITORY = GainConfig(granularity="scalar", low=-1.0, high=-1.0, trainable=False)
 _SLOW = GainConfig(granularity="scalar", low=0.01, high=0.01, trainable=True)
 _ZERO = GainConfig(granularity="scalar", low=0.0, high=0.0, trainable=False)
 
@@ -166,6 +171,7 @@ RULES.register("general", SynapseConfig(term="general", bound="hard_clip"))
 RULES.register("presynaptically_gated", SynapseConfig(term="presynaptically_gated", bound="hard_clip"))
 RULES.register("delta", SynapseConfig(term="delta", bound="hard_clip"))
 RULES.register("bcm", SynapseConfig(term="bcm"))
+RULES.register("covariance", SynapseConfig(term="covariance", bound="hard_clip"))
 RULES.register("stdp", SynapseConfig(term="stdp_pair", bound="hard_clip", alpha=_WHOLE, eta=_SLOW))
 RULES.register(
     "r_stdp",
@@ -173,4 +179,9 @@ RULES.register(
         term="stdp_pair", eligibility="spike_trace", modulator="reward", bound="hard_clip", alpha=_WHOLE, eta=_SLOW
     ),
 )
+RULES.register("triplet", SynapseConfig(term="stdp_triplet", bound="hard_clip", alpha=_WHOLE, eta=_ONE))
+RULES.register(
+    "inhibitory_stdp", SynapseConfig(term="stdp_inhibitory", bound="non_negative", alpha=_INHIBITORY, eta=_SLOW)
+)
+RULES.register("calcium", SynapseConfig(term="calcium", bound="non_negative", alpha=_WHOLE, eta=_ONE))
 RULES.register("fixed", SynapseConfig(alpha=_ZERO, eta=_ZERO))

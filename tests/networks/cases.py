@@ -81,12 +81,42 @@ UNITS: dict[str, dict[str, Any]] = {
         },
     },
 }
+PARTS: dict[str, dict[str, Any]] = {
+    "covariance_learned": {
+        "kind": "plastic_rnn",
+        "rule": "covariance",
+        "term": {"name": "covariance", "threshold": "parameter", "learned": ["threshold_pre", "threshold_post"]},
+        "bound": "soft_non_negative",
+    },
+    "covariance_from_learned_means": {
+        "kind": "plastic_feed_forward",
+        "start": "random",
+        "rule": "covariance",
+        "term": {"name": "covariance", "threshold_pre": 0.1, "learned": ["threshold_pre", "threshold_post"]},
+    },
+    "covariance_layer_mean": {
+        "kind": "plastic_rnn",
+        "rule": "covariance",
+        "term": {"name": "covariance", "threshold": "layer_mean"},
+        "bound": "non_negative",
+    },
+    "units_triplet_calcium_inhibitory": {
+        "kind": "plastic_units",
+        "neuron": _LIF,
+        "substeps": 3,
+        "step_size": 2.0,
+        "input": {"rule": "triplet", "term": {"name": "stdp_triplet", "pairing": "nearest", "centred": "both"}},
+        "recurrent": {"rule": "inhibitory_stdp"},
+        "readout": {"rule": "calcium", "neuron": {**_LIF, "threshold": 0.2}, "term": {"name": "calcium", "delay": 5.0}},
+    },
+}
 ALL: dict[str, dict[str, Any]] = (
     {rule: {"kind": "plastic_rnn", "rule": rule} for rule in RULES}
     | {kind: {"kind": kind} for kind in ("rnn", "gru", "lstm")}
     | FEED_FORWARD
     | RULE_TABLES
     | UNITS
+    | PARTS
 )
 FUSED = [
     "differentiable_plasticity",
@@ -141,7 +171,7 @@ def make_case(
         return torch.randn(*shape, generator=generator, dtype=dtype)
 
     params = {name: value.detach() + scale * normal(*value.shape) for name, value in network.named_parameters()}
-    shares = {"eta_eligibility", "reward_average_rate", "bcm_rate", "value_rate", "discount"}
+    shares = {"eta_eligibility", "reward_average_rate", "bcm_rate", "value_rate", "discount", "mean_rate"}
     params |= {name: value.abs().clamp_max(0.9) for name, value in params.items() if name.split(".")[-1] in shares}
     if config.get("rule") == "fixed":
         params |= {name: torch.zeros_like(params[name]) for name in params if name.split(".")[-1] == "alpha"}

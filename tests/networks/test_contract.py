@@ -200,12 +200,14 @@ def test_state_can_be_stored(config: dict[str, str], tmp_path: Path) -> None:
 @everywhere
 def test_newborn_state(config: dict[str, str]) -> None:
     network = make_network({**config, "hidden_size": 6}, INPUTS, ACTIONS)
+    params = dict(network.named_parameters())
     state = network.initial_state(3)
     assert set(state) == set(network.state_entries())
     for name, entry in network.state_entries().items():
         assert state[name].shape == (3, *entry.shape)
         assert state[name].dtype == (entry.dtype or torch.float32)
-        assert "key" in state or not state[name].any()
+        start = params[entry.start] if isinstance(entry.start, str) else entry.start
+        assert "key" in state or bool((state[name] == start).all())
 
 
 @everywhere
