@@ -1,0 +1,27 @@
+"""Local rules that write one pattern into weights, for NumPy arrays and torch tensors alike.
+
+They use only operators that both have, so that memories, and networks that carry a memory along, share them. Shapes:
+weights `(.., N, N)`, post by pre; pattern `(.., N)`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def through(weights: Any, state: Any) -> Any:
+    """`W S`, `(.., N)`."""
+    return (weights @ state[..., None])[..., 0]
+
+
+def hebb(weights: Any, pattern: Any, rate: Any) -> Any:
+    """`W + rate p p^T` (Hebb 1949; Hopfield 1982)."""
+    return weights + rate * (pattern[..., :, None] * pattern[..., None, :])
+
+
+def delta(weights: Any, pattern: Any, rate: Any) -> Any:
+    """`W + rate (p - W p) p^T` (Widrow & Hoff 1960; Diederich & Opper 1987).
+
+    With `rate = 1 / p.p` the pattern is a fixed point after one write; stable for rates below twice that.
+    """
+    return weights + rate * ((pattern - through(weights, pattern))[..., :, None] * pattern[..., None, :])
