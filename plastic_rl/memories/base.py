@@ -140,7 +140,7 @@ class Memory(ABC):
 
     def random_patterns(self, count: int, generator: np.random.Generator) -> FloatArray:
         """Draw `count` patterns of the kind that the model is made for, `(count, N)`: here +1 or -1, equally often."""
-        return 2.0 * generator.integers(0, 2, (count, self.size)) - 1.0
+        return np.where(generator.random((count, self.size)) < 0.5, 1.0, -1.0)
 
     @abstractmethod
     def step(self, state: FloatArray, generator: np.random.Generator | None = None) -> FloatArray:

@@ -70,4 +70,4 @@ class LowActivityHopfield(BinaryMemory):
     @override
     def random_patterns(self, count: int, generator: np.random.Generator) -> FloatArray:
         """`(count, N)`: each unit is 1 with probability a."""
-        return (generator.random((count, self.size)) < self.options.activity).astype(np.float64)
+        return np.where(generator.random((count, self.size)) < self.options.activity, 1.0, 0.0)
