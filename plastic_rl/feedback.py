@@ -23,7 +23,8 @@ class FeedbackLayout:
         reward: Previous reward (one column).
         trial_start: 1 where this step starts a trial (one column).
         time: Share of the lifetime that has passed, t/T (one column).
-        label: One-hot label of the previous sample, in supervised environments; else None.
+        label: Label of the previous sample, in supervised environments: one-hot, or +1 or -1 for each bit that was
+            asked for (0 for the others); else None.
     """
 
     action: Columns

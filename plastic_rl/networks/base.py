@@ -37,7 +37,8 @@ class Feedback(NamedTuple):
         reward: Previous reward, `(.., B)`; zero where not `valid`.
         trial_start: True where this step starts a trial, `(.., B)` bool.
         valid: True where there was a step before in this lifetime, `(.., B)` bool (false at `episode_start`).
-        label: The previous sample's label, one-hot `(.., B, A)`, from supervised environments; None from all others.
+        label: The previous sample's label, one-hot or bits `(.., B, A)`, from supervised environments; None from all
+            others.
     """
 
     action: Tensor
