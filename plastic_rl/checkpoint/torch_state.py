@@ -26,8 +26,8 @@ def space_to_document(space: spaces.Space[Any]) -> dict[str, Any]:
         return {"kind": "Discrete", "n": int(space.n)}
     if isinstance(space, spaces.MultiDiscrete):
         return {"kind": "MultiDiscrete", "sizes": [int(size) for size in space.nvec]}
-    if isinstance(space, spaces.MultiBinary):
-        return {"kind": "MultiBinary", "shape": list(space.shape)}
+    if isinstance(space, spaces.MultiBinary) and len(space.shape) == 1:
+        return {"kind": "MultiBinary", "n": space.shape[0]}
     raise SpaceError(f"cannot store the space {space}; valid are Box, Discrete, MultiDiscrete and MultiBinary")
 
 
@@ -43,7 +43,7 @@ def space_from_document(document: Mapping[str, Any]) -> spaces.Space[Any]:
     if kind == "MultiDiscrete":
         return spaces.MultiDiscrete([int(size) for size in document["sizes"]])
     if kind == "MultiBinary":
-        return spaces.MultiBinary([int(size) for size in document["shape"]])
+        return spaces.MultiBinary(int(document["n"]))
     raise CheckpointError(f"the checkpoint holds a space of unknown kind {kind!r}")
 
 
