@@ -18,7 +18,7 @@ from plastic_rl.config import ConfigModel, validate
 from plastic_rl.config.signatures import arguments_of, model_of
 from plastic_rl.errors import ConfigError
 
-SETTLED = 1e-12
+SETTLED = 1e-9
 """Differences up to this are rounding: a step that changes no unit by more is the last one."""
 
 
@@ -141,6 +141,17 @@ class Memory(ABC):
     def random_patterns(self, count: int, generator: np.random.Generator) -> FloatArray:
         """Draw `count` patterns of the kind that the model is made for, `(count, N)`: here +1 or -1, equally often."""
         return np.where(generator.random((count, self.size)) < 0.5, 1.0, -1.0)
+
+    def expected_error(self, load: float) -> float | None:
+        """Share of wrong units that theory expects after one step from one of `load * N` random patterns.
+
+        None where it says nothing.
+        """
+        return None
+
+    def expected_overlap(self, load: float) -> float | None:
+        """Overlap that theory expects a recall from one of `load * N` random patterns to end in; None as above."""
+        return None
 
     @abstractmethod
     def step(self, state: FloatArray, generator: np.random.Generator | None = None) -> FloatArray:

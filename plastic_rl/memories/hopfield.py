@@ -14,6 +14,7 @@ from pydantic import Field
 from typing_extensions import override
 
 from plastic_rl.arrays import FloatArray
+from plastic_rl.memories import theory
 from plastic_rl.memories.binary import BinaryMemory, Update
 
 Storage = Literal["hebb", "pseudo_inverse", "delta"]
@@ -79,6 +80,19 @@ class Hopfield(BinaryMemory):
             case "delta":
                 return self._errors() @ patterns / units, patterns
         return patterns / units, patterns
+
+    @property
+    def _has_theory(self) -> bool:
+        own = self.options
+        return own.storage == "hebb" and own.beta is None and not own.self_coupling
+
+    @override
+    def expected_error(self, load: float) -> float | None:
+        return theory.one_step_error(self.size, load * self.size) if self._has_theory else None
+
+    @override
+    def expected_overlap(self, load: float) -> float | None:
+        return theory.retained_overlap(load) if self._has_theory else None
 
     def _errors(self) -> FloatArray:
         """How much of each pattern (columns) the delta rule has written for each one (rows), `(P, P)`.

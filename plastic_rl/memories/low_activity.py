@@ -13,6 +13,7 @@ from pydantic import Field
 from typing_extensions import override
 
 from plastic_rl.arrays import FloatArray
+from plastic_rl.memories import theory
 from plastic_rl.memories.binary import BinaryMemory, Update
 
 
@@ -59,6 +60,13 @@ class LowActivityHopfield(BinaryMemory):
         b: float | None = self.options.post_offset
         scale = 1 / (self.size * a * (1 - a))
         return (self.patterns - (a if b is None else b)) * scale, self.patterns - a
+
+    @override
+    def expected_error(self, load: float) -> float | None:
+        own = self.options
+        if own.beta is not None or (own.post_offset, own.threshold) != (None, None):
+            return None
+        return theory.low_activity_error(load, own.activity)
 
     @override
     def overlaps(self, state: FloatArray) -> FloatArray:

@@ -14,7 +14,7 @@ CAPACITY = 0.138
 """Load above which `Hopfield` under Hebb's rule loses all of its patterns at once."""
 
 
-def one_step_error(units: int, patterns: int) -> float:
+def one_step_error(units: int, patterns: float) -> float:
     """Share of a stored pattern's bits that a first update of `Hopfield` flips: `erfc(sqrt(N / (2 (P - 1)))) / 2`.
 
     >>> round(one_step_error(1000, 138), 4)
