@@ -19,9 +19,11 @@ def hebb(weights: Any, pattern: Any, rate: Any) -> Any:
     return weights + rate * (pattern[..., :, None] * pattern[..., None, :])
 
 
-def delta(weights: Any, pattern: Any, rate: Any) -> Any:
+def delta(weights: Any, pattern: Any, rate: Any, known: Any = 1.0) -> Any:
     """`W + rate (p - W p) p^T` (Widrow & Hoff 1960; Diederich & Opper 1987).
 
-    With `rate = 1 / p.p` the pattern is a fixed point after one write; stable for rates below twice that.
+    With `rate = 1 / p.p` the pattern is a fixed point after one write; stable for rates below twice that. Rows of units
+    where `known (.., N)` is 0 stay as they are: what they should be is not told.
     """
-    return weights + rate * ((pattern - through(weights, pattern))[..., :, None] * pattern[..., None, :])
+    error = known * (pattern - through(weights, pattern))
+    return weights + rate * (error[..., :, None] * pattern[..., None, :])

@@ -14,6 +14,7 @@ import torch
 from plastic_rl.config import ConfigModel, validate
 from plastic_rl.errors import ConfigError
 from plastic_rl.feedback import FeedbackLayout
+from plastic_rl.networks.attractor import AttractorNetwork
 from plastic_rl.networks.base import Feedback, Params, PlasticNetwork, Recording, State, StateEntry
 from plastic_rl.networks.feed_forward import PlasticFeedForward
 from plastic_rl.networks.plastic_rnn import PlasticRNN
@@ -25,6 +26,7 @@ __all__ = [
     "GRU",
     "LSTM",
     "NETWORKS",
+    "AttractorNetwork",
     "Feedback",
     "Params",
     "PlainRNN",
@@ -53,6 +55,7 @@ NETWORKS.register("rnn", PlainRNN)
 NETWORKS.register("gru", GRU)
 NETWORKS.register("lstm", LSTM)
 NETWORKS.register("rule_table", RuleTableNetwork)
+NETWORKS.register("attractor", AttractorNetwork)
 
 
 def make_network(
