@@ -12,7 +12,7 @@ from gymnasium import spaces
 from torch import Tensor
 
 from plastic_rl.algorithms import CMAES
-from plastic_rl.envs import distribution_for, make_vector
+from plastic_rl.envs import make_vector
 from plastic_rl.errors import ConfigError, SpaceError
 from plastic_rl.feedback import FeedbackLayout
 from plastic_rl.memories import Hopfield
@@ -107,42 +107,51 @@ def test_what_cannot_be_built_is_refused() -> None:
         )
 
 
-def completed(bits: int = 50, **config: Any) -> float:
-    """Share of missing bits that an untrained policy completes, greedily, on 100 tasks."""
-    kwargs = {"bits": bits}
-    env = make_vector("plastic_rl/PatternCompletion-v0", 100, env_kwargs=kwargs, split="test")
-    layout = FeedbackLayout.from_dict(env.metadata["feedback"])
-    space = env.single_observation_space, env.single_action_space
-    policy = PlasticPolicy(*space, feedback=layout, network=UNITS | config)
+ENV_ID = "plastic_rl/PatternCompletion-v0"
+
+
+def completed(agent: Any, *, sampled: bool = False, **kwargs: Any) -> float:
+    """Share of missing bits that an agent completes, on 100 tasks."""
+    env = make_vector(ENV_ID, 100, env_kwargs=kwargs, split="test")
     observations, _ = env.reset(seed=2)
     state, total = None, np.zeros(100)
     for _ in range(env.metadata["lifetime_steps"]):
-        actions, state = policy.predict(observations, state, deterministic=True)
+        actions, state = agent.predict(observations, state, deterministic=not sampled)
         observations, rewards, *_ = env.step(actions)
         total += rewards
     return float(total.mean())
 
 
+def untrained(**config: Any) -> PlasticPolicy:
+    env = make_vector(ENV_ID, 1)
+    layout = FeedbackLayout.from_dict(env.metadata["feedback"])
+    return PlasticPolicy(env.single_observation_space, env.single_action_space, feedback=layout, network=UNITS | config)
+
+
 def test_untrained_it_completes_patterns_and_without_plasticity_it_guesses() -> None:
-    assert completed() > 0.985
-    assert completed(storage="delta") > 0.985
-    # One unit knows nothing of the others: W = 0 gives drive 0, and the most probable bit of a tie is 0.
-    assert completed(rate=0.0) == pytest.approx(0.5, abs=0.04)
-    agents = distribution_for("plastic_rl/PatternCompletion-v0").reference_agents("test")
-    assert "hopfield" in agents
+    for storage in ("hebb", "delta"):
+        policy = untrained(storage=storage)
+        assert completed(policy) > 0.99
+        assert completed(policy, sampled=True) > 0.985
+        with policy.freeze_plasticity():
+            # Without weights a missing bit's logit is 0.
+            assert completed(policy, sampled=True) == pytest.approx(0.5, abs=4 * 0.5 / 2500**0.5)
+    assert completed(untrained(rate=0.0), sampled=True) == pytest.approx(0.5, abs=4 * 0.5 / 2500**0.5)
 
 
 def test_it_evolves() -> None:
+    small = {"bits": 12, "patterns": 2}
     agent = CMAES(
         "PlasticPolicy",
-        "plastic_rl/PatternCompletion-v0",
-        env_kwargs={"bits": 12, "patterns": 2},
+        ENV_ID,
+        env_kwargs=small,
         policy_kwargs={"network": UNITS | {"rate": 0.05, "beta": 0.5}},
         population_size=8,
         lifetimes=8,
         seed=1,
     )
-    before = agent.search.mean.copy()
-    assert before.shape == (4,)
+    assert agent.search.mean.shape == (4,)
+    # So uncertain of its bits at the start that it might as well guess.
+    assert completed(agent, sampled=True, **small) < 0.65
     agent.learn(generations=15)
-    assert agent.policy.get_parameter("network.rate").item() > 0.05
+    assert completed(agent, sampled=True, **small) > 0.85
