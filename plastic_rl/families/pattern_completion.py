@@ -252,7 +252,7 @@ class PatternCompletionVectorEnv(TaskVectorEnv[PatternCompletionTasks]):
 
     @override
     def frame(self, row: int) -> Image:
-        """What is seen, bits dark (+1), light (-1) or grey (missing), beside the last answer; the go flag gold.
+        """What is seen, bits dark (+1), light (-1) or blue (missing), beside the last answer; the go flag gold.
 
         After a query the missing bits of the answer are green where they are right, else red.
         """
@@ -267,7 +267,9 @@ class PatternCompletionVectorEnv(TaskVectorEnv[PatternCompletionTasks]):
         for place in range(self.bits):
             line, column = top + place // across * cell, place % across * cell
             colours = {1: drawing.INK, -1: drawing.LIGHT, 0: drawing.GREY}
-            canvas.rectangle(line, 8 + column, cell - 1, cell - 1, colours[int(shown[place])])
+            gap = step != BLANK and not known[place]
+            seen = drawing.BLUE if gap else colours[int(shown[place])]
+            canvas.rectangle(line, 8 + column, cell - 1, cell - 1, seen)
             colour = colours[int(answer[place])]
             if judged and not known[place]:
                 colour = drawing.GREEN if answer[place] == bits[place] else drawing.RED

@@ -193,10 +193,10 @@ def test_pictures_show_pattern_gap_and_answer() -> None:
         f"step 4/6  return 0\ntrial 2/2  asks for pattern 0\n{cue} GO",
         f"step 5/6  return {right:g}\ntrial 2/2  asks for pattern 0\n....\nanswer {right:.2f} right\n++++",
     ]
-    ink, light, grey = (40, 44, 52), (228, 231, 235), (190, 195, 202)
-    colour = {"+": ink, "-": light, ".": grey}
+    ink, light, grey, blue = (40, 44, 52), (228, 231, 235), (190, 195, 202), (66, 114, 196)
     cell = 14
     for frame, shown in zip(frames, (signs, signs, "....", cue, cue, "...."), strict=True):
+        colour = {"+": ink, "-": light, ".": grey if shown == "...." else blue}
         assert [tuple(frame[26, 10 + cell * place].tolist()) for place in range(4)] == [colour[one] for one in shown]
     green, red = (58, 158, 92), (204, 76, 68)
     second = 16 + 10 * cell + 14

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -139,7 +140,7 @@ def test_untrained_it_completes_patterns_and_without_plasticity_it_guesses() -> 
     assert completed(untrained(rate=0.0), sampled=True) == pytest.approx(0.5, abs=4 * 0.5 / 2500**0.5)
 
 
-def test_it_evolves() -> None:
+def test_it_evolves_and_is_saved(tmp_path: Path) -> None:
     small = {"bits": 12, "patterns": 2}
     agent = CMAES(
         "PlasticPolicy",
@@ -155,3 +156,7 @@ def test_it_evolves() -> None:
     assert completed(agent, sampled=True, **small) < 0.65
     agent.learn(generations=15)
     assert completed(agent, sampled=True, **small) > 0.85
+    agent.save(tmp_path / "agent.zip")
+    loaded = CMAES.load(tmp_path / "agent.zip")
+    assert loaded.action_space == spaces.MultiBinary(12)
+    assert completed(loaded, **small) == completed(agent, **small)
