@@ -61,6 +61,8 @@ for _name, _module in (
     ("CueAssociation", "cue_association"),
     ("GridMaze", "grid_maze"),
     ("SwappedCartPole", "swapped_cartpole"),
+    ("PatternCompletion", "pattern_completion"),
+    ("SupervisedPatternCompletion", "pattern_completion"),
     ("Classification", "classification.environment"),
     ("SupervisedClassification", "classification.environment"),
 ):

@@ -74,7 +74,7 @@ def description(env_id: str) -> str:
         metadata, observations, actions = env.metadata, env.single_observation_space, env.single_action_space
     steps = metadata["lifetime_steps"]
     facts = {
-        "observation": f"{observations} with feedback",
+        "observation": f"{_space(observations)} with feedback",
         "actions": str(actions),
         "lifetime": f"{steps} steps" if steps else "of varying length",
         "trial": f"{metadata['steps_per_trial']} steps" if metadata["steps_per_trial"] else "of varying length",
@@ -87,6 +87,13 @@ def description(env_id: str) -> str:
     documentation = (inspect.getdoc(creator) or "(no documentation)").partition("\nArgs:\n")[0].rstrip()
     lines = [env_id, "", documentation, "", "Arguments:", *(_arguments(creator, spec) or ["    none"]), ""]
     return "\n".join(lines + [f"{name:<{width}}  {fact}" for name, fact in facts.items()])
+
+
+def _space(space: Any) -> str:
+    """A space in a line: of a wide Box, whose bounds fill many, its columns and the lowest and highest bound."""
+    if str(space).count("\n") == 0 or not isinstance(space, gymnasium.spaces.Box):
+        return str(space)
+    return f"Box({space.low.min():g}, {space.high.max():g}, {space.shape}, {space.dtype}), narrower in some columns"
 
 
 def _arguments(creator: Any, spec: EnvSpec) -> list[str]:

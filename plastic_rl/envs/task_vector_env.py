@@ -86,7 +86,8 @@ class TaskVectorEnv(RowVectorEnv, Generic[TasksT]):
         feature_high: Highest value of each family feature, `(F,)`.
         reward_range: Bounds of the reward column (the observed reward is clipped to them, the real one is not).
         steps_per_trial: Length of every trial, None where it varies.
-        label_size: Classes K of the label column, in supervised environments; the family writes `_label_columns`.
+        label_size: Columns K of the label, in supervised environments; the family writes `_label_columns`.
+        label_low: Their lowest value: 0 for one-hot labels, -1 for bits; the highest is 1.
         options: See `RowOptions`.
 
     Raises:
@@ -148,6 +149,7 @@ class TaskVectorEnv(RowVectorEnv, Generic[TasksT]):
         reward_range: tuple[float, float] = (0.0, 1.0),
         steps_per_trial: int | None = None,
         label_size: int = 0,
+        label_low: float = 0.0,
         options: RowOptions,
     ) -> None:
         if steps < 1:
@@ -158,7 +160,7 @@ class TaskVectorEnv(RowVectorEnv, Generic[TasksT]):
         feedback = FeedbackLayout.after(lows.size, codec.size, label_size)
         super().__init__(
             num_envs,
-            observation_space=lifetime_space(lows, highs, codec, reward_range, label_size),
+            observation_space=lifetime_space(lows, highs, codec, reward_range, label_size, label_low),
             codec=codec,
             feedback=feedback,
             distribution=distribution,

@@ -176,7 +176,7 @@ class RowVectorEnv(VectorEnv[SingleArray, Array, Array], ABC):
         """Step every row.
 
         Args:
-            actions: `(B,)` int for Discrete, `(B, A)` for MultiDiscrete and Box.
+            actions: `(B,)` int for Discrete, `(B, A)` for MultiDiscrete, MultiBinary and Box.
 
         Returns:
             Observations `(B, I)`, rewards `(B,)` float64, terminations and truncations `(B,)` bool, and info:

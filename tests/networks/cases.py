@@ -81,12 +81,24 @@ UNITS: dict[str, dict[str, Any]] = {
         },
     },
 }
+ATTRACTORS: dict[str, dict[str, Any]] = {
+    "attractor_hebb_head": {"kind": "attractor", "beta": 1.5, "rounds": 2},
+    "attractor_delta_units": {
+        "kind": "attractor",
+        "storage": "delta",
+        "inputs": "all",
+        "readout": "units",
+        "beta": 0.7,
+        "rate": 0.3,
+    },
+}
 ALL: dict[str, dict[str, Any]] = (
     {rule: {"kind": "plastic_rnn", "rule": rule} for rule in RULES}
     | {kind: {"kind": kind} for kind in ("rnn", "gru", "lstm")}
     | FEED_FORWARD
     | RULE_TABLES
     | UNITS
+    | ATTRACTORS
 )
 FUSED = [
     "differentiable_plasticity",
@@ -107,6 +119,9 @@ def make_network(
         labels = isinstance(config, Mapping) and str(config.get("output_table")).startswith("supervised")
     features = inputs - actions - 3 - labels * actions
     layout = FeedbackLayout.after(max(features, 0), actions, labels * actions)
+    if isinstance(config, Mapping) and config.get("kind") == "attractor":
+        # It has a unit for each column that it sees.
+        config = {name: value for name, value in config.items() if name != "hidden_size"}
     return networks.make_network(config, inputs, layout, *args, **kwargs)
 
 

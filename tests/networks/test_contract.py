@@ -227,6 +227,8 @@ def test_plasticity_parameters_are_trained_parameters(config: dict[str, str]) ->
     gains = {name.split(".")[-1] for name in network.plasticity_parameters()}
     if "rule" in config and config.get("start") != "random":
         assert ("alpha" in gains) == RULES[config["rule"]].alpha.trainable
+    elif config["kind"] == "attractor":
+        assert gains == {"rate"}
     elif "rule" not in config and config["kind"] not in {"rule_table", "plastic_units"}:
         assert not gains
 
