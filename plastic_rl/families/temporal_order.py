@@ -21,8 +21,9 @@ ITEM, FOLLOWER, BLANK = range(3)
 STEPS_PER_PAIR = 3
 FEWEST_ITEMS = 3
 """In a cycle of two, an item comes both before and after the other."""
-SHOWN, LEFT, RIGHT = range(3)
-"""What an observation has room for: the item that is shown or asked about, and the two that are offered."""
+PLACES = 2
+"""An observation has room for two items: the first place is that of what is shown, asked about or offered for action 0,
+the second that of what is offered for action 1."""
 
 
 class TemporalOrderTasks(TaskDistribution):
@@ -108,12 +109,12 @@ class TemporalOrderVectorEnv(TaskVectorEnv[TemporalOrderTasks]):
 
     A pair takes three steps: an item; the item that follows it; a blank. So does a question: the probe; the choice,
     where two items are offered; a blank. The choice comes one step after the probe, when a plastic recurrent layer
-    recalls what followed it.
+    recalls what followed it, and one of the items offered stands where items are shown, so that the recall meets it.
 
     # Observation
-    Box, 3 bits + 7 columns: the bits, +1 or -1, of the item shown or asked about, of the item offered for action 0, and
-    of that for action 1 (0 where there is none); the probe flag; the go flag; previous action one-hot (2); previous
-    reward (always 0: it is paid, not shown); trial_start; t/T.
+    Box, 2 bits + 7 columns: the bits, +1 or -1, of the item that is shown, asked about or offered for action 0, and of
+    the item that is offered for action 1 (0 where there is none); the probe flag; the go flag; previous action one-hot
+    (2); previous reward (always 0: it is paid, not shown); trial_start; t/T.
 
     # Actions
     Discrete 2:
@@ -138,8 +139,9 @@ class TemporalOrderVectorEnv(TaskVectorEnv[TemporalOrderTasks]):
     # Limits
     Exact: a perfect memory of the order is always right, `trials * questions`, since no question comes before the whole
     cycle was shown. With the default of 12 questions: order memory and oracle 12, random 6, a window symmetric in time
-    6, one linear associator with the window of spike-timing-dependent plasticity 12.0 (11.6 on `shift`). On `shift` the
-    limit is the oracle, an upper bound: nobody has seen all of a cycle of twice as many items in the first trial.
+    6, one linear associator with the window of spike-timing-dependent plasticity 12.0 (11.6 on `shift`), which learns
+    from pairs alone. On `shift` the limit is the oracle, an upper bound: nobody has seen all of a cycle of twice as
+    many items in the first trial.
 
     # Source
     Of this package, for windows of plasticity. Asymmetric associations of a sequence: Sompolinsky and Kanter 1986,
@@ -157,16 +159,16 @@ class TemporalOrderVectorEnv(TaskVectorEnv[TemporalOrderTasks]):
             distribution=tasks,
             action_space=spaces.Discrete(2),
             steps=tasks.steps,
-            feature_low=[-1.0] * 3 * tasks.bits + [0.0, 0.0],
-            feature_high=[1.0] * (3 * tasks.bits + 2),
+            feature_low=[-1.0] * PLACES * tasks.bits + [0.0, 0.0],
+            feature_high=[1.0] * (PLACES * tasks.bits + 2),
             reward_range=(-1.0, 0.0),  # so that a reward shows as 0
             steps_per_trial=tasks.steps_per_trial,
             options=options,
         )
         self.bits = tasks.bits
-        # Of each step: places of its three items in the cycle (-1: none), their bits as a number, the right action.
-        self._items: IntArray = np.full((num_envs, self.steps + 1, 3), -1, dtype=np.int64)
-        self._codes: IntArray = np.zeros((num_envs, self.steps + 1, 3), dtype=np.int64)
+        # Of each step: which items of the cycle its places hold (-1: none), their bits as a number, the right action.
+        self._items: IntArray = np.full((num_envs, self.steps + 1, PLACES), -1, dtype=np.int64)
+        self._codes: IntArray = np.zeros((num_envs, self.steps + 1, PLACES), dtype=np.int64)
         self._right: IntArray = np.full((num_envs, self.steps + 1), -1, dtype=np.int64)
         self._last: IntArray = np.zeros(num_envs, dtype=np.int64)
 
@@ -178,22 +180,22 @@ class TemporalOrderVectorEnv(TaskVectorEnv[TemporalOrderTasks]):
         for row, task, generator in zip(rows.tolist(), tasks, generators, strict=True):
             keys = generator.random(trials * shown + largest)
             uniforms = generator.random((2, trials, questions))
-            flips = generator.random((self.steps, 3, self.bits)) < number_of(task, "flip")
+            flips = generator.random((self.steps, PLACES, self.bits)) < number_of(task, "flip")
             items = int(number_of(task, "items"))
             presentations = -(-trials * shown // items)
             order = keys[: presentations * items].reshape(-1, items).argsort(axis=1).ravel()[: trials * shown]
-            places = np.full((trials, shown + questions, STEPS_PER_PAIR, 3), -1, dtype=np.int64)
-            places[:, :shown, ITEM, SHOWN] = order.reshape(trials, shown)
-            places[:, :shown, FOLLOWER, SHOWN] = (order.reshape(trials, shown) + 1) % items
+            held = np.full((trials, shown + questions, STEPS_PER_PAIR, PLACES), -1, dtype=np.int64)
+            held[:, :shown, ITEM, 0] = order.reshape(trials, shown)
+            held[:, :shown, FOLLOWER, 0] = (order.reshape(trials, shown) + 1) % items
             probe = (uniforms[0] * items).astype(np.int64)
             answer = (uniforms[1] < 0.5).astype(np.int64)
-            places[:, shown:, ITEM, SHOWN] = probe
-            places[:, shown:, FOLLOWER, LEFT] = (probe + np.where(answer == 0, 1, -1)) % items
-            places[:, shown:, FOLLOWER, RIGHT] = (probe + np.where(answer == 0, -1, 1)) % items
+            held[:, shown:, ITEM, 0] = probe
+            held[:, shown:, FOLLOWER, 0] = (probe + np.where(answer == 0, 1, -1)) % items
+            held[:, shown:, FOLLOWER, 1] = (probe + np.where(answer == 0, -1, 1)) % items
             right = np.full((trials, shown + questions, STEPS_PER_PAIR), -1, dtype=np.int64)
             right[:, shown:, FOLLOWER] = answer
             # The entry behind the last step, of nothing, is what is observed at the end.
-            self._items[row, :-1] = places.reshape(self.steps, 3)
+            self._items[row, :-1] = held.reshape(self.steps, PLACES)
             self._right[row, :-1] = right.ravel()
             patterns = np.array(task.params["patterns"], dtype=np.int64)
             flipped = (flips << np.arange(self.bits)).sum(axis=2)
@@ -213,8 +215,8 @@ class TemporalOrderVectorEnv(TaskVectorEnv[TemporalOrderTasks]):
         there = self._items[self._all_rows, self.time] >= 0
         bits = bits_of(self._codes[self._all_rows, self.time], self.bits)
         features[:, :-2] = (bits * there[:, :, None]).reshape(self.num_envs, -1)
-        features[:, -2] = there[:, SHOWN] & self.distribution.asks(self.time)
-        features[:, -1] = there[:, LEFT]
+        features[:, -2] = there[:, 0] & ~there[:, 1] & self.distribution.asks(self.time)
+        features[:, -1] = there[:, 1]
 
     @override
     def privileged(self) -> dict[str, Array]:
@@ -231,26 +233,26 @@ class TemporalOrderVectorEnv(TaskVectorEnv[TemporalOrderTasks]):
     def _probe(self, row: int) -> int:
         """The item that the present question is about."""
         time = int(self.time[row])
-        return int(self._items[row, time - time % STEPS_PER_PAIR, SHOWN])
+        return int(self._items[row, time - time % STEPS_PER_PAIR, 0])
 
     @override
     def text(self, row: int) -> str:
         time = int(self.time[row])
         trial = min(time // self.distribution.steps_per_trial, self.distribution.trials - 1)
         items = int(number_of(self.tasks[row], "items"))
-        shown, *offered = self._items[row, time].tolist()
+        first, second = self._items[row, time].tolist()
         codes = [
             "".join("+" if bit > 0 else "-" for bit in bits) for bits in bits_of(self._codes[row, time], self.bits)
         ]
         lines = [self.headline(row), f"trial {trial + 1}/{self.distribution.trials}  cycle of {items}: 0 > 1 > .. > 0"]
-        if shown >= 0:
-            asks = bool(self.distribution.asks(self.time)[row])
-            lines.append(f"{codes[SHOWN]}  item {shown}{': what follows it?' if asks else ''}")
-        for action, item in enumerate(offered):
-            if item >= 0:
+        if second >= 0:
+            for action, item in enumerate((first, second)):
                 right = "  (right)" if action == self._right[row, time] else ""
-                lines.append(f"{codes[LEFT + action]}  action {action}: item {item} follows {self._probe(row)}{right}")
-        if max(shown, *offered) < 0:
+                lines.append(f"{codes[action]}  action {action}: item {item} follows {self._probe(row)}{right}")
+        elif first >= 0:
+            asks = bool(self.distribution.asks(self.time)[row])
+            lines.append(f"{codes[0]}  item {first}{': what follows it?' if asks else ''}")
+        else:
             lines.append("." * self.bits)
         worth = {None: "", True: ", right", False: ", wrong"}[self._answered(row)]
         return "\n".join([*lines, f"last action {'none' if self._last[row] < 0 else self._last[row]}{worth}"])
@@ -264,14 +266,14 @@ class TemporalOrderVectorEnv(TaskVectorEnv[TemporalOrderTasks]):
         """
         time = int(self.time[row])
         items = int(number_of(self.tasks[row], "items"))
-        shown, *offered = self._items[row, time].tolist()
+        held = self._items[row, time].tolist()
         asks = bool(self.distribution.asks(self.time)[row])
         radius = max(48, 5 * items)
         cell = max(3, 180 // self.bits)
         top, middle = 24, 16 + radius
         below = top + 2 * radius + 36
         canvas = drawing.Canvas(
-            below + 3 * (cell + 4) + 6, max(2 * radius + 128, self.bits * cell + 16), self.head(row)
+            below + PLACES * (cell + 4) + 6, max(2 * radius + 128, self.bits * cell + 16), self.head(row)
         )
         angles = 2 * np.pi * np.arange(items) / items - np.pi / 2
         across, down = middle + radius * np.cos(angles), top + 14 + radius * (1 + np.sin(angles))
@@ -283,7 +285,7 @@ class TemporalOrderVectorEnv(TaskVectorEnv[TemporalOrderTasks]):
             sides = [tuple(tip - 7 * ahead + side * 4 * np.array([-ahead[1], ahead[0]])) for side in (-1, 1)]
             canvas.pen.line((across[place], down[place], *tip), drawing.GREY, 2)
             canvas.pen.polygon([tuple(tip), *sides], drawing.GREY)
-        marked = self._probe(row) if asks else shown
+        marked = self._probe(row) if asks else held[0]
         for place in range(items):
             left, above = float(across[place]), float(down[place])
             edge, width = (drawing.GOLD if asks else drawing.BLUE, 4) if place == marked else (drawing.GREY, 1)
@@ -292,7 +294,7 @@ class TemporalOrderVectorEnv(TaskVectorEnv[TemporalOrderTasks]):
         self._draw_choice(canvas, row, top + radius, 2 * radius + 46)
         for line, bits in enumerate(bits_of(self._codes[row, time], self.bits)):
             for place, bit in enumerate(bits.tolist()):
-                here = (shown, *offered)[line] >= 0
+                here = held[line] >= 0
                 colour = drawing.GREY if not here else drawing.INK if bit > 0 else drawing.LIGHT
                 canvas.rectangle(below + line * (cell + 4), 8 + place * cell, cell, cell - 1, colour)
         return canvas.pixels()
@@ -302,7 +304,8 @@ class TemporalOrderVectorEnv(TaskVectorEnv[TemporalOrderTasks]):
         answered = self._answered(row)
         time = int(self.time[row]) - (answered is not None)
         for action in (0, 1):
-            item, across = int(self._items[row, time, LEFT + action]), left + 40 * action
+            offered = self._items[row, time, 1] >= 0
+            item, across = int(self._items[row, time, action]) if offered else -1, left + 40 * action
             if item >= 0 and action == self._right[row, time]:
                 canvas.rectangle(top - 2, across - 2, 32, 32, drawing.GOLD)
             chosen = answered is not None and action == self._last[row]
@@ -340,22 +343,22 @@ class AssociativeAgent(ReferenceAgent):
     @override
     def choose(self, rows: Array, start: BoolArray, state: Any, deterministic: bool) -> tuple[Array, Any]:
         tasks, count = self.tasks, len(rows)
-        codes = rows[:, : 3 * tasks.bits].reshape(count, 3, tasks.bits).astype(np.float64)
+        codes = rows[:, : PLACES * tasks.bits].reshape(count, PLACES, tasks.bits).astype(np.float64)
         if state is None:
             pairs = np.zeros((count, tasks.trials * tasks.items, tasks.bits))
-            state = pairs, pairs, codes[:, SHOWN]
+            state = pairs, pairs, codes[:, 0]
         items, followers = (np.where(start[:, None, None], 0.0, old) for old in state[:2])
         time = np.minimum(np.rint(rows[:, -1].astype(np.float64) * tasks.steps).astype(np.int64), tasks.steps - 1)
         asks, step = tasks.asks(time), time % STEPS_PER_PAIR
-        last = np.where((step == ITEM)[:, None], codes[:, SHOWN], state[2])
+        last = np.where((step == ITEM)[:, None], codes[:, 0], state[2])
         pair = np.flatnonzero(~asks & (step == FOLLOWER))
         trial, within = np.divmod(time[pair], tasks.steps_per_trial)
         place = trial * tasks.items + within // STEPS_PER_PAIR
-        items[pair, place], followers[pair, place] = last[pair], codes[pair, SHOWN]
+        items[pair, place], followers[pair, place] = last[pair], codes[pair, 0]
         after, before = self.similarity(items, last), self.backward * self.similarity(followers, last)
         recalled = [
             (self.similarity(followers, offered) * after + self.similarity(items, offered) * before).sum(axis=1)
-            for offered in (codes[:, LEFT], codes[:, RIGHT])
+            for offered in (codes[:, 0], codes[:, 1])
         ]
         return self.best(np.stack(recalled, axis=1), deterministic), (items, followers, last)
 

@@ -52,37 +52,36 @@ def test_a_lifetime_by_hand() -> None:
         paid.append(reward[0])
         ends.append(info["trial_end"][0])
         assert info["expected_reward"][0] == reward[0]
-    pairs, nothing = {1: 2, 2: 4, 4: 1}, [*code[None]] * 2
+    pairs, nothing = {1: 2, 2: 4, 4: 1}, code[None]
     number = {tuple(bits): item for item, bits in code.items()}
     shown = [number[tuple(map(int, row[:4]))] for row in rows]
     # Every pair once, an item and what follows it, and a blank behind each.
     assert sorted(shown[0:9:3]) == [1, 2, 4]
     assert [pairs[item] for item in shown[0:9:3]] == shown[1:9:3]
     assert shown[2:9:3] == [None] * 3
-    assert all(row[4:14] == [*nothing, 0, 0] for row in rows[:9])
+    assert all(row[4:10] == [*nothing, 0, 0] for row in rows[:9])
     earned = []
     for step, answer in ((9, 0), (12, 1)):
         probe, choice, blank = rows[step : step + 3]
         after, before = pairs[shown[step]], pairs[pairs[shown[step]]]
-        assert probe[4:14] == [*nothing, 1, 0]
-        assert choice[:4] == code[None]
-        assert blank[:14] == [*code[None], *nothing, 0, 0]
-        offered = [number[tuple(map(int, choice[start : start + 4]))] for start in (4, 8)]
+        assert probe[4:10] == [*nothing, 1, 0]
+        assert blank[:10] == [*nothing, *nothing, 0, 0]
+        offered = [number[tuple(map(int, choice[start : start + 4]))] for start in (0, 4)]
         assert sorted(offered) == sorted([after, before])
-        assert choice[12:14] == [0, 1]
+        assert choice[8:10] == [0, 1]
         earned.append(float(offered[answer] == after))
     assert paid == [0.0] * 10 + [earned[0], 0.0, 0.0, earned[1], 0.0]
     assert ends == [False] * 14 + [True]
     assert terminated[0]
     # previous action one-hot, previous reward (never shown), trial_start, t/T
-    assert [row[14:18] for row in (rows[0], rows[10], rows[11], rows[14], rows[15])] == [
+    assert [row[10:14] for row in (rows[0], rows[10], rows[11], rows[14], rows[15])] == [
         [0, 0, 0, 1],
         [1, 0, 0, 0],
         [1, 0, 0, 0],
         [0, 1, 0, 0],
         [0, 1, 0, 1],
     ]
-    assert [row[18] for row in rows] == pytest.approx([step / 15 for step in range(16)])
+    assert [row[14] for row in rows] == pytest.approx([step / 15 for step in range(16)])
 
 
 def test_tasks() -> None:
@@ -121,11 +120,11 @@ def test_each_trial_shows_every_pair_once_and_probes_and_sides_are_fair() -> Non
     env = make_vector(ENV_ID, len(tasks), env_kwargs=kwargs)
     assert isinstance(env, TemporalOrderVectorEnv)
     env.reset(seed=0, options={"tasks": tasks})
-    items = env.get_state()["family"]["_items"][:, :-1].reshape(1500, 2, 11, 3, 3)
+    items = env.get_state()["family"]["_items"][:, :-1].reshape(1500, 2, 11, 3, 2)
     np.testing.assert_array_equal(np.sort(items[:, :, :5, 0, 0], axis=2), np.tile(np.arange(5), (1500, 2, 1)))
     np.testing.assert_array_equal(items[:, :, :5, 1, 0], (items[:, :, :5, 0, 0] + 1) % 5)
     first = items[:, :, 0, 0, 0].ravel()
-    probe, offered = items[:, :, 5:, 0, 0].ravel(), items[:, :, 5:, 1, 1:].reshape(-1, 2)
+    probe, offered = items[:, :, 5:, 0, 0].ravel(), items[:, :, 5:, 1].reshape(-1, 2)
     np.testing.assert_array_equal(np.sort((offered - probe[:, None]) % 5, axis=1), np.tile([1, 4], (18000, 1)))
     for counts in (np.bincount(first), np.bincount(probe)):
         expected = counts.sum() / 5
@@ -140,7 +139,7 @@ def test_on_shift_twice_as_many_items_are_shown_half_a_cycle_a_trial_and_bits_ar
     assert isinstance(env, TemporalOrderVectorEnv)
     env.reset(seed=0, options={"tasks": tasks})
     state = env.get_state()["family"]
-    items = state["_items"][:, :-1].reshape(len(tasks), 3, 10, 3, 3)
+    items = state["_items"][:, :-1].reshape(len(tasks), 3, 10, 3, 2)
     both = items[:, :2, :6, 0, 0].reshape(len(tasks), 12)
     np.testing.assert_array_equal(np.sort(both, axis=1), np.tile(np.arange(12), (len(tasks), 1)))
     shown = state["_items"][:, :-1] >= 0
@@ -186,7 +185,7 @@ def test_a_window_symmetric_in_time_is_right_in_exactly_half_of_all_questions(sp
     """Over a lifetime and its mirror image, where the other answers are right, it answers alike; STDP does not."""
     distribution = TemporalOrderTasks()
     seen, right = lived(distribution.tasks(split, 0, 300))
-    asked = seen[:, :, 3 * distribution.bits + 1] == 1.0
+    asked = seen[:, :, 2 * distribution.bits + 1] == 1.0
     assert asked.sum() == 300 * 12
     mirrored = exchanged(seen, distribution)
     agents = distribution.reference_agents(split)
@@ -204,30 +203,31 @@ def recalled(seen: npt.NDArray[np.float32], bits: int, *, depression: float, dec
     """
     weights, before, chosen = np.zeros((bits, bits)), np.zeros(bits), []
     for row in seen.astype(np.float64):
-        now, left, right = row[: 3 * bits].reshape(3, bits)
+        now, other = row[: 2 * bits].reshape(2, bits)
         recall = weights @ before
-        chosen.append(int(right @ recall > left @ recall))
+        chosen.append(int(other @ recall > now @ recall))
         weights = decay * weights + np.outer(now, before) + depression * np.outer(before, now)
         before = now
     return np.array(chosen)
 
 
-@pytest.mark.parametrize(("depression", "share"), [(0.0, 1.0), (-1.0, 1.0), (1.0, 0.5)])
+@pytest.mark.parametrize(("depression", "share"), [(0.0, 0.945), (-1.0, 0.98), (1.0, 0.5)])
 @pytest.mark.parametrize("decay", [1.0, 0.98])
 def test_weights_that_change_in_every_step_answer_by_an_asymmetric_window_alone(
     depression: float, share: float, decay: float
 ) -> None:
+    """In questions too, where the wrong item follows the probe in half of them: potentiation alone suffers a little."""
     distribution = TemporalOrderTasks()
     seen, right = lived(distribution.tasks("test", 0, 50))
     mirrored = exchanged(seen, distribution)
     correct = []
     for row in range(50):
-        asked = seen[:, row, 61] == 1.0
+        asked = seen[:, row, 41] == 1.0
         for life, answer in ((seen, right[asked, row]), (mirrored, 1 - right[asked, row])):
             actions = recalled(life[:, row], 20, depression=depression, decay=decay)[asked]
             correct.append((actions == answer).mean())
     # The symmetric window: exactly half, also where old pairs fade, since it changes by both orders alike.
-    assert np.mean(correct) == pytest.approx(share, abs=1e-12 if depression > 0 else 0.02)
+    assert np.mean(correct) == pytest.approx(share, abs=1e-12 if depression > 0 else 0.025)
 
 
 def test_in_a_cycle_shown_in_one_piece_a_fading_trace_of_items_would_tell_the_order() -> None:
