@@ -190,6 +190,8 @@ class PlasticAlgorithm(BaseAlgorithm):
             ValueError: If its spaces are not those of the policy.
             AssertionError: If it has another number of rows.
         """
+        if env is not None and not isinstance(env, str):
+            self.settings = self.settings.model_copy(update={"wrappers": ()})  # it has its own, if any
         super().set_env(self._adapted(env, self.n_envs), force_reset)
         if isinstance(env, str) and self.env is not None:
             self._seed_environments(self.env)
@@ -330,6 +332,8 @@ class PlasticAlgorithm(BaseAlgorithm):
             stored = {**config["arguments"], "policy_kwargs": stated["arguments"], "device": device}
             if "n_envs" in arguments_of(cls, PlasticAlgorithm):
                 stored["n_envs"] = rows
+            if env is not None and not isinstance(env, str):
+                stored["wrappers"] = ()  # it has its own, if any
             algorithm = cls(POLICIES[stated["class"]], env, **{**stored, **kwargs})
             algorithm.env_id = algorithm.env_id or config["environment_id"]
             if env is None:

@@ -220,6 +220,16 @@ Valid: lesion, observation_gain.
     return documents
 
 
+def wrapper_text(document: Mapping[str, Any]) -> str:
+    """A wrapper as a reader sees it, without what is 0.
+
+    >>> wrapper_text({"name": "observation_gain", "factor": 8.0, "from_trial": 10, "from_step": 0})
+    'observation_gain(factor=8.0, from_trial=10)'
+    """
+    given = ", ".join(f"{name}={value}" for name, value in document.items() if name != "name" and value != 0)
+    return f"{document['name']}({given})"
+
+
 class WrapperStack:
     """The wrappers of one vector environment, and how far the lifetime of each row is.
 

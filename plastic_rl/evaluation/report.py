@@ -18,6 +18,7 @@ from pydantic import Field, ValidationError
 
 from plastic_rl.checkpoint import write_atomically
 from plastic_rl.config import ConfigModel
+from plastic_rl.envs.wrappers import wrapper_text
 from plastic_rl.errors import RunError
 from plastic_rl.evaluation.statistics import Pair
 from plastic_rl.evaluation.table import GAP, Column, fit, folded
@@ -186,11 +187,8 @@ class Evaluation(ConfigModel):
     @property
     def made_with(self) -> str:
         """The arguments and wrappers of the environment, as a reader sees them."""
-        parts = [f"{key}={value}" for key, value in self.env_kwargs.items()]
-        for wrapper in self.wrappers:
-            given = (f"{key}={value}" for key, value in wrapper.items() if key != "name" and value != 0)
-            parts.append(f"{wrapper['name']}({', '.join(given)})")
-        return ", ".join(parts)
+        arguments = [f"{key}={value}" for key, value in self.env_kwargs.items()]
+        return ", ".join([*arguments, *map(wrapper_text, self.wrappers)])
 
     def save(self, path: str | Path) -> Path:
         """Write it to `path`, whose folder must exist, as indented JSON, replacing what is there in one move."""

@@ -14,7 +14,7 @@ import torch
 from plastic_rl.algorithms import CMAES, PlasticA2C
 from plastic_rl.cli.app import main
 from plastic_rl.config import read_mapping
-from plastic_rl.envs import distribution_for, make_vector
+from plastic_rl.envs import distribution_for, first_task, make_vector
 from plastic_rl.errors import CheckpointError, ConfigError
 from plastic_rl.evaluation import evaluate
 from plastic_rl.evaluation.classification import AccuracyQuestions
@@ -55,10 +55,16 @@ def test_a_saved_agent_goes_on_in_mid_lifetime_to_the_bit(tmp_path: Path) -> Non
     rest.learn(4 * 7 * 3, reset_num_timesteps=False)
     for (name, one), (_, other) in zip(whole.policy.named_parameters(), rest.policy.named_parameters(), strict=True):
         assert torch.equal(one, other), name
+    rows = make_vector(CUES, 4, env_kwargs={"trials": 5}, wrappers=[LATE_GAIN, LESION], task_start=first_task(3))
+    again = PlasticA2C.load(tmp_path / "half", env=rows, force_reset=False)
+    again.learn(4 * 7 * 3, reset_num_timesteps=False)
+    for (name, one), (_, other) in zip(again.policy.named_parameters(), rest.policy.named_parameters(), strict=True):
+        assert torch.equal(one, other), name
+    again.set_env(make_vector(CUES, 4, wrappers=[LATE_GAIN]))
     assert whole.observation_space == make_vector(CUES, 1, wrappers=[LATE_GAIN]).single_observation_space
-    other = make(wrappers=[LESION])
+    mismatched = make(wrappers=[LESION])
     with pytest.raises(CheckpointError, match="wrappers"):
-        other.set_checkpoint(half.get_checkpoint())
+        mismatched.set_checkpoint(half.get_checkpoint())
 
 
 def test_the_wrappers_reach_what_an_agent_is_trained_on() -> None:
