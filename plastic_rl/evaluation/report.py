@@ -352,7 +352,7 @@ def _notes(evaluation: Evaluation, left_out: Iterable[str]) -> list[str]:
         for name, score in split.reference_agents.items()
         if score.privileged != "none"
     }
-    explained = {"task": "told the hidden task", "environment": "shown more than the agent sees (its position)"}
+    explained = {"task": "told the hidden task", "environment": "shown more than the agent sees (such as its position)"}
     if told:
         notes.append("; ".join(f"{name}: {explained[what]}" for name, what in told.items()) + ".")
     if evaluation.wrappers:
