@@ -182,6 +182,10 @@ class TemporalOrderVectorEnv(TaskVectorEnv[TemporalOrderTasks]):
             uniforms = generator.random((2, trials, questions))
             flips = generator.random((self.steps, PLACES, self.bits)) < number_of(task, "flip")
             items = int(number_of(task, "items"))
+            if not FEWEST_ITEMS <= items <= largest:
+                raise TaskError(
+                    f"a task here has from {FEWEST_ITEMS} to {largest} items, got {items}: {dict(task.params)}"
+                )
             presentations = -(-trials * shown // items)
             order = keys[: presentations * items].reshape(-1, items).argsort(axis=1).ravel()[: trials * shown]
             held = np.full((trials, shown + questions, STEPS_PER_PAIR, PLACES), -1, dtype=np.int64)

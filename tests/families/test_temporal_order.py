@@ -109,6 +109,12 @@ def test_impossible_arguments_are_refused(bad: dict[str, int]) -> None:
         make_vector(ENV_ID, 1, env_kwargs=bad)
 
 
+def test_a_task_of_another_size_than_the_environment_has_room_for_is_refused() -> None:
+    tasks = TemporalOrderTasks(items=13).tasks("test", 0, 1)
+    with pytest.raises(TaskError, match="from 3 to 12 items, got 13"):
+        make_vector(ENV_ID, 1).reset(seed=0, options={"tasks": tasks})
+
+
 def test_unknown_arguments_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"no keyword 'item' \(did you mean 'items'\?\)"):
         make_vector(ENV_ID, 1, env_kwargs={"item": 3})
