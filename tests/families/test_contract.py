@@ -41,6 +41,7 @@ def test_the_registry_holds_the_families_of_this_version():
         "plastic_rl/SwappedCartPole-v0",
         "plastic_rl/PatternCompletion-v0",
         "plastic_rl/SupervisedPatternCompletion-v0",
+        "plastic_rl/TemporalOrder-v0",
         "examples/PatchLeaving-v0",
     }
 
@@ -62,7 +63,10 @@ def test_the_first_observation_is_the_same_whatever_the_task(env_id, split):
     env = make(env_id, 64, split=split)
     observations, info = env.reset(seed=0)
     # The features are a sample or cue of the task's own, or a start state of the row's noise (see its own tests).
-    if any(name in env_id for name in ("Classification", "CartPole", "CueAssociation", "PatternCompletion")):
+    if any(
+        name in env_id
+        for name in ("Classification", "CartPole", "CueAssociation", "PatternCompletion", "TemporalOrder")
+    ):
         observations = observations[:, env.feedback.start :]
     assert len({str(dict(task.params)) + str(task.seed) for task in info["task"]}) == 64
     np.testing.assert_array_equal(observations, np.repeat(observations[:1], 64, axis=0))
