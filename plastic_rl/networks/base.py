@@ -55,7 +55,7 @@ def reset_entry(start: Tensor, entry: Tensor, value: float | Tensor = 0.0) -> Te
 
 def _start(entry: StateEntry, params: Params | None) -> float | Tensor:
     """Where an entry starts: a number, or a tensor that broadcasts against `(.., B, ...)`."""
-    if isinstance(entry.start, float):
+    if not isinstance(entry.start, str):
         return entry.start
     assert params is not None, "an entry that starts at a parameter is reset with the parameters"
     value = params[entry.start]

@@ -49,6 +49,7 @@ UNITS: dict[str, dict[str, Any]] = {
     "units_rate_rewarded": {
         "kind": "plastic_units",
         "neuron": "sigmoid",
+        "intrinsic": {"name": "triesch", "learned": ["mean"]},
         "input": {"rule": "reward_gated_retroactive"},
         "recurrent": {"rule": "reward_gated", "modulator": "reward_prediction_error"},
     },
@@ -56,6 +57,7 @@ UNITS: dict[str, dict[str, Any]] = {
         "kind": "plastic_units",
         "neuron": _LIF,
         "substeps": 4,
+        "intrinsic": "adapting_threshold",
         "recurrent": {"rule": "stdp"},
         "readout": {
             "rule": "r_stdp",
@@ -156,7 +158,7 @@ def make_case(
         return torch.randn(*shape, generator=generator, dtype=dtype)
 
     params = {name: value.detach() + scale * normal(*value.shape) for name, value in network.named_parameters()}
-    shares = {"eta_eligibility", "reward_average_rate", "bcm_rate", "value_rate", "discount"}
+    shares = {"eta_eligibility", "reward_average_rate", "bcm_rate", "value_rate", "discount", "rate", "mean"}
     params |= {name: value.abs().clamp_max(0.9) for name, value in params.items() if name.split(".")[-1] in shares}
     if config.get("rule") == "fixed":
         params |= {name: torch.zeros_like(params[name]) for name in params if name.split(".")[-1] == "alpha"}
