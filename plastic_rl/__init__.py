@@ -59,8 +59,11 @@ for _name, _module in (
     ("BernoulliBandit", "bernoulli_bandit"),
     ("ReversalBandit", "reversal_bandit"),
     ("CueAssociation", "cue_association"),
+    ("TemporalOrder", "temporal_order"),
     ("GridMaze", "grid_maze"),
     ("SwappedCartPole", "swapped_cartpole"),
+    ("PatternCompletion", "pattern_completion"),
+    ("SupervisedPatternCompletion", "pattern_completion"),
     ("Classification", "classification.environment"),
     ("SupervisedClassification", "classification.environment"),
 ):

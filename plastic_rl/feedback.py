@@ -26,7 +26,8 @@ class FeedbackLayout:
         reward: Previous reward (one column).
         trial_start: 1 where this step starts a trial (one column).
         time: Share of the lifetime that has passed, t/T (one column).
-        label: One-hot label of the previous sample, in supervised environments; else None.
+        label: Label of the previous sample, in supervised environments: one-hot, or +1 or -1 for each bit that was
+            asked for (0 for the others); else None.
     """
 
     action: Columns
@@ -81,7 +82,8 @@ class Feedback(NamedTuple):
         reward: Previous reward, `(.., B)`; zero where not `valid`.
         trial_start: True where this step starts a trial, `(.., B)` bool.
         valid: True where there was a step before in this lifetime, `(.., B)` bool (false at `episode_start`).
-        label: The previous sample's label, one-hot `(.., B, A)`, from supervised environments; None from all others.
+        label: The previous sample's label, one-hot or bits `(.., B, A)`, from supervised environments; None from all
+            others.
     """
 
     action: Tensor

@@ -6,7 +6,7 @@ import functools
 import io
 import sys
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self
@@ -58,6 +58,8 @@ class PlasticAlgorithm(BaseAlgorithm):
         env_kwargs: Arguments of the environment where `env` is an id.
         trials: Inner episodes of a lifetime where `env` is the id of a foreign environment.
         same_task_each_trial: Whether these share the lifetime's seed; None: where tasks are reset seeds (`Lifetime`).
+        wrappers: Changes of the task where `env` is an id, e.g. `[{"name": "observation_gain", "factor": 8}]`; see
+            `plastic_rl.envs.wrappers`.
         policy_kwargs: Arguments of the policy, e.g. `{"network": {"rule": "oja", "hidden_size": 40}}`.
         stats_window_size: Lifetimes that `rollout/score` and `rollout/ep_rew_mean` average over.
         tensorboard_log: Folder for TensorBoard, or None.
@@ -102,6 +104,7 @@ class PlasticAlgorithm(BaseAlgorithm):
         env_kwargs: Mapping[str, Any] | None = None,
         trials: Annotated[int, Field(ge=1)] = 1,
         same_task_each_trial: bool | None = None,
+        wrappers: Sequence[Mapping[str, Any]] = (),
         policy_kwargs: Mapping[str, Any] | None = None,
         stats_window_size: Annotated[int, Field(ge=1)] = 100,
         tensorboard_log: Annotated[str | Path | None, NotStored] = None,
@@ -158,6 +161,7 @@ class PlasticAlgorithm(BaseAlgorithm):
             env_kwargs=self.env_kwargs,
             trials=self.settings.trials,
             same_task_each_trial=self.settings.same_task_each_trial,
+            wrappers=self.settings.wrappers,
             task_start=first_task(self.seed or 0),
         )
 
@@ -186,6 +190,8 @@ class PlasticAlgorithm(BaseAlgorithm):
             ValueError: If its spaces are not those of the policy.
             AssertionError: If it has another number of rows.
         """
+        if env is not None and not isinstance(env, str):
+            self.settings = self.settings.model_copy(update={"wrappers": ()})  # it has its own, if any
         super().set_env(self._adapted(env, self.n_envs), force_reset)
         if isinstance(env, str) and self.env is not None:
             self._seed_environments(self.env)
@@ -326,6 +332,8 @@ class PlasticAlgorithm(BaseAlgorithm):
             stored = {**config["arguments"], "policy_kwargs": stated["arguments"], "device": device}
             if "n_envs" in arguments_of(cls, PlasticAlgorithm):
                 stored["n_envs"] = rows
+            if env is not None and not isinstance(env, str):
+                stored["wrappers"] = ()  # it has its own, if any
             algorithm = cls(POLICIES[stated["class"]], env, **{**stored, **kwargs})
             algorithm.env_id = algorithm.env_id or config["environment_id"]
             if env is None:

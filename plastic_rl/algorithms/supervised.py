@@ -27,7 +27,8 @@ from plastic_rl.policies import PlasticPolicy
 
 _NEEDS_LABELS = (
     "supervised_gradient learns from nothing else; use a supervised environment, which shows in each observation "
-    "the label of the sample before (as plastic_rl/SupervisedClassification-v0), or learn from rewards by a2c or cma_es"
+    "the label of the sample before (as plastic_rl/SupervisedClassification-v0 and SupervisedPatternCompletion-v0), or "
+    "learn from rewards by a2c or cma_es"
 )
 
 
@@ -40,10 +41,12 @@ class SupervisedGradient(GradientAlgorithm):
     behind it.
 
     Args:
-        env: Environment with labels in its feedback (`plastic_rl/SupervisedClassification-v0`) and Discrete actions, in
-            any form that `PlasticA2C` takes.
+        env: Environment with labels in its feedback, one-hot with Discrete actions
+            (`plastic_rl/SupervisedClassification-v0`) or bits with MultiBinary ones
+            (`plastic_rl/SupervisedPatternCompletion-v0`), in any form that `PlasticA2C` takes.
         loss: `"cross_entropy"` of the action probabilities against the labels; or `"squared_error"` of the outputs (a
-            rule table's before its softmax, else the action head's) against one-hot labels, summed over classes.
+            rule table's before its softmax, else the action head's) against one-hot labels, summed over classes. Of
+            bits (+1 or -1), the mean over those that the label tells.
         **shared: See `GradientAlgorithm` and `PlasticAlgorithm`; learning rate, rows and epsilon have other defaults.
 
     Raises:
@@ -82,11 +85,11 @@ class SupervisedGradient(GradientAlgorithm):
         label = self.policy.feedback_layout.label
         if label is None:
             raise SpaceError(f"{self._environment_name} shows no labels, and {_NEEDS_LABELS}")
-        classes = label[1] - label[0]
-        if not isinstance(self.action_space, spaces.Discrete) or int(self.action_space.n) != classes:
+        size = label[1] - label[0]
+        if self.action_space not in (spaces.Discrete(size), spaces.MultiBinary(size)):
             raise SpaceError(
-                f"supervised_gradient takes actions for predictions of {classes} classes, so it needs "
-                f"Discrete({classes}) actions, got {self.action_space}"
+                f"supervised_gradient takes actions for predictions of a label of {size} columns, so it needs "
+                f"Discrete({size}) or MultiBinary({size}) actions, got {self.action_space}"
             )
         if min(self.n_steps, self.description.lifetime_steps or self.n_steps) < 2:
             raise ConfigError(
@@ -111,13 +114,13 @@ class SupervisedGradient(GradientAlgorithm):
         return self.policy.head(parameters, features).requires_grad
 
     def labels(self) -> tuple[Tensor, Tensor]:
-        """Labels of the rollout's samples, one-hot `(T, B, K)`, and where they are known, `(T, B)` bool."""
+        """Labels of the rollout's samples, one-hot or bits `(T, B, K)`, and where they are known, `(T, B)` bool."""
         rollout, columns = self.rollout, self.policy.feedback_layout.label
         assert columns is not None, "checked at the start"
         last = torch.from_numpy(np.asarray(self._last_obs)).to(rollout.observations)
         following = torch.cat([rollout.observations[1:], last.unsqueeze(0)])
         shown = following[..., columns[0] : columns[1]]
-        return shown, (shown.sum(-1) > 0.5) & ~rollout.ended & (rollout.counted > 0)
+        return shown, (shown.abs().sum(-1) > 0.5) & ~rollout.ended & (rollout.counted > 0)
 
     def rollout_loss(self, remaining: float) -> tuple[Tensor, dict[str, Tensor | float]]:
         """See `GradientAlgorithm.rollout_loss`: mean over all samples whose labels are known.
@@ -135,14 +138,29 @@ class SupervisedGradient(GradientAlgorithm):
         outputs, head = policy.outputs(
             policy.parameters_by_name(), rollout.observations, self.state_before, rollout.episode_starts
         )
-        if self.settings.loss == "cross_entropy":
+        bits = isinstance(self.action_space, spaces.MultiBinary)
+        if bits:
+            errors = self._errors_of_bits(outputs, head, labels)
+        elif self.settings.loss == "cross_entropy":
             errors = -(labels * torch.log_softmax(head, -1)).sum(-1)
         else:
             errors = (outputs - labels).square().sum(-1)
         loss = errors[known].mean()
         with torch.no_grad():
-            answers = head.argmax(-1)[known]
-            right = (answers == labels.argmax(-1)[known]).float().mean()
+            # Bits that the label does not tell are no answers.
+            told = labels[known] != 0
+            answers = (head[known] > 0)[told].long() if bits else head.argmax(-1)[known]
+            correct = (labels[known] > 0)[told].long() if bits else labels.argmax(-1)[known]
+            right = (answers == correct).float().mean()
             commonest = torch.bincount(answers, minlength=labels.shape[-1]).max() / answers.numel()
         # Near 1 the network has collapsed to one class.
         return loss, {"accuracy": right, "commonest_share": commonest}
+
+    def _errors_of_bits(self, outputs: Tensor, head: Tensor, labels: Tensor) -> Tensor:
+        """Mean error over the bits told at each step, `(T, B)`, for outputs, logits and labels `(T, B, K)`."""
+        told = labels.abs()
+        if self.settings.loss == "cross_entropy":
+            errors = torch.nn.functional.softplus(-labels * head)
+        else:
+            errors = (outputs - labels).square()
+        return (told * errors).sum(-1) / told.sum(-1).clamp_min(1.0)

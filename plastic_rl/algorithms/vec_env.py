@@ -25,7 +25,7 @@ from plastic_rl.envs import Lifetime, make_vector
 from plastic_rl.envs.actions import ActionCodec
 from plastic_rl.envs.lifetime import flat_bounds, lifetime_space
 from plastic_rl.envs.vector_env import number_of_this_step, stored_array
-from plastic_rl.errors import CheckpointError, SpaceError, damage_is_refused
+from plastic_rl.errors import CheckpointError, ConfigError, SpaceError, damage_is_refused
 from plastic_rl.feedback import FeedbackLayout
 from plastic_rl.rollout import StepOutcome
 
@@ -403,6 +403,7 @@ def adapt(
     env_kwargs: Mapping[str, Any] | None = None,
     trials: int = 1,
     same_task_each_trial: bool | None = None,
+    wrappers: Sequence[Mapping[str, Any]] = (),
     task_start: int = 0,
 ) -> gym.Env[Any, Any] | VecEnv | None:
     """Turn an id or VectorEnv into a VecEnv, and give a scalar environment its feedback.
@@ -412,6 +413,7 @@ def adapt(
     Raises:
         UnknownNameError: If no environment has the id.
         SpaceError: If a VectorEnv carries no feedback (its rows cannot be wrapped one by one).
+        ConfigError: If there are `wrappers`, and `env` is no id.
     """
     if isinstance(env, str):
         made = make_vector(
@@ -420,9 +422,15 @@ def adapt(
             env_kwargs=dict(env_kwargs or {}),
             trials=trials,
             same_task_each_trial=same_task_each_trial,
+            wrappers=wrappers,
             task_start=task_start,
         )
         return VectorEnvAdapter(made)
+    if wrappers and env is not None:
+        raise ConfigError(
+            f"wrappers go around an environment that is made of an id, got {env}; give its id, or make it with "
+            "plastic_rl.envs.make_vector(id, n, wrappers=...)"
+        )
     if isinstance(env, VectorEnv):
         if "feedback" not in (env.metadata or {}):
             raise SpaceError(

@@ -15,7 +15,7 @@ from plastic_rl.errors import CheckpointError, SpaceError
 
 
 def space_to_document(space: spaces.Space[Any]) -> dict[str, Any]:
-    """Describe a Box, Discrete or MultiDiscrete space.
+    """Describe a Box, Discrete, MultiDiscrete or MultiBinary space.
 
     >>> space_to_document(spaces.Discrete(3))
     {'kind': 'Discrete', 'n': 3}
@@ -26,7 +26,9 @@ def space_to_document(space: spaces.Space[Any]) -> dict[str, Any]:
         return {"kind": "Discrete", "n": int(space.n)}
     if isinstance(space, spaces.MultiDiscrete):
         return {"kind": "MultiDiscrete", "sizes": [int(size) for size in space.nvec]}
-    raise SpaceError(f"cannot store the space {space}; valid are Box, Discrete and MultiDiscrete")
+    if isinstance(space, spaces.MultiBinary) and len(space.shape) == 1:
+        return {"kind": "MultiBinary", "n": space.shape[0]}
+    raise SpaceError(f"cannot store the space {space}; valid are Box, Discrete, MultiDiscrete and MultiBinary")
 
 
 def space_from_document(document: Mapping[str, Any]) -> spaces.Space[Any]:
@@ -40,6 +42,8 @@ def space_from_document(document: Mapping[str, Any]) -> spaces.Space[Any]:
         return spaces.Discrete(int(document["n"]))
     if kind == "MultiDiscrete":
         return spaces.MultiDiscrete([int(size) for size in document["sizes"]])
+    if kind == "MultiBinary":
+        return spaces.MultiBinary(int(document["n"]))
     raise CheckpointError(f"the checkpoint holds a space of unknown kind {kind!r}")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import textwrap
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from typing import Any, NamedTuple
 
@@ -13,14 +13,24 @@ import gymnasium
 import numpy as np
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.utils.env_checker import check_env
+from gymnasium.vector import AutoresetMode
 
 from plastic_rl.arrays import Array, FloatArray
 from plastic_rl.config.signatures import argument_help
-from plastic_rl.envs import DISTRIBUTIONS, Lifetime, ScalarVectorEnv, TaskVectorEnv, distribution_for, make_vector
+from plastic_rl.envs import (
+    DISTRIBUTIONS,
+    Lifetime,
+    RowEnv,
+    ScalarVectorEnv,
+    TaskVectorEnv,
+    distribution_for,
+    make_vector,
+)
 from plastic_rl.envs.catalog import spec_of
 from plastic_rl.envs.make import load_creator
 from plastic_rl.envs.task import Task, TaskDistribution
 from plastic_rl.envs.vector_env import RowVectorEnv
+from plastic_rl.envs.wrappers import WRAPPERS
 from plastic_rl.errors import PlasticRLError
 from plastic_rl.feedback import FeedbackLayout
 
@@ -39,12 +49,15 @@ TRIES = 4
 
 
 def listing(*, everything: bool) -> str:
-    """Return the ids that have a task distribution, or all registered ids, one a line with a summary."""
+    """Return the ids that have a task distribution, or all registered ids, one a line with a summary, and wrappers."""
     names = sorted(gymnasium.registry) if everything else sorted(DISTRIBUTIONS)
     width = max(map(len, names))
     lines = [f"{name:<{width}}  {'' if everything else _summary(name)}".rstrip() for name in names]
     if not everything:
         lines += ["", "Any other Gymnasium id works too (envs list --all): its tasks are the seeds of its reset."]
+        lines += ["", "Wrappers, which change the task of any of them (environment.wrappers in a config):"]
+        longest = max(map(len, WRAPPERS))
+        lines += [f"{name:<{longest}}  {_first_line(each)}" for name, each in WRAPPERS.items()]
     return "\n".join(lines)
 
 
@@ -57,16 +70,22 @@ def _entry_point(spec: EnvSpec) -> Any:
 
 
 def _summary(env_id: str) -> str:
-    return (inspect.getdoc(_entry_point(spec_of(env_id))) or "").split("\n")[0]
+    return _first_line(_entry_point(spec_of(env_id)))
+
+
+def _first_line(documented: Any) -> str:
+    return (inspect.getdoc(documented) or "").split("\n")[0]
 
 
 def description(env_id: str) -> str:
-    """Return the documentation of an environment, its arguments, spaces, splits and reference agents.
+    """Return the documentation of an environment, its arguments, spaces, splits and reference agents, or of a wrapper.
 
     Raises:
         UnknownNameError: If it is not registered.
         SpaceError: If its spaces are not supported.
     """
+    if env_id in WRAPPERS:
+        return _wrapper_description(env_id)
     spec = spec_of(env_id)
     creator = _entry_point(spec)
     distribution = distribution_for(env_id)
@@ -74,7 +93,7 @@ def description(env_id: str) -> str:
         metadata, observations, actions = env.metadata, env.single_observation_space, env.single_action_space
     steps = metadata["lifetime_steps"]
     facts = {
-        "observation": f"{observations} with feedback",
+        "observation": f"{_space(observations)} with feedback",
         "actions": str(actions),
         "lifetime": f"{steps} steps" if steps else "of varying length",
         "trial": f"{metadata['steps_per_trial']} steps" if metadata["steps_per_trial"] else "of varying length",
@@ -87,6 +106,23 @@ def description(env_id: str) -> str:
     documentation = (inspect.getdoc(creator) or "(no documentation)").partition("\nArgs:\n")[0].rstrip()
     lines = [env_id, "", documentation, "", "Arguments:", *(_arguments(creator, spec) or ["    none"]), ""]
     return "\n".join(lines + [f"{name:<{width}}  {fact}" for name, fact in facts.items()])
+
+
+def _space(space: Any) -> str:
+    """A space in a line: of a wide Box, whose bounds fill many, its columns and the lowest and highest bound."""
+    if str(space).count("\n") == 0 or not isinstance(space, gymnasium.spaces.Box):
+        return str(space)
+    return f"Box({space.low.min():g}, {space.high.max():g}, {space.shape}, {space.dtype}), narrower in some columns"
+
+
+def _wrapper_description(name: str) -> str:
+    """The documentation of a wrapper and its arguments, with their ranges, as a config takes them."""
+    from plastic_rl.cli.reference import wrapper_lines
+
+    documentation = (inspect.getdoc(WRAPPERS[name]) or "(no documentation)").partition("\nArgs:\n")[0].rstrip()
+    return "\n".join(
+        [f"{name} (a wrapper)", "", documentation, "", "Arguments:", *(f"    {line}" for line in wrapper_lines(name))]
+    )
 
 
 def _arguments(creator: Any, spec: EnvSpec) -> list[str]:
@@ -115,13 +151,27 @@ class Check(NamedTuple):
     seen: str | None
 
 
-def checks(env_id: str) -> Iterator[Check]:
-    """Try an environment out.
+class _Tried(NamedTuple):
+    """The environment that is tried out, and the wrappers around it."""
+
+    env_id: str
+    wrappers: Sequence[Mapping[str, Any]]
+
+    def make(self, rows: int) -> RowVectorEnv:
+        return make_vector(self.env_id, rows, wrappers=self.wrappers)
+
+
+def checks(env_id: str, wrappers: Sequence[Mapping[str, Any]] = ()) -> Iterator[Check]:
+    """Try an environment out, with wrappers around it.
 
     Raises:
         UnknownNameError: If it is not registered.
+        ConfigError: If a wrapper is none, or has nothing to change in it.
     """
     spec_of(env_id)
+    tried = _Tried(env_id, wrappers)
+    if wrappers:
+        tried.make(1).close()
     for name, required, check in (
         ("Gymnasium's own check of the scalar environment", True, _check_scalar),
         ("vector environment with feedback in a finite, flat observation", True, _check_vector),
@@ -134,30 +184,35 @@ def checks(env_id: str) -> Iterator[Check]:
         ("state can be stored and restored, so that a resumed run goes on in mid-lifetime", False, _check_state),
         ("two trials of one lifetime with same_task_each_trial", False, _check_trials),
     ):
-        yield Check(name, required, *_outcome(check, env_id))
+        yield Check(name, required, *_outcome(check, tried))
 
 
-def _outcome(check: Callable[[str], str | None], env_id: str) -> tuple[str | None, str | None]:
+def _outcome(check: Callable[[_Tried], str | None], tried: _Tried) -> tuple[str | None, str | None]:
     """The problem, and what was seen."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)
-            return None, check(env_id)
+            return None, check(tried)
     except Exception as error:  # noqa: BLE001 - the environment is foreign code and may raise anything
         known = isinstance(error, PlasticRLError | AssertionError)
         return f"{error}" if known else f"{type(error).__name__}: {error}", None
 
 
-def _check_scalar(env_id: str) -> None:
-    if spec_of(env_id).entry_point is None:
+def _check_scalar(tried: _Tried) -> None:
+    if tried.wrappers:
+        row = make_vector(tried.env_id, 1, wrappers=tried.wrappers, autoreset_mode=AutoresetMode.DISABLED)
+        scalar: gymnasium.Env[Any, Any] = RowEnv(row)
+    elif spec_of(tried.env_id).entry_point is None:
         return
-    with closing(gymnasium.make(env_id, disable_env_checker=True)) as env, warnings.catch_warnings():
+    else:
+        scalar = gymnasium.make(tried.env_id, disable_env_checker=True)
+    with closing(scalar) as env, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         check_env(env.unwrapped, skip_render_check=True)
 
 
-def _rollout(env_id: str, seed: int) -> tuple[Any, list[Any]]:
-    with closing(make_vector(env_id, ROWS)) as env:
+def _rollout(tried: _Tried, seed: int) -> tuple[Any, list[Any]]:
+    with closing(tried.make(ROWS)) as env:
         env.action_space.seed(0)
         seen: list[Any] = [env.reset(seed=seed)[0].copy()]
         for _ in range(STEPS):
@@ -166,8 +221,8 @@ def _rollout(env_id: str, seed: int) -> tuple[Any, list[Any]]:
         return env, seen
 
 
-def _check_vector(env_id: str) -> None:
-    env, seen = _rollout(env_id, 0)
+def _check_vector(tried: _Tried) -> None:
+    env, seen = _rollout(tried, 0)
     space = env.single_observation_space
     layout = FeedbackLayout.from_dict(env.metadata["feedback"])
     assert layout.stop == space.shape[0], (
@@ -181,14 +236,14 @@ def _check_vector(env_id: str) -> None:
         assert np.isfinite(reward).all(), "a reward is NaN or infinite"
 
 
-def _check_seeds(env_id: str) -> None:
-    first, second = _rollout(env_id, 3)[1], _rollout(env_id, 3)[1]
+def _check_seeds(tried: _Tried) -> None:
+    first, second = _rollout(tried, 3)[1], _rollout(tried, 3)[1]
     same = all(np.array_equal(one, other) for one, other in zip(first, second, strict=True))
     assert same, "two lifetimes with the same seed and actions differ: is there randomness beside self.np_random?"
 
 
-def _check_tasks(env_id: str) -> None:
-    distribution = distribution_for(env_id)
+def _check_tasks(tried: _Tried) -> None:
+    distribution = distribution_for(tried.env_id)
     later, earlier = distribution.task("train", 5), distribution.task("train", 2)
     assert (distribution.task("train", 2), distribution.task("train", 5)) == (earlier, later), (
         "task(split, index) depends on which tasks were asked for before"
@@ -200,11 +255,11 @@ def _check_tasks(env_id: str) -> None:
     for split in distribution.splits:
         problem = distribution.limit_problem(split)
         assert problem is None, problem
-    if env_id in DISTRIBUTIONS and not distribution.single_task:
-        _check_effect(env_id, distribution)
+    if tried.env_id in DISTRIBUTIONS and not distribution.single_task:
+        _check_effect(tried, distribution)
 
 
-def _check_effect(env_id: str, distribution: TaskDistribution) -> None:
+def _check_effect(tried: _Tried, distribution: TaskDistribution) -> None:
     """Live several tasks with the same seed and actions: something that the agent can find out has to differ."""
     different: dict[tuple[Any, ...], Task] = {}
     for task in distribution.tasks("train", 0, TASKS):
@@ -213,7 +268,7 @@ def _check_effect(env_id: str, distribution: TaskDistribution) -> None:
     if len(tasks) < 2:
         return
     for attempt in range(TRIES):
-        first, *others = (_lived(env_id, task, attempt) for task in tasks)
+        first, *others = (_lived(tried, task, attempt) for task in tasks)
         if any(not np.array_equal(first, other, equal_nan=True) for other in others):
             return
     raise AssertionError(
@@ -222,9 +277,9 @@ def _check_effect(env_id: str, distribution: TaskDistribution) -> None:
     )
 
 
-def _lived(env_id: str, task: Task, attempt: int) -> FloatArray:
+def _lived(tried: _Tried, task: Task, attempt: int) -> FloatArray:
     """Observations, rewards and expected rewards of one lifetime, up to a number of steps, as one vector."""
-    with closing(make_vector(env_id, 1)) as env:
+    with closing(tried.make(1)) as env:
         env.action_space.seed(attempt)
         seen = [env.reset(seed=attempt, options={"tasks": [task]})[0].ravel()]
         for _ in range(TRIED_STEPS):
@@ -236,8 +291,8 @@ def _lived(env_id: str, task: Task, attempt: int) -> FloatArray:
         return np.concatenate(seen).astype(np.float64)
 
 
-def _check_state(env_id: str) -> None:
-    with closing(make_vector(env_id, ROWS)) as env:
+def _check_state(tried: _Tried) -> None:
+    with closing(tried.make(ROWS)) as env:
         env.reset(seed=0)
         env.action_space.seed(0)
         for _ in range(5):
@@ -251,12 +306,12 @@ def _check_state(env_id: str) -> None:
         assert np.array_equal(first, second), "after set_state it goes on differently"
 
 
-def _check_trials(env_id: str) -> str:
+def _check_trials(tried: _Tried) -> str:
     """Live two trials that get the same seed, with the same actions, and say what repeats."""
-    with closing(make_vector(env_id, 1)) as env:
+    with closing(make_vector(tried.env_id, 1)) as env:
         if not (isinstance(env, ScalarVectorEnv) and isinstance(env.envs[0], Lifetime)):
             return "none, since it is a lifetime already"
-    with closing(make_vector(env_id, 1, trials=2, same_task_each_trial=True)) as env:
+    with closing(make_vector(tried.env_id, 1, trials=2, same_task_each_trial=True)) as env:
         env.action_space.seed(0)
         first = env.reset(seed=0)[0][0, : env.feedback.start].copy()
         actions = [env.action_space.sample() for _ in range(TRIAL_STEPS)]

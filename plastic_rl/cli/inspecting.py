@@ -14,10 +14,12 @@ from plastic_rl.cli.options import (
     Plugins,
     RunOrAgent,
     RunsFolder,
+    Wrappers,
     folded,
     load_plugins,
     refuse_existing,
     terminal_width,
+    wrappers_of,
 )
 from plastic_rl.errors import RunError
 
@@ -51,11 +53,12 @@ def list_envs(
 def show_env(env_id: EnvironmentId, plugin: Plugins = None) -> None:
     """Show an environment's documentation, arguments, spaces and splits.
 
-    Then its reference agents, and which of them is the limit.
+    Then its reference agents, and which of them is the limit. Or a wrapper's documentation and arguments.
 
     \b
-    Example:
+    Examples:
       plastic-rl envs show plastic_rl/GridMaze-v0
+      plastic-rl envs show lesion
     """  # noqa: D301 - click's \b keeps the lines of a paragraph
     from plastic_rl.cli.environments import description
 
@@ -64,20 +67,21 @@ def show_env(env_id: EnvironmentId, plugin: Plugins = None) -> None:
 
 
 @envs_app.command("check")
-def check_env(env_id: EnvironmentId, plugin: Plugins = None) -> None:
+def check_env(env_id: EnvironmentId, wrapper: Wrappers = None, plugin: Plugins = None) -> None:
     """Check what training and evaluation ask of an environment.
 
     Exit code 0 if it has all that is needed, 2 if not.
 
     \b
-    Example:
+    Examples:
       plastic-rl envs check my_lab/MyBandit-v0 --plugin envs/my_bandit.py
+      plastic-rl envs check CartPole-v1 --wrapper '{name: lesion, share: 0.5}'
     """  # noqa: D301 - click's \b keeps the lines of a paragraph
     from plastic_rl.cli.environments import checks
 
     load_plugins(plugin)
     failed = False
-    for name, required, problem, seen in checks(env_id):
+    for name, required, problem, seen in checks(env_id, wrappers_of(wrapper or [])):
         verdict = "ok" if problem is None else "FAILED" if required else "note"
         typer.echo(folded(": ".join(filter(None, (f"{verdict:<6}  {name}", problem, seen)))))
         failed = failed or verdict == "FAILED"

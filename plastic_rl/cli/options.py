@@ -22,6 +22,15 @@ Plugins = Annotated[
         "Can be given several times.",
     ),
 ]
+Wrappers = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--wrapper",
+        metavar="MAPPING",
+        help="A change of the task, as in a config, e.g. '{name: lesion, share: 0.25}' (see envs list). Can be given "
+        "several times, the one next to the environment first; those of training are then left out.",
+    ),
+]
 RunsFolder = Annotated[Path, typer.Option("--runs-folder", metavar="FOLDER", help="Where runs live.")]
 AgentsFolder = Annotated[Path, typer.Option("--agents-folder", metavar="FOLDER", help="Where exported agents live.")]
 RunOrAgent = Annotated[
@@ -98,6 +107,21 @@ def key_values(texts: Sequence[str], option: str) -> dict[str, Any]:
         if "=" not in text or not all(name.isidentifier() for name in names):
             raise typer.BadParameter(f"{option} takes KEY=VALUE, e.g. side=11; got {text!r}")
     return apply_overrides({}, texts)
+
+
+def wrappers_of(texts: Sequence[str]) -> list[dict[str, Any]]:
+    """Read wrappers, each a YAML mapping of its name and arguments, with every default written out.
+
+    Raises:
+        ConfigError: If one is no mapping, or no wrapper.
+
+    >>> wrappers_of(["{name: observation_gain, factor: 8, from_trial: 10}"])
+    [{'name': 'observation_gain', 'factor': 8.0, 'from_trial': 10, 'from_step': 0}]
+    """
+    from plastic_rl.config.loading import parse_override
+    from plastic_rl.envs.wrappers import checked_wrappers
+
+    return checked_wrappers([parse_override(f"wrapper={text}")[1] for text in texts])
 
 
 def comma_separated(text: str, what: str) -> list[int]:

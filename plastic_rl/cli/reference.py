@@ -14,6 +14,7 @@ from pydantic.fields import FieldInfo
 from plastic_rl.config import Schedule
 from plastic_rl.config.loading import models_in
 from plastic_rl.config.schedule import EndsWithin
+from plastic_rl.envs.wrappers import WRAPPERS, wrapper_model
 from plastic_rl.errors import ConfigError, did_you_mean
 from plastic_rl.experiment import ComparisonConfig
 from plastic_rl.experiment.config import ExperimentConfig
@@ -60,6 +61,16 @@ def _lines_of(name: str) -> Iterator[str]:
     for model in models_in(field.annotation):
         for inner, inner_field in model.model_fields.items():
             yield from _nested(f"{name}.{inner}", inner_field)
+    if name == "environment":
+        for wrapper in WRAPPERS:
+            yield f"environment.wrappers, name {wrapper}: {_summary(wrapper_model(WRAPPERS[wrapper]))}"
+            yield from wrapper_lines(wrapper, "environment.wrappers.")
+
+
+def wrapper_lines(name: str, prefix: str = "") -> Iterator[str]:
+    """The keys of a wrapper behind `prefix`, each with its range and default, and its help below."""
+    for key, field in wrapper_model(WRAPPERS[name]).model_fields.items():
+        yield from _field(f"{prefix}{key}", field)
 
 
 def _networks() -> Iterator[str]:
@@ -157,6 +168,8 @@ def _range(field: FieldInfo) -> str:
     said = [str(each) for each in field.metadata if isinstance(each, EndsWithin)]
     if {"ge", "le"} <= ends.keys():
         said.append(f"from {ends['ge']:,} to {ends['le']:,}")
+    elif {"gt", "le"} <= ends.keys():
+        said.append(f"above {ends['gt']:,}, up to {ends['le']:,}")
     elif "ge" in ends:
         said.append(f"{ends['ge']:,} or more")
     elif "gt" in ends:

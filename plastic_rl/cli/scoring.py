@@ -16,11 +16,13 @@ from plastic_rl.cli.options import (
     RunName,
     RunOrAgent,
     RunsFolder,
+    Wrappers,
     key_values,
     load_plugins,
     note,
     refuse_existing,
     terminal_width,
+    wrappers_of,
 )
 from plastic_rl.errors import RunError
 
@@ -65,6 +67,8 @@ def evaluate(
             "training, or with another --env where tasks are reset seeds."
         ),
     ] = None,
+    wrapper: Wrappers = None,
+    no_wrappers: Annotated[bool, typer.Option("--no-wrappers", help="Without the wrappers of training.")] = False,
     network: Annotated[
         list[str] | None,
         typer.Option(
@@ -99,16 +103,18 @@ def evaluate(
       plastic-rl evaluate agents/default --split test --split shift --tasks 2000
       plastic-rl evaluate agents/grid_maze_backpropamine --env-kwargs side=13
       plastic-rl evaluate runs/mine --env-kwargs data=digits --carry-over
+      plastic-rl evaluate agents/default --wrapper '{name: lesion, share: 0.25}'
     """  # noqa: D301 - click's \b keeps the lines of a paragraph
     from plastic_rl.experiment import RunFolder, find_agents, score_agent, score_run, seeds_table, write_seeds_table
 
     kwargs = key_values(env_kwargs or [], "--env-kwargs")
     changes = key_values(network or [], "--network") if network or carry else None
     plugins = load_plugins(plugin)
+    wrappers = wrappers_of(wrapper or []) if wrapper or no_wrappers else None
     agents = find_agents(agent, runs_folder=runs_folder, agents_folder=agents_folder, plugins=plugins)
     outputs = _outputs(output, [trained.folder.name for trained in agents])
-    changed = (split, tasks, env, kwargs, trials, device, same_task_each_trial is not None, changes is not None)
-    as_trained = not any(changed)
+    given = [each is not None for each in (same_task_each_trial, wrappers, changes)]
+    as_trained = not any((split, tasks, env, kwargs, trials, device, *given))
     evaluations = {}
     for place, trained in enumerate(agents):
         _check_agent(trained, outputs)
@@ -123,6 +129,7 @@ def evaluate(
                 env_kwargs=kwargs,
                 trials=trials,
                 same_task_each_trial=same_task_each_trial,
+                wrappers=wrappers,
                 network=changes,
                 device=device,
                 progress=note,

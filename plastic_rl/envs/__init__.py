@@ -2,7 +2,8 @@
 
 `make_vector` is the door for training and evaluation, `distribution_for` that to the tasks of an environment. A family
 is a subclass of `TaskVectorEnv`, written once and vectorised, and of `TaskDistribution`; the built-in ones are in
-`plastic_rl.families`. `Lifetime` and `ScalarVectorEnv` do the same for any scalar environment. NumPy only.
+`plastic_rl.families`. `Lifetime` and `ScalarVectorEnv` do the same for any scalar environment; `wrappers` (imported
+where they are used) change what an agent sees and does in either. NumPy only.
 Data flow: task distribution -> environment -> observation with feedback -> agent -> action -> environment.
 """
 
@@ -12,6 +13,7 @@ from plastic_rl.envs.catalog import DISTRIBUTIONS, SeedTasks, distribution_for, 
 from plastic_rl.envs.lifetime import Lifetime
 from plastic_rl.envs.make import make_vector
 from plastic_rl.envs.plugins import load_entry_point_plugins, load_plugin
+from plastic_rl.envs.row_env import RowEnv
 from plastic_rl.envs.scalar_vector_env import ScalarVectorEnv
 from plastic_rl.envs.task import (
     STANDARD_SPLITS,
@@ -36,6 +38,7 @@ __all__ = [
     "Params",
     "RandomAgent",
     "ReferenceAgent",
+    "RowEnv",
     "RowOptions",
     "RowVectorEnv",
     "ScalarVectorEnv",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -13,18 +14,20 @@ from plastic_rl.errors import SpaceError
 
 
 class ActionCodec:
-    """Checks and encodes the actions of `Discrete`, `MultiDiscrete` and `Box` spaces for `B` rows at once.
+    """Checks and encodes actions of `Discrete`, `MultiDiscrete`, `MultiBinary` and `Box` spaces for `B` rows at once.
 
-    Discrete actions become one-hot columns, MultiDiscrete ones concatenated one-hots, Box ones the (clipped) vector.
+    Discrete actions become one-hot columns, MultiDiscrete ones concatenated one-hots, MultiBinary ones their bits, Box
+    ones the (clipped) vector.
 
     Attributes:
-        space: What the agent sees: `Discrete` from 0, `MultiDiscrete` of one axis from 0, or `Box` of one axis.
+        space: What the agent sees: `Discrete` from 0, `MultiDiscrete` of one axis from 0, `MultiBinary` or `Box` of one
+            axis.
         size: Number of columns, `A`.
         low: Lowest value of each column, `(A,)`.
         high: Highest value of each column, `(A,)`.
 
     Raises:
-        SpaceError: If the space is none of the three.
+        SpaceError: If the space is none of the four.
 
     >>> codec = ActionCodec(spaces.Discrete(3))
     >>> columns = np.zeros((2, 3), dtype=np.float32)
@@ -42,18 +45,24 @@ class ActionCodec:
         elif isinstance(space, spaces.MultiDiscrete):
             self._sizes = space.nvec.ravel().astype(np.int64)
             self.space = spaces.MultiDiscrete(self._sizes)
+        elif isinstance(space, spaces.MultiBinary):
+            self._sizes = np.full(math.prod(space.shape), 2)
+            self.space = spaces.MultiBinary(len(self._sizes))
         elif isinstance(space, spaces.Box) and np.issubdtype(space.dtype, np.floating):
             low, high = (np.asarray(bound, dtype=np.float32).ravel() for bound in (space.low, space.high))
             self.space = spaces.Box(low, high, dtype=np.float32)
             self._sizes = np.array([low.size])
         else:
-            raise SpaceError(f"action spaces must be Discrete, MultiDiscrete or a floating-point Box, got {space}")
-        self.size = int(self._sizes.sum())
+            raise SpaceError(
+                f"action spaces must be Discrete, MultiDiscrete, MultiBinary or a floating-point Box, got {space}"
+            )
+        self._bits = isinstance(self.space, spaces.MultiBinary)
+        self.size = len(self._sizes) if self._bits else int(self._sizes.sum())
         self._unsigned_sizes = self._sizes.view(np.uint64)
         self._discrete = not isinstance(self.space, spaces.Box)
         self._offsets = np.concatenate([[0], np.cumsum(self._sizes)[:-1]])
-        self._one_hot = np.eye(self.size, dtype=np.float32)
         self._single = isinstance(self.space, spaces.Discrete)
+        self._one_hot = np.eye(self.size if self._single else 0, dtype=np.float32)
         self._shape = () if self._single else (len(self._sizes),) if self._discrete else (self.size,)
         if isinstance(self.space, spaces.Box):
             self.low, self.high = self.space.low, self.space.high
@@ -79,6 +88,8 @@ class ActionCodec:
         """Write the columns of checked `actions` into `out (B, A)`."""
         if self._single:
             out[...] = self._one_hot[actions]
+        elif self._bits:
+            out[...] = actions
         elif self._discrete:
             out[...] = 0.0
             np.put_along_axis(out, actions + self._offsets, 1.0, axis=1)
@@ -92,4 +103,5 @@ class ActionCodec:
             return space.start + space.dtype.type(action)
         if isinstance(space, spaces.MultiDiscrete):
             return (np.asarray(action, dtype=space.dtype).reshape(space.nvec.shape)) + space.start
+        # MultiBinary and Box.
         return np.asarray(action, dtype=space.dtype).reshape(space.shape or ())

@@ -46,7 +46,7 @@ class Lifetime(gymnasium.Wrapper[SingleArray, Any, Any, Any], gymnasium.utils.Re
 
     Args:
         env: The environment; Box (no images), Discrete, MultiDiscrete or MultiBinary observations, and Discrete,
-            MultiDiscrete or Box actions.
+            MultiDiscrete, MultiBinary or Box actions.
         trials: Inner episodes in a lifetime, n.
         same_task_each_trial: Reset every trial of a lifetime with its seed: the one that `reset` is given, else one
             that is drawn from a generator of the wrapper's own (which follows from the last seed given). None: true
@@ -172,11 +172,12 @@ def lifetime_space(
     codec: ActionCodec,
     reward_range: tuple[float, float] = (-REWARD_LIMIT, REWARD_LIMIT),
     label_size: int = 0,
+    label_low: float = 0.0,
 ) -> spaces.Box:
     """Box of features within `low` and `high` `(F,)`, with the feedback columns behind them."""
     lowest, highest = reward_range
     return spaces.Box(
-        np.concatenate([low, codec.low, [lowest, 0.0, 0.0], np.zeros(label_size)]).astype(np.float32),
+        np.concatenate([low, codec.low, [lowest, 0.0, 0.0], np.full(label_size, label_low)]).astype(np.float32),
         np.concatenate([high, codec.high, [highest, 1.0, 1.0], np.ones(label_size)]).astype(np.float32),
         dtype=np.float32,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gymnasium
@@ -28,6 +28,7 @@ def make_vector(
     task_stop: int | None = None,
     trials: int = 1,
     same_task_each_trial: bool | None = None,
+    wrappers: Sequence[Mapping[str, Any]] = (),
     autoreset_mode: AutoresetMode = AutoresetMode.SAME_STEP,
     render_mode: str | None = None,
 ) -> RowVectorEnv:
@@ -45,12 +46,13 @@ def make_vector(
         task_stop: One past the last task, or None.
         trials: Inner episodes in a lifetime, for environments that are no lifetimes by themselves (see `Lifetime`).
         same_task_each_trial: Whether these share the lifetime's seed; None: where tasks are reset seeds.
+        wrappers: Changes of the task beneath the feedback, see `RowOptions`.
         autoreset_mode: What happens after a lifetime ended.
         render_mode: As the environment knows them.
 
     Raises:
         UnknownNameError: If no such environment or split exists.
-        ConfigError: If the environment takes no such keyword, render mode or number of trials.
+        ConfigError: If the environment takes no such keyword, render mode, number of trials or wrapper.
         SpaceError: If its spaces are unsupported.
         TaskError: If the range of tasks is empty.
 
@@ -81,6 +83,7 @@ def make_vector(
         "task_start": task_start,
         "task_stop": task_stop,
         "autoreset_mode": autoreset_mode,
+        "wrappers": wrappers,
     }
     if native is None:
         return ScalarVectorEnv(

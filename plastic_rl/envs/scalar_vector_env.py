@@ -85,6 +85,10 @@ class ScalarVectorEnv(RowVectorEnv):
             steps_per_trial=first.metadata.get("steps_per_trial") if single else None,
             options=options,
         )
+        if self._wrappers is not None and not single:
+            self._wrappers.check_beginnings(None, trials)
+        elif self._wrappers is not None and isinstance(first, Lifetime) and self.metadata["steps_per_trial"] is None:
+            self._warn_of_one_trial(self._wrappers.documents)
         self.metadata = {**first.metadata, **self.metadata}
         self.render_mode = envs[0].render_mode
         self._name = str(envs[0]) if spec is None else spec.id
@@ -106,6 +110,15 @@ class ScalarVectorEnv(RowVectorEnv):
             with self._naming(row):
                 self._observations[row], _ = self.envs[row].reset(seed=seed, options=options)
         self._warn_of_bounds()
+
+    def _warn_of_one_trial(self, wrappers: Sequence[Mapping[str, Any]]) -> None:
+        for each in wrappers:
+            if each["from_trial"] > 0:
+                warnings.warn(
+                    f"{each['name']} begins after {each['from_trial']} trials of a lifetime, and here a lifetime is "
+                    'one trial unless the environment tells more by info["trial_end"]: give `trials`, or from_step',
+                    stacklevel=4,
+                )
 
     @contextmanager
     def _naming(self, row: int) -> Iterator[None]:
@@ -177,8 +190,8 @@ class ScalarVectorEnv(RowVectorEnv):
             env.close()
 
     @override
-    def get_state(self) -> dict[str, Any]:
-        """Return seeds and counters; the inside of a foreign environment cannot be stored (`restarts` is true)."""
+    def _row_state(self) -> dict[str, Any]:
+        """Seeds and counters; the inside of a foreign environment cannot be stored (`restarts` is true)."""
         return {"restarts": True, "seeds": list(self._seeds), "lifetimes": self._lifetimes.copy()}
 
     @override

@@ -7,6 +7,7 @@ scored on exactly the same tasks. Its `ReferenceAgent`s are what a trained `Agen
 
 from __future__ import annotations
 
+import math
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -240,10 +241,10 @@ class ReferenceAgent(ABC):
 
 
 class RandomAgent(ReferenceAgent):
-    """Acts uniformly at random in `Discrete(n)`, `MultiDiscrete` or a `Box` (unbounded sides are cut at +-1).
+    """Acts uniformly at random in a space of actions (unbounded sides of a `Box` are cut at +-1).
 
     Args:
-        action_space: The action space of one row.
+        action_space: Of one row: `Discrete`, `MultiDiscrete`, `MultiBinary` or `Box`.
 
     >>> agent = RandomAgent(spaces.Discrete(3))
     >>> agent.begin([], seed=0)
@@ -253,8 +254,10 @@ class RandomAgent(ReferenceAgent):
 
     def __init__(self, action_space: spaces.Space[Any]) -> None:
         super().__init__()
-        if not isinstance(action_space, (spaces.Discrete, spaces.MultiDiscrete, spaces.Box)):
-            raise SpaceError(f"the random agent acts in Discrete, MultiDiscrete or Box, got {action_space}")
+        if not isinstance(action_space, (spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary, spaces.Box)):
+            raise SpaceError(
+                f"the random agent acts in Discrete, MultiDiscrete, MultiBinary or Box, got {action_space}"
+            )
         self._space = action_space
 
     @override
@@ -265,6 +268,8 @@ class RandomAgent(ReferenceAgent):
             return (noise.draw("uniform", 1)[:, 0] * int(space.n)).astype(np.int64), True
         if isinstance(space, spaces.MultiDiscrete):
             return (noise.draw("uniform", space.nvec.size) * space.nvec.ravel()).astype(np.int64), True
+        if isinstance(space, spaces.MultiBinary):
+            return (noise.draw("uniform", math.prod(space.shape)) < 0.5).astype(np.int64), True
         low = np.where(np.isfinite(space.low), space.low, -1.0).ravel()
         high = np.where(np.isfinite(space.high), space.high, 1.0).ravel()
         return (low + noise.draw("uniform", low.size) * (high - low)).astype(np.float32), True

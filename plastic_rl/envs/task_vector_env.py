@@ -11,7 +11,6 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
-import gymnasium
 import numpy as np
 import numpy.typing as npt
 from gymnasium import spaces
@@ -24,6 +23,7 @@ from plastic_rl.envs import drawing
 from plastic_rl.envs.actions import ActionCodec
 from plastic_rl.envs.catalog import check_arguments
 from plastic_rl.envs.lifetime import lifetime_space
+from plastic_rl.envs.row_env import RowEnv
 from plastic_rl.envs.task import Task, TaskDistribution
 from plastic_rl.envs.vector_env import RowOptions, RowVectorEnv, StepResult, stored_array
 from plastic_rl.errors import CheckpointError, ConfigError
@@ -86,7 +86,8 @@ class TaskVectorEnv(RowVectorEnv, Generic[TasksT]):
         feature_high: Highest value of each family feature, `(F,)`.
         reward_range: Bounds of the reward column (the observed reward is clipped to them, the real one is not).
         steps_per_trial: Length of every trial, None where it varies.
-        label_size: Classes K of the label column, in supervised environments; the family writes `_label_columns`.
+        label_size: Columns K of the label, in supervised environments; the family writes `_label_columns`.
+        label_low: Their lowest value: 0 for one-hot labels, -1 for bits; the highest is 1.
         options: See `RowOptions`.
 
     Raises:
@@ -148,6 +149,7 @@ class TaskVectorEnv(RowVectorEnv, Generic[TasksT]):
         reward_range: tuple[float, float] = (0.0, 1.0),
         steps_per_trial: int | None = None,
         label_size: int = 0,
+        label_low: float = 0.0,
         options: RowOptions,
     ) -> None:
         if steps < 1:
@@ -158,7 +160,7 @@ class TaskVectorEnv(RowVectorEnv, Generic[TasksT]):
         feedback = FeedbackLayout.after(lows.size, codec.size, label_size)
         super().__init__(
             num_envs,
-            observation_space=lifetime_space(lows, highs, codec, reward_range, label_size),
+            observation_space=lifetime_space(lows, highs, codec, reward_range, label_size, label_low),
             codec=codec,
             feedback=feedback,
             distribution=distribution,
@@ -266,7 +268,7 @@ class TaskVectorEnv(RowVectorEnv, Generic[TasksT]):
     # State --------------------------------------------------------------------------------------------------------
 
     @override
-    def get_state(self) -> dict[str, Any]:
+    def _row_state(self) -> dict[str, Any]:
         """Continuing from it gives the same bits as never having stopped."""
         return {
             "seeds": list(self._seeds),
@@ -355,11 +357,8 @@ def _task_from_dict(saved: Mapping[str, Any]) -> Task:
     return Task(saved["family"], saved["split"], int(saved["index"]), int(saved["seed"]), params)
 
 
-class TaskEnv(gymnasium.Env[SingleArray, Any]):
+class TaskEnv(RowEnv):
     """One row of a `TaskVectorEnv`; a family's scalar class only names its `vector_class`.
-
-    `reset(options={"task": task})` sets the task by hand. Same seeds give the same transitions as row 0 of the vector
-    environment.
 
     Args:
         render_mode: None, `"rgb_array"` or `"ansi"`.
@@ -371,38 +370,4 @@ class TaskEnv(gymnasium.Env[SingleArray, Any]):
     """The `TaskVectorEnv` subclass of the family."""
 
     def __init__(self, *, render_mode: str | None = None, **kwargs: Any) -> None:
-        self.render_mode = render_mode
-        self.vector: TaskVectorEnv[Any] = self.vector_class(
-            1, render_mode=render_mode, autoreset_mode=AutoresetMode.DISABLED, **kwargs
-        )
-        self.observation_space = self.vector.single_observation_space
-        self.action_space = self.vector.single_action_space
-        self.metadata = {name: value for name, value in self.vector.metadata.items() if name != "autoreset_mode"}
-
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[SingleArray, dict[str, Any]]:
-        """Start a lifetime; `info["task"]` is its hidden task."""
-        super().reset(seed=seed)
-        task = (options or {}).get("task")
-        observations, info = self.vector.reset(seed=seed, options=None if task is None else {"tasks": [task]})
-        return observations[0], {"task": info["task"][0]}
-
-    def step(self, action: Any) -> tuple[SingleArray, float, bool, bool, dict[str, Any]]:
-        """Take one action; info holds `trial_end` and, where the family knows them, `expected_reward` and measures."""
-        observations, rewards, terminated, truncated, infos = self.vector.step(np.asarray(action)[None])
-        info = {name: values[0].item() for name, values in infos.items() if name[0] != "_" and infos[f"_{name}"][0]}
-        return observations[0], float(rewards[0]), bool(terminated[0]), bool(truncated[0]), info
-
-    def render(self) -> Any:
-        """Return the picture of the row, or None without a render mode."""
-        pictures = self.vector.render()
-        return None if pictures is None else pictures[0]
-
-    def get_state(self) -> dict[str, Any]:
-        """Return all that a resumed run needs, as a vector environment does."""
-        return self.vector.get_state()
-
-    def set_state(self, state: Mapping[str, Any]) -> None:
-        """Continue from what `get_state` of an environment with equal arguments returned."""
-        self.vector.set_state(state)
+        super().__init__(self.vector_class(1, render_mode=render_mode, autoreset_mode=AutoresetMode.DISABLED, **kwargs))

@@ -1,15 +1,16 @@
 """What every vector environment of plastic_rl shares, however its rows are stepped.
 
 A row is one agent's life. This class deals out tasks and seeds, starts lifetimes, resets rows in the three modes of
-Gymnasium, and composes `info`; a subclass says what a lifetime's start and one step do (`_begin_rows`, `_advance`,
-`_observe`). Data flow of a step: actions -> `_advance` -> ended rows -> `_begin_rows` -> `_observe`.
+Gymnasium, applies wrappers, and composes `info`; a subclass says what a lifetime's start and one step do
+(`_begin_rows`, `_advance`, `_observe`). Data flow of a step: actions -> wrappers -> `_advance` -> ended rows ->
+`_begin_rows` -> `_observe` -> wrappers.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +25,9 @@ from plastic_rl.envs.task import Task, TaskDistribution
 from plastic_rl.errors import CheckpointError, TaskError, damage_is_refused
 from plastic_rl.feedback import FeedbackLayout
 
+if TYPE_CHECKING:
+    from plastic_rl.envs.wrappers import WrapperStack
+
 
 class RowOptions(TypedDict, total=False):
     """Keyword arguments that every vector environment of plastic_rl takes.
@@ -37,6 +41,8 @@ class RowOptions(TypedDict, total=False):
         task_stop: One past the last task (then they repeat); None by default: no end.
         autoreset_mode: What happens after a lifetime ended; NEXT_STEP by default, as in Gymnasium.
         render_mode: None, `"rgb_array"` or `"ansi"`.
+        wrappers: Changes of the task beneath the feedback, as a config states them, the one next to the environment
+            first: a name in `plastic_rl.envs.wrappers.WRAPPERS` and arguments each. None by default.
     """
 
     distribution: TaskDistribution | None
@@ -45,6 +51,7 @@ class RowOptions(TypedDict, total=False):
     task_stop: int | None
     autoreset_mode: AutoresetMode
     render_mode: str | None
+    wrappers: Sequence[Mapping[str, Any]]
 
 
 class StepResult(NamedTuple):
@@ -78,6 +85,15 @@ class RowVectorEnv(VectorEnv[SingleArray, Array, Array], ABC):
         if num_envs < 1:
             raise ValueError(f"num_envs must be 1 or more, got {num_envs}")
         self.num_envs = num_envs
+        self._wrappers: WrapperStack | None = None
+        if options.get("wrappers"):
+            from plastic_rl.envs.wrappers import WrapperStack
+
+            wrappers = WrapperStack(options["wrappers"], num_envs, observation_space, feedback.start, codec.space)
+            trials = -(-lifetime_steps // steps_per_trial) if lifetime_steps and steps_per_trial else None
+            wrappers.check_beginnings(lifetime_steps, trials)
+            observation_space = wrappers.observation_space
+            self._wrappers = wrappers
         self.single_observation_space = observation_space
         self.single_action_space = codec.space
         self.observation_space = batch_space(observation_space, num_envs)
@@ -170,13 +186,13 @@ class RowVectorEnv(VectorEnv[SingleArray, Array, Array], ABC):
         if first:
             self._tasks = [self._task(row, 0) for row in range(self.num_envs)]
         info = self._start(rows, options.get("tasks"))
-        return self._observe().copy(), info
+        return self._observed(), info
 
     def step(self, actions: Array) -> tuple[SingleArray, Array, Array, Array, dict[str, Any]]:
         """Step every row.
 
         Args:
-            actions: `(B,)` int for Discrete, `(B, A)` for MultiDiscrete and Box.
+            actions: `(B,)` int for Discrete, `(B, A)` for MultiDiscrete, MultiBinary and Box.
 
         Returns:
             Observations `(B, I)`, rewards `(B,)` float64, terminations and truncations `(B,)` bool, and info:
@@ -195,7 +211,13 @@ class RowVectorEnv(VectorEnv[SingleArray, Array, Array], ABC):
                 f"the lifetimes of rows {np.flatnonzero(idle).tolist()} are over; "
                 'call reset(options={"reset_mask": ...}) for them first (autoreset is disabled)'
             )
-        reward, terminated, truncated, info = self._advance(checked, idle)
+        done = self.as_done(checked)
+        reward, terminated, truncated, info = self._advance(done, idle)
+        if self._wrappers is not None:
+            self._wrappers.lived(info["trial_end"])
+        if done is not checked:
+            # The agent's previous action is the one that it chose.
+            self._codec.encode(checked, self._observe()[:, slice(*self.feedback.action)])
         live = np.ones(self.num_envs, dtype=np.bool_) if idle is None else ~idle
         names = [name for name in info if name[0] != "_"]
         for name in names:
@@ -210,11 +232,11 @@ class RowVectorEnv(VectorEnv[SingleArray, Array, Array], ABC):
         self._over = terminated | truncated
         if idle is not None and self._resting:
             self._over |= idle
-        observations = self._observe()
+        observations = self._observed()
         if self.autoreset_mode is AutoresetMode.SAME_STEP and not self._resting and np.count_nonzero(self._over):
             info.update(self._start_in_same_step(observations, info))
-            observations = self._observe()
-        return observations.copy(), reward, terminated, truncated, info
+            observations = self._observed()
+        return observations, reward, terminated, truncated, info
 
     def rest(self, rows: BoolArray) -> None:
         """End the lifetimes of `rows (B,)` where they are, after a `reset` with the option `"rest"` (see there)."""
@@ -226,7 +248,25 @@ class RowVectorEnv(VectorEnv[SingleArray, Array, Array], ABC):
         """Return a copy of the present observations `(B, I)`, as the last `reset` or `step` gave them."""
         if not self._tasks:
             raise ResetNeeded("call reset() before observe()")
-        return self._observe().copy()
+        return self._observed()
+
+    def as_seen(self, features: SingleArray) -> SingleArray:
+        """What the agent would see now of the environment's `features (B, F)`: a copy."""
+        seen = features.copy()
+        if self._wrappers is not None:
+            self._wrappers.see(seen)
+        return seen
+
+    def as_done(self, actions: Array) -> Array:
+        """What would be done now where the agent chose `actions (B, ..)`."""
+        return actions if self._wrappers is None else self._wrappers.act(actions)
+
+    def _observed(self) -> SingleArray:
+        """A copy of the present observations `(B, I)`, as the agent sees them."""
+        observations = self._observe().copy()
+        if self._wrappers is not None:
+            self._wrappers.see(observations[:, : self.feedback.start])
+        return observations
 
     # Lifetimes ----------------------------------------------------------------------------------------------------
 
@@ -263,6 +303,8 @@ class RowVectorEnv(VectorEnv[SingleArray, Array, Array], ABC):
             self._tasks[row] = self._task(row, int(self._lifetimes[row])) if given is None else given
         dealt = [self._tasks[row] for row in rows]
         self._begin_rows(rows, dealt, [self._generators[row] for row in rows])
+        if self._wrappers is not None:
+            self._wrappers.begin(rows, dealt)
         self._over[rows] = False
         return {"task": self._spread(rows, dealt), "_task": np.isin(self._all_rows, rows)}
 
@@ -289,9 +331,10 @@ class RowVectorEnv(VectorEnv[SingleArray, Array, Array], ABC):
 
     # State --------------------------------------------------------------------------------------------------------
 
-    @abstractmethod
     def get_state(self) -> dict[str, Any]:
         """Return all that a resumed run needs: plain scalars, strings, lists, dicts and NumPy arrays."""
+        state = self._row_state()
+        return state if self._wrappers is None else {**state, "wrappers": self._wrappers.state()}
 
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Continue from what `get_state` of an environment with equal arguments returned.
@@ -303,6 +346,18 @@ class RowVectorEnv(VectorEnv[SingleArray, Array, Array], ABC):
             if len(state["lifetimes"]) != self.num_envs:
                 raise CheckpointError(f"the environment state has {len(state['lifetimes'])} rows, not {self.num_envs}")
             self._restore(state)
+            wrappers = state.get("wrappers")
+            if self._wrappers is not None and wrappers is not None:
+                self._wrappers.restore(wrappers, self._tasks, in_midlife=not state.get("restarts", False))
+            elif self._wrappers is not None or wrappers is not None:
+                raise CheckpointError(
+                    f"the environment's state is one {'without' if wrappers is None else 'with'} wrappers, and this "
+                    f"environment has {'some' if wrappers is None else 'none'}"
+                )
+
+    @abstractmethod
+    def _row_state(self) -> dict[str, Any]:
+        """What `get_state` returns, but for the wrappers."""
 
     @abstractmethod
     def _restore(self, state: Mapping[str, Any]) -> None:

@@ -70,8 +70,7 @@ def plot_adaptation(evaluation: Evaluation, path: str | Path) -> Path:
         `path`.
     """
     splits, panels = evaluation.splits, len(evaluation.splits)
-    arguments = ", ".join(f"{key}={value}" for key, value in evaluation.env_kwargs.items())
-    detail = f"({arguments})" if arguments else ""
+    detail = f"({evaluation.made_with})" if evaluation.made_with else ""
     ranked = {split: _ranked(evaluation, result) for split, result in splits.items()}
     many = max(len(scores) for scores in ranked.values())
     if not any(score.curve.develops for result in splits.values() for score in result.entries().values()):

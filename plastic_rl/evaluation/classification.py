@@ -169,6 +169,6 @@ def ask(context: StepContext, questions: Iterable[npt.NDArray[Any]]) -> npt.NDAr
     answers = []
     with nullcontext() if freeze is None else freeze():
         for question in questions:
-            seen[:, : question.shape[1]] = question
-            answers.append(agent.predict(context.view(seen), state, no_start.copy(), True)[0])
+            seen[:, : question.shape[1]] = context.env.as_seen(question)
+            answers.append(context.env.as_done(agent.predict(context.view(seen), state, no_start.copy(), True)[0]))
     return np.asarray(answers, dtype=np.int64)

@@ -42,6 +42,7 @@ class StepContext(NamedTuple):
 
     Attributes:
         agent: Who lives them.
+        env: Where, B rows.
         view: Turns observations of the environment into those that the agent takes.
         tasks: The tasks of the batch, B of them.
         first: Place of the first of them among all tasks.
@@ -52,6 +53,7 @@ class StepContext(NamedTuple):
     """
 
     agent: Agent
+    env: RowVectorEnv
     view: View
     tasks: Sequence[Task]
     first: int
@@ -166,6 +168,7 @@ def run_lifetimes(
     env_kwargs: Mapping[str, Any] | None = None,
     trials: int = 1,
     same_task_each_trial: bool | None = None,
+    wrappers: Sequence[Mapping[str, Any]] = (),
     deterministic: bool = False,
     seed: int = 0,
     agent_seed: int | None = None,
@@ -190,6 +193,7 @@ def run_lifetimes(
         env_kwargs: Arguments of the environment.
         trials: Trials in a lifetime of an environment that has no lifetimes of its own.
         same_task_each_trial: Whether these share the lifetime's seed; None: where tasks are reset seeds (`Lifetime`).
+        wrappers: Changes of the task, see `plastic_rl.envs.wrappers`.
         deterministic: Greedy instead of sampled actions.
         seed: Of the environment's noise, 0 or more.
         agent_seed: Of the agent's own stream; by default it follows from `seed`.
@@ -228,6 +232,7 @@ def run_lifetimes(
             split=batch[0].split,
             trials=trials,
             same_task_each_trial=same_task_each_trial,
+            wrappers=wrappers,
         )
         with closing(made) as env:
             view, metadata = view_of(agent, env_id, env), env.metadata
@@ -252,7 +257,9 @@ def run_lifetimes(
                         kept.append(outcome.measures[name])
                     if on_step is not None and rows.alive.all() == rows.alive.any():
                         lived = step.time + 1
-                        on_step(StepContext(agent, view, batch, first, lived, outcome.observation, step.acted.state))
+                        on_step(
+                            StepContext(agent, env, view, batch, first, lived, outcome.observation, step.acted.state)
+                        )
         return Lifetimes(
             scores=np.stack(scores, 1),
             rewards=np.stack(rewards, 1),

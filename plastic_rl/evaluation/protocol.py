@@ -16,7 +16,8 @@ from plastic_rl.arrays import FloatArray
 from plastic_rl.checkpoint import library_versions
 from plastic_rl.envs import DISTRIBUTIONS, distribution_for, make_vector
 from plastic_rl.envs.catalog import spec_of
-from plastic_rl.envs.task import Agent, Task
+from plastic_rl.envs.task import Agent, RandomAgent, ReferenceAgent, Task
+from plastic_rl.envs.wrappers import checked_wrappers
 from plastic_rl.errors import UnknownNameError
 from plastic_rl.evaluation.classification import AccuracyAfter, AccuracyQuestions
 from plastic_rl.evaluation.lifetimes import Lifetimes, freezer, run_lifetimes
@@ -59,6 +60,7 @@ def evaluate(
     env_kwargs: Mapping[str, Any] | None = None,
     trials: int = 1,
     same_task_each_trial: bool | None = None,
+    wrappers: Sequence[Mapping[str, Any]] = (),
     seed: int = 0,
     batch_size: int = 1000,
     name: str = "agent",
@@ -86,6 +88,8 @@ def evaluate(
         env_kwargs: Arguments of the environment.
         trials: Trials in a lifetime of an environment that has no lifetimes of its own.
         same_task_each_trial: Whether these share the lifetime's seed; None: where tasks are reset seeds (`Lifetime`).
+        wrappers: Changes of the task, see `plastic_rl.envs.wrappers`. Reference agents live without them, but for the
+            random one: what is known of them, and that one is the limit, holds for the environment as it is.
         seed: 0 or more; environment and agent seeds of each split follow from it.
         batch_size: Lifetimes to run at a time.
         name: The agent's name in tables and plots.
@@ -121,7 +125,7 @@ def evaluate(
         problem = distribution.limit_problem(split) if references else None
         if problem is not None:
             warnings.warn(problem, stacklevel=2)
-    with closing(make_vector(env_id, 1, env_kwargs=kwargs, trials=trials)) as env:
+    with closing(make_vector(env_id, 1, env_kwargs=kwargs, trials=trials, wrappers=wrappers)) as env:
         metadata = env.metadata
     steps_per_trial = metadata.get("steps_per_trial")
     asked_after: Sequence[int] = metadata.get("accuracy_after", ())
@@ -151,6 +155,7 @@ def evaluate(
                     env_kwargs=kwargs,
                     trials=trials,
                     same_task_each_trial=same_task_each_trial,
+                    wrappers=() if _is_reference(one.agent) else wrappers,
                     deterministic=one.deterministic,
                     seed=environment_seed,
                     agent_seed=environment_seed + zlib.crc32(key.encode()),
@@ -176,6 +181,7 @@ def evaluate(
         env_kwargs=kwargs,
         trials=trials,
         same_task_each_trial=same_task_each_trial,
+        wrappers=tuple(checked_wrappers(wrappers)),
         family=distribution.family,
         single_task=distribution.single_task,
         seed=seed,
@@ -211,6 +217,11 @@ def _evaluated(agent: Agent, greedy: bool, frozen: bool, others: Mapping[str, Ag
     if frozen and freeze is not None:
         chosen[FROZEN] = _Evaluated(agent, context=freeze)
     return chosen | {f"{REFERENCE}{key}": _Evaluated(each) for key, each in others.items()}
+
+
+def _is_reference(agent: object) -> bool:
+    """Whether it is an agent of a family's own, and not the random one, which reads nothing."""
+    return isinstance(agent, ReferenceAgent) and not isinstance(agent, RandomAgent)
 
 
 def _privileged(agent: object) -> str:

@@ -18,6 +18,7 @@ from pydantic import Field, ValidationError
 
 from plastic_rl.checkpoint import write_atomically
 from plastic_rl.config import ConfigModel
+from plastic_rl.envs.wrappers import wrapper_text
 from plastic_rl.errors import RunError
 from plastic_rl.evaluation.statistics import Pair
 from plastic_rl.evaluation.table import GAP, Column, fit, folded
@@ -160,6 +161,8 @@ class Evaluation(ConfigModel):
     """Trials per lifetime of an environment without lifetimes of its own."""
     same_task_each_trial: bool | None = None
     """Whether these shared the lifetime's seed; None: where tasks are reset seeds."""
+    wrappers: tuple[dict[str, Any], ...] = ()
+    """Changes of the task, for all agents but the reference agents (the random one lived with them)."""
     family: str
     single_task: bool
     """True where all splits but `shift` are one and the same task: no test of generalisation."""
@@ -180,6 +183,12 @@ class Evaluation(ConfigModel):
     """Wall-clock seconds by split and agent."""
     versions: dict[str, str]
     """Versions of what the numbers were made with."""
+
+    @property
+    def made_with(self) -> str:
+        """The arguments and wrappers of the environment, as a reader sees them."""
+        arguments = [f"{key}={value}" for key, value in self.env_kwargs.items()]
+        return ", ".join([*arguments, *map(wrapper_text, self.wrappers)])
 
     def save(self, path: str | Path) -> Path:
         """Write it to `path`, whose folder must exist, as indented JSON, replacing what is there in one move."""
@@ -247,16 +256,15 @@ def _coloured(lines: Sequence[tuple[str, str]]) -> str:
 
 
 def _title(evaluation: Evaluation, split: str, result: SplitEvaluation) -> str:
-    arguments = ", ".join(f"{key}={value}" for key, value in evaluation.env_kwargs.items())
+    arguments = f" ({evaluation.made_with})" if evaluation.made_with else ""
     steps = f"{evaluation.lifetime_steps} steps each" if evaluation.lifetime_steps else "of varying length"
     replaced = ", ".join(
         f"{name} {low:g}" if low == high else f"{name} {low:g} to {high:g}"
         for name, (low, high) in result.environment_overrides.items()
     )
     return (
-        f"{evaluation.env_id}{f' ({arguments})' if arguments else ''}, split {split}: {result.tasks:,} lifetimes, "
-        f"{steps}, one on each task{f' with {replaced}' if replaced else ''}; "
-        f"{result.score_of.replace('_', ' ')} per lifetime"
+        f"{evaluation.env_id}{arguments}, split {split}: {result.tasks:,} lifetimes, {steps}, one on each task"
+        f"{f' with {replaced}' if replaced else ''}; {result.score_of.replace('_', ' ')} per lifetime"
     )
 
 
@@ -344,9 +352,13 @@ def _notes(evaluation: Evaluation, left_out: Iterable[str]) -> list[str]:
         for name, score in split.reference_agents.items()
         if score.privileged != "none"
     }
-    explained = {"task": "told the hidden task", "environment": "shown more than the agent sees (its position)"}
+    explained = {"task": "told the hidden task", "environment": "shown more than the agent sees (such as its position)"}
     if told:
         notes.append("; ".join(f"{name}: {explained[what]}" for name, what in told.items()) + ".")
+    if evaluation.wrappers:
+        notes.append(
+            "Reference agents but random live without the wrappers: their numbers hold for the environment as it is."
+        )
     if evaluation.single_task:
         notes.append(
             "All splits but shift are one and the same task: this measures learning within a lifetime, not "

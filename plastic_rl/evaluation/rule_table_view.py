@@ -69,6 +69,7 @@ def view_tables(
     env_kwargs: Mapping[str, Any] | None = None,
     trials: int = 1,
     same_task_each_trial: bool | None = None,
+    wrappers: Sequence[Mapping[str, Any]] = (),
     seed: int = 0,
 ) -> list[TableView]:
     """Let the agent live one lifetime on each task, count the use of each table entry, and lay the tables out.
@@ -99,6 +100,7 @@ def view_tables(
         env_kwargs=env_kwargs,
         trials=trials,
         same_task_each_trial=same_task_each_trial,
+        wrappers=wrappers,
         seed=seed,
         on_step=count,
     )

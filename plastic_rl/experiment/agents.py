@@ -16,6 +16,7 @@ from plastic_rl.algorithms.saved_policy import load_policy
 from plastic_rl.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from plastic_rl.checkpoint.files import sync_folder, temporary_beside, write_synced
 from plastic_rl.config import read_mapping
+from plastic_rl.envs.wrappers import wrapper_text
 from plastic_rl.errors import AmbiguousNameError, CheckpointError, ConfigError, PluginError, RunError, damage_is_refused
 from plastic_rl.evaluation import Evaluation
 from plastic_rl.experiment.config import ExperimentConfig, parse_experiment
@@ -229,7 +230,8 @@ def card(target: Path, trained: TrainedAgent, evaluation: Evaluation, pictures: 
     config = trained.config
     trained_for = f"`{'candidates' if config.candidates else config.algorithm.name}`, {config.total:,} {config.unit}"
     parameters = sum(tensor.numel() for tensor in read_checkpoint(trained.checkpoint).tensors["params"].values())
-    settings = ", ".join(f"{name} = {value}" for name, value in config.environment.kwargs.items())
+    arguments = (f"{name} = {value}" for name, value in config.environment.kwargs.items())
+    settings = ", ".join([*arguments, *map(wrapper_text, config.environment.wrappers)])
     rule = config.network.get("rule")
     size = f"hidden size {config.network.get('hidden_size', '-')}, {parameters:,} parameters"
     command = f"plastic-rl evaluate {target.as_posix()}{plugin_options(config.plugins)}"

@@ -10,13 +10,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from plastic_rl.algorithms import ALGORITHMS, PlasticAlgorithm
 from plastic_rl.algorithms.base import AlgorithmConfig, algorithm_model
 from plastic_rl.checkpoint import count_in
 from plastic_rl.config import ConfigModel, apply_overrides, check, describe, dump, read_mapping
 from plastic_rl.envs import TaskDistribution, distribution_for
+from plastic_rl.envs.wrappers import checked_wrappers
 from plastic_rl.errors import ConfigError, UnknownNameError
 from plastic_rl.evaluation.protocol import TASKS_BY_DEFAULT
 from plastic_rl.networks import NETWORKS
@@ -35,11 +36,24 @@ class EnvironmentConfig(ConfigModel):
     same_task_each_trial: bool | None = None
     """Whether each of these is reset with the lifetime's seed: the same task, and the same starts and noise too, so
     that an agent may replay a lucky path. null: true where tasks are reset seeds, false where the id has its own."""
+    wrappers: tuple[dict[str, Any], ...] = ()
+    """Changes of the task between environment and agent, the one next to the environment first, e.g.
+    `[{name: lesion, share: 0.25, from_trial: 10}]`."""
+
+    @field_validator("wrappers", mode="before")
+    @classmethod
+    def _known_wrappers(cls, stated: Any) -> tuple[dict[str, Any], ...]:
+        return tuple(checked_wrappers(stated))
 
     @property
     def options(self) -> dict[str, Any]:
-        """What makes it takes these, beside the id: `env_kwargs`, `trials` and `same_task_each_trial`."""
-        return {"env_kwargs": self.kwargs, "trials": self.trials, "same_task_each_trial": self.same_task_each_trial}
+        """What makes it takes these, beside the id: `env_kwargs`, `trials`, `same_task_each_trial` and `wrappers`."""
+        return {
+            "env_kwargs": self.kwargs,
+            "trials": self.trials,
+            "same_task_each_trial": self.same_task_each_trial,
+            "wrappers": self.wrappers,
+        }
 
     def distribution(self) -> TaskDistribution:
         """Return its distribution of tasks."""

@@ -14,6 +14,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from plastic_rl.algorithms.vec_env import EnvironmentDescription, adapt
 from plastic_rl.checkpoint import write_atomically
 from plastic_rl.config import merge
+from plastic_rl.envs.wrappers import checked_wrappers
 from plastic_rl.errors import RunError
 from plastic_rl.evaluation import (
     Evaluation,
@@ -43,6 +44,7 @@ def score_agent(
     env_kwargs: Mapping[str, Any] | None = None,
     trials: int | None = None,
     same_task_each_trial: bool | None = None,
+    wrappers: Sequence[Mapping[str, Any]] | None = None,
     network: Mapping[str, Any] | None = None,
     device: str | None = None,
     progress: Callable[[str], None] | None = None,
@@ -58,6 +60,8 @@ def score_agent(
             hold where the id is the same; another environment has its own defaults.
         trials: Inner episodes in a lifetime; by default as in training where the id is the same, else 1.
         same_task_each_trial: Whether these share the lifetime's seed; None: as in training where the id is the same.
+        wrappers: Changes of the task, see `plastic_rl.envs.wrappers`; None: as in training where the id is the same,
+            else none.
         network: Changes to the network's config, e.g. `{"hidden_size": 500}`: the agent's rules then act in a network
             made for this environment, see `carry_over`. An empty mapping carries them over unchanged.
         device: Where to run the network.
@@ -78,6 +82,7 @@ def score_agent(
         kwargs={**base.kwargs, **(env_kwargs or {})},
         trials=trials or base.trials,
         same_task_each_trial=base.same_task_each_trial if same_task_each_trial is None else same_task_each_trial,
+        wrappers=base.wrappers if wrappers is None else tuple(checked_wrappers(wrappers)),
     )
 
     def acting(agent: TrainedAgent) -> PlasticPolicy:

@@ -14,6 +14,7 @@ import torch
 from plastic_rl.config import ConfigModel, validate
 from plastic_rl.errors import ConfigError
 from plastic_rl.feedback import Feedback, FeedbackLayout
+from plastic_rl.networks.attractor import AttractorNetwork
 from plastic_rl.networks.base import Params, PlasticNetwork, Recording, State
 from plastic_rl.networks.feed_forward import PlasticFeedForward
 from plastic_rl.networks.plastic_rnn import PlasticRNN
@@ -27,6 +28,7 @@ __all__ = [
     "GRU",
     "LSTM",
     "NETWORKS",
+    "AttractorNetwork",
     "Feedback",
     "Params",
     "PlainRNN",
@@ -57,6 +59,7 @@ NETWORKS.register("rnn", PlainRNN)
 NETWORKS.register("gru", GRU)
 NETWORKS.register("lstm", LSTM)
 NETWORKS.register("rule_table", RuleTableNetwork)
+NETWORKS.register("attractor", AttractorNetwork)
 
 
 def make_network(

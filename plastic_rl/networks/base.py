@@ -226,7 +226,7 @@ class PlasticNetwork(nn.Module, ABC):
 
     def _start(self, entry: StateEntry, params: Params | None) -> float | Tensor:
         """Where an entry starts: a number, or a tensor that broadcasts against `(.., B, ...)`."""
-        if isinstance(entry.start, float):
+        if not isinstance(entry.start, str):
             return entry.start
         assert params is not None, "an entry that starts at a parameter is reset with the parameters"
         value, own = params[entry.start], self.get_parameter(entry.start)

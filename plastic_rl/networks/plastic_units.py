@@ -27,7 +27,7 @@ from plastic_rl.feedback import Feedback, FeedbackLayout
 from plastic_rl.networks.base import Params, PlasticNetwork, State, scoped_entries
 from plastic_rl.networks.start_weights import step_numbers
 from plastic_rl.networks.structure import clock_entries, drawn_structure, rewired
-from plastic_rl.neurons import NEURONS, Drive, Neuron
+from plastic_rl.neurons import INTRINSICS, NEURONS, Drive, Intrinsic, Neuron
 from plastic_rl.plasticity import (
     GainConfig,
     Named,
@@ -64,6 +64,7 @@ class ReadoutConfig(ConnectionConfig):
     """Populations of units, one for each action: their outputs are the preferences among actions."""
 
     neuron: Named = Field("lif", description="What a readout unit does with its input.")
+    intrinsic: Named = Field("none", description="How a readout unit's excitability adapts.")
     population: int = Field(5, ge=1, description="Units for each action.")
     inhibition: GainConfig = Field(
         GainConfig(granularity="scalar", low=0.0, high=0.0, trainable=False),
@@ -84,12 +85,18 @@ class ReadoutConfig(ConnectionConfig):
     def _known_neuron(cls, value: Named) -> Named:
         return check_named(NEURONS, value)
 
+    @field_validator("intrinsic", mode="after")
+    @classmethod
+    def _known_intrinsic(cls, value: Named) -> Named:
+        return check_named(INTRINSICS, value)
+
 
 class PlasticUnitsConfig(ConfigModel):
     """Units of any kind in layers, with a rule for the input, the recurrent and the readout synapses each."""
 
     kind: Literal["plastic_units"] = Field("plastic_units", description="Kind of network.")
     neuron: Named = Field("tanh", description="What a hidden unit does with its input.")
+    intrinsic: Named = Field("none", description="How a hidden unit's excitability adapts.")
     hidden_size: int = Field(48, ge=0, description="Number of hidden units; 0: the input reaches the readout directly.")
     substeps: int = Field(1, ge=1, description="Steps of the units in one environment step.")
     step_size: float = Field(1.0, gt=0, description="Length of a substep, ms.")
@@ -123,6 +130,11 @@ class PlasticUnitsConfig(ConfigModel):
     def _known_neuron(cls, value: Named) -> Named:
         return check_named(NEURONS, value)
 
+    @field_validator("intrinsic", mode="after")
+    @classmethod
+    def _known_intrinsic(cls, value: Named) -> Named:
+        return check_named(INTRINSICS, value)
+
     @model_validator(mode="after")
     def _has_units(self) -> Self:
         if self.hidden_size == 0 and self.readout is None:
@@ -135,10 +147,10 @@ class PlasticUnitsConfig(ConfigModel):
 class _Layer:
     """Units and the synapses that reach them, by the name that ends their parameters and state entries."""
 
-    def __init__(self, name: str, neuron: Named, size: int, step_size: float) -> None:
+    def __init__(self, name: str, neuron: Named, intrinsic: Named, size: int, step_size: float) -> None:
         self.name, self.size = name, size
         self.neuron: Neuron = make_part(NEURONS, neuron, step_size)
-        self.entries = self.neuron.state_entries(size)
+        self.intrinsic: Intrinsic = make_part(INTRINSICS, intrinsic, step_size)
 
 
 class PlasticUnits(PlasticNetwork):
@@ -169,13 +181,13 @@ class PlasticUnits(PlasticNetwork):
         self._synapses: dict[str, Synapse] = {}
         configs: dict[str, tuple[ConnectionConfig, int, int]] = {}
         if config.hidden_size:
-            self._layers.append(_Layer("hidden", config.neuron, config.hidden_size, config.step_size))
+            self._layers.append(_Layer("hidden", config.neuron, config.intrinsic, config.hidden_size, config.step_size))
             configs[INPUT] = (config.input, config.hidden_size, channels)
             if config.recurrent is not None:
                 configs[RECURRENT] = (config.recurrent, config.hidden_size, config.hidden_size)
         if readout is not None:
             units = self.actions * readout.population
-            self._layers.append(_Layer("output", readout.neuron, units, config.step_size))
+            self._layers.append(_Layer("output", readout.neuron, readout.intrinsic, units, config.step_size))
             configs[READOUT] = (readout, units, config.hidden_size or channels)
         self.has_readout = self.discrete_only = readout is not None
         self.output_size = config.hidden_size if readout is None else self.actions
@@ -189,20 +201,26 @@ class PlasticUnits(PlasticNetwork):
                 numbers["bias"] = Parameter(torch.zeros(layer.size, dtype=torch.float32), is_gain=False)
             self._names[layer.name] = names = self._adopt_all("units", layer.name, numbers)
             entries[f"activity.{layer.name}"] = StateEntry((layer.size,))
-            entries |= {f"{name}.{layer.name}": starting_at(one, names) for name, one in layer.entries.items()}
-        for name, (own, post_size, pre_size) in configs.items():
-            synapse = Synapse(own, post_size, pre_size, config.step_size)
-            parameters = {"weight": own.start(post_size, pre_size, generator)} | synapse.parameters(generator)
-            if isinstance(own, ReadoutConfig):
-                parameters["inhibition"] = own.inhibition.draw(1, 1, generator, is_gain=False)
-                parameters["scale"] = own.scale.draw(1, 1, generator, is_gain=False)
+            # Apart from the neuron's: both may have a number of the same name.
+            adapting = f"{layer.name}_intrinsic"
+            self._names[adapting] = self._adopt_all("units", adapting, layer.intrinsic.numbers())
+            own = layer.neuron.state_entries(layer.size) | layer.intrinsic.state_entries(layer.size)
+            entries |= {f"{name}.{layer.name}": starting_at(one, names) for name, one in own.items()}
+        for name, (rule, post_size, pre_size) in configs.items():
+            synapse = Synapse(rule, post_size, pre_size, config.step_size)
+            parameters = {"weight": rule.start(post_size, pre_size, generator)} | synapse.parameters(generator)
+            if isinstance(rule, ReadoutConfig):
+                parameters["inhibition"] = rule.inhibition.draw(1, 1, generator, is_gain=False)
+                parameters["scale"] = rule.scale.draw(1, 1, generator, is_gain=False)
             self._synapses[name] = synapse
             self._names[name] = self._adopt_all("synapses", name, parameters)
             own_entries = synapse.state_entries()
             if self._keeps_change(name):
                 own_entries["change"] = StateEntry((post_size, pre_size))
             entries |= {f"{entry}.{name}": starting_at(one, self._names[name]) for entry, one in own_entries.items()}
-        self.is_plastic = any(not synapse.non_plastic for synapse in self._synapses.values())
+        self.is_plastic = any(not synapse.non_plastic for synapse in self._synapses.values()) or any(
+            layer.intrinsic.state_entries(layer.size) for layer in self._layers
+        )
         self._entries = scoped_entries(entries, config.reset, steps_per_trial) | clock_entries(self._synapses.values())
         for name, synapse in self._synapses.items():
             own_entries = synapse.structure_entries()
@@ -330,7 +348,7 @@ class PlasticUnits(PlasticNetwork):
         first = INPUT if INPUT in weights else READOUT
         driven = inputs @ weights[first].mT
         courses: dict[str, list[Tensor]] = {layer.name: [] for layer in self._layers}
-        numbers = {layer.name: self._of(layer.name, params) for layer in self._layers}
+        numbers = {name: self._of(name, params) for name in self._names}
         units = {layer.name: self._own(layer.name, state) for layer in self._layers}
         for substep in range(self.config.substeps):
             reached = driven[..., substep, :]
@@ -344,7 +362,11 @@ class PlasticUnits(PlasticNetwork):
                     if "hidden" in units:
                         reached = _product(units["hidden"]["activity"], weights[READOUT])
                     reached = reached - self._inhibition(params, own["activity"])
-                output, moved = layer.neuron.step(numbers[layer.name], Drive(reached), own)
+                adapting = numbers[f"{layer.name}_intrinsic"]
+                drive = Drive(layer.intrinsic.excited(adapting, reached, own))
+                output, moved = layer.neuron.step(numbers[layer.name], drive, own)
+                if not self.plasticity_frozen:
+                    moved |= layer.intrinsic.next_state(adapting, reached, output, own)
                 units[layer.name] = own | moved | {"activity": output}
                 courses[layer.name].append(output)
         for layer in self._layers:

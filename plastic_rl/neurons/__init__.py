@@ -17,14 +17,17 @@ from plastic_rl.neurons.base import (
     surrogate_spike,
 )
 from plastic_rl.neurons.integrate_and_fire import LIF, AdaptiveLIF
+from plastic_rl.neurons.intrinsic import INTRINSICS, Intrinsic
 from plastic_rl.neurons.rates import Linear, ReLU, Sigmoid, Tanh
 
 __all__ = [
+    "INTRINSICS",
     "LIF",
     "NEURONS",
     "AdaptiveLIF",
     "Drive",
     "IntegratedNeuron",
+    "Intrinsic",
     "Linear",
     "Neuron",
     "ReLU",

@@ -12,7 +12,7 @@ from typing import Literal
 
 import torch
 from gymnasium import spaces
-from torch import Tensor
+from torch import Tensor, nn
 
 from plastic_rl.errors import SpaceError
 
@@ -48,6 +48,10 @@ class ActionDistribution(ABC):
     @abstractmethod
     def evaluate(self, head: Tensor, log_std: Tensor | None, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return `(log probability, entropy, sum of squared probabilities)` of `actions`, each `(..)`."""
+
+    def certainty(self, head: Tensor) -> Tensor:
+        """How sure the head is of an action, `(.., head_size)`: bounded, it says how much reward to expect."""
+        return torch.softmax(head, -1).square()
 
     def to_environment(self, actions: Tensor) -> Tensor:
         """Return `actions` in the form that the environment's space takes."""
@@ -115,6 +119,38 @@ class MultiCategorical(ActionDistribution):
         return log_probability.sum(0), entropy.sum(0), collision.prod(0)
 
 
+class IndependentBits(ActionDistribution):
+    """Bits that are 1 with a probability of their own, whose logit is the head's output; actions are int64 `(.., n)`.
+
+    >>> dist = IndependentBits(2)
+    >>> head = torch.tensor([[math.log(3.0), 0.0]])  # probabilities 3/4 and 1/2
+    >>> dist.sample(head, None, torch.tensor([[0.7, 0.7]])), dist.mode(head)
+    (tensor([[1, 0]]), tensor([[1, 0]]))
+    """
+
+    def __init__(self, n: int) -> None:
+        self.head_size = self.noise_size = n
+
+    def sample(self, head: Tensor, log_std: Tensor | None, noise: Tensor) -> Tensor:
+        """1 where the noise is below the probability."""
+        return (noise < torch.sigmoid(head)).long()
+
+    def mode(self, head: Tensor) -> Tensor:
+        """1 where it is the more probable bit."""
+        return (head > 0).long()
+
+    def evaluate(self, head: Tensor, log_std: Tensor | None, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Sums (log probability, entropy) and product (squared probabilities) of the bits."""
+        one, zero = nn.functional.logsigmoid(head), nn.functional.logsigmoid(-head)
+        p, q = one.exp(), zero.exp()
+        chosen = torch.where(actions > 0, one, zero)
+        return chosen.sum(-1), -(p * one + q * zero).sum(-1), (p.square() + q.square()).prod(-1)
+
+    def certainty(self, head: Tensor) -> Tensor:
+        """Square of what the probabilities of 1 and 0 differ by: 0 where a bit is guessed."""
+        return torch.tanh(head / 2).square()
+
+
 class DiagonalGaussian(ActionDistribution):
     """A Gaussian with a learned, state-independent standard deviation; clipped to the space when acting.
 
@@ -148,6 +184,10 @@ class DiagonalGaussian(ActionDistribution):
         collision = (-log_std - math.log(2 * math.sqrt(math.pi))).sum(-1).exp().expand_as(log_probability)
         return log_probability, entropy, collision
 
+    def certainty(self, head: Tensor) -> Tensor:
+        """The mean, squashed."""
+        return torch.tanh(head)
+
     def to_environment(self, actions: Tensor) -> Tensor:
         """Clip to the space."""
         low, high = self._low.to(actions.device), self._high.to(actions.device)
@@ -158,15 +198,19 @@ def make_distribution(space: spaces.Space[object]) -> ActionDistribution:
     """Return the distribution for an action space.
 
     Raises:
-        SpaceError: Unless the space is Discrete (from 0), MultiDiscrete (one axis, from 0) or a bounded Box.
+        SpaceError: Unless the space is Discrete (from 0), MultiDiscrete (from 0) or MultiBinary (one axis each), or a
+            bounded Box.
     """
     if isinstance(space, spaces.Discrete) and space.start == 0:
         return Categorical(int(space.n))
     if isinstance(space, spaces.MultiDiscrete) and space.nvec.ndim == 1 and not space.start.any():
         return MultiCategorical(tuple(int(size) for size in space.nvec))
+    if isinstance(space, spaces.MultiBinary) and len(space.shape) == 1:
+        return IndependentBits(space.shape[0])
     if isinstance(space, spaces.Box) and space.is_bounded():
         return DiagonalGaussian(space)
     raise SpaceError(
-        f"action space {space} is not supported; valid are Discrete and MultiDiscrete counting from 0 and Box with "
-        "finite bounds. Wrap the environment so that it has one of them (gymnasium.wrappers.RescaleAction, ...)"
+        f"action space {space} is not supported; valid are Discrete and MultiDiscrete counting from 0, MultiBinary "
+        "with one axis, and Box with finite bounds. Wrap the environment so that it has one of them "
+        "(gymnasium.wrappers.RescaleAction, ...)"
     )

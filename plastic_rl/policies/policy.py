@@ -52,7 +52,7 @@ class PlasticPolicy(BasePolicy):
 
     Args:
         observation_space: Flat Box, feedback included.
-        action_space: Discrete, MultiDiscrete or bounded Box.
+        action_space: Discrete, MultiDiscrete, MultiBinary or bounded Box.
         feedback: Columns of the feedback in the observation.
         network: Configuration of the network, e.g. `{"kind": "plastic_rnn", "rule": "oja", "hidden_size": 40}`; what
             is missing comes from the class's `default_network`.
@@ -220,9 +220,8 @@ class PlasticPolicy(BasePolicy):
     def _value(self, params: Params, features: Tensor, head: Tensor) -> Tensor:
         """Value `(.., B)` by features `(.., B, O)` and the action distribution's parameters `(.., B, H)`."""
         if self.network.has_readout:
-            # The features are the preferences among actions: of any size, and not for the value loss to bend. How sure
-            # they are of an action is bounded, and says how much reward to expect.
-            features = (torch.tanh(head) if self.distribution.has_scale else torch.softmax(head, -1).square()).detach()
+            # The features are the preferences among actions: of any size, and not for the value loss to bend.
+            features = self.distribution.certainty(head).detach()
         return _apply(params, "value_head", features).squeeze(-1)
 
     def outputs(

@@ -221,6 +221,39 @@ def test_rewards_do_not_matter() -> None:
     assert all(torch.equal(value, parameters(two)[name]) for name, value in parameters(one).items())
 
 
+BITS = "plastic_rl/SupervisedPatternCompletion-v0"
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "squared_error"])
+def test_the_loss_of_bits_is_that_of_those_that_were_missing(loss: str) -> None:
+    agent = SupervisedGradient(
+        "PlasticPolicy",
+        BITS,
+        env_kwargs={"bits": 6, "patterns": 2, "queries": 2},
+        n_envs=3,
+        seed=1,
+        loss=cast("Any", loss),
+        policy_kwargs={"network": {"kind": "plastic_rnn", "rule": "oja", "hidden_size": 8}, "action_head_scale": 3.0},
+    )
+    agent.learn(3 * 18)
+    labels, known = agent.labels()
+    # Trials 5 and 6 ask, in the second of their three steps; half of the bits were missing.
+    assert known.nonzero()[:, 0].tolist() == [13] * 3 + [16] * 3
+    assert labels[known].abs().sum(-1).tolist() == [3.0] * 6
+    found, metrics = agent.rollout_loss(0.0)
+    policy = agent.policy
+    observations, starts = agent.rollout.observations, agent.rollout.episode_starts
+    with torch.no_grad():
+        outputs, _ = policy.outputs(policy.parameters_by_name(), observations, agent.state_before, starts)
+    logits, signs = outputs[known].double().numpy(), labels[known].double().numpy()
+    errors = np.log1p(np.exp(-signs * logits)) if loss == "cross_entropy" else (logits - signs) ** 2
+    told = signs != 0
+    assert found.item() == pytest.approx(errors[told].mean(), rel=1e-5)
+    assert metrics["accuracy"].item() == pytest.approx(((logits > 0) == (signs > 0))[told].mean())
+    ones = (logits > 0)[told].mean()
+    assert metrics["commonest_share"].item() == pytest.approx(max(ones, 1 - ones))
+
+
 def test_what_cannot_be_learned_from_is_refused() -> None:
     label_free = {"output_table": "label_free"}
     with pytest.raises(SpaceError, match=r"shows no labels.*SupervisedClassification"):

@@ -62,13 +62,18 @@ def test_number_of_a_task():
 def test_random_agent_refuses_other_spaces():
     from gymnasium import spaces
 
-    with pytest.raises(SpaceError, match="Discrete, MultiDiscrete or Box"):
-        RandomAgent(spaces.MultiBinary(2))
+    with pytest.raises(SpaceError, match="Discrete, MultiDiscrete, MultiBinary or Box"):
+        RandomAgent(spaces.Text(2))
     agent = RandomAgent(spaces.MultiDiscrete([2, 5]))
     agent.begin([], seed=0)
     actions, _ = agent.predict(np.zeros((2000, 1)))
     assert actions.max(axis=0).tolist() == [1, 4]
     assert actions.mean(axis=0) == pytest.approx([0.5, 2.0], abs=0.15)
+    agent = RandomAgent(spaces.MultiBinary(3))
+    agent.begin([], seed=0)
+    actions, _ = agent.predict(np.zeros((2000, 1)))
+    assert set(np.unique(actions)) == {0, 1}
+    assert actions.mean(axis=0) == pytest.approx([0.5, 0.5, 0.5], abs=0.05)
 
 
 @pytest.mark.parametrize("value", [2.5, True, "two", None, [2]])

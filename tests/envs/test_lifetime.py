@@ -269,6 +269,14 @@ def test_observations_and_actions_are_flattened_and_clipped():
     assert env.unwrapped.actions[0].shape == (2, 2)
     assert env.unwrapped.actions[0].dtype == np.float64
 
+    env = Lifetime(Counter(action_space=spaces.MultiBinary([2, 2])))
+    assert env.action_space == spaces.MultiBinary(4)
+    env.reset(seed=0)
+    observation = env.step(np.array([1, 0, 0, 1]))[0]
+    assert columns(observation, env.feedback)[0] == [1, 0, 0, 1]
+    assert env.unwrapped.actions[0].tolist() == [[1, 0], [0, 1]]
+    assert env.unwrapped.actions[0].dtype == np.int8
+
     env = Lifetime(Counter(spaces.MultiBinary(6), length=300))
     env.reset(seed=0)
     for _ in range(200):
@@ -285,7 +293,7 @@ def test_observations_and_actions_are_flattened_and_clipped():
         (spaces.Tuple([spaces.Discrete(2)]), None, "Box, Discrete, MultiDiscrete or MultiBinary"),
         (spaces.Box(0, 255, (8, 8, 3), np.uint8), None, "image observations are not supported"),
         (spaces.Text(4), None, "Box, Discrete, MultiDiscrete or MultiBinary"),
-        (None, spaces.MultiBinary(3), "action spaces must be"),
+        (None, spaces.Text(3), "action spaces must be"),
         (None, spaces.Dict({"a": spaces.Discrete(2)}), "action spaces must be"),
     ],
 )

@@ -10,6 +10,7 @@ import gymnasium
 import numpy as np
 import numpy.typing as npt
 import pytest
+from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
 
 import plastic_rl  # noqa: F401 - registers the ids
@@ -29,12 +30,19 @@ EVERY_ID = sorted(env_id for env_id in gymnasium.registry if env_id.startswith((
 STEPS = 12
 
 
+SHORT_TRIALS: dict[str, dict[str, int]] = {"plastic_rl/TemporalOrder-v0": {"items": 3, "questions": 1}}
+"""Arguments that make a trial last no longer than `STEPS`, of families whose own is longer."""
+
+
 def lasting(env_id: str, steps: int = STEPS) -> dict[str, int]:
     """Arguments of a family for lifetimes of `steps` steps, a multiple of a trial's where it counts those."""
     if "steps" in inspect.signature(distribution_for(env_id).__class__).parameters:
         return {"steps": steps}
-    env = make_vector(env_id, 1)
-    return {"trials": steps // env.metadata["steps_per_trial"]}
+    if "PatternCompletion" in env_id:
+        return {"bits": 10, "patterns": steps // 3 - 1, "presentations": 1}
+    short = SHORT_TRIALS.get(env_id, {})
+    env = make_vector(env_id, 1, env_kwargs=short)
+    return {**short, "trials": steps // env.metadata["steps_per_trial"]}
 
 
 def make(env_id: str, num_envs: int = 5, *, steps: int = STEPS, **arguments: Any) -> TaskVectorEnv:
@@ -78,6 +86,12 @@ def assert_same_objects(first: npt.NDArray[Any], second: npt.NDArray[Any]) -> No
         assert (one is None) == (other is None)
         if one is not None:
             np.testing.assert_array_equal(one, other)
+
+
+def action_columns(env: TaskVectorEnv, actions: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """How actions stand in the next observation: one-hot, or as they are where they are bits."""
+    space = env.single_action_space
+    return np.eye(space.n)[actions] if isinstance(space, spaces.Discrete) else actions
 
 
 every_family = pytest.mark.parametrize("env_id", FAMILIES)

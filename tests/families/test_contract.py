@@ -20,6 +20,7 @@ from tests.families.cases import (
     NEXT_STEP,
     SAME_STEP,
     STEPS,
+    action_columns,
     actions_for,
     assert_same_steps,
     every_family,
@@ -38,6 +39,9 @@ def test_the_registry_holds_the_families_of_this_version():
         "plastic_rl/GridMaze-v0",
         "plastic_rl/ReversalBandit-v0",
         "plastic_rl/SwappedCartPole-v0",
+        "plastic_rl/PatternCompletion-v0",
+        "plastic_rl/SupervisedPatternCompletion-v0",
+        "plastic_rl/TemporalOrder-v0",
         "examples/PatchLeaving-v0",
     }
 
@@ -59,7 +63,10 @@ def test_the_first_observation_is_the_same_whatever_the_task(env_id, split):
     env = make(env_id, 64, split=split)
     observations, info = env.reset(seed=0)
     # The features are a sample or cue of the task's own, or a start state of the row's noise (see its own tests).
-    if any(name in env_id for name in ("Classification", "CartPole", "CueAssociation")):
+    if any(
+        name in env_id
+        for name in ("Classification", "CartPole", "CueAssociation", "PatternCompletion", "TemporalOrder")
+    ):
         observations = observations[:, env.feedback.start :]
     assert len({str(dict(task.params)) + str(task.seed) for task in info["task"]}) == 64
     np.testing.assert_array_equal(observations, np.repeat(observations[:1], 64, axis=0))
@@ -79,7 +86,7 @@ def test_feedback_columns_tell_the_step_before(env_id):
     column = layout.reward[0]
     for time, action in enumerate(actions_for(env, STEPS), start=1):
         observations, rewards, terminated, _, info = env.step(action)
-        np.testing.assert_array_equal(observations[:, slice(*layout.action)], np.eye(env.single_action_space.n)[action])
+        np.testing.assert_array_equal(observations[:, slice(*layout.action)], action_columns(env, action))
         clipped = np.clip(rewards, space.low[column], space.high[column]).astype(np.float32)
         np.testing.assert_array_equal(observations[:, column], clipped)
         np.testing.assert_array_equal(observations[:, layout.trial_start[0]], info["trial_end"])
@@ -131,14 +138,17 @@ def test_info_holds_the_expected_reward_where_it_is_known(env_id):
 @every_family
 def test_misuse_is_told_clearly(env_id):
     env = make(env_id, 3)
+    good = np.zeros_like(env.action_space.sample(), dtype=np.int64)
     with pytest.raises(ResetNeeded, match="reset"):
-        env.step(np.zeros(3, dtype=np.int64))
+        env.step(good)
     env.reset(seed=0)
+    too_large, negative = good.copy(), good.copy()
+    too_large[1], negative[1] = 99, -1
     for bad, message in (
-        (np.array([0, 99, 0]), "must lie in Discrete"),
-        (np.array([0, -1, 0]), "must lie in Discrete"),
-        (np.zeros(2, dtype=np.int64), "shape"),
-        (np.zeros(3), "integers"),
+        (too_large, "must lie in (Discrete|MultiBinary)"),
+        (negative, "must lie in (Discrete|MultiBinary)"),
+        (good[:2], "shape"),
+        (good.astype(np.float64), "integers"),
     ):
         with pytest.raises(SpaceError, match=message):
             env.step(bad)

@@ -49,6 +49,7 @@ UNITS: dict[str, dict[str, Any]] = {
     "units_rate_rewarded": {
         "kind": "plastic_units",
         "neuron": "sigmoid",
+        "intrinsic": {"name": "triesch", "learned": ["mean"]},
         "input": {"rule": "reward_gated_retroactive"},
         "recurrent": {"rule": "reward_gated", "modulator": "reward_prediction_error"},
     },
@@ -56,6 +57,7 @@ UNITS: dict[str, dict[str, Any]] = {
         "kind": "plastic_units",
         "neuron": _LIF,
         "substeps": 4,
+        "intrinsic": "adapting_threshold",
         "recurrent": {"rule": "stdp"},
         "readout": {
             "rule": "r_stdp",
@@ -179,6 +181,17 @@ PARTS |= {
         },
     },
 }
+ATTRACTORS: dict[str, dict[str, Any]] = {
+    "attractor_hebb_head": {"kind": "attractor", "beta": 1.5, "rounds": 2},
+    "attractor_delta_units": {
+        "kind": "attractor",
+        "storage": "delta",
+        "inputs": "all",
+        "readout": "units",
+        "beta": 0.7,
+        "rate": 0.3,
+    },
+}
 ALL: dict[str, dict[str, Any]] = (
     {rule: {"kind": "plastic_rnn", "rule": rule} for rule in RULES}
     | {kind: {"kind": kind} for kind in ("rnn", "gru", "lstm")}
@@ -186,6 +199,7 @@ ALL: dict[str, dict[str, Any]] = (
     | RULE_TABLES
     | UNITS
     | PARTS
+    | ATTRACTORS
 )
 FUSED = [
     "differentiable_plasticity",
@@ -206,6 +220,9 @@ def make_network(
         labels = isinstance(config, Mapping) and str(config.get("output_table")).startswith("supervised")
     features = inputs - actions - 3 - labels * actions
     layout = FeedbackLayout.after(max(features, 0), actions, labels * actions)
+    if isinstance(config, Mapping) and config.get("kind") == "attractor":
+        # It has a unit for each column that it sees.
+        config = {name: value for name, value in config.items() if name != "hidden_size"}
     return networks.make_network(config, inputs, layout, *args, **kwargs)
 
 
@@ -240,15 +257,9 @@ def make_case(
         return torch.randn(*shape, generator=generator, dtype=dtype)
 
     params = {name: value.detach() + scale * normal(*value.shape) for name, value in network.named_parameters()}
-    shares = {"eta_eligibility", "reward_average_rate", "bcm_rate", "value_rate", "discount", "mean_rate"}
-    shares |= {
-        "scaling_rate",
-        "scaling_average",
-        "slow_rate",
-        "slow_pull",
-        "importance_forgetting",
-        "heterosynaptic_rate",
-    }
+    shares = {"eta_eligibility", "reward_average_rate", "bcm_rate", "value_rate", "discount", "rate", "mean"}
+    shares |= {"mean_rate", "scaling_rate", "scaling_average", "slow_rate", "slow_pull"}
+    shares |= {"importance_forgetting", "heterosynaptic_rate"}
     params |= {name: value.abs().clamp_max(0.9) for name, value in params.items() if name.split(".")[-1] in shares}
     if config.get("rule") == "fixed":
         params |= {name: torch.zeros_like(params[name]) for name in params if name.split(".")[-1] == "alpha"}

@@ -200,13 +200,12 @@ def test_state_can_be_stored(config: dict[str, str], tmp_path: Path) -> None:
 @everywhere
 def test_newborn_state(config: dict[str, str]) -> None:
     network = make_network({**config, "hidden_size": 6}, INPUTS, ACTIONS)
-    params = dict(network.named_parameters())
     state = network.initial_state(3)
     assert set(state) == set(network.state_entries())
     for name, entry in network.state_entries().items():
         assert state[name].shape == (3, *entry.shape)
         assert state[name].dtype == (entry.dtype or torch.float32)
-        start = params[entry.start] if isinstance(entry.start, str) else entry.start
+        start = network.get_parameter(entry.start) if isinstance(entry.start, str) else entry.start
         assert "key" in state or bool((state[name] == start).all())
 
 
@@ -229,6 +228,8 @@ def test_plasticity_parameters_are_trained_parameters(config: dict[str, str]) ->
     gains = {name.split(".")[-1] for name in network.plasticity_parameters()}
     if "rule" in config and config.get("start") != "random":
         assert ("alpha" in gains) == RULES[config["rule"]].alpha.trainable
+    elif config["kind"] == "attractor":
+        assert gains == {"rate"}
     elif "rule" not in config and config["kind"] not in {"rule_table", "plastic_units"}:
         assert not gains
 

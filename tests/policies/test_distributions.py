@@ -10,7 +10,13 @@ import torch
 from gymnasium import spaces
 
 from plastic_rl.errors import SpaceError
-from plastic_rl.policies.distributions import Categorical, DiagonalGaussian, MultiCategorical, make_distribution
+from plastic_rl.policies.distributions import (
+    Categorical,
+    DiagonalGaussian,
+    IndependentBits,
+    MultiCategorical,
+    make_distribution,
+)
 
 
 def test_categorical_by_hand() -> None:
@@ -63,6 +69,28 @@ def test_multi_categorical_is_a_product() -> None:
     assert torch.allclose(sum_p2, joint, atol=1e-6)
 
 
+def test_bits_against_torch_and_as_choices_between_two() -> None:
+    bits, choices = make_distribution(spaces.MultiBinary(3)), MultiCategorical((2, 2, 2))
+    assert isinstance(bits, IndependentBits)
+    generator = torch.Generator().manual_seed(1)
+    head = torch.randn(40, 4, 3, generator=generator, dtype=torch.float64)
+    actions = bits.sample(head, None, bits.draw_noise((40, 4), generator))
+    assert (actions.shape, actions.dtype) == ((40, 4, 3), torch.int64)
+    reference = torch.distributions.Bernoulli(logits=head)
+    log_probability, entropy, sum_p2 = bits.evaluate(head, None, actions)
+    assert torch.allclose(log_probability, reference.log_prob(actions.double()).sum(-1), atol=1e-12)
+    assert torch.allclose(entropy, reference.entropy().sum(-1), atol=1e-12)
+    as_choices = torch.stack([torch.zeros_like(head), head], -1).flatten(-2)
+    for one, other in zip(choices.evaluate(as_choices, None, actions), (log_probability, entropy, sum_p2), strict=True):
+        assert torch.allclose(one, other, atol=1e-12)
+    assert torch.equal(bits.mode(head), choices.mode(as_choices))
+    often = bits.sample(head[0, 0].expand(100_000, 3), None, bits.draw_noise((100_000,), generator)).double().mean(0)
+    assert torch.allclose(often, torch.sigmoid(head[0, 0]), atol=0.007)
+    # Certain bits have no entropy, and nothing becomes NaN.
+    certain = bits.evaluate(torch.tensor([[200.0, -200.0]]), None, torch.tensor([[1, 0]]))
+    assert [value.item() for value in certain] == [0.0, 0.0, 1.0]
+
+
 def test_gaussian_against_torch() -> None:
     space = spaces.Box(np.array([-1.0, -2.0], np.float32), np.array([1.0, 0.5], np.float32))
     dist = DiagonalGaussian(space)
@@ -89,7 +117,7 @@ def test_gaussian_against_torch() -> None:
     [
         spaces.Box(-np.inf, np.inf, (2,)),
         spaces.Discrete(3, start=1),
-        spaces.MultiBinary(3),
+        spaces.MultiBinary([3, 2]),
         spaces.Dict({"a": spaces.Discrete(2)}),
         spaces.MultiDiscrete(np.array([[2, 2], [3, 3]])),
     ],

@@ -165,6 +165,7 @@ class CMAES(PlasticAlgorithm):
             env_kwargs=self.env_kwargs,
             trials=self.settings.trials,
             same_task_each_trial=self.settings.same_task_each_trial,
+            wrappers=self.settings.wrappers,
             autoreset_mode=AutoresetMode.DISABLED,
         )
         fixed = {

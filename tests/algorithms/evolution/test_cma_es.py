@@ -36,6 +36,7 @@ class Odd(gym.Env[Any, Any]):
         self.action_space = {
             "discrete": gym.spaces.Discrete(3),
             "multi": gym.spaces.MultiDiscrete([2, 3]),
+            "bits": gym.spaces.MultiBinary(2),
             "box": gym.spaces.Box(-1.0, 1.0, (2,), np.float32),
         }[actions]
         self.spoilt, self.what = spoilt, what
@@ -103,7 +104,7 @@ def test_it_learns_within_seconds_what_chance_does_not_know() -> None:
     ],
     ids=lambda network: network.get("rule", network["kind"]),
 )
-@pytest.mark.parametrize("actions", ["discrete", "multi", "box"])
+@pytest.mark.parametrize("actions", ["discrete", "multi", "bits", "box"])
 def test_every_network_and_kind_of_action(network: dict[str, Any], actions: str) -> None:
     agent = make("cma_es_tests/Odd-v0", env_kwargs={"actions": actions}, policy_kwargs={"network": network})
     before = agent.search.mean
