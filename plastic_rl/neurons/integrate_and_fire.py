@@ -12,12 +12,12 @@ from pydantic import Field
 from torch import Tensor
 
 from plastic_rl.config.signatures import handed_on
-from plastic_rl.neurons.base import NEURONS, Drive, SpikingNeuron, number
+from plastic_rl.neurons.base import NEURONS, Drive, ResettingNeuron, Voltage, number
 from plastic_rl.plasticity import StateEntry
 from plastic_rl.plasticity.gains import NamedTensors
 
 
-class LIF(SpikingNeuron):
+class LIF(ResettingNeuron):
     """Leaky integrate-and-fire: `tau du/dt = -(u - rest) + R I`; a spike at the threshold, then the reset.
 
     Steps are exact while the current is held: `u(t + h) = u_inf + (u - u_inf) exp(-h / tau)`. For a refractory time
@@ -40,14 +40,16 @@ class LIF(SpikingNeuron):
         step_size: float = 1.0,
         *,
         tau: Annotated[float, Field(ge=0.1, le=1e4)] = 10.0,
-        resistance: Annotated[float, Field(ge=0)] = 1.0,
-        rest: float = 0.0,
-        threshold: float = 15.0,
-        reset: float = 0.0,
-        refractory: Annotated[float, Field(ge=0)] = 2.0,
+        resistance: Annotated[float, Field(ge=0, le=1e4)] = 1.0,
+        rest: Voltage = 0.0,
+        threshold: Voltage = 15.0,
+        reset: Voltage = 0.0,
+        refractory: Annotated[float, Field(ge=0, le=1e4)] = 2.0,
         **shared: Any,
     ) -> None:
         super().__init__(step_size, **handed_on(locals()))
+        self.check_increasing("rest", "threshold")
+        self.check_increasing("reset", "threshold")
 
     def state_entries(self, size: int) -> dict[str, StateEntry]:
         """`voltage` u, mV, from rest; `refractory_left`, ms."""
@@ -87,7 +89,7 @@ class AdaptiveLIF(LIF):
         self,
         step_size: float = 1.0,
         *,
-        beta: Annotated[float, Field(ge=0)] = 100.0,
+        beta: Annotated[float, Field(ge=0, le=1e6)] = 100.0,
         tau_adaptation: Annotated[float, Field(ge=1, le=1e6)] = 200.0,
         **shared: Any,
     ) -> None:
