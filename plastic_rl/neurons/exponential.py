@@ -22,9 +22,12 @@ STEEPEST = 40.0
 
 
 class Exponential(IntegratedNeuron, ResettingNeuron):
-    """Exponential integrate-and-fire: `tau du/dt = -(u - rest) + D exp((u - theta) / D) + R I`; then the reset.
+    """Exponential integrate-and-fire: a leak, and an upstroke that runs away.
 
-    It spikes where u has run away as far as the cut-off. From rest it does so for a held R I beyond the rheobase
+        tau du/dt = -(u - rest) + D exp((u - theta) / D) + R I
+        at the cut-off a spike, then u = reset
+
+    From rest it spikes for a held R I beyond the rheobase
     `theta - rest - D`. With a conductance g the unit gets `R (I - g u)`. The surrogate gradient's v is the distance
     from the cut-off over that from reset to cut-off. At the largest step rates up to 100 Hz are within 1% of those of
     fine ones.

@@ -17,10 +17,14 @@ from plastic_rl.plasticity.gains import NamedTensors
 
 
 class FitzHughNagumo(CrossingNeuron):
-    """`dv/dt = v - v^3/3 - w + I`, `dw/dt = eps (v + a - b w)`; all without dimension, one unit of time read as 1 ms.
+    """The cubic reduction of the axon: a fast and a slow variable.
 
-    With the defaults it rests at v = -1.1994, w = -.6243, and spikes between the Hopf bifurcations at I = .3313 and
-    1.4187. At the largest step rates are within 0.7% of those of fine ones.
+        dv/dt = v - v^3/3 - w + I
+        dw/dt = eps (v + a - b w)
+
+    All is without dimension, one unit of time is read as 1 ms. With the defaults it rests at v = -1.1994, w = -.6243,
+    and spikes between the Hopf bifurcations at I = .3313 and 1.4187. At the largest step rates are within 0.7% of those
+    of fine ones.
 
     Args:
         a: Shift of the slow variable's line.

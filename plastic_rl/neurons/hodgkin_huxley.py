@@ -41,13 +41,19 @@ def nernst_potential(outside: float, inside: float, celsius: float = 6.3, valenc
 
 
 class HodgkinHuxley(CrossingNeuron):
-    """`C du/dt = -gNa m^3 h (u - ENa) - gK n^4 (u - EK) - gl (u - El) + I`, with gates `dx/dt = a_x (1 - x) - b_x x`.
+    """The squid giant axon: a voltage, and three gates of sodium and potassium.
 
-    Rates in 1/ms, with `e(x) = x / (1 - exp(-x))`: `a_m = e((u + 40)/10)`, `b_m = 4 exp(-(u + 65)/18)`,
-    `a_h = .07 exp(-(u + 65)/20)`, `b_h = 1 / (1 + exp(-(u + 35)/10))`, `a_n = .1 e((u + 55)/10)`,
-    `b_n = .125 exp(-(u + 65)/80)`. I is in uA/cm2; with a conductance g, in mS/cm2, the unit gets `I - g u`. Each gate
-    and the voltage relax exactly with the others held, so that gates stay in [0, 1] under any drive; at the largest
-    step rates are within 0.5% of those of fine ones.
+        C du/dt = -gNa m^3 h (u - ENa) - gK n^4 (u - EK) - gl (u - El) + I
+        dx/dt = a_x (1 - x) - b_x x, for the gates x = m, h, n
+        a_m = e((u + 40)/10)            b_m = 4 exp(-(u + 65)/18)
+        a_h = .07 exp(-(u + 65)/20)     b_h = 1 / (1 + exp(-(u + 35)/10))
+        a_n = .1 e((u + 55)/10)         b_n = .125 exp(-(u + 65)/80)
+        e(x) = x / (1 - exp(-x))
+
+    Rates of gates are in 1/ms, I in uA/cm2; with a conductance g, in mS/cm2, the unit gets `I - g u`. From rest it
+    spikes once for I from 2.25, again and again from 6.3 to 154. Each gate and the voltage relax exactly with the
+    others held, so that gates stay in [0, 1] under any drive; at the largest step rates are within 0.5% of those of
+    fine ones.
 
     Args:
         capacitance: C, uF/cm2.

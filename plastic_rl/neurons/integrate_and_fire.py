@@ -18,7 +18,10 @@ from plastic_rl.plasticity.gains import NamedTensors
 
 
 class LIF(ResettingNeuron):
-    """Leaky integrate-and-fire: `tau du/dt = -(u - rest) + R I`; a spike at the threshold, then the reset.
+    """Leaky integrate-and-fire: a leak, a threshold, a reset.
+
+        tau du/dt = -(u - rest) + R I
+        at the threshold a spike, then u = reset for the refractory time
 
     Steps are exact while the current is held: `u(t + h) = u_inf + (u - u_inf) exp(-h / tau)`. For a refractory time
     after a spike the voltage stays at the reset; a step in which it ends integrates over what is left of it. With a
@@ -78,10 +81,16 @@ class LIF(ResettingNeuron):
 
 
 class AdaptiveLIF(LIF):
-    """`LIF` whose threshold rises with its own spikes: `theta + beta a`, `a <- a exp(-h / tau_a) + spike / tau_a`.
+    """The `lif` unit with a threshold that rises with its own spikes.
+
+        theta = threshold + beta a
+        a <- a exp(-h / tau_a) + spike / tau_a
+
+    With rest and reset 0, the rate r that it settles at solves
+    `1/r = refractory + tau ln(R I / (R I - threshold - beta r))`.
 
     Args:
-        beta: How far the threshold rises with the rate a, mV ms; with 0 the unit is `LIF`.
+        beta: How far the threshold rises with the rate a, mV ms; with 0 the unit is `lif`.
         tau_adaptation: tau_a, ms.
     """
 

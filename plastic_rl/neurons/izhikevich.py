@@ -22,7 +22,11 @@ CURVATURE, SLOPE, OFFSET = 0.04, 5.0, 140.0
 
 
 class Izhikevich(IntegratedNeuron, ResettingNeuron):
-    """`dv/dt = .04 v^2 + 5 v + 140 - u + I`, `du/dt = a (b v - u)`; at the cut-off a spike, `v = c`, `u += d`.
+    """The simple model of spiking: a voltage, and a variable that recovers.
+
+        dv/dt = .04 v^2 + 5 v + 140 - u + I
+        du/dt = a (b v - u)
+        at the cut-off a spike, then v = c and u grows by d
 
     Regular spiking (a, b, c, d) = (.02, .2, -65, 8), fast spiking (.1, .2, -65, 2), chattering (.02, .2, -50, 2). I is
     in mV/ms. Each of the two equations has a closed form while the other variable is held: an inner step is half a step

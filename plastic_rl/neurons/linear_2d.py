@@ -23,11 +23,14 @@ TimeConstant = Annotated[float, Field(ge=0.1, le=1e5)]
 
 
 class Linear2D(Neuron):
-    """`tau du/dt = a u - w + I`, `tau_w dw/dt = c u - w`: the output is u, from rest 0; there are no spikes.
+    """Linear reduction to two variables: a unit that can ring, without spikes.
 
-    Steps are exact while the drive is held. The unit returns to rest where `a / tau < 1 / tau_w` and a < c; it rings
-    where `(a / tau + 1 / tau_w)^2 < 4 c / (tau tau_w)`, as with the defaults (at 36 Hz), and then resonates with inputs
-    of that frequency. Elsewhere its activity grows without bound.
+        tau du/dt = a u - w + I
+        tau_w dw/dt = c u - w
+
+    The output is u, from rest 0. Steps are exact while the drive is held. The unit returns to rest where
+    `a / tau < 1 / tau_w` and a < c; it rings where `(a / tau + 1 / tau_w)^2 < 4 c / (tau tau_w)`, as with the defaults
+    (at 35 Hz), and then resonates with inputs of that frequency. Elsewhere its activity grows without bound.
 
     Args:
         tau: Time constant of u, ms.

@@ -25,10 +25,14 @@ SATURATED = 200.0
 
 
 class MorrisLecar(CrossingNeuron):
-    """`C dV/dt = -gCa m (V - VCa) - gK w (V - VK) - gL (V - VL) + I`, `dw/dt = lambda (w_inf - w)`.
+    """The barnacle muscle fibre: a voltage, and a slow potassium gate.
 
-    The calcium gate follows at once, `m = (1 + tanh((V - V1)/V2)) / 2`; `w_inf = (1 + tanh((V - V3)/V4)) / 2`,
-    `lambda = phi cosh((V - V3) / (2 V4))`. I is in uA/cm2; with a conductance g, in mS/cm2, the unit gets `I - g V`.
+        C dV/dt = -gCa m (V - VCa) - gK w (V - VK) - gL (V - VL) + I
+        dw/dt = phi cosh((V - V3) / (2 V4)) (w_inf - w)
+        m = (1 + tanh((V - V1)/V2)) / 2
+        w_inf = (1 + tanh((V - V3)/V4)) / 2
+
+    The calcium gate m follows at once. I is in uA/cm2; with a conductance g, in mS/cm2, the unit gets `I - g V`.
     The defaults are type II: spiking sets in at once with its full rate, by a Hopf bifurcation. Type I, from rate 0 at
     a saddle-node: `calcium_conductance: 4, rate: 0.0667, potassium_half: 12, potassium_slope: 17.4`. At the largest
     step rates are within 0.5% of those of fine ones.

@@ -102,7 +102,10 @@ def rise(
 
 
 class Quadratic(ResettingNeuron):
-    """Quadratic integrate-and-fire: `tau du/dt = c2 (u - c1)^2 + c0 + R I`; at the cut-off a spike, then the reset.
+    """Quadratic integrate-and-fire: a voltage that runs away beyond a point.
+
+        tau du/dt = c2 (u - c1)^2 + c0 + R I
+        at the cut-off a spike, then u = reset
 
     Steps are exact while the drive is held, the time of the spike within the step included: the period from reset to
     cut-off is `tau / s [atan(c2 (cutoff - c1) / s) - atan(c2 (reset - c1) / s)]` with `s = sqrt(c2 (c0 + R I))`, where

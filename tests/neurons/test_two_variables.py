@@ -81,7 +81,7 @@ def test_the_linear_unit_moves_along_its_eigenvectors(options: dict[str, float],
         assert torch.equal(output, state["u"])
 
 
-def test_the_linear_unit_rings_at_36_hz_by_default() -> None:
+def test_the_linear_unit_rings_at_35_hz_by_default() -> None:
     first, _ = eigenvalues(Linear2D())
     assert first.real == pytest.approx(-0.075)
     assert 1000 * first.imag / (2 * math.pi) == pytest.approx(35.4, abs=0.1)
