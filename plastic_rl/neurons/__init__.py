@@ -19,6 +19,7 @@ from plastic_rl.neurons.base import (
     smooth_spike,
     surrogate_spike,
 )
+from plastic_rl.neurons.dendrites import DENDRITES, Dendrites
 from plastic_rl.neurons.exponential import Exponential
 from plastic_rl.neurons.fitzhugh_nagumo import FitzHughNagumo
 from plastic_rl.neurons.hodgkin_huxley import HodgkinHuxley, nernst_potential
@@ -30,10 +31,12 @@ from plastic_rl.neurons.quadratic import Quadratic
 from plastic_rl.neurons.rates import Linear, ReLU, Sigmoid, Tanh
 
 __all__ = [
+    "DENDRITES",
     "LIF",
     "NEURONS",
     "AdaptiveLIF",
     "CrossingNeuron",
+    "Dendrites",
     "Drive",
     "Exponential",
     "FitzHughNagumo",
