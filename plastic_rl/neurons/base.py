@@ -158,7 +158,7 @@ class IntegratedNeuron(SpikingNeuron):
     voltages: ClassVar[tuple[float, float]] = (-1000.0, 1000.0)
 
     def __init__(
-        self, step_size: float = 1.0, *, inner_steps: Annotated[int, Field(ge=1)] | None = None, **shared: Any
+        self, step_size: float = 1.0, *, inner_steps: Annotated[int | None, Field(ge=1)] = None, **shared: Any
     ) -> None:
         super().__init__(step_size, **handed_on(locals()))
         needed = max(1, math.ceil(step_size / self.largest_step - 1e-9))
@@ -257,7 +257,7 @@ class CrossingNeuron(IntegratedNeuron):
     a spike gets it once, where it rises; v is that voltage's distance from the threshold in units of `voltage_unit`.
 
     Args:
-        threshold: Voltage whose upward crossing is a spike.
+        threshold: Voltage whose upward crossing is a spike, mV.
 
     Attributes:
         voltage_unit: Unit of the distance from the threshold.

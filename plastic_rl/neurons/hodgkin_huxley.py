@@ -53,7 +53,7 @@ class HodgkinHuxley(CrossingNeuron):
     Rates of gates are in 1/ms, I in uA/cm2; with a conductance g, in mS/cm2, the unit gets `I - g u`. From rest it
     spikes once for I from 2.25, again and again from 6.3 to 154. Each gate and the voltage relax exactly with the
     others held, so that gates stay in [0, 1] under any drive; at the largest step rates are within 0.5% of those of
-    fine ones.
+    fine ones. A spike is an upward crossing of the threshold, v of its surrogate gradient in units of 50 mV.
 
     Args:
         capacitance: C, uF/cm2.
@@ -63,7 +63,6 @@ class HodgkinHuxley(CrossingNeuron):
         sodium_reversal: ENa, mV.
         potassium_reversal: EK, mV.
         leak_reversal: El, mV.
-        threshold: Voltage whose upward crossing is a spike, mV; v of the surrogate gradient is in units of 50 mV.
     """
 
     takes_conductance = True

@@ -35,7 +35,8 @@ class MorrisLecar(CrossingNeuron):
     The calcium gate m follows at once. I is in uA/cm2; with a conductance g, in mS/cm2, the unit gets `I - g V`.
     The defaults are type II: spiking sets in at once with its full rate, by a Hopf bifurcation. Type I, from rate 0 at
     a saddle-node: `calcium_conductance: 4, rate: 0.0667, potassium_half: 12, potassium_slope: 17.4`. At the largest
-    step rates are within 0.5% of those of fine ones.
+    step rates are within 0.5% of those of fine ones. A spike is an upward crossing of the threshold, v of its surrogate
+    gradient in units of 50 mV.
 
     Args:
         capacitance: C, uF/cm2.
@@ -50,7 +51,6 @@ class MorrisLecar(CrossingNeuron):
         potassium_half: V3, where half of the potassium gates are open, mV.
         potassium_slope: V4, mV.
         rate: phi, least rate of the potassium gate, 1/ms.
-        threshold: Voltage whose upward crossing is a spike, mV; v of the surrogate gradient is in units of 50 mV.
     """
 
     takes_conductance = True

@@ -94,7 +94,7 @@ class Markram(Presynaptic):
 
         s = u R y,  u = U + f (1 - U)
         R <- R - u R |y|,  f <- f + U (1 - f) |y|
-        then R recovers to 1 with tau_depression, f decays to 0 with tau_facilitation
+        then R recovers to 1 (tau_depression), f decays to 0 (tau_facilitation)
 
     The first spike sees u = U, R = 1. Rates act as a share of a spike; beyond 1 they count as 1. Steps are exact.
 
