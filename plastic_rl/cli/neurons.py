@@ -44,7 +44,7 @@ def show_neuron(
     plot: Picture = None,
     plugin: Plugins = None,
 ) -> None:
-    """Show a neuron's equations, source and options, and measure what it does.
+    """Show a neuron: its equations, options and what it does.
 
     Its rest, its rheobase and its rate at a current; the picture has the run, the rate against the current and, of a
     model of two variables, the phase plane with its nullclines.
