@@ -158,11 +158,10 @@ def test_gradients_reach_the_drive(name: str) -> None:
     assert bool((gradient > 0).all())
 
 
-@pytest.mark.parametrize("conductance", [False, True])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    ("name", "conductance"), [(name, one) for name in NAMES for one in sorted({False, NEURONS[name].takes_conductance})]
+)
 def test_gradients_are_those_of_the_network_with_smooth_spikes(name: str, conductance: bool) -> None:
-    if conductance and not NEURONS[name].takes_conductance:
-        pytest.skip("takes no conductance")
     options = {"differentiate_reset": True} if "differentiate_reset" in arguments_of(NEURONS[name], Part) else {}
     neuron = make(name, min(1.0, 4 * NEURONS[name].largest_step), **options)
     if isinstance(neuron, SpikingNeuron):

@@ -69,9 +69,9 @@ def test_without_beta_the_adaptive_unit_is_the_plain_one_bit_for_bit() -> None:
 
 
 def test_the_rate_of_the_adaptive_unit_solves_its_equation() -> None:
-    neuron = AdaptiveLIF(0.05, tau=10.0, threshold=15.0, refractory=2.0, beta=100.0, tau_adaptation=200.0)
-    (times,) = spike_times(neuron, [30.0], 4000)
-    late = [time for time in times if time > 2000]
+    neuron = AdaptiveLIF(0.1, tau=10.0, threshold=15.0, refractory=2.0, beta=100.0, tau_adaptation=200.0)
+    (times,) = spike_times(neuron, [30.0], 2000)
+    late = [time for time in times if time > 1200]
     rate = (len(late) - 1) / (late[-1] - late[0])
     assert 1000 * rate == pytest.approx(67.2, rel=0.02)
     assert 1 / rate == pytest.approx(2 + 10 * math.log(30 / (30 - 15 - 100 * rate)), rel=0.02)
