@@ -14,6 +14,7 @@ from plastic_rl.plasticity.eligibility import ELIGIBILITIES
 from plastic_rl.plasticity.gains import RATE, GainConfig, Range
 from plastic_rl.plasticity.modulators import MODULATORS
 from plastic_rl.plasticity.parts import Named, check_named, named_part
+from plastic_rl.plasticity.presynaptic import KINETICS, SHORT_TERM
 from plastic_rl.plasticity.stdp import PairSTDP
 from plastic_rl.plasticity.terms import TERMS
 from plastic_rl.registry import Registry
@@ -26,8 +27,10 @@ PARTS: dict[str, Registry[Any]] = {
     "eligibility": ELIGIBILITIES,
     "bound": BOUNDS,
     "normalise": NORMALISATIONS,
+    "short_term": SHORT_TERM,
+    "kinetics": KINETICS,
 }
-"""What the keys of a rule may name."""
+"""What the keys of a rule may name, and those of the units before its synapses."""
 
 
 class SynapseConfig(ConfigModel):

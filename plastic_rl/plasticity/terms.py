@@ -16,7 +16,7 @@ from torch import Tensor
 
 from plastic_rl.config.signatures import handed_on
 from plastic_rl.plasticity.gains import GainConfig, NamedTensors, Parameter
-from plastic_rl.plasticity.parts import Part, StateEntry
+from plastic_rl.plasticity.parts import Curves, Part, StateEntry
 from plastic_rl.registry import Registry
 
 ABCD_NAMES = ("coefficient_a", "coefficient_b", "coefficient_c", "coefficient_d")
@@ -188,6 +188,16 @@ class BCM(Term):
     def change(self, params: NamedTensors, pre: Tensor, post: Tensor, trace: Tensor, state: NamedTensors) -> Tensor:
         """Return the outer product of `post (post - theta)` and pre, with the theta of before this step."""
         return (post * (post - state["bcm_threshold"])).unsqueeze(-1) * pre.unsqueeze(-2)
+
+    def curves(self) -> Curves:
+        """See `Part.curves`: the change at pre 1 against post, for some thresholds."""
+        post = torch.linspace(0, 2.5, 251)
+        lines = {}
+        for theta in (0.5, 1.0, 2.0):
+            state = {"bcm_threshold": torch.full((251, 1), theta)}
+            change = self.change({}, torch.ones(251, 1), post.unsqueeze(-1), torch.zeros(251, 1, 1), state)
+            lines[f"theta {theta:g}"] = change.flatten()
+        return Curves("post", "change at pre 1", post, lines)
 
     def next_state(
         self, params: NamedTensors, pre: Tensor, post: Tensor, trace: Tensor, state: NamedTensors
