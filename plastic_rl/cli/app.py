@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from plastic_rl.cli import inspecting, memories, scoring, training
+from plastic_rl.cli import inspecting, memories, neurons, scoring, training
 from plastic_rl.errors import PlasticRLError, TrainingInterrupted
 
 INTERRUPTED = 130
@@ -57,6 +57,8 @@ for verb in (
 app.add_typer(scoring.agents_app, name="agents")
 app.add_typer(inspecting.envs_app, name="envs")
 app.add_typer(memories.memories_app, name="memories")
+app.add_typer(neurons.neurons_app, name="neurons")
+app.add_typer(neurons.rules_app, name="rules")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -15,6 +15,7 @@ from plastic_rl.cli.options import (
     RunOrAgent,
     RunsFolder,
     Wrappers,
+    check_picture,
     folded,
     load_plugins,
     refuse_existing,
@@ -142,8 +143,8 @@ def inspect(
     from plastic_rl.evaluation.rule_table_view import plot_tables, tables_text, view_tables, write_tables
     from plastic_rl.experiment import find_agent
 
-    if output is not None and output.suffix not in {".png", ".svg", ".pdf"}:
-        raise RunError(f"a picture ends in .png, .svg or .pdf; got {output}")
+    if output is not None:
+        check_picture(output)
     if split not in {"train", "valid"}:
         raise RunError(f"inspect looks at train or valid, got {split}: held-out splits open in `evaluate` alone")
     if output is not None:

@@ -79,18 +79,28 @@ def folded(text: str) -> str:
     return "\n".join("\n".join(parts) for parts in lines)
 
 
-def refuse_existing(*files: Path) -> None:
-    """Refuse to write onto files that the user named and that are there already.
+def refuse_existing(*files: Path, option: str = "--output") -> None:
+    """Refuse to write onto files that the user named by `option` and that are there already.
 
     Raises:
         RunError: Naming the first.
     """
     for file in files:
         if file.exists():
-            raise RunError(f"{file} exists already, and nothing is overwritten. Give --output another name.")
+            raise RunError(f"{file} exists already, and nothing is overwritten. Give {option} another name.")
 
 
-def key_values(texts: Sequence[str], option: str) -> dict[str, Any]:
+def check_picture(file: Path) -> None:
+    """Refuse a file whose name is not that of a picture.
+
+    Raises:
+        RunError: Naming it.
+    """
+    if file.suffix not in {".png", ".svg", ".pdf"}:
+        raise RunError(f"a picture ends in .png, .svg or .pdf; got {file}")
+
+
+def key_values(texts: Sequence[str], option: str, example: str = "side=11") -> dict[str, Any]:
     """Read `KEY=VALUE` words, the values as YAML; later ones win.
 
     Raises:
@@ -105,7 +115,7 @@ def key_values(texts: Sequence[str], option: str) -> dict[str, Any]:
     for text in texts:
         names = text.partition("=")[0].strip().split(".")
         if "=" not in text or not all(name.isidentifier() for name in names):
-            raise typer.BadParameter(f"{option} takes KEY=VALUE, e.g. side=11; got {text!r}")
+            raise typer.BadParameter(f"{option} takes KEY=VALUE, e.g. {example}; got {text!r}")
     return apply_overrides({}, texts)
 
 

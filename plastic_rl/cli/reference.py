@@ -18,7 +18,8 @@ from plastic_rl.envs.wrappers import WRAPPERS, wrapper_model
 from plastic_rl.errors import ConfigError, did_you_mean
 from plastic_rl.experiment import ComparisonConfig
 from plastic_rl.experiment.config import ExperimentConfig
-from plastic_rl.plasticity import PARTS, RULES, RuleConfig, SynapseConfig
+from plastic_rl.plasticity import PARTS, RULES, Part, RuleConfig, SynapseConfig
+from plastic_rl.plasticity.parts import options_model
 
 WIDTH = 110
 COMPARE = "compare"
@@ -48,10 +49,10 @@ def _lines_of(name: str) -> Iterator[str]:
     if name == COMPARE:
         yield f"{COMPARE}, the file of `plastic-rl compare`: {_summary(ComparisonConfig)}"
         for key, own in ComparisonConfig.model_fields.items():
-            yield from _field(key, own)
+            yield from field_lines(key, own)
         return
     field = ExperimentConfig.model_fields[name]
-    yield from _field(name, field, kind="mapping" if name == "algorithm" else None)
+    yield from field_lines(name, field, kind="mapping" if name == "algorithm" else None)
     if name == "network":
         yield from _networks()
         return
@@ -70,7 +71,7 @@ def _lines_of(name: str) -> Iterator[str]:
 def wrapper_lines(name: str, prefix: str = "") -> Iterator[str]:
     """The keys of a wrapper behind `prefix`, each with its range and default, and its help below."""
     for key, field in wrapper_model(WRAPPERS[name]).model_fields.items():
-        yield from _field(f"{prefix}{key}", field)
+        yield from field_lines(f"{prefix}{key}", field)
 
 
 def _networks() -> Iterator[str]:
@@ -84,6 +85,20 @@ def _networks() -> Iterator[str]:
             yield from _nested(f"network.{inner}", field, "as the rule has it" if inner in of_rule else None)
             if names := _registered(model, inner):
                 yield f"    One of: {', '.join(sorted(names))}."
+    for kind in PARTS:
+        if any(kind in network.config_model.model_fields for network in NETWORKS.values()):
+            yield from _parts(kind)
+
+
+def _parts(kind: str) -> Iterator[str]:
+    """The options of the parts that a key may name, those of plugins included."""
+    for name, part in PARTS[kind].items():
+        if isinstance(part, type) and issubclass(part, Part):
+            own = {key: field for key, field in options_model(part).model_fields.items() if key != "learned"}
+            if own:
+                yield f"network.{kind} {{name: {name}, ...}}, with options:"
+            for key, field in own.items():
+                yield from field_lines(f"network.{kind}.{key}", field)
 
 
 def _algorithms() -> Iterator[str]:
@@ -107,7 +122,7 @@ def _registered(model: type[BaseModel], key: str) -> Collection[str]:
 
 
 def _nested(path: str, field: FieldInfo, default: str | None = None) -> Iterator[str]:
-    yield from _field(path, field, default)
+    yield from field_lines(path, field, default)
     for model in models_in(field.annotation):
         if model is Schedule:
             continue
@@ -118,7 +133,15 @@ def _nested(path: str, field: FieldInfo, default: str | None = None) -> Iterator
             yield from _nested(f"{inside}.{inner}", inner_field, default)
 
 
-def _field(path: str, field: FieldInfo, default: str | None = None, kind: str | None = None) -> Iterator[str]:
+def field_lines(path: str, field: FieldInfo, default: str | None = None, kind: str | None = None) -> Iterator[str]:
+    """Yield what a key is: its type, range and default, then its meaning, indented.
+
+    Args:
+        path: The key, with those that lead to it.
+        field: Its declaration.
+        default: Instead of the declared one.
+        kind: Instead of the name of its type.
+    """
     stated = default or ("" if field.is_required() else _default(field))
     if isinstance(field.default, BaseModel) and not isinstance(field.default, Schedule):
         stated = ""
@@ -132,6 +155,8 @@ def _default(field: FieldInfo) -> str:
     value = field.get_default(call_default_factory=True, validated_data={})
     if isinstance(value, BaseModel):
         value = value.model_dump(mode="json")
+    if isinstance(value, tuple):
+        value = list(value)
     return json.dumps(value) if value is None or isinstance(value, bool) else str(value)
 
 
@@ -167,14 +192,18 @@ def _range(field: FieldInfo) -> str:
     ends = {end: getattr(each, end) for each in field.metadata for end in ("ge", "gt", "le") if hasattr(each, end)}
     said = [str(each) for each in field.metadata if isinstance(each, EndsWithin)]
     if {"ge", "le"} <= ends.keys():
-        said.append(f"from {ends['ge']:,} to {ends['le']:,}")
+        said.append(f"from {_plain(ends['ge'])} to {_plain(ends['le'])}")
     elif {"gt", "le"} <= ends.keys():
-        said.append(f"above {ends['gt']:,}, up to {ends['le']:,}")
+        said.append(f"above {_plain(ends['gt'])}, up to {_plain(ends['le'])}")
     elif "ge" in ends:
-        said.append(f"{ends['ge']:,} or more")
+        said.append(f"{_plain(ends['ge'])} or more")
     elif "gt" in ends:
-        said.append(f"above {ends['gt']:,}")
+        said.append(f"above {_plain(ends['gt'])}")
     return "".join(f", {one}" for one in said)
+
+
+def _plain(number: float) -> str:
+    return f"{int(number) if number == int(number) else number:,}"
 
 
 def _summary(model: type[BaseModel]) -> str:

@@ -17,6 +17,7 @@ from plastic_rl.cli.options import (
     RunOrAgent,
     RunsFolder,
     Wrappers,
+    check_picture,
     key_values,
     load_plugins,
     note,
@@ -226,9 +227,8 @@ def plot(
     """  # noqa: D301 - click's \b keeps the lines of a paragraph
     from plastic_rl.experiment import draw_curves, find_runs, needs_plugins
 
-    if output is not None and output.suffix not in {".png", ".svg", ".pdf"}:
-        raise RunError(f"a picture ends in .png, .svg or .pdf; got {output}")
     if output is not None:
+        check_picture(output)
         refuse_existing(output)
     plugins = load_plugins(plugin)
     found = [run for spec in runs for run in find_runs(spec, runs_folder)]

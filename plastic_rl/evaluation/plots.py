@@ -19,6 +19,7 @@ from plastic_rl.arrays import FloatArray
 from plastic_rl.checkpoint.files import file_named
 from plastic_rl.errors import RunError, UnknownNameError
 from plastic_rl.evaluation.statistics import student_t_interval
+from plastic_rl.plasticity import Curves
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -201,6 +202,32 @@ def plot_comparison(
     plain_axes(final)
     figure_title(figure, title)
     figure.legend(loc="outside lower center", ncols=len(curves), frameon=False, fontsize=10.5)
+    return save_figure(figure, path)
+
+
+def plot_curves(curves: Mapping[str, Curves], path: str | Path) -> Path:
+    """Draw what parts of a synapse or a unit show of themselves, one panel each.
+
+    Args:
+        curves: By the title of their panel.
+        path: `.png`, `.svg` or `.pdf`.
+
+    Returns:
+        `path`.
+    """
+    figure = new_figure(6.0 * len(curves), 4.2)
+    for axis, (title, drawn) in zip(figure.subplots(1, len(curves), squeeze=False)[0], curves.items(), strict=True):
+        x = drawn.x.numpy()
+        for place, (name, line) in enumerate(drawn.lines.items()):
+            style = ("-", "--", "-.", ":")[place % 4]
+            axis.plot(x, line.numpy(), style, color=PALETTE[place % len(PALETTE)], linewidth=2, label=name)
+        if any(drawn.lines):
+            axis.legend(frameon=False, fontsize=10)
+        axis.axhline(0, color="#555555", linewidth=0.8)
+        axis.set_xlabel(drawn.x_label, fontsize=11)
+        axis.set_ylabel(drawn.y_label)
+        axis.set_title(title, fontsize=13)
+        plain_axes(axis)
     return save_figure(figure, path)
 
 

@@ -7,35 +7,59 @@ from __future__ import annotations
 
 from plastic_rl.neurons.base import (
     NEURONS,
+    CrossingNeuron,
     Drive,
     IntegratedNeuron,
     Neuron,
+    ResettingNeuron,
     SpikingNeuron,
+    exact_numbers,
+    exponential_midpoint,
     number,
-    runge_kutta_4,
     smooth_spike,
     surrogate_spike,
 )
+from plastic_rl.neurons.dendrites import DENDRITES, Dendrites
+from plastic_rl.neurons.exponential import Exponential
+from plastic_rl.neurons.fitzhugh_nagumo import FitzHughNagumo
+from plastic_rl.neurons.hodgkin_huxley import HodgkinHuxley, nernst_potential
 from plastic_rl.neurons.integrate_and_fire import LIF, AdaptiveLIF
 from plastic_rl.neurons.intrinsic import INTRINSICS, Intrinsic
+from plastic_rl.neurons.izhikevich import Izhikevich
+from plastic_rl.neurons.linear_2d import Linear2D
+from plastic_rl.neurons.morris_lecar import MorrisLecar
+from plastic_rl.neurons.quadratic import Quadratic
 from plastic_rl.neurons.rates import Linear, ReLU, Sigmoid, Tanh
 
 __all__ = [
+    "DENDRITES",
     "INTRINSICS",
     "LIF",
     "NEURONS",
     "AdaptiveLIF",
+    "CrossingNeuron",
+    "Dendrites",
     "Drive",
+    "Exponential",
+    "FitzHughNagumo",
+    "HodgkinHuxley",
     "IntegratedNeuron",
     "Intrinsic",
+    "Izhikevich",
     "Linear",
+    "Linear2D",
+    "MorrisLecar",
     "Neuron",
+    "Quadratic",
     "ReLU",
+    "ResettingNeuron",
     "Sigmoid",
     "SpikingNeuron",
     "Tanh",
+    "exact_numbers",
+    "exponential_midpoint",
+    "nernst_potential",
     "number",
-    "runge_kutta_4",
     "smooth_spike",
     "surrogate_spike",
 ]

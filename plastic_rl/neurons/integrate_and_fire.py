@@ -12,13 +12,16 @@ from pydantic import Field
 from torch import Tensor
 
 from plastic_rl.config.signatures import handed_on
-from plastic_rl.neurons.base import NEURONS, Drive, SpikingNeuron, number
+from plastic_rl.neurons.base import NEURONS, Drive, ResettingNeuron, Voltage, number
 from plastic_rl.plasticity import StateEntry
 from plastic_rl.plasticity.gains import NamedTensors
 
 
-class LIF(SpikingNeuron):
-    """Leaky integrate-and-fire: `tau du/dt = -(u - rest) + R I`; a spike at the threshold, then the reset.
+class LIF(ResettingNeuron):
+    """Leaky integrate-and-fire: a leak, a threshold, a reset.
+
+        tau du/dt = -(u - rest) + R I
+        at the threshold a spike, then u = reset for the refractory time
 
     Steps are exact while the current is held: `u(t + h) = u_inf + (u - u_inf) exp(-h / tau)`. For a refractory time
     after a spike the voltage stays at the reset; a step in which it ends integrates over what is left of it. With a
@@ -40,14 +43,16 @@ class LIF(SpikingNeuron):
         step_size: float = 1.0,
         *,
         tau: Annotated[float, Field(ge=0.1, le=1e4)] = 10.0,
-        resistance: Annotated[float, Field(ge=0)] = 1.0,
-        rest: float = 0.0,
-        threshold: float = 15.0,
-        reset: float = 0.0,
-        refractory: Annotated[float, Field(ge=0)] = 2.0,
+        resistance: Annotated[float, Field(ge=0, le=1e4)] = 1.0,
+        rest: Voltage = 0.0,
+        threshold: Voltage = 15.0,
+        reset: Voltage = 0.0,
+        refractory: Annotated[float, Field(ge=0, le=1e4)] = 2.0,
         **shared: Any,
     ) -> None:
         super().__init__(step_size, **handed_on(locals()))
+        self.check_increasing("rest", "threshold")
+        self.check_increasing("reset", "threshold")
 
     def state_entries(self, size: int) -> dict[str, StateEntry]:
         """`voltage` u, mV, from rest; `refractory_left`, ms."""
@@ -76,10 +81,16 @@ class LIF(SpikingNeuron):
 
 
 class AdaptiveLIF(LIF):
-    """`LIF` whose threshold rises with its own spikes: `theta + beta a`, `a <- a exp(-h / tau_a) + spike / tau_a`.
+    """The `lif` unit with a threshold that rises with its own spikes.
+
+        theta = threshold + beta a
+        a <- a exp(-h / tau_a) + spike / tau_a
+
+    With rest and reset 0, the rate r that it settles at solves
+    `1/r = refractory + tau ln(R I / (R I - threshold - beta r))`.
 
     Args:
-        beta: How far the threshold rises with the rate a, mV ms; with 0 the unit is `LIF`.
+        beta: How far the threshold rises with the rate a, mV ms; with 0 the unit is `lif`.
         tau_adaptation: tau_a, ms.
     """
 
@@ -87,7 +98,7 @@ class AdaptiveLIF(LIF):
         self,
         step_size: float = 1.0,
         *,
-        beta: Annotated[float, Field(ge=0)] = 100.0,
+        beta: Annotated[float, Field(ge=0, le=1e6)] = 100.0,
         tau_adaptation: Annotated[float, Field(ge=1, le=1e6)] = 200.0,
         **shared: Any,
     ) -> None:

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from plastic_rl.config.signatures import handed_on
 from plastic_rl.plasticity.gains import NamedTensors
-from plastic_rl.plasticity.parts import Setting, StateEntry
-from plastic_rl.plasticity.terms import Term
+from plastic_rl.plasticity.parts import Curves, Setting, StateEntry
+from plastic_rl.plasticity.terms import LAG_LABEL, Term, pair_window
 
 
 class Decay(NamedTuple):
@@ -93,6 +93,13 @@ class Calcium(Term):
             waiting = state["delayed_spikes"]
             following["delayed_spikes"] = torch.cat([waiting[..., 1:, :], pre.unsqueeze(-2)], -2)
         return following
+
+    def curves(self) -> Curves:
+        """See `Part.curves`: the window of pairs of spikes, for some F."""
+        lags, term = torch.arange(-100.0, 101.0), type(self)(**self.options.model_dump())
+        tail = self.options.delay + 10 * self.options.tau_calcium
+        lines = {f"F {trace:g}": pair_window(term, lags, trace, tail) for trace in (0.0, 0.5, 1.0)}
+        return Curves(LAG_LABEL, "change", lags, lines)
 
     def _decays(self, params: NamedTensors, pre: Tensor, post: Tensor, state: NamedTensors) -> Iterator[Decay]:
         """The stretches of the step: up to where presynaptic spikes arrive, if not at its start, and from there."""

@@ -10,12 +10,12 @@ from torch import Tensor
 
 from plastic_rl.config.signatures import handed_on
 from plastic_rl.plasticity.gains import NamedTensors, Parameter
-from plastic_rl.plasticity.parts import Part, StateEntry
+from plastic_rl.plasticity.parts import Curves, Part, StateEntry
 from plastic_rl.registry import Registry
 
 
 class Consolidation(Part):
-    """No consolidation, `F = F`: nothing but the trace remembers.
+    """No consolidation: nothing but the trace remembers.
 
     Attributes:
         slow_entries: Its state entries of each synapse, which start where F does.
@@ -131,6 +131,17 @@ class BennaFusi(Consolidation):
         ends = torch.zeros_like(flow[..., :1, :, :])
         change = (torch.cat([ends, flow], -3) - torch.cat([flow, ends], -3)) * 2.0**-number
         return trace + change[..., 0, :, :], {"chain": state["chain"] + change[..., 1:, :, :]}
+
+    def curves(self) -> Curves:
+        """See `Part.curves`: what is left of a change of F."""
+        params = {name: one.value for name, one in self.numbers().items()}
+        trace, chain = torch.ones(1, 1, 1), torch.zeros(1, self.options.variables - 1, 1, 1)
+        left = []
+        for _ in range(1000):
+            left.append(trace.squeeze())
+            trace, moved = self.consolidated(params, trace, {"chain": chain})
+            chain = moved["chain"]
+        return Curves("environment steps", "left of a change", torch.arange(1000.0), {"": torch.stack(left)})
 
 
 CONSOLIDATIONS: Registry[type[Consolidation]] = Registry("consolidation")

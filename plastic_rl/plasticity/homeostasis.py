@@ -19,7 +19,7 @@ from plastic_rl.registry import Registry
 
 
 class Homeostasis(Part):
-    """No homeostasis, `F = F`: nothing but bound and normalisation holds a synapse.
+    """No homeostasis: nothing but bound and normalisation holds a synapse.
 
     Attributes:
         scales: True where there is a factor s on the whole weight, `W = s M (W0 + alpha F)`: state entry `scale`,

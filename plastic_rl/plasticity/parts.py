@@ -16,11 +16,12 @@ import math
 from abc import ABC
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Literal, NamedTuple, Self, TypeVar
 
 import torch
 from pydantic import model_validator
 from pydantic_core import PydanticCustomError
+from torch import Tensor
 
 from plastic_rl.config import ConfigModel, check, describe
 from plastic_rl.config.signatures import arguments_of, model_of
@@ -63,6 +64,22 @@ class Setting:
     """Marks, in `Annotated`, an option that is a number and no parameter: it only says how to compute."""
 
 
+class Curves(NamedTuple):
+    """What a picture of a part shows.
+
+    Attributes:
+        x_label: What `x` is, with its unit.
+        y_label: What the lines are.
+        x: `(n,)`.
+        lines: `(n,)` each, by their names in the legend.
+    """
+
+    x_label: str
+    y_label: str
+    x: Tensor
+    lines: Mapping[str, Tensor]
+
+
 class PartOptions(ConfigModel):
     """What every part may be given, beside the options of its own."""
 
@@ -99,6 +116,10 @@ class Part(ABC):  # noqa: B024 - what is abstract stands in the kinds of parts
         if chosen is None:
             raise ConfigError(describe(problems, f"the options of {type(self).__name__}"))
         self.options: Any = chosen
+
+    def curves(self) -> Curves | None:
+        """What a picture of this part, with these options, shows; None by default: there is none."""
+        return None
 
     def numbers(self) -> dict[str, Parameter]:
         """The options that are numbers, as parameters `(1,)` with their ranges, by name.

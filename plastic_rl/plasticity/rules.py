@@ -18,6 +18,7 @@ from plastic_rl.plasticity.homeostasis import HOMEOSTASES
 from plastic_rl.plasticity.metaplasticity import METAPLASTICITIES
 from plastic_rl.plasticity.modulators import MODULATORS
 from plastic_rl.plasticity.parts import Named, check_named, named_part
+from plastic_rl.plasticity.presynaptic import KINETICS, SHORT_TERM
 from plastic_rl.plasticity.stdp import InhibitorySTDP, PairSTDP, TripletSTDP
 from plastic_rl.plasticity.structure import STRUCTURES
 from plastic_rl.plasticity.terms import TERMS
@@ -38,8 +39,10 @@ PARTS: dict[str, Registry[Any]] = {
     "homeostasis": HOMEOSTASES,
     "consolidation": CONSOLIDATIONS,
     "structure": STRUCTURES,
+    "short_term": SHORT_TERM,
+    "kinetics": KINETICS,
 }
-"""What the keys of a rule may name."""
+"""What the keys of a rule may name, and those of the units before its synapses."""
 
 
 class SynapseConfig(ConfigModel):

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from plastic_rl.config.signatures import handed_on
 from plastic_rl.plasticity.gains import NamedTensors
-from plastic_rl.plasticity.parts import StateEntry
-from plastic_rl.plasticity.terms import Term
+from plastic_rl.plasticity.parts import Curves, StateEntry
+from plastic_rl.plasticity.terms import LAG_LABEL, Term, pair_window
 
 Pairing = Literal["all", "nearest"]
 Centring = Literal["none", "pre", "both"]
@@ -85,6 +85,11 @@ class PairSTDP(Term):
         """Return the traces after this step's spikes."""
         traces = self._traces(params, pre, state)
         return {"presynaptic_trace": traces.r, "postsynaptic_trace": self._raised(traces.o, post)}
+
+    def curves(self) -> Curves:
+        """See `Part.curves`: the window of pairs of spikes."""
+        lags = torch.arange(-100.0, 101.0)
+        return Curves(LAG_LABEL, "change", lags, {"": pair_window(type(self)(**self.options.model_dump()), lags)})
 
     def _traces(self, params: NamedTensors, pre: Tensor, state: NamedTensors) -> PairTraces:
         kept = {end: torch.exp(-self.step_size / params[f"tau_{end}"]).unsqueeze(-2) for end in ("plus", "minus")}
@@ -162,6 +167,24 @@ class TripletSTDP(PairSTDP):
             "slow_postsynaptic_trace": self._raised(slow.o, post),
         }
 
+    def curves(self) -> Curves:
+        """See `Part.curves`: the mean change by a presynaptic spike, against the rate of postsynaptic ones.
+
+        With spikes of independent Poisson processes y, r1 and the o2 before y are independent, so that steady traces
+        give the mean.
+        """
+        rates, params = torch.linspace(0, 50, 101), {name: one.value for name, one in self.numbers().items()}
+        fine = type(self)(0.1, **self.options.model_dump() | {"centred": "none"})
+        pre, post = torch.full((101, 1), 1e-6), rates.unsqueeze(-1) * fine.step_size / MS_PER_SECOND
+        taus = {"presynaptic_trace": "plus", "postsynaptic_trace": "minus"}
+        taus |= {"slow_presynaptic_trace": "x", "slow_postsynaptic_trace": "y"}
+        state = {
+            name: (post if "post" in name else pre) / -torch.expm1(-fine.step_size / params[f"tau_{tau}"])
+            for name, tau in taus.items()
+        }
+        change = fine.change(params, pre, post, torch.zeros(101, 1, 1), state).flatten() / pre.flatten()
+        return Curves("rate of postsynaptic spikes, Hz", "mean change by a presynaptic spike", rates, {"": change})
+
     def _slow(self, params: NamedTensors, state: NamedTensors) -> PairTraces:
         """The slow traces before this step's spikes."""
         kept = {unit: torch.exp(-self.step_size / params[f"tau_{unit}"]).unsqueeze(-2) for unit in ("x", "y")}
@@ -211,6 +234,11 @@ class InhibitorySTDP(Term):
         """Return the traces after this step's spikes."""
         traces = self._traces(params, pre, state)
         return {"presynaptic_trace": traces.r, "postsynaptic_trace": traces.o + post}
+
+    def curves(self) -> Curves:
+        """See `Part.curves`: the window of pairs of spikes."""
+        lags = torch.arange(-100.0, 101.0)
+        return Curves(LAG_LABEL, "change", lags, {"": pair_window(type(self)(**self.options.model_dump()), lags)})
 
     def _traces(self, params: NamedTensors, pre: Tensor, state: NamedTensors) -> PairTraces:
         kept = torch.exp(-self.step_size / params["tau"]).unsqueeze(-2)

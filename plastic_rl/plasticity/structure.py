@@ -93,9 +93,9 @@ class Sparse(Structure):
 
 
 class Rewire(Sparse):
-    """Every S steps the weakest share of the synapses goes and as many come: |M| stays (Mocanu et al. 2018).
+    """`W = M (W0 + alpha F)`; every S steps the weakest synapses go and as many others come (Mocanu et al. 2018).
 
-    The synapses of smallest |W| are pruned. Grown are random ones of those that were not there (SET, doi
+    A share of them, those of smallest |W|, is pruned. Grown are random ones of those that were not there (SET, doi
     10.1038/s41467-018-04316-3), or the ones of largest eligibility |E|, what the rule would have changed most, as RigL
     takes the largest gradient (Evci et al. 2020, arXiv 1911.11134). A grown synapse starts with F = E = 0.
 

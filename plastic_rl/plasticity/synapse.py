@@ -1,11 +1,13 @@
 """The one synapse: parts put together.
 
-    W_t   = s M * (W0 + alpha * F_t)          what the forward pass of step t uses; s = M = 1 unless a rule says so
+    W_t   = s M (W0 + alpha * F_t)            what the forward pass of step t uses
     D_t   = term(pre, post, F_t)
     S_t   = D_t, or the old eligibility E_t
-    A_t   = G_t S_t, less where a synapse has become less plastic
+    A_t   = G_t S_t                           less of it where metaplasticity says so
     F_t+1 = consolidate(homeostasis(normalise(M bound(rho F_t, A_t))))
     E_t+1 = (1 - eta_E) E_t + eta_E D_t       after F has used the old one
+
+Synaptic scaling s and structure M are 1, and the functions leave F as it is, unless a rule names them.
 
 Data flows from a `SynapseConfig` into a `Synapse`, which holds no numbers: parameters and state come in with each call.
 """

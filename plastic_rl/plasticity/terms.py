@@ -17,7 +17,7 @@ from torch import Tensor
 
 from plastic_rl.config.signatures import handed_on
 from plastic_rl.plasticity.gains import GainConfig, NamedTensors, Parameter
-from plastic_rl.plasticity.parts import Part, StateEntry
+from plastic_rl.plasticity.parts import Curves, Part, StateEntry
 from plastic_rl.registry import Registry
 
 ABCD_NAMES = ("coefficient_a", "coefficient_b", "coefficient_c", "coefficient_d")
@@ -75,6 +75,31 @@ class Term(Part):
     ) -> dict[str, Tensor]:
         """This term's own state entries after the step, from the same arguments as `change`."""
         return {}
+
+
+def pair_window(term: Term, lags: Tensor, trace: float = 0.0, tail: float = 0.0) -> Tensor:
+    """What a presynaptic and a postsynaptic spike do to a synapse by a term that has no coefficients, `(n,)`.
+
+    Args:
+        term: The rule's; its steps are the resolution.
+        lags: `(n,)`, from the presynaptic to the postsynaptic spike, ms.
+        trace: F, which is held.
+        tail: Time after the last spike in which the term still changes something, ms.
+    """
+    reach = float(lags.abs().max())
+    params = {name: one.value for name, one in term.numbers().items()}
+    state = {name: torch.zeros(len(lags), *entry.shape) for name, entry in term.state_entries(1, 1).items()}
+    held, total = torch.full((len(lags), 1, 1), trace), torch.zeros(len(lags), 1, 1)
+    times = ((reach + lags) / term.step_size).round()
+    for step in range(round((2 * reach + tail) / term.step_size) + 1):
+        pre = torch.full((len(lags), 1), float(step == round(reach / term.step_size)))
+        post = (times == step).to(pre.dtype).unsqueeze(-1)
+        total = total + term.change(params, pre, post, held, state)
+        state |= term.next_state(params, pre, post, held, state)
+    return total.flatten()
+
+
+LAG_LABEL = "postsynaptic - presynaptic spike, ms"
 
 
 class Hebb(Term):
@@ -189,6 +214,16 @@ class BCM(Term):
     def change(self, params: NamedTensors, pre: Tensor, post: Tensor, trace: Tensor, state: NamedTensors) -> Tensor:
         """Return the outer product of `post (post - theta)` and pre, with the theta of before this step."""
         return (post * (post - state["bcm_threshold"])).unsqueeze(-1) * pre.unsqueeze(-2)
+
+    def curves(self) -> Curves:
+        """See `Part.curves`: the change at pre 1 against post, for some thresholds."""
+        post = torch.linspace(0, 2.5, 251)
+        lines = {}
+        for theta in (0.5, 1.0, 2.0):
+            state = {"bcm_threshold": torch.full((251, 1), theta)}
+            change = self.change({}, torch.ones(251, 1), post.unsqueeze(-1), torch.zeros(251, 1, 1), state)
+            lines[f"theta {theta:g}"] = change.flatten()
+        return Curves("post", "change at pre 1", post, lines)
 
     def next_state(
         self, params: NamedTensors, pre: Tensor, post: Tensor, trace: Tensor, state: NamedTensors

@@ -29,6 +29,7 @@ from plastic_rl.experiment import RunFolder, load_agent
 ROOT = Path(__file__).parents[2]
 VERBS = ["train", "resume", "evaluate", "export", "plot", "video", "config", "doctor"]
 VERBS += ["agents list", "envs list", "envs show", "envs check"]
+VERBS += ["neurons list", "neurons show", "rules list", "rules show"]
 
 
 def test_help_is_quick_and_lists_every_verb() -> None:
@@ -49,7 +50,7 @@ def test_each_help_has_a_copyable_example(call: Any, verb: str) -> None:
         assert agent in {"mine", "NAME"} or (ROOT / "agents" / agent).is_dir(), agent
 
 
-@pytest.mark.parametrize("verb", ["", *VERBS, "agents", "envs", "compare", "inspect"])
+@pytest.mark.parametrize("verb", ["", *VERBS, "agents", "envs", "neurons", "rules", "compare", "inspect"])
 def test_each_help_is_whole_at_80_columns(call: Any, verb: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     lines = call(*verb.split(), "--help")[1].splitlines()

@@ -7,39 +7,17 @@ import math
 
 import pytest
 import torch
-from torch import Tensor
 
-from plastic_rl.neurons import LIF, AdaptiveLIF, Drive, Neuron
-
-
-def exact(neuron: Neuron) -> dict[str, Tensor]:
-    """A neuron's numbers in double precision: as given, not as float32 holds them."""
-    return {name: torch.tensor([getattr(neuron.options, name)], dtype=torch.float64) for name in neuron.numbers()}
-
-
-def newborn(neuron: Neuron) -> dict[str, Tensor]:
-    params = exact(neuron)
-    starts = {name: entry.start for name, entry in neuron.state_entries(1).items()}
-    return {
-        name: torch.full((1, 1), params[start].item() if isinstance(start, str) else start, dtype=torch.float64)
-        for name, start in starts.items()
-    }
-
-
-def spike_times(neuron: Neuron, current: float, duration: float) -> list[float]:
-    params, state = exact(neuron), newborn(neuron)
-    drive, times = Drive(torch.full((1, 1), current, dtype=torch.float64)), []
-    for step in range(round(duration / neuron.step_size)):
-        output, state = neuron.step(params, drive, state)
-        if output.item() == 1.0:
-            times.append((step + 1) * neuron.step_size)
-    return times
+from plastic_rl.errors import ConfigError
+from plastic_rl.neurons import LIF, AdaptiveLIF, Drive
+from plastic_rl.neurons import exact_numbers as exact
+from tests.neurons.cases import newborn, spike_times
 
 
 @pytest.mark.parametrize(("drive", "rate"), [(20.0, 63.04), (30.0, 111.96)])
 @pytest.mark.parametrize("step_size", [0.05, 0.5, 1.0])
 def test_the_f_i_curve_is_its_closed_form(drive: float, rate: float, step_size: float) -> None:
-    times = spike_times(LIF(step_size, tau=10.0, threshold=15.0, refractory=2.0), drive, 500)
+    (times,) = spike_times(LIF(step_size, tau=10.0, threshold=15.0, refractory=2.0), [drive], 500)
     interval = 2 + 10 * math.log(drive / (drive - 15))
     assert 1000 / interval == pytest.approx(rate, abs=0.005)
     gaps = [after - before for before, after in itertools.pairwise(times)]
@@ -47,8 +25,8 @@ def test_the_f_i_curve_is_its_closed_form(drive: float, rate: float, step_size: 
 
 
 def test_below_the_rheobase_there_is_no_spike() -> None:
-    assert spike_times(LIF(0.1), 14.99, 300) == []
-    assert spike_times(LIF(0.1), 15.01, 300) != []
+    below, above = spike_times(LIF(0.1), [14.99, 15.01], 300)
+    assert (below, above != []) == ([], True)
 
 
 @pytest.mark.parametrize("step_size", [0.1, 1.0, 7.0])
@@ -91,8 +69,16 @@ def test_without_beta_the_adaptive_unit_is_the_plain_one_bit_for_bit() -> None:
 
 
 def test_the_rate_of_the_adaptive_unit_solves_its_equation() -> None:
-    neuron = AdaptiveLIF(0.05, tau=10.0, threshold=15.0, refractory=2.0, beta=100.0, tau_adaptation=200.0)
-    late = [time for time in spike_times(neuron, 30.0, 4000) if time > 2000]
+    neuron = AdaptiveLIF(0.1, tau=10.0, threshold=15.0, refractory=2.0, beta=100.0, tau_adaptation=200.0)
+    (times,) = spike_times(neuron, [30.0], 2000)
+    late = [time for time in times if time > 1200]
     rate = (len(late) - 1) / (late[-1] - late[0])
     assert 1000 * rate == pytest.approx(67.2, rel=0.02)
     assert 1 / rate == pytest.approx(2 + 10 * math.log(30 / (30 - 15 - 100 * rate)), rel=0.02)
+
+
+@pytest.mark.parametrize("options", [{"rest": 15.0}, {"reset": 20.0}])
+def test_a_threshold_below_rest_or_reset_is_refused(options: dict[str, float]) -> None:
+    (name,) = options
+    with pytest.raises(ConfigError, match=f"{name} of LIF must be below its threshold, got {name}="):
+        LIF(**options)

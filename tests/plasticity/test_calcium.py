@@ -83,3 +83,12 @@ def test_gradients() -> None:
 
     begun = torch.full((2, 2, 3), 0.4, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(run, (begun, *params.values()))
+
+
+def test_the_picture_shows_the_window_of_pairs() -> None:
+    curves = Calcium().curves()
+    places = [int((curves.x == lag).nonzero()) for lag in PAIRS]
+    expected = {"F 0": [above[0] * 321.808 / 150_000 for above in PAIRS.values()]}
+    expected["F 1"] = [-above[1] * 200 / 150_000 for above in PAIRS.values()]
+    for name, changes in expected.items():
+        assert curves.lines[name][places].tolist() == pytest.approx(changes, abs=5e-5)

@@ -133,3 +133,10 @@ def test_gradients(name: str, metaplasticity: str) -> None:
 
     leaves = [value.double().requires_grad_() for value in (*numbers.values(), *begun.values())]
     assert torch.autograd.gradcheck(run, leaves)
+
+
+def test_the_picture_shows_what_is_left() -> None:
+    curves = BennaFusi(variables=2).curves()
+    # C = 2, 4: a third stays, two thirds go by 1 - 3/64 a step.
+    expected = 1 / 3 + 2 / 3 * (1 - 3 / 64) ** curves.x
+    torch.testing.assert_close(curves.lines[""], expected, atol=1e-5, rtol=0)

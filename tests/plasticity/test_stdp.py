@@ -319,3 +319,16 @@ def test_inhibition_settles_where_the_unit_fires_at_the_target_rate() -> None:
     assert rates[:2].mean().item() > 80
     assert rates[-100:].mean().item() == pytest.approx(20, rel=0.1)
     assert bool((state["trace"] >= 0).all())
+
+
+def test_pictures_show_the_windows() -> None:
+    pair, inhibitory, triplet = (kind().curves() for kind in (PairSTDP, InhibitorySTDP, TripletSTDP))
+    lags, window = pair.x, pair.lines[""]
+    expected = torch.where(lags >= 0, torch.exp(-lags / 20), -torch.exp(lags / 20))
+    torch.testing.assert_close(window, expected, atol=1e-6, rtol=0)
+    torch.testing.assert_close(inhibitory.lines[""], torch.exp(-lags.abs() / 20) - 0.2, atol=1e-6, rtol=0)
+    rates, mean = triplet.x, triplet.lines[""]
+    # y (A3+ tau+ tau_y y - A2- tau-), y per ms.
+    per_ms = rates / 1000
+    torch.testing.assert_close(mean, per_ms * (6.5e-3 * 16.8 * 114 * per_ms - 7.1e-3 * 33.7), atol=1e-4, rtol=0)
+    assert rates[mean.argmin() :][mean[mean.argmin() :] < 0].max().item() == pytest.approx(19.22, abs=0.5)
