@@ -99,7 +99,7 @@ class Synapse:
         if self.eligibility.has_trace:
             entries["eligibility"] = matrix
         sizes = self.post_size, self.pre_size
-        entries |= self.modulator.state_entries()
+        entries |= self.modulator.state_entries(self.post_size)
         entries |= self.metaplasticity.state_entries(*sizes) | self.homeostasis.state_entries(self.post_size)
         return entries | self.consolidation.state_entries(*sizes) | self.term.state_entries(*sizes)
 
@@ -226,9 +226,7 @@ class Synapse:
         else:
             moved = self.bound(kept, gate * source, self.config.clip)
         updated = {"trace": self.normalise(moved)} if self.is_bare else self._settled(params, kept, moved, state)
-        if feedback is not None:
-            updated |= self.modulator.next_state(params, feedback, state)
-        return updated
+        return updated | self.modulator.next_state(params, post, feedback, state)
 
     def _settled(self, params: NamedTensors, kept: Tensor, moved: Tensor, state: NamedTensors) -> dict[str, Tensor]:
         """F after what comes after its bound, and the entries of the parts that see to it.

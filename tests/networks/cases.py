@@ -112,6 +112,24 @@ PARTS: dict[str, dict[str, Any]] = {
         "readout": {"rule": "calcium", "neuron": {**_LIF, "threshold": 0.2}, "term": {"name": "calcium", "delay": 5.0}},
     },
 }
+PARTS |= {
+    "channels": {
+        "kind": "plastic_rnn",
+        "rule": "reward_gated",
+        "modulator": {
+            "name": "channels",
+            "channels": ["reward", "reward_prediction_error", "novelty", "serotonin", "learned"],
+            "attention": True,
+        },
+    },
+    "channels_without_reward": {
+        "kind": "plastic_units",
+        "recurrent": {
+            "rule": "hard_clip",
+            "modulator": {"name": "channels", "channels": ["novelty", "learned"], "learned": ["novelty_rate"]},
+        },
+    },
+}
 _REWIRE = {"name": "rewire", "density": 0.5, "every": 3, "share": 0.4}
 PARTS |= {
     "scaling": {
@@ -259,7 +277,7 @@ def make_case(
     params = {name: value.detach() + scale * normal(*value.shape) for name, value in network.named_parameters()}
     shares = {"eta_eligibility", "reward_average_rate", "bcm_rate", "value_rate", "discount", "rate", "mean"}
     shares |= {"mean_rate", "scaling_rate", "scaling_average", "slow_rate", "slow_pull"}
-    shares |= {"importance_forgetting", "heterosynaptic_rate"}
+    shares |= {"importance_forgetting", "heterosynaptic_rate", "novelty_rate", "serotonin_rate"}
     params |= {name: value.abs().clamp_max(0.9) for name, value in params.items() if name.split(".")[-1] in shares}
     if config.get("rule") == "fixed":
         params |= {name: torch.zeros_like(params[name]) for name in params if name.split(".")[-1] == "alpha"}
