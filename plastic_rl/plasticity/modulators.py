@@ -240,14 +240,14 @@ class RewardPredictionError(Modulator):
         return feedback.reward + expected - (value * here).sum(-1), here
 
 
-Channel = Literal["reward", "reward_prediction_error", "novelty", "serotonin", "learned"]
+Channel = Literal["reward", "reward_prediction_error", "novelty", "serotonin", "learned_signal"]
 
 _CHANNEL_NUMBERS: dict[Channel, tuple[str, ...]] = {
     "reward": ("reward_average_rate", "reward_average_start"),
     "reward_prediction_error": ("value_rate", "value_start", "discount"),
     "novelty": ("novelty_rate",),
     "serotonin": ("serotonin_rate",),
-    "learned": (),
+    "learned_signal": (),
 }
 """Numbers that each channel needs."""
 
@@ -258,8 +258,8 @@ class Channels(Modulator):
     The weights w are learned by the outer loop, one for each channel and neuron (doi 10.1016/S0893-6080(02)00044-8).
     Channels C: `reward` is `r - rbar`, as the modulator of this name has it; `reward_prediction_error` delta, likewise;
     `novelty` is `1 - m.y / |y|^2`, from 1 at first sight to 0, m a running mean of the post units' activity y;
-    `serotonin` a slow running average of r; `learned` is `tanh(w_m . y + b_m)`, as `simple` has it. Attention, where
-    asked for, is a gate of each neuron by the context y, `a = sigmoid(W_a y + b_a)` (Roelfsema & van Ooyen 2005).
+    `serotonin` a slow running average of r; `learned_signal` is `tanh(w_m . y + b_m)`, as `simple` has it. Attention,
+    where asked for, gates each neuron by the context y, `a = sigmoid(W_a y + b_a)` (Roelfsema & van Ooyen 2005).
 
     Args:
         channels: Which there are.
@@ -294,7 +294,7 @@ class Channels(Modulator):
     ) -> None:
         super().__init__(step_size, **handed_on(locals()))
         self.channels: tuple[Channel, ...] = tuple(dict.fromkeys(self.options.channels))
-        self.reward_modulated = not {*self.channels} <= {"novelty", "learned"}
+        self.reward_modulated = not {*self.channels} <= {"novelty", "learned_signal"}
         self._surprises: dict[str, Reward | RewardPredictionError] = {}
         if "reward" in self.channels:
             self._surprises["reward"] = Reward(step_size)
@@ -311,7 +311,7 @@ class Channels(Modulator):
         parameters = {name: number for name, number in self.numbers().items() if name in needed}
         weight = torch.full((len(self.channels), post_size), self.options.channel_start, dtype=torch.float32)
         parameters["channel_weight"] = Parameter(weight, is_gain=False)
-        if "learned" in self.channels:
+        if "learned_signal" in self.channels:
             parameters |= Simple().parameters(post_size, generator)
         if self.options.attention:
             bound = post_size**-0.5
@@ -350,7 +350,7 @@ class Channels(Modulator):
             return 1 - known.clamp(0, 1)
         if channel == "serotonin":
             return state["serotonin"]
-        if channel == "learned":
+        if channel == "learned_signal":
             return signal(params, post).squeeze(-1)
         return self._surprises[channel].surprise(params, feedback, state)
 

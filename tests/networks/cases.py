@@ -118,7 +118,7 @@ PARTS |= {
         "rule": "reward_gated",
         "modulator": {
             "name": "channels",
-            "channels": ["reward", "reward_prediction_error", "novelty", "serotonin", "learned"],
+            "channels": ["reward", "reward_prediction_error", "novelty", "serotonin", "learned_signal"],
             "attention": True,
         },
     },
@@ -126,7 +126,7 @@ PARTS |= {
         "kind": "plastic_units",
         "recurrent": {
             "rule": "hard_clip",
-            "modulator": {"name": "channels", "channels": ["novelty", "learned"], "learned": ["novelty_rate"]},
+            "modulator": {"name": "channels", "channels": ["novelty", "learned_signal"], "learned": ["novelty_rate"]},
         },
     },
 }

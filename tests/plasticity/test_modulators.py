@@ -80,7 +80,7 @@ def test_novelty_is_one_at_first_sight_and_falls_as_a_running_mean_comes_near() 
 def test_each_neuron_weighs_the_channels_in_its_own_way() -> None:
     # r = 2: r - rbar = 1.5; delta = 2 + 0 - .75; novelty of (1, 2) beside (.5, 0): 1 - .5/5; serotonin .25;
     # learned tanh(.5 - .5 * 2) of weights (.5, -.5). Attention sigmoid(ln 3) = .75 and sigmoid(0) = .5.
-    names = ("reward", "reward_prediction_error", "novelty", "serotonin", "learned")
+    names = ("reward", "reward_prediction_error", "novelty", "serotonin", "learned_signal")
     modulator = Channels(channels=names, attention=True, trial_steps=2)
     assert modulator.reward_modulated
     drawn = modulator.parameters(2, torch.Generator().manual_seed(0))
@@ -112,12 +112,12 @@ def test_only_what_the_channels_need_are_parameters() -> None:
         "reward_prediction_error": {"value_rate", "value_start", "discount"},
         "novelty": {"novelty_rate"},
         "serotonin": {"serotonin_rate"},
-        "learned": {"modulator_weight", "modulator_bias"},
+        "learned_signal": {"modulator_weight", "modulator_bias"},
     }
     for channel, names in of.items():
         assert set(Channels(channels=(channel,)).parameters(3)) == {"channel_weight", *names}
     with pytest.raises(ConfigError, match="channels"):
         Channels(channels=("dopamine",))
-    synapse = Synapse(SynapseConfig(modulator={"name": "channels", "channels": ["novelty", "learned"]}), 2, 2)
+    synapse = Synapse(SynapseConfig(modulator={"name": "channels", "channels": ["novelty", "learned_signal"]}), 2, 2)
     assert not synapse.reward_modulated
     assert "eta" not in synapse.parameters()
