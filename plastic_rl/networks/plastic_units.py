@@ -14,7 +14,7 @@ With `substeps: 1`, tanh units and no readout this is `plastic_rnn`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import torch
 from pydantic import Field, field_validator, model_validator
@@ -29,6 +29,8 @@ from plastic_rl.networks.start_weights import step_numbers
 from plastic_rl.networks.structure import clock_entries, drawn_structure, rewired
 from plastic_rl.neurons import INTRINSICS, NEURONS, Drive, Intrinsic, Neuron
 from plastic_rl.plasticity import (
+    KINETICS,
+    SHORT_TERM,
     GainConfig,
     Named,
     Parameter,
@@ -43,15 +45,24 @@ from plastic_rl.plasticity import (
 )
 
 INPUT, RECURRENT, READOUT = "input", "recurrent", "readout"
+PRESYNAPTIC = {"short_term": SHORT_TERM, "kinetics": KINETICS}
+"""What stands between a unit's output and its synapses, in this order."""
 
 
 class ConnectionConfig(RuleConfig):
     """Synapses from one layer to another: the weights that they start with, and the rule that changes them."""
 
     rule: str = Field("fixed", description="Name of a rule; the other keys change parts of it. fixed: weights stay.")
+    short_term: Named = Field("none", description="How much of a unit's output its synapses release, by its past.")
+    kinetics: Named = Field("none", description="Course of what a spike releases.")
     weight: GainConfig | None = Field(
         None, description="Start weights W0; null: uniform within +-sqrt(3 / presynaptic units), trained."
     )
+
+    @field_validator("short_term", "kinetics", mode="after")
+    @classmethod
+    def _known_presynaptic(cls, value: Named, info: Any) -> Named:
+        return check_named(PRESYNAPTIC[str(info.field_name)], value)
 
     def start(self, post_size: int, pre_size: int, generator: torch.Generator | None) -> Parameter:
         """W0, `(O, I)`, or `(1, 1)` and `(O, 1)` where it is one number for all or for each unit."""
@@ -153,6 +164,35 @@ class _Layer:
         self.intrinsic: Intrinsic = make_part(INTRINSICS, intrinsic, step_size)
 
 
+class _Release:
+    """What synapses see of the units before them: short-term plasticity, then kinetics."""
+
+    def __init__(self, config: ConnectionConfig, size: int, step_size: float) -> None:
+        named = {name: getattr(config, name) for name in PRESYNAPTIC if getattr(config, name) != "none"}
+        self.parts = {name: make_part(PRESYNAPTIC[name], one, step_size) for name, one in named.items()}
+        self.entries = {entry: one for part in self.parts.values() for entry, one in part.state_entries(size).items()}
+        self.numbers = {name: one for part in self.parts.values() for name, one in part.numbers().items()}
+
+    def step(self, params: Params, activity: Tensor, state: State) -> tuple[Tensor, State]:
+        """What the synapses see in a substep of `activity (.., B, I)`, and the entries after it."""
+        following: State = {}
+        for part in self.parts.values():
+            activity, moved = part.step(params, activity, state)
+            following |= moved
+        return activity, following
+
+    def course(self, params: Params, activity: Tensor, state: State) -> tuple[Tensor, State]:
+        """The same for all substeps, `(.., B, S, I)`."""
+        if not self.parts:
+            return activity, {}
+        seen, current = [], dict(state)
+        for one in activity.unbind(-2):
+            released, moved = self.step(params, one, current)
+            seen.append(released)
+            current |= moved
+        return torch.stack(seen, -2), {name: current[name] for name in self.entries}
+
+
 class PlasticUnits(PlasticNetwork):
     """Layers of rate or spiking units; features are the hidden units' outputs, or one preference for each action.
 
@@ -195,6 +235,7 @@ class PlasticUnits(PlasticNetwork):
         entries: dict[str, StateEntry] = {}
         self._names: dict[str, dict[str, str]] = {}
         self.units, self.synapses = nn.ModuleDict(), nn.ModuleDict()
+        self._releases: dict[str, _Release] = {}
         for layer in self._layers:
             numbers = layer.neuron.parameters(layer.size, generator)
             if layer.name == "hidden":
@@ -208,13 +249,15 @@ class PlasticUnits(PlasticNetwork):
             entries |= {f"{name}.{layer.name}": starting_at(one, names) for name, one in own.items()}
         for name, (rule, post_size, pre_size) in configs.items():
             synapse = Synapse(rule, post_size, pre_size, config.step_size)
+            self._releases[name] = release = _Release(rule, pre_size, config.step_size)
             parameters = {"weight": rule.start(post_size, pre_size, generator)} | synapse.parameters(generator)
+            parameters |= release.numbers
             if isinstance(rule, ReadoutConfig):
                 parameters["inhibition"] = rule.inhibition.draw(1, 1, generator, is_gain=False)
                 parameters["scale"] = rule.scale.draw(1, 1, generator, is_gain=False)
             self._synapses[name] = synapse
             self._names[name] = self._adopt_all("synapses", name, parameters)
-            own_entries = synapse.state_entries()
+            own_entries = synapse.state_entries() | release.entries
             if self._keeps_change(name):
                 own_entries["change"] = StateEntry((post_size, pre_size))
             entries |= {f"{entry}.{name}": starting_at(one, self._names[name]) for entry, one in own_entries.items()}
@@ -346,10 +389,19 @@ class PlasticUnits(PlasticNetwork):
         following = dict(state)
         weights = {name: self._weights(name, params, state) for name in self._synapses}
         first = INPUT if INPUT in weights else READOUT
-        driven = inputs @ weights[first].mT
+        released, moved = self._releases[first].course(self._of(first, params), inputs, self._own(first, state))
+        following |= {f"{name}.{first}": entry for name, entry in moved.items()}
+        driven = released @ weights[first].mT
         courses: dict[str, list[Tensor]] = {layer.name: [] for layer in self._layers}
         numbers = {name: self._of(name, params) for name in self._names}
         units = {layer.name: self._own(layer.name, state) for layer in self._layers}
+        between = {name: self._own(name, state) for name in self.synapses if name != first}
+
+        def arriving(name: str, activity: Tensor) -> Tensor:
+            seen, moved = self._releases[name].step(numbers[name], activity, between[name])
+            between[name] |= moved
+            return _product(seen, weights[name])
+
         for substep in range(self.config.substeps):
             reached = driven[..., substep, :]
             for layer in self._layers:
@@ -357,10 +409,10 @@ class PlasticUnits(PlasticNetwork):
                 if layer.name == "hidden":
                     reached = reached + numbers["hidden"]["bias"].unsqueeze(-2)
                     if RECURRENT in weights:
-                        reached = reached + _product(own["activity"], weights[RECURRENT])
+                        reached = reached + arriving(RECURRENT, own["activity"])
                 else:
                     if "hidden" in units:
-                        reached = _product(units["hidden"]["activity"], weights[READOUT])
+                        reached = arriving(READOUT, units["hidden"]["activity"])
                     reached = reached - self._inhibition(params, own["activity"])
                 adapting = numbers[f"{layer.name}_intrinsic"]
                 drive = Drive(layer.intrinsic.excited(adapting, reached, own))
@@ -371,6 +423,8 @@ class PlasticUnits(PlasticNetwork):
                 courses[layer.name].append(output)
         for layer in self._layers:
             following |= {f"{name}.{layer.name}": entry for name, entry in units[layer.name].items()}
+        for name, entries in between.items():
+            following |= {f"{entry}.{name}": entries[entry] for entry in self._releases[name].entries}
         return {name: torch.stack(course, -2) for name, course in courses.items()}, following
 
     def _by_action(self, output: Tensor) -> Tensor:

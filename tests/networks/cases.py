@@ -58,7 +58,11 @@ UNITS: dict[str, dict[str, Any]] = {
         "neuron": _LIF,
         "substeps": 4,
         "intrinsic": "adapting_threshold",
-        "recurrent": {"rule": "stdp"},
+        "recurrent": {
+            "rule": "stdp",
+            "kinetics": "alpha",
+            "short_term": {"name": "markram", "learned": ["utilisation"]},
+        },
         "readout": {
             "rule": "r_stdp",
             "neuron": {**_LIF, "threshold": 0.2},
@@ -77,6 +81,7 @@ UNITS: dict[str, dict[str, Any]] = {
         "on_off": True,
         "coding": "poisson",
         "input": {
+            "kinetics": "exponential",
             "rule": "stdp",
             "term": {"name": "stdp_pair", "pairing": "nearest", "centred": "both"},
             "eligibility": "trace",

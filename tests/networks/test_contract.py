@@ -29,6 +29,7 @@ from tests.networks.cases import (
 ACTIVITIES = {
     *("activity", "cell", "presynaptic", "code", "preference"),
     *("voltage", "refractory_left", "adaptation", "age"),
+    *("conductance", "conductance_source", "facilitation", "resources"),
 }
 """State entries (before a dot) that change while plasticity is frozen."""
 

@@ -13,6 +13,7 @@ from plastic_rl.errors import ConfigError
 from plastic_rl.feedback import Feedback
 from plastic_rl.networks import PlasticUnits
 from plastic_rl.networks.start_weights import step_numbers
+from plastic_rl.plasticity import KINETICS, SHORT_TERM
 from tests.networks.cases import ACTIONS, ALL, INPUTS, make_case, make_network, run_steps
 
 NEVER = torch.zeros(1, dtype=torch.bool)
@@ -191,3 +192,27 @@ def test_numbers_of_steps_are_uniform_and_independent() -> None:
 def test_what_cannot_be_is_refused(config: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         units(config)
+
+
+def test_what_a_unit_releases_passes_short_term_plasticity_and_then_kinetics() -> None:
+    """Against the parts themselves, spike by spike, for input that reaches a linear unit."""
+    markram = {"name": "markram", "utilisation": 0.5, "tau_facilitation": 50.0, "tau_depression": 800.0}
+    between = {"short_term": markram, "kinetics": {"name": "exponential", "tau_synapse": 4.0}, "weight": constant(2.0)}
+    config = {"neuron": "linear", "hidden_size": 1, "inputs": "features", "substeps": 3, "input": between}
+    network = units(config, inputs=6)
+    parts = SHORT_TERM["markram"](1.0, **{name: value for name, value in markram.items() if name != "name"})  # type: ignore[arg-type]
+    kinetics = KINETICS["exponential"](1.0, tau_synapse=4.0)
+    numbers = [{name: one.value.double() for name, one in part.numbers().items()} for part in (parts, kinetics)]
+    state = network.initial_state(1)
+    seen = [{"facilitation": torch.zeros(1, 1), "resources": torch.ones(1, 1)}, {"conductance": torch.zeros(1, 1)}]
+    params = dict(network.named_parameters())
+    for value in (1.0, 0.0, 1.0):
+        x = torch.tensor([[value, 0, 0, 0, 0, 0]], dtype=torch.float64)
+        with torch.no_grad():
+            features, state = network.step(params, x, quiet(), state, NEVER)
+        for _ in range(3):
+            released, seen[0] = parts.step(numbers[0], x[:, :1], seen[0])
+            arrived, seen[1] = kinetics.step(numbers[1], released, seen[1])
+        assert features.item() == pytest.approx(2 * arrived.item(), abs=1e-12)
+        assert state["resources.input"].item() == pytest.approx(seen[0]["resources"].item(), abs=1e-12)
+    assert arrived.item() > 0
