@@ -48,7 +48,8 @@ class PlasticRNNConfig(RuleConfig):
 class PlasticRNN(PlasticNetwork):
     """One recurrent layer of tanh units with plastic synapses; the feedback is input like any other.
 
-    State entries: `activity` y, the synapse's own, and `presynaptic` x where the update waits for the reward.
+    State entries: `activity` y, the synapse's own, `presynaptic` x where the update waits for the reward, and what a
+    structure needs: `connected` M, `key`, `age`.
 
     Raises:
         ConfigError: If a reset scope names no state entry, or leaves nothing to carry from trial to trial.
