@@ -15,6 +15,7 @@ from pydantic import Field
 from torch import Tensor
 
 from plastic_rl.config.signatures import handed_on
+from plastic_rl.plasticity.bounds import TINY
 from plastic_rl.plasticity.gains import NamedTensors
 from plastic_rl.plasticity.parts import Curves, Setting, StateEntry
 from plastic_rl.plasticity.terms import LAG_LABEL, Term, pair_window
@@ -77,7 +78,10 @@ class Calcium(Term):
 
     def change(self, params: NamedTensors, pre: Tensor, post: Tensor, trace: Tensor, state: NamedTensors) -> Tensor:
         """Return what the times above both thresholds do, with F as it is before the step."""
-        decays = list(self._decays(params, pre, post, state))
+        decays = [
+            (length, (of_post.unsqueeze(-1) + of_pre.unsqueeze(-2)).clamp_min(TINY).log())
+            for length, of_pre, of_post in self._decays(params, pre, post, state)
+        ]
         raised = _matrix(params, "gamma_p") * (1 - trace) * _time_above(params, "theta_p", decays)
         lowered = _matrix(params, "gamma_d") * trace * _time_above(params, "theta_d", decays)
         return (raised - lowered) / _matrix(params, "tau_weight")
@@ -117,13 +121,12 @@ class Calcium(Term):
         return torch.exp(-time / params["tau_calcium"]).unsqueeze(-2)
 
 
-def _time_above(params: NamedTensors, threshold: str, decays: Iterable[Decay]) -> Tensor:
-    """How long calcium is above a threshold, `(.., B, O, I)`, ms."""
-    total = torch.zeros(())
-    for length, pre, post in decays:
+def _time_above(params: NamedTensors, threshold: str, decays: Iterable[tuple[float, Tensor]]) -> Tensor:
+    """How long calcium is above a threshold, `(.., B, O, I)`, ms, given ln c as each stretch begins and its length."""
+    tau, theta, total = _matrix(params, "tau_calcium"), _matrix(params, threshold).log(), torch.zeros(())
+    for length, calcium in decays:
         # c exp(-t / tau) meets theta at t = tau ln(c / theta).
-        over = (post.unsqueeze(-1) + pre.unsqueeze(-2)) / _matrix(params, threshold)
-        total = total + (_matrix(params, "tau_calcium") * over.clamp_min(1.0).log()).clamp_max(length)
+        total = total + (tau * (calcium - theta)).clamp(0.0, length)
     return total
 
 

@@ -160,9 +160,13 @@ def lowest(scores: Tensor, numbers: Tensor, count: int) -> Tensor:
     >>> lowest(torch.tensor([3.0, 1.0, 1.0, 2.0]), torch.tensor([0.1, 0.9, 0.2, 0.5]), 1).tolist()
     [False, False, True, False]
     """
-    order = numbers.argsort(-1)
-    chosen = order.gather(-1, scores.gather(-1, order).argsort(dim=-1, stable=True)[..., :count])
-    return torch.zeros_like(scores, dtype=torch.bool).scatter(-1, chosen, True)
+    if count == 0:
+        return torch.zeros_like(scores, dtype=torch.bool)
+    last = scores.topk(count, dim=-1, largest=False).values[..., -1:]
+    lower, equal = scores < last, scores == last
+    drawn = numbers.masked_fill(~equal, torch.inf).topk(count, dim=-1, largest=False).indices
+    places = torch.arange(count, device=scores.device).expand_as(drawn)
+    return lower.scatter(-1, drawn, places < count - lower.sum(-1, keepdim=True)) | lower
 
 
 STRUCTURES: Registry[type[Structure]] = Registry("structure")
