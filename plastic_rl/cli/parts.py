@@ -23,7 +23,7 @@ from plastic_rl.plasticity.parts import PartOptions, named_part, options_model
 from plastic_rl.registry import Registry
 
 WIDTH = 80
-CHOSEN = ("term", "modulator", "eligibility", "bound", "normalise")
+CHOSEN = tuple(kind for kind in PARTS if kind in SynapseConfig.model_fields)
 """Keys of a rule that name its parts."""
 
 

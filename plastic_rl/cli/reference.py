@@ -169,7 +169,8 @@ def _type_name(annotation: Any) -> str:
     if origin in {dict, Mapping}:
         return f"mapping of {_type_name(inside[1])}" if inside[1] is not Any else "mapping"
     if origin in {list, tuple, Sequence}:
-        return f"list of {_type_name(inside[0])}s"
+        named = get_origin(inside[0]) is Literal
+        return f"list of {', '.join(map(str, get_args(inside[0])))}" if named else f"list of {_type_name(inside[0])}s"
     if isinstance(annotation, type) and issubclass(annotation, BaseModel) and annotation is not Schedule:
         return "mapping"
     return _PLAIN.get(annotation, getattr(annotation, "__name__", str(annotation)))

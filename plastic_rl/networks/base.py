@@ -19,8 +19,10 @@ from torch import Tensor, nn
 from plastic_rl.config import ConfigModel
 from plastic_rl.errors import ConfigError, unknown_name_message
 from plastic_rl.feedback import Feedback, FeedbackLayout
-from plastic_rl.networks.start_weights import draw_keys
+from plastic_rl.networks.start_weights import draw_keys, next_keys
 from plastic_rl.plasticity import Parameter, Range, ResetScope, StateEntry
+
+HALF = 0.5
 
 State = dict[str, Tensor]
 Params = Mapping[str, Tensor]
@@ -51,15 +53,6 @@ def reset_entry(start: Tensor, entry: Tensor, value: float | Tensor = 0.0) -> Te
     # Chosen, not multiplied: a NaN of the last lifetime must not survive.
     mask = start.reshape(start.shape + (1,) * (entry.dim() - start.dim()))
     return torch.where(mask, value, entry) if isinstance(value, Tensor) else torch.masked_fill(entry, mask, value)
-
-
-def _start(entry: StateEntry, params: Params | None) -> float | Tensor:
-    """Where an entry starts: a number, or a tensor that broadcasts against `(.., B, ...)`."""
-    if not isinstance(entry.start, str):
-        return entry.start
-    assert params is not None, "an entry that starts at a parameter is reset with the parameters"
-    value = params[entry.start]
-    return value.reshape(*value.shape[:-1], *(1,) * len(entry.shape), value.shape[-1])
 
 
 class Recording:
@@ -216,6 +209,7 @@ class PlasticNetwork(nn.Module, ABC):
         state = self.reset(torch.ones(batch, dtype=torch.bool, device=own.device), state, params=params)
         if self.draws_key:
             state["key"] = draw_keys(batch, generator).to(own.device)
+            state |= {name: drawn.to(state[name].dtype) for name, drawn in self.newborn(state["key"]).items()}
         return state
 
     def reset(self, start: Tensor, state: State, scope: ResetScope = "lifetime", params: Params | None = None) -> State:
@@ -228,7 +222,30 @@ class PlasticNetwork(nn.Module, ABC):
         names = entries if scope == "lifetime" else [name for name in entries if entries[name].reset == "trial"]
         if not names or not bool(start.any()):
             return state
-        return state | {name: reset_entry(start, state[name], _start(entries[name], params)) for name in names}
+        return state | {name: reset_entry(start, state[name], self._start(entries[name], params)) for name in names}
+
+    def _start(self, entry: StateEntry, params: Params | None) -> float | Tensor:
+        """Where an entry starts: a number, or a tensor that broadcasts against `(.., B, ...)`."""
+        if not isinstance(entry.start, str):
+            return entry.start
+        assert params is not None, "an entry that starts at a parameter is reset with the parameters"
+        value, own = params[entry.start], self.get_parameter(entry.start)
+        population = value.shape[: value.dim() - own.dim()]
+        start = value.reshape(*population, *(1,) * (1 + len(entry.shape) - own.dim()), *own.shape)
+        return start > HALF if entry.dtype is torch.bool else start
+
+    def newborn(self, keys: Tensor) -> State:
+        """What lifetimes with these `keys (..)` draw as they start: entries `(.., ...)`. Nothing by default."""
+        return {}
+
+    def begun(self, params: Params, state: State, start: Tensor) -> State:
+        """`state` with the lifetimes that start, where `start (.., B)` bool, born anew; never modified."""
+        begun = self.reset(start, state, params=params)
+        if begun is not state and self.draws_key:
+            begun["key"] = next_keys(state["key"], start)
+            for name, drawn in self.newborn(begun["key"][start]).items():
+                begun[name] = begun[name].index_put((start,), drawn.to(begun[name].dtype))
+        return begun
 
     def starts(self, entry: str, feedbacks: Feedback, episode_starts: Tensor) -> Tensor:
         """Where a state entry resets in `T` steps, `(T, B)` bool."""

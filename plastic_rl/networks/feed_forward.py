@@ -7,7 +7,8 @@ what the outer loop finds is the rule alone. With `start: trained` `W0` is learn
 nothing is plastic: the fixed-weight control.
 
 The order within a step: lifetimes that start are reset and draw their start weights; an update that waited for the
-reward is made; the forward pass; an update that needs no reward is made, in all layers from the same activities.
+reward is made; synapses rewire, where a rule says so; the forward pass; an update that needs no reward is made, in all
+layers from the same activities.
 """
 
 from __future__ import annotations
@@ -23,8 +24,9 @@ from typing_extensions import override
 
 from plastic_rl.errors import ConfigError
 from plastic_rl.feedback import Feedback, FeedbackLayout
-from plastic_rl.networks.base import Params, PlasticNetwork, State
-from plastic_rl.networks.start_weights import next_keys, normal_weights
+from plastic_rl.networks.base import Params, PlasticNetwork, State, reset_entry
+from plastic_rl.networks.start_weights import normal_weights
+from plastic_rl.networks.structure import clock_entries, drawn_structure, rewired
 from plastic_rl.plasticity import (
     RULES,
     GainConfig,
@@ -149,14 +151,14 @@ class PlasticFeedForward(PlasticNetwork):
                 self.adopt(self._names[layer][name], parameter, own)
         if config.readout == "softmax":
             self.readout_scale = nn.Parameter(torch.full((1,), config.readout_scale, dtype=torch.float32))
-        self._state_names = [
-            {name: f"{name}.{layer}" for name in own.state_entries()} for layer, own in enumerate(self.synapses)
-        ]
+        self._state_names: list[dict[str, str]] = []
         for layer, synapse in enumerate(self.synapses):
+            entries = synapse.state_entries() | synapse.structure_entries()
+            self._state_names.append({name: f"{name}.{layer}" for name in entries})
             self._entries |= {
-                f"{name}.{layer}": starting_at(entry, self._names[layer])
-                for name, entry in synapse.state_entries().items()
+                f"{name}.{layer}": starting_at(entry, self._names[layer]) for name, entry in entries.items()
             }
+        self._entries |= clock_entries(self.synapses)
         if self.random_start:
             self._entries["key"] = StateEntry((), dtype=torch.int64)
         if self.reward_modulated:
@@ -175,27 +177,42 @@ class PlasticFeedForward(PlasticNetwork):
         state = super().initial_state(batch, generator)
         if not self.random_start:
             return state
-        weights = self._start_weights(state["key"])
-        return state | {name: drawn.to(state[name].dtype) for name, drawn in weights.items()}
+        params = {name: parameter.detach() for name, parameter in self.named_parameters()}
+        return self._pruned(params, state, torch.ones_like(state["key"], dtype=torch.bool))
 
-    def _start_weights(self, keys: Tensor) -> State:
-        """Traces of newborn lifetimes, `(.., O, I)` each, a function of `keys (..)`."""
-        return {
-            f"trace.{layer}": normal_weights(keys, layer, (synapse.post_size, synapse.pre_size)).mul_(
-                self.start_scale(layer)
-            )
-            for layer, synapse in enumerate(self.synapses)
-        }
+    @override
+    def begun(self, params: Params, state: State, start: Tensor) -> State:
+        begun = super().begun(params, state, start)
+        return begun if begun is state or not self.random_start else self._pruned(params, begun, start)
 
-    def _begun(self, params: Params, state: State, start: Tensor) -> State:
-        """State with the lifetimes that start, where `start (.., B)`, reset and given new start weights."""
-        begun = self.reset(start, state, params=params)
-        if not self.random_start or begun is state:
-            return begun
-        begun["key"] = next_keys(state["key"], start)
-        for name, weights in self._start_weights(begun["key"][start]).items():
-            begun[name] = begun[name].index_put((start,), weights.to(begun[name].dtype))
-        return begun
+    def _pruned(self, params: Params, state: State, start: Tensor) -> State:
+        """The state with random start weights only where there is a synapse, in the lifetimes that start."""
+        if not self.synapses[0].structure.is_sparse:
+            return state
+        pruned: State = {}
+        for layer, synapse in enumerate(self.synapses):
+            own = synapse.pruned(*self._of_layer(layer, params, state))
+            pruned |= {f"{name}.{layer}": entry for name, entry in own.items()}
+        return state | {name: reset_entry(start, state[name], entry) for name, entry in pruned.items()}
+
+    @override
+    def newborn(self, keys: Tensor) -> State:
+        """Structures and, with random start weights, traces `(.., O, I)`, with the slow variables behind them."""
+        drawn: State = {}
+        for layer, synapse in enumerate(self.synapses):
+            own = drawn_structure(synapse, keys, layer)
+            if self.random_start:
+                weights = normal_weights(keys, layer, (synapse.post_size, synapse.pre_size))
+                own["trace"] = weights.mul_(self.start_scale(layer))
+                for name in synapse.consolidation.slow_entries:
+                    shape = self._entries[f"{name}.{layer}"].shape
+                    own[name] = (
+                        own["trace"]
+                        .reshape(*keys.shape, *(1,) * (len(shape) - 2), *shape[-2:])
+                        .expand(*keys.shape, *shape)
+                    )
+            drawn |= {f"{name}.{layer}": entry for name, entry in own.items()}
+        return drawn
 
     def _of_layer(self, layer: int, params: Params, state: State) -> tuple[Params, State]:
         """The layer's own parameters and state, under the names that its synapse gave them."""
@@ -206,26 +223,25 @@ class PlasticFeedForward(PlasticNetwork):
     def step(
         self, params: Params, x: Tensor, feedback: Feedback, state: State, episode_start: Tensor
     ) -> tuple[Tensor, State]:
-        current = self._begun(params, state, episode_start)
+        current = self.begun(params, state, episode_start)
         if self.reward_modulated and not self.plasticity_frozen:
             activities = [current[f"activity.{layer}"] for layer in range(len(self.synapses) + 1)]
             rewarded = self._updated(params, current, activities, feedback)
             current = after_reward(current, rewarded, feedback.valid & ~episode_start)
+        if "age" in current and not self.plasticity_frozen:
+            current = self._rewired(params, current)
         post = x[..., : self.seen]
         activities = []
         for layer, synapse in enumerate(self.synapses):
             pre = nn.functional.pad(post, (0, 1), value=1.0) if self.config.bias else post
             activities.append(pre)
             own_params, own_state = self._of_layer(layer, params, current)
-            if self.random_start:
-                total = synapse.current(own_params, pre, own_state)
-            else:
-                total = pre @ own_params["weight"].mT
-                if not synapse.non_plastic:
-                    total = total + synapse.current(own_params, pre, own_state)
+            total = synapse.driven(own_params, own_params.get("weight"), pre, own_state)
             post = torch.tanh(total)
         activities.append(post)
         following = dict(current)
+        if "age" in current:
+            following["age"] = current["age"] + 1
         if self.reward_modulated:
             following |= {f"activity.{layer}": activity for layer, activity in enumerate(activities)}
         elif not self.non_plastic and not self.plasticity_frozen:
@@ -242,6 +258,16 @@ class PlasticFeedForward(PlasticNetwork):
             changed = synapse.update(own_params, activities[layer], post, own_state, feedback)
             updated |= {f"{name}.{layer}": entry for name, entry in changed.items()}
         return updated
+
+    def _rewired(self, params: Params, state: State) -> State:
+        """The state in which synapses went and others came, where it is time."""
+        changed: State = {}
+        for layer, synapse in enumerate(self.synapses):
+            own_params, own_state = self._of_layer(layer, params, state)
+            start = own_params.get("weight")
+            moved = rewired(synapse, own_params, start, own_state, state["key"], state["age"], layer)
+            changed |= {f"{name}.{layer}": entry for name, entry in moved.items()}
+        return state | changed
 
     @override
     def readout(self, params: Params, features: Tensor) -> Tensor:

@@ -1,8 +1,8 @@
 """The plastic recurrent network of Miconi et al. (2016, 2018, 2019), under any rule of the one synapse.
 
 `y_t = tanh(U o_t + b + (W0 + alpha * F_t) y_{t-1})`. The forward pass of step t uses the trace left by step t-1.
-The order within a step: lifetimes that start are reset; an update that waited for the reward is made; what resets with
-a trial is reset; the forward pass; an update that needs no reward is made.
+The order within a step: lifetimes that start are reset; an update that waited for the reward is made; synapses rewire,
+where a rule says so; what resets with a trial is reset; the forward pass; an update that needs no reward is made.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from plastic_rl.networks.fused.forward import Recorded, checkpoint_spacing, fuse
 from plastic_rl.networks.fused.rule import FusedRule
 from plastic_rl.networks.fused.sequences import Resets
 from plastic_rl.networks.recurrent import affine, unroll_stretches
+from plastic_rl.networks.structure import clock_entries, drawn_structure, rewired
 from plastic_rl.plasticity import ResetScope, RuleConfig, StateEntry, Synapse, after_reward
 
 
@@ -67,6 +68,7 @@ class PlasticRNN(PlasticNetwork):
             entries["presynaptic"] = StateEntry((units,))
         self._fused = FusedRule.of(self.synapse)
         self._entries = scoped_entries(entries, config.reset, steps_per_trial)
+        self._entries |= self.synapse.structure_entries() | clock_entries([self.synapse])
 
         # Unit variance of the drive (LeCun et al. 1998). On the reversal bandit (one seed, bias 0) bounds of .18, .9
         # and 1.8 scored 66, 72 and 72 after 350 updates: small weights start with tiny products of pre and post.
@@ -81,22 +83,35 @@ class PlasticRNN(PlasticNetwork):
             self.adopt(name, parameter)
 
     @override
+    def newborn(self, keys: Tensor) -> State:
+        return drawn_structure(self.synapse, keys, 0)
+
+    @override
     def step(
         self, params: Params, x: Tensor, feedback: Feedback, state: State, episode_start: Tensor
     ) -> tuple[Tensor, State]:
-        current = self.reset(episode_start, state, params=params)
+        current = self.begun(params, state, episode_start)
         synapse = self.synapse
         if synapse.reward_modulated and not self.plasticity_frozen:
             pre, post = current["presynaptic"], current["activity"]
             rewarded = synapse.update(params, pre, post, current, feedback)
             current = after_reward(current, rewarded, feedback.valid & ~episode_start)
+        weight = params["recurrent_weight"]
+        if "age" in current and not self.plasticity_frozen:
+            current = current | rewired(synapse, params, weight, current, current["key"], current["age"], 0)
         current = self.reset(feedback.trial_start, current, "trial", params)
         pre = current["activity"]
-        total = affine(x, params["input_weight"], params["input_bias"]) + pre @ params["recurrent_weight"].mT
-        if not synapse.non_plastic:
-            total = total + synapse.current(params, pre, current)
+        total = affine(x, params["input_weight"], params["input_bias"])
+        if not synapse.is_plain:
+            total = total + synapse.driven(params, weight, pre, current)
+        else:
+            total = total + pre @ weight.mT
+            if not synapse.non_plastic:
+                total = total + synapse.current(params, pre, current)
         post = torch.tanh(total)
         following = {**current, "activity": post}
+        if "age" in current:
+            following["age"] = current["age"] + 1
         if synapse.reward_modulated:
             following["presynaptic"] = pre
         elif not self.plasticity_frozen:
@@ -122,7 +137,7 @@ class PlasticRNN(PlasticNetwork):
         """
         if recorded is not None and len(recorded) != xs.shape[0]:
             raise ValueError(f"a recording of {len(recorded)} steps cannot stand for the {xs.shape[0]} steps of xs.")
-        if self.synapse.non_plastic:
+        if self.synapse.non_plastic and self.synapse.is_plain:
             # A plain recurrent network.
             bias = params["input_bias"]
             weights = (params["input_weight"], params["recurrent_weight"], bias, torch.zeros_like(bias))

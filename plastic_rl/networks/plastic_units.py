@@ -25,7 +25,8 @@ from plastic_rl.config import ConfigModel
 from plastic_rl.errors import ConfigError
 from plastic_rl.feedback import Feedback, FeedbackLayout
 from plastic_rl.networks.base import Params, PlasticNetwork, State, scoped_entries
-from plastic_rl.networks.start_weights import next_keys, step_numbers
+from plastic_rl.networks.start_weights import step_numbers
+from plastic_rl.networks.structure import clock_entries, drawn_structure, rewired
 from plastic_rl.neurons import INTRINSICS, NEURONS, Drive, Intrinsic, Neuron
 from plastic_rl.plasticity import (
     KINETICS,
@@ -263,7 +264,12 @@ class PlasticUnits(PlasticNetwork):
         self.is_plastic = any(not synapse.non_plastic for synapse in self._synapses.values()) or any(
             layer.intrinsic.state_entries(layer.size) for layer in self._layers
         )
-        self._entries = scoped_entries(entries, config.reset, steps_per_trial)
+        self._entries = scoped_entries(entries, config.reset, steps_per_trial) | clock_entries(self._synapses.values())
+        for name, synapse in self._synapses.items():
+            own_entries = synapse.structure_entries()
+            self._entries |= {
+                f"{entry}.{name}": starting_at(one, self._names[name]) for entry, one in own_entries.items()
+            }
         if config.coding == "poisson":
             self._entries["key"] = StateEntry((), dtype=torch.int64)
             self._entries["age"] = StateEntry((), dtype=torch.int64)
@@ -293,9 +299,9 @@ class PlasticUnits(PlasticNetwork):
     def step(
         self, params: Params, x: Tensor, feedback: Feedback, state: State, episode_start: Tensor
     ) -> tuple[Tensor, State]:
-        current = self._begun(params, state, episode_start)
+        current = self.begun(params, state, episode_start)
         if not self.plasticity_frozen:
-            current = self._rewarded(params, current, feedback, episode_start)
+            current = self._rewired(params, self._rewarded(params, current, feedback, episode_start))
         current = self.reset(feedback.trial_start, current, "trial", params)
         inputs = self._channels(x, current)
         outputs, following = self._lived(params, inputs, current)
@@ -316,11 +322,23 @@ class PlasticUnits(PlasticNetwork):
             return features
         return features * params[self._names[READOUT]["scale"]]
 
-    def _begun(self, params: Params, state: State, start: Tensor) -> State:
-        begun = self.reset(start, state, params=params)
-        if "key" in state and begun is not state:
-            begun["key"] = next_keys(state["key"], start)
-        return begun
+    @override
+    def newborn(self, keys: Tensor) -> State:
+        drawn = {
+            name: drawn_structure(synapse, keys, number)
+            for number, (name, synapse) in enumerate(self._synapses.items())
+        }
+        return {f"{entry}.{name}": one for name, entries in drawn.items() for entry, one in entries.items()}
+
+    def _rewired(self, params: Params, state: State) -> State:
+        """The state in which synapses went and others came, where it is time."""
+        changed: State = {}
+        for number, (name, synapse) in enumerate(self._synapses.items()):
+            if synapse.structure.rewires:
+                numbers, own = self._of(name, params), self._own(name, state)
+                moved = rewired(synapse, numbers, numbers["weight"], own, state["key"], state["age"], number)
+                changed |= {f"{entry}.{name}": value for entry, value in moved.items()}
+        return state | changed if changed else state
 
     def _rewarded(self, params: Params, state: State, feedback: Feedback, episode_start: Tensor) -> State:
         """The state after the updates that waited for the reward."""
@@ -422,12 +440,9 @@ class PlasticUnits(PlasticNetwork):
         return taken
 
     def _weights(self, name: str, params: Params, state: State) -> Tensor:
-        """`W0 + alpha F`, `(.., B, O, I)`, or `(.., 1, O, I)` where the synapses are not plastic."""
-        synapse, own = self._synapses[name], self._of(name, params)
-        weight = own["weight"].unsqueeze(-3)
-        if not synapse.non_plastic:
-            return weight + own["alpha"].unsqueeze(-3) * state[f"trace.{name}"]
-        return weight.expand(*weight.shape[:-2], synapse.post_size, synapse.pre_size)
+        """W, `(.., B, O, I)`, or `(.., 1, O, I)` where the synapses are not plastic."""
+        own = self._of(name, params)
+        return self._synapses[name].weight(own, own["weight"], self._own(name, state))
 
     def _updated(self, params: Params, inputs: Tensor, outputs: dict[str, Tensor], state: State) -> State:
         """The synapses' state after the substeps from `state`, with the updates that do not wait for a reward."""

@@ -30,9 +30,23 @@ def hard_clip(kept: Tensor, change: Tensor, clip: float) -> Tensor:
 def soft_clip(kept: Tensor, change: Tensor, clip: float) -> Tensor:
     """`clip(F + max(D, 0) (1 - F) + min(D, 0) (1 + F), -1, 1)` (arXiv 1804.02464 supplement).
 
-    Written as `F + D - |D| F`, which is the same. `clip` is not used: the bounds are +-1.
+    Written as `F + D - |D| F`, which is the same. `clip` is not used: the bounds are +-1. Under potentiations A+ and
+    depressions A- in turn, F tends to `(A+ - A-) / (A+ + A-)`.
     """
     return torch.clamp(kept + change - change.abs() * kept, -1.0, 1.0)
+
+
+def non_negative(kept: Tensor, change: Tensor, clip: float) -> Tensor:
+    """`clip(kept + change, 0, c)`: the strength of a synapse whose sign is its gain's (Dale)."""
+    return torch.clamp(kept + change, 0.0, clip)
+
+
+def soft_non_negative(kept: Tensor, change: Tensor, clip: float) -> Tensor:
+    """`clip(F + max(D, 0) (c - F) + min(D, 0) F, 0, c)` (Kistler & van Hemmen 2000; van Rossum, Bi & Turrigiano 2000).
+
+    Under potentiations A+ and depressions A- in turn, F tends to `c A+ / (A+ + A-)`.
+    """
+    return torch.clamp(kept + change.clamp_min(0) * clip - change.abs() * kept, 0.0, clip)
 
 
 def keep_scale(trace: Tensor) -> Tensor:
@@ -61,6 +75,8 @@ BOUNDS: Registry[Bound] = Registry("bound")
 BOUNDS.register("none", unbounded)
 BOUNDS.register("hard_clip", hard_clip)
 BOUNDS.register("soft_clip", soft_clip)
+BOUNDS.register("non_negative", non_negative)
+BOUNDS.register("soft_non_negative", soft_non_negative)
 
 NORMALISATIONS: Registry[Normalisation] = Registry("normalisation")
 NORMALISATIONS.register("none", keep_scale)

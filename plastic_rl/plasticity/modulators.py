@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -17,8 +17,9 @@ from torch import Tensor
 
 from plastic_rl.config.signatures import handed_on
 from plastic_rl.feedback import Feedback
+from plastic_rl.plasticity.bounds import TINY
 from plastic_rl.plasticity.gains import NamedTensors, Parameter
-from plastic_rl.plasticity.parts import Part, StateEntry
+from plastic_rl.plasticity.parts import Part, Setting, StateEntry
 from plastic_rl.registry import Registry
 
 
@@ -31,7 +32,7 @@ class Modulator(Part):
         eta_limit: The largest valid eta.
     """
 
-    reward_modulated: ClassVar[bool] = False
+    reward_modulated: bool = False
     uses_eta: ClassVar[bool] = False
     eta_limit: ClassVar[float] = 1.0
 
@@ -39,8 +40,8 @@ class Modulator(Part):
         """Parameters of its own, by name: its `numbers` unless overridden."""
         return self.numbers()
 
-    def state_entries(self) -> dict[str, StateEntry]:
-        """What it carries from step to step, by name. Nothing by default."""
+    def state_entries(self, post_size: int) -> dict[str, StateEntry]:
+        """What it carries from step to step beside `O = post_size` units, by name. Nothing by default."""
         return {}
 
     @abstractmethod
@@ -54,8 +55,10 @@ class Modulator(Part):
             state: The network's state, with this modulator's own entries.
         """
 
-    def next_state(self, params: NamedTensors, feedback: Feedback, state: NamedTensors) -> dict[str, Tensor]:
-        """Its own state entries after the step. None by default."""
+    def next_state(
+        self, params: NamedTensors, post: Tensor, feedback: Feedback | None, state: NamedTensors
+    ) -> dict[str, Tensor]:
+        """Its own state entries after the step, from the same arguments as `gate`. None by default."""
         return {}
 
 
@@ -141,18 +144,24 @@ class Reward(Modulator):
     ) -> None:
         super().__init__(step_size, **handed_on(locals()))
 
-    def state_entries(self) -> dict[str, StateEntry]:
+    def state_entries(self, post_size: int) -> dict[str, StateEntry]:
         """`reward_average`: one number per lifetime."""
         return {"reward_average": StateEntry((), start="reward_average_start")}
 
     def gate(self, params: NamedTensors, post: Tensor, feedback: Feedback | None, state: NamedTensors) -> Tensor:
         """Return eta times the reward beyond its average so far."""
-        assert feedback is not None, "a reward-modulated synapse is given the feedback"
-        surprise = feedback.reward - state["reward_average"]
-        return params["eta"].unsqueeze(-3) * surprise.unsqueeze(-1).unsqueeze(-1)
+        return params["eta"].unsqueeze(-3) * self.surprise(params, feedback, state).unsqueeze(-1).unsqueeze(-1)
 
-    def next_state(self, params: NamedTensors, feedback: Feedback, state: NamedTensors) -> dict[str, Tensor]:
+    def surprise(self, params: NamedTensors, feedback: Feedback | None, state: NamedTensors) -> Tensor:
+        """Return `r - rbar`, `(.., B)`."""
+        assert feedback is not None, "a reward-modulated synapse is given the feedback"
+        return feedback.reward - state["reward_average"]
+
+    def next_state(
+        self, params: NamedTensors, post: Tensor, feedback: Feedback | None, state: NamedTensors
+    ) -> dict[str, Tensor]:
         """Return the average with this reward taken in."""
+        assert feedback is not None, "a reward-modulated synapse is given the feedback"
         average = state["reward_average"]
         return {"reward_average": average + params["reward_average_rate"] * (feedback.reward - average)}
 
@@ -187,7 +196,7 @@ class RewardPredictionError(Modulator):
     ) -> None:
         super().__init__(step_size, **handed_on(locals()))
 
-    def state_entries(self) -> dict[str, StateEntry]:
+    def state_entries(self, post_size: int) -> dict[str, StateEntry]:
         """`value` V, `(trial_steps,)`; `trial_time` s."""
         return {
             "value": StateEntry((self.options.trial_steps,), start="value_start"),
@@ -196,12 +205,18 @@ class RewardPredictionError(Modulator):
 
     def gate(self, params: NamedTensors, post: Tensor, feedback: Feedback | None, state: NamedTensors) -> Tensor:
         """Return eta times the error."""
-        assert feedback is not None, "a reward-modulated synapse is given the feedback"
-        error, _ = self._error(params, feedback, state)
-        return params["eta"].unsqueeze(-3) * error.unsqueeze(-1).unsqueeze(-1)
+        return params["eta"].unsqueeze(-3) * self.surprise(params, feedback, state).unsqueeze(-1).unsqueeze(-1)
 
-    def next_state(self, params: NamedTensors, feedback: Feedback, state: NamedTensors) -> dict[str, Tensor]:
+    def surprise(self, params: NamedTensors, feedback: Feedback | None, state: NamedTensors) -> Tensor:
+        """Return delta, `(.., B)`."""
+        assert feedback is not None, "a reward-modulated synapse is given the feedback"
+        return self._error(params, feedback, state)[0]
+
+    def next_state(
+        self, params: NamedTensors, post: Tensor, feedback: Feedback | None, state: NamedTensors
+    ) -> dict[str, Tensor]:
         """Return V moved by the error, and the time that the present step has."""
+        assert feedback is not None, "a reward-modulated synapse is given the feedback"
         error, here = self._error(params, feedback, state)
         moved = params["value_rate"] * error
         return {
@@ -225,9 +240,139 @@ class RewardPredictionError(Modulator):
         return feedback.reward + expected - (value * here).sum(-1), here
 
 
+Channel = Literal["reward", "reward_prediction_error", "novelty", "serotonin", "learned_signal"]
+
+_CHANNEL_NUMBERS: dict[Channel, tuple[str, ...]] = {
+    "reward": ("reward_average_rate", "reward_average_start"),
+    "reward_prediction_error": ("value_rate", "value_start", "discount"),
+    "novelty": ("novelty_rate",),
+    "serotonin": ("serotonin_rate",),
+    "learned_signal": (),
+}
+"""Numbers that each channel needs."""
+
+
+class Channels(Modulator):
+    """`G_j = a_j sum_c w_cj C_c`: signals for all, which each post neuron weighs in its own way (Doya 2002).
+
+    The weights w are learned by the outer loop, one for each channel and neuron (doi 10.1016/S0893-6080(02)00044-8).
+    Channels C: `reward` is `r - rbar`, as the modulator of this name has it; `reward_prediction_error` delta, likewise;
+    `novelty` is `1 - m.y / |y|^2`, from 1 at first sight to 0, m a running mean of the post units' activity y;
+    `serotonin` a slow running average of r; `learned_signal` is `tanh(w_m . y + b_m)`, as `simple` has it. Attention,
+    where asked for, gates each neuron by the context y, `a = sigmoid(W_a y + b_a)` (Roelfsema & van Ooyen 2005).
+
+    Args:
+        channels: Which there are.
+        channel_start: Start of every weight w.
+        attention: Whether there is a gate a; else it is 1.
+        novelty_rate: Share of the way to y that m moves in a step.
+        serotonin_rate: Share of the way to r that the slow average moves.
+        reward_average_rate: Share of the way to r that rbar moves.
+        reward_average_start: rbar at the start of a lifetime.
+        value_rate: Share of the way to its target that a value moves.
+        value_start: Values at the start of a lifetime.
+        discount: gamma of the prediction error.
+        trial_steps: Steps of a trial that have a value of their own.
+    """
+
+    def __init__(
+        self,
+        step_size: float = 1.0,
+        *,
+        channels: Annotated[tuple[Channel, ...], Field(min_length=1)] = ("reward", "novelty"),
+        channel_start: Annotated[float, Setting] = 0.1,
+        attention: bool = False,
+        novelty_rate: Annotated[float, Field(ge=0, le=1)] = 0.1,
+        serotonin_rate: Annotated[float, Field(ge=0, le=1)] = 0.01,
+        reward_average_rate: Annotated[float, Field(ge=0, le=1)] = 0.1,
+        reward_average_start: float = 0.0,
+        value_rate: Annotated[float, Field(ge=0, le=1)] = 0.3,
+        value_start: float = 0.0,
+        discount: Annotated[float, Field(ge=0, le=1)] = 0.0,
+        trial_steps: Annotated[int, Field(ge=1)] = 8,
+        **shared: Any,
+    ) -> None:
+        super().__init__(step_size, **handed_on(locals()))
+        self.channels: tuple[Channel, ...] = tuple(dict.fromkeys(self.options.channels))
+        self.reward_modulated = not {*self.channels} <= {"novelty", "learned_signal"}
+        self._surprises: dict[str, Reward | RewardPredictionError] = {}
+        if "reward" in self.channels:
+            self._surprises["reward"] = Reward(step_size)
+        if "reward_prediction_error" in self.channels:
+            steps = self.options.trial_steps
+            self._surprises["reward_prediction_error"] = RewardPredictionError(step_size, trial_steps=steps)
+
+    def parameters(self, post_size: int, generator: torch.Generator | None = None) -> dict[str, Parameter]:
+        """`channel_weight` w `(C, O)`, the numbers that the channels need, `modulator_weight` and so on of `simple`.
+
+        With attention also `attention_weight` `(O, O)`, uniform within +-1/sqrt(O), and `attention_bias` `(O,)`, zero.
+        """
+        needed = {name for channel in self.channels for name in _CHANNEL_NUMBERS[channel]}
+        parameters = {name: number for name, number in self.numbers().items() if name in needed}
+        weight = torch.full((len(self.channels), post_size), self.options.channel_start, dtype=torch.float32)
+        parameters["channel_weight"] = Parameter(weight, is_gain=False)
+        if "learned_signal" in self.channels:
+            parameters |= Simple().parameters(post_size, generator)
+        if self.options.attention:
+            bound = post_size**-0.5
+            drawn = torch.empty(post_size, post_size, dtype=torch.float32).uniform_(-bound, bound, generator=generator)
+            parameters["attention_weight"] = Parameter(drawn, is_gain=False)
+            parameters["attention_bias"] = Parameter(torch.zeros(post_size, dtype=torch.float32), is_gain=False)
+        return parameters
+
+    def state_entries(self, post_size: int) -> dict[str, StateEntry]:
+        """Those of its channels: `familiar` m `(O,)` of novelty, `serotonin`, and of `reward` and so on."""
+        entries: dict[str, StateEntry] = {}
+        for surprise in self._surprises.values():
+            entries |= surprise.state_entries(post_size)
+        if "novelty" in self.channels:
+            entries["familiar"] = StateEntry((post_size,))
+        if "serotonin" in self.channels:
+            entries["serotonin"] = StateEntry(())
+        return entries
+
+    def gate(self, params: NamedTensors, post: Tensor, feedback: Feedback | None, state: NamedTensors) -> Tensor:
+        """Return the weighted sum, one gain for each post neuron."""
+        signals = [self._signal(channel, params, post, feedback, state) for channel in self.channels]
+        gain = torch.stack(signals, -1) @ params["channel_weight"]
+        if self.options.attention:
+            context = post @ params["attention_weight"].mT + params["attention_bias"].unsqueeze(-2)
+            gain = gain * torch.sigmoid(context)
+        return gain.unsqueeze(-1)
+
+    def _signal(
+        self, channel: Channel, params: NamedTensors, post: Tensor, feedback: Feedback | None, state: NamedTensors
+    ) -> Tensor:
+        """C, `(.., B)`."""
+        if channel == "novelty":
+            # Of a silent layer there is nothing to know: it is new.
+            known = (state["familiar"] * post).sum(-1) / post.square().sum(-1).clamp_min(TINY)
+            return 1 - known.clamp(0, 1)
+        if channel == "serotonin":
+            return state["serotonin"]
+        if channel == "learned_signal":
+            return signal(params, post).squeeze(-1)
+        return self._surprises[channel].surprise(params, feedback, state)
+
+    def next_state(
+        self, params: NamedTensors, post: Tensor, feedback: Feedback | None, state: NamedTensors
+    ) -> dict[str, Tensor]:
+        """Return averages and values with this step's activity and reward taken in."""
+        following: dict[str, Tensor] = {}
+        for surprise in self._surprises.values():
+            following |= surprise.next_state(params, post, feedback, state)
+        if "novelty" in self.channels:
+            following["familiar"] = torch.lerp(state["familiar"], post, params["novelty_rate"].unsqueeze(-2))
+        if "serotonin" in self.channels:
+            assert feedback is not None, "a reward-modulated synapse is given the feedback"
+            following["serotonin"] = torch.lerp(state["serotonin"], feedback.reward, params["serotonin_rate"])
+        return following
+
+
 MODULATORS: Registry[type[Modulator]] = Registry("modulator")
 MODULATORS.register("constant", Constant)
 MODULATORS.register("simple", Simple)
 MODULATORS.register("fan_out", FanOut)
 MODULATORS.register("reward", Reward)
 MODULATORS.register("reward_prediction_error", RewardPredictionError)
+MODULATORS.register("channels", Channels)

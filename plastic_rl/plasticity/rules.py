@@ -10,16 +10,24 @@ from pydantic import Field, SerializerFunctionWrapHandler, field_validator, mode
 from plastic_rl.config import ConfigModel, merge
 from plastic_rl.errors import unknown_name_message
 from plastic_rl.plasticity.bounds import BOUNDS, NORMALISATIONS
+from plastic_rl.plasticity.calcium import Calcium
+from plastic_rl.plasticity.consolidation import CONSOLIDATIONS
 from plastic_rl.plasticity.eligibility import ELIGIBILITIES
 from plastic_rl.plasticity.gains import RATE, GainConfig, Range
+from plastic_rl.plasticity.homeostasis import HOMEOSTASES
+from plastic_rl.plasticity.metaplasticity import METAPLASTICITIES
 from plastic_rl.plasticity.modulators import MODULATORS
 from plastic_rl.plasticity.parts import Named, check_named, named_part
 from plastic_rl.plasticity.presynaptic import KINETICS, SHORT_TERM
-from plastic_rl.plasticity.stdp import PairSTDP
+from plastic_rl.plasticity.stdp import InhibitorySTDP, PairSTDP, TripletSTDP
+from plastic_rl.plasticity.structure import STRUCTURES
 from plastic_rl.plasticity.terms import TERMS
 from plastic_rl.registry import Registry
 
 TERMS.register("stdp_pair", PairSTDP)
+TERMS.register("stdp_triplet", TripletSTDP)
+TERMS.register("stdp_inhibitory", InhibitorySTDP)
+TERMS.register("calcium", Calcium)
 
 PARTS: dict[str, Registry[Any]] = {
     "term": TERMS,
@@ -27,6 +35,10 @@ PARTS: dict[str, Registry[Any]] = {
     "eligibility": ELIGIBILITIES,
     "bound": BOUNDS,
     "normalise": NORMALISATIONS,
+    "metaplasticity": METAPLASTICITIES,
+    "homeostasis": HOMEOSTASES,
+    "consolidation": CONSOLIDATIONS,
+    "structure": STRUCTURES,
     "short_term": SHORT_TERM,
     "kinetics": KINETICS,
 }
@@ -34,14 +46,22 @@ PARTS: dict[str, Registry[Any]] = {
 
 
 class SynapseConfig(ConfigModel):
-    """One synapse, complete: `F <- normalise(bound(rho F, G S))`, used as `W0 + alpha F`."""
+    """One synapse, complete: `F <- consolidate(homeostasis(normalise(bound(rho F, G S))))`, `W = M (W0 + alpha F)`."""
 
     term: Named = Field("hebb", description="What pre- and postsynaptic activity do to a synapse.")
     modulator: Named = Field("constant", description="What gates the change; constant: eta alone.")
     eligibility: Named = Field("none", description="What the modulator gates: this step's change (none), or a trace.")
     bound: str = Field("none", description="What bounds the trace.")
-    clip: float = Field(1.0, gt=0, description="The bound c of hard_clip.")
+    clip: float = Field(1.0, gt=0, description="The bound c of hard_clip, non_negative and soft_non_negative.")
     normalise: str = Field("none", description="Scaling after each update.")
+    metaplasticity: Named = Field("none", description="How plastic a synapse still is after what it has been through.")
+    homeostasis: Named = Field(
+        "none", description="What holds the activity of units, or the strength of their synapses."
+    )
+    consolidation: Named = Field(
+        "none", description="Slow variables that remember what the trace was, and pull it back."
+    )
+    structure: Named = Field("none", description="Which synapses there are: all (none), a share, or a changing share.")
     decay: bool = Field(False, description="Whether the trace decays by the factor 1 - eta in each step.")
     alpha: GainConfig = Field(
         GainConfig(granularity="synapse", low=-0.01, high=0.01, trainable=True),
@@ -61,7 +81,10 @@ class SynapseConfig(ConfigModel):
     )
     anti_hebbian: bool = Field(False, description="Whether eta may be negative: what fires together then disconnects.")
 
-    @field_validator("term", "modulator", "eligibility", mode="after")
+    @field_validator(
+        *("term", "modulator", "eligibility", "metaplasticity", "homeostasis", "consolidation", "structure"),
+        mode="after",
+    )
     @classmethod
     def _known_part(cls, value: Named, info: Any) -> Named:
         return check_named(PARTS[str(info.field_name)], value)
@@ -84,6 +107,16 @@ class SynapseConfig(ConfigModel):
             if not low <= gain.low <= gain.high <= high:
                 hint = " (below 0: set anti_hebbian to true)" if name == "eta" and gain.low < 0 <= low else ""
                 raise ValueError(f"{name} must start from {low:g} to {high:g}, got {gain.low:g} to {gain.high:g}{hint}")
+        return self
+
+    @model_validator(mode="after")
+    def _grows_by_what_there_is(self) -> Self:
+        by_eligibility = isinstance(self.structure, dict) and self.structure.get("grow") == "eligibility"
+        if by_eligibility and not named_part(ELIGIBILITIES, self.eligibility).has_trace:
+            raise ValueError(
+                f"structure.grow: synapses grow by their eligibility, but eligibility is {self.eligibility!r}; use one "
+                "with a trace (trace, spike_trace), or grow: random"
+            )
         return self
 
     @property
@@ -140,6 +173,7 @@ RULES: Registry[SynapseConfig] = Registry("rule")
 
 _ONE = GainConfig(granularity="scalar", low=1.0, high=1.0, trainable=True)
 _WHOLE = GainConfig(granularity="scalar", low=1.0, high=1.0, trainable=False)
+_INHIBITORY = GainConfig(granularity="scalar", low=-1.0, high=-1.0, trainable=False)
 _SLOW = GainConfig(granularity="scalar", low=0.01, high=0.01, trainable=True)
 _ZERO = GainConfig(granularity="scalar", low=0.0, high=0.0, trainable=False)
 
@@ -169,6 +203,7 @@ RULES.register("general", SynapseConfig(term="general", bound="hard_clip"))
 RULES.register("presynaptically_gated", SynapseConfig(term="presynaptically_gated", bound="hard_clip"))
 RULES.register("delta", SynapseConfig(term="delta", bound="hard_clip"))
 RULES.register("bcm", SynapseConfig(term="bcm"))
+RULES.register("covariance", SynapseConfig(term="covariance", bound="hard_clip"))
 RULES.register("stdp", SynapseConfig(term="stdp_pair", bound="hard_clip", alpha=_WHOLE, eta=_SLOW))
 RULES.register(
     "r_stdp",
@@ -176,4 +211,9 @@ RULES.register(
         term="stdp_pair", eligibility="spike_trace", modulator="reward", bound="hard_clip", alpha=_WHOLE, eta=_SLOW
     ),
 )
+RULES.register("triplet", SynapseConfig(term="stdp_triplet", bound="hard_clip", alpha=_WHOLE, eta=_ONE))
+RULES.register(
+    "inhibitory_stdp", SynapseConfig(term="stdp_inhibitory", bound="non_negative", alpha=_INHIBITORY, eta=_SLOW)
+)
+RULES.register("calcium", SynapseConfig(term="calcium", bound="non_negative", alpha=_WHOLE, eta=_ONE))
 RULES.register("fixed", SynapseConfig(alpha=_ZERO, eta=_ZERO))

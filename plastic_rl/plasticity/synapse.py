@@ -1,10 +1,13 @@
 """The one synapse: parts put together.
 
-    W_t   = W0 + alpha * F_t                  what the forward pass of step t uses
+    W_t   = s M (W0 + alpha * F_t)            what the forward pass of step t uses
     D_t   = term(pre, post, F_t)
     S_t   = D_t, or the old eligibility E_t
-    F_t+1 = normalise(bound(rho F_t, G_t S_t))
+    A_t   = G_t S_t                           less of it where metaplasticity says so
+    F_t+1 = consolidate(homeostasis(normalise(M bound(rho F_t, A_t))))
     E_t+1 = (1 - eta_E) E_t + eta_E D_t       after F has used the old one
+
+Synaptic scaling s and structure M are 1, and the functions leave F as it is, unless a rule names them.
 
 Data flows from a `SynapseConfig` into a `Synapse`, which holds no numbers: parameters and state come in with each call.
 """
@@ -16,11 +19,15 @@ from torch import Tensor
 
 from plastic_rl.feedback import Feedback
 from plastic_rl.plasticity.bounds import BOUNDS, NORMALISATIONS, unbounded
+from plastic_rl.plasticity.consolidation import CONSOLIDATIONS, Consolidation
 from plastic_rl.plasticity.eligibility import ELIGIBILITIES
 from plastic_rl.plasticity.gains import RATE, NamedTensors, Parameter
+from plastic_rl.plasticity.homeostasis import HOMEOSTASES, Homeostasis
+from plastic_rl.plasticity.metaplasticity import METAPLASTICITIES, Metaplasticity
 from plastic_rl.plasticity.modulators import MODULATORS
 from plastic_rl.plasticity.parts import StateEntry, make_part
 from plastic_rl.plasticity.rules import SynapseConfig
+from plastic_rl.plasticity.structure import STRUCTURES, Rewire, Sparse
 from plastic_rl.plasticity.terms import TERMS
 
 
@@ -35,7 +42,9 @@ class Synapse:
 
     Attributes:
         reward_modulated: True where the update waits for the reward, which comes with the next observation.
-        non_plastic: True where alpha is 0 for good: the trace is then never computed, since nothing reads it.
+        non_plastic: True where alpha is 0 for good, and neither scale nor structure changes: there is then no trace.
+        is_plain: True where `W = W0 + alpha F`, without scale and structure.
+        is_bare: True where F follows from term, modulator, eligibility, bound and normalisation alone, and is plain.
     """
 
     def __init__(self, config: SynapseConfig, post_size: int, pre_size: int, step_size: float = 1.0) -> None:
@@ -52,7 +61,17 @@ class Synapse:
         self.eligibility = make_part(ELIGIBILITIES, config.eligibility, step_size)
         self.bound = BOUNDS[config.bound]
         self.normalise = NORMALISATIONS[config.normalise]
-        self.non_plastic = config.alpha.is_zero
+        self.metaplasticity = make_part(METAPLASTICITIES, config.metaplasticity, step_size)
+        self.homeostasis = make_part(HOMEOSTASES, config.homeostasis, step_size)
+        self.consolidation = make_part(CONSOLIDATIONS, config.consolidation, step_size)
+        self.structure = make_part(STRUCTURES, config.structure, step_size)
+        # What a rule does not name is not even called.
+        self._metaplastic = type(self.metaplasticity) is not Metaplasticity
+        self._homeostatic = type(self.homeostasis) is not Homeostasis
+        self._consolidates = type(self.consolidation) is not Consolidation
+        self.is_plain = not (self.homeostasis.scales or self.structure.is_sparse)
+        self.is_bare = self.is_plain and not (self._metaplastic or self._homeostatic or self._consolidates)
+        self.non_plastic = config.alpha.is_zero and not (self.homeostasis.scales or self.structure.rewires)
         self.reward_modulated = self.modulator.reward_modulated and not self.non_plastic
 
     def parameters(self, generator: torch.Generator | None = None) -> dict[str, Parameter]:
@@ -60,25 +79,69 @@ class Synapse:
         config, sizes = self.config, (self.post_size, self.pre_size)
         parameters = {"alpha": config.alpha.draw(*sizes, generator)}
         if self.non_plastic:
-            return parameters
+            return parameters | self.structure.parameters(*sizes, generator)
         if config.uses_eta:
             parameters["eta"] = config.eta.draw(*sizes, generator, valid=config.eta_range)
         if self.eligibility.uses_eta:
             parameters["eta_eligibility"] = config.eta_eligibility.draw(*sizes, generator, valid=RATE)
         parameters |= self.eligibility.parameters()
         parameters |= self.modulator.parameters(self.post_size, generator)
-        return parameters | self.term.parameters(*sizes, config.coefficients, generator)
+        parameters |= self.term.parameters(*sizes, config.coefficients, generator)
+        parameters |= self.metaplasticity.parameters() | self.homeostasis.parameters() | self.consolidation.parameters()
+        return parameters | self.structure.parameters(*sizes, generator)
 
     def state_entries(self) -> dict[str, StateEntry]:
-        """The state, by name: `trace` F and `eligibility` E, `(O, I)`, and the parts' own."""
+        """The state that an update changes, by name: `trace` F and `eligibility` E, `(O, I)`, and the parts' own."""
         if self.non_plastic:
             return {}
         matrix = StateEntry((self.post_size, self.pre_size))
         entries = {"trace": matrix}
         if self.eligibility.has_trace:
             entries["eligibility"] = matrix
-        entries |= self.modulator.state_entries()
-        return entries | self.term.state_entries(self.post_size, self.pre_size)
+        sizes = self.post_size, self.pre_size
+        entries |= self.modulator.state_entries(self.post_size)
+        entries |= self.metaplasticity.state_entries(*sizes) | self.homeostasis.state_entries(self.post_size)
+        return entries | self.consolidation.state_entries(*sizes) | self.term.state_entries(*sizes)
+
+    def structure_entries(self) -> dict[str, StateEntry]:
+        """`connected` M, `(O, I)` bool, where it is state: drawn as lifetimes start, and changed by `rewired`."""
+        return self.structure.state_entries(self.post_size, self.pre_size)
+
+    def driven(self, params: NamedTensors, start: Tensor | None, pre: Tensor, state: NamedTensors) -> Tensor:
+        """The input to the post neurons, `W x`, `(.., B, O)`; for the arguments see `weight` and `current`."""
+        if not self.is_plain:
+            return (pre.unsqueeze(-2) @ self.weight(params, start, state).mT).squeeze(-2)
+        if start is None:
+            return self.current(params, pre, state)
+        total = pre @ start.mT
+        return total if self.non_plastic else total + self.current(params, pre, state)
+
+    def weight(self, params: NamedTensors, start: Tensor | None, state: NamedTensors) -> Tensor:
+        """`W = s M (W0 + alpha F)`, what a step uses.
+
+        Args:
+            params: The network's parameters.
+            start: W0, broadcastable to `(.., O, I)`; None: 0.
+            state: Holds `trace`, and scale and structure where there are.
+
+        Returns:
+            `(.., B, O, I)`, or `(.., 1, O, I)` where it is the same in all lifetimes.
+        """
+        if self.non_plastic:
+            assert start is not None, "a synapse without a trace has a start weight"
+            weight = start.unsqueeze(-3)
+            weight = weight.expand(*weight.shape[:-2], self.post_size, self.pre_size)
+        else:
+            weight = params["alpha"].unsqueeze(-3) * state["trace"]
+            weight = weight if start is None else start.unsqueeze(-3) + weight
+        weight = self.present(params, weight, state)
+        return state["scale"].unsqueeze(-1) * weight if self.homeostasis.scales else weight
+
+    def present(self, params: NamedTensors, entry: Tensor, state: NamedTensors) -> Tensor:
+        """A number of each synapse, `(.., B, O, I)`, and 0 where M says that there is none."""
+        if not isinstance(self.structure, Sparse):
+            return entry
+        return torch.where(self.structure.connected(params, state), entry, 0.0)
 
     def current(self, params: NamedTensors, pre: Tensor, state: NamedTensors) -> Tensor:
         """Plastic part of the input to the post neurons, `(alpha * F) x`.
@@ -126,7 +189,8 @@ class Synapse:
         eligibility = state.get("eligibility")
         change = self.term.change(params, pre, post, trace, state)
         source = self.eligibility.source(params, change, eligibility)
-        updated = self.gated(params, post, source, state, feedback)
+        observed = self.homeostasis.observed(params, post.unsqueeze(-2), state) if self._homeostatic else {}
+        updated = observed | self.gated(params, post, source, {**state, **observed} if observed else state, feedback)
         if eligibility is not None:
             updated["eligibility"] = self.eligibility.next_trace(params, change, eligibility)
         return updated | self.term.next_state(params, pre, post, trace, state)
@@ -139,7 +203,7 @@ class Synapse:
         state: NamedTensors,
         feedback: Feedback | None = None,
     ) -> dict[str, Tensor]:
-        """The trace F after `source` S was gated into it, and the modulator's own entries.
+        """The trace F after `source` S was gated into it and has settled, and the entries of what took part.
 
         Args:
             params: The network's parameters.
@@ -150,15 +214,75 @@ class Synapse:
         """
         trace = state["trace"]
         gate = self.modulator.gate(params, post, feedback, state)
-        kept = (1 - params["eta"].unsqueeze(-3)) * trace if self.config.decay else trace
+        share = self.metaplasticity.share(params, state) if self._metaplastic else None
+        if share is not None:
+            gate = gate * share
+        kept = trace
+        if self.config.decay:
+            rate = params["eta"].unsqueeze(-3)
+            kept = (1 - (rate if share is None else rate * share)) * trace
         if self.bound is unbounded:
             moved = torch.addcmul(kept, gate, source)
         else:
             moved = self.bound(kept, gate * source, self.config.clip)
-        updated = {"trace": self.normalise(moved)}
-        if feedback is not None:
-            updated |= self.modulator.next_state(params, feedback, state)
-        return updated
+        updated = {"trace": self.normalise(moved)} if self.is_bare else self._settled(params, kept, moved, state)
+        return updated | self.modulator.next_state(params, post, feedback, state)
+
+    def _settled(self, params: NamedTensors, kept: Tensor, moved: Tensor, state: NamedTensors) -> dict[str, Tensor]:
+        """F after what comes after its bound, and the entries of the parts that see to it.
+
+        Args:
+            params: The network's parameters.
+            kept: `rho F`, `(.., B, O, I)`.
+            moved: The bounded sum of it and the change.
+            state: As left by the last update, with what homeostasis has observed since.
+        """
+        updated: dict[str, Tensor] = {}
+        moved = self.present(params, moved, state)
+        if self._metaplastic:
+            updated |= self.metaplasticity.next_state(params, moved - self.present(params, kept, state), state)
+        trace = self.normalise(moved)
+        if self._homeostatic:
+            trace, held = self.homeostasis.held(params, trace, self.consolidation.slow(state), state)
+            updated |= held
+        if self._consolidates:
+            trace, consolidated = self.consolidation.consolidated(params, trace, state)
+            updated |= consolidated
+        return updated | {"trace": trace}
+
+    def pruned(self, params: NamedTensors, state: NamedTensors) -> dict[str, Tensor]:
+        """F, and what stands behind it, 0 where M says that there is no synapse."""
+        assert isinstance(self.structure, Sparse), "only such a structure leaves synapses out"
+        connected, pruned = self.structure.connected(params, state), {}
+        for name in ("trace", *self.metaplasticity.own_entries, *self.consolidation.slow_entries):
+            entry, there = state[name], connected
+            for _ in range(entry.dim() - state["trace"].dim()):
+                there = there.unsqueeze(-3)
+            pruned[name] = torch.where(there, entry, 0.0)
+        return pruned
+
+    def rewired(
+        self, params: NamedTensors, start: Tensor | None, state: NamedTensors, numbers: Tensor, due: Tensor
+    ) -> dict[str, Tensor]:
+        """M and the entries of each synapse after some went and others came.
+
+        Args:
+            params: The network's parameters.
+            start: W0, as `weight` has it.
+            state: The synapse's, with `connected`; never modified.
+            numbers: Uniform random numbers, `(.., B, O I)`.
+            due: Which lifetimes rewire, `(.., B)` bool.
+        """
+        assert isinstance(self.structure, Rewire), "only such a structure rewires"
+        before = state["connected"]
+        weight = self.weight(params, start, state)
+        after = self.structure.rewired(weight, before, state.get("eligibility"), numbers)
+        connected = torch.where(due.unsqueeze(-1).unsqueeze(-1), after, before)
+        stays = self.pruned(params, {**state, "connected": connected & before})
+        rewired = stays | {"connected": connected}
+        if self.eligibility.has_trace:
+            rewired["eligibility"] = torch.where(connected & ~before, 0.0, state["eligibility"])
+        return rewired
 
     def lived(
         self, params: NamedTensors, pre: Tensor, post: Tensor, state: NamedTensors
@@ -191,6 +315,8 @@ class Synapse:
             total = torch.cat(lefts, -2).mT @ torch.cat(rights, -2)
         if self.eligibility.by_substep:
             current["eligibility"] = self.eligibility.kept(params, current["eligibility"], substeps)
+        if self._homeostatic:
+            current |= self.homeostasis.observed(params, post, state)
         return total, {name: current[name] for name in self.state_entries() if current[name] is not state[name]}
 
     def taken_in(self, params: NamedTensors, change: Tensor, state: NamedTensors) -> tuple[Tensor, dict[str, Tensor]]:

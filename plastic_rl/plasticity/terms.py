@@ -8,7 +8,8 @@ a layer, one for each post neuron or one for each synapse, as the rule's `coeffi
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Annotated, Any
+from dataclasses import replace
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
@@ -74,6 +75,31 @@ class Term(Part):
     ) -> dict[str, Tensor]:
         """This term's own state entries after the step, from the same arguments as `change`."""
         return {}
+
+
+def pair_window(term: Term, lags: Tensor, trace: float = 0.0, tail: float = 0.0) -> Tensor:
+    """What a presynaptic and a postsynaptic spike do to a synapse by a term that has no coefficients, `(n,)`.
+
+    Args:
+        term: The rule's; its steps are the resolution.
+        lags: `(n,)`, from the presynaptic to the postsynaptic spike, ms.
+        trace: F, which is held.
+        tail: Time after the last spike in which the term still changes something, ms.
+    """
+    reach = float(lags.abs().max())
+    params = {name: one.value for name, one in term.numbers().items()}
+    state = {name: torch.zeros(len(lags), *entry.shape) for name, entry in term.state_entries(1, 1).items()}
+    held, total = torch.full((len(lags), 1, 1), trace), torch.zeros(len(lags), 1, 1)
+    times = ((reach + lags) / term.step_size).round()
+    for step in range(round((2 * reach + tail) / term.step_size) + 1):
+        pre = torch.full((len(lags), 1), float(step == round(reach / term.step_size)))
+        post = (times == step).to(pre.dtype).unsqueeze(-1)
+        total = total + term.change(params, pre, post, held, state)
+        state |= term.next_state(params, pre, post, held, state)
+    return total.flatten()
+
+
+LAG_LABEL = "postsynaptic - presynaptic spike, ms"
 
 
 class Hebb(Term):
@@ -219,6 +245,88 @@ class Delta(Term):
         return (post - recalled).unsqueeze(-1) * row
 
 
+class Covariance(Term):
+    """`D = (y - theta_y) (x - theta_x)`, activity beyond a threshold for each unit (Sejnowski 1977).
+
+    Products of activities that are never negative add the same to every synapse; what varies together is in the
+    products of deviations. With the thresholds at the means D is on average the covariance (doi 10.1007/BF00275079).
+
+    Args:
+        threshold: running_mean: each unit's own, as it was before the step; parameter: a number for each unit, which
+            may be learned; layer_mean: the mean over the units of a layer, in this step.
+        threshold_post: theta_y where it is a parameter; where its running mean starts.
+        threshold_pre: theta_x, likewise.
+        mean_rate: Share of the way to the activity that a running mean moves in a step.
+    """
+
+    def __init__(
+        self,
+        step_size: float = 1.0,
+        *,
+        threshold: Literal["parameter", "running_mean", "layer_mean"] = "running_mean",
+        threshold_post: float = 0.0,
+        threshold_pre: float = 0.0,
+        mean_rate: Annotated[float, Field(ge=0, le=1)] = 0.05,
+        **shared: Any,
+    ) -> None:
+        super().__init__(step_size, **handed_on(locals()))
+
+    def parameters(
+        self, post_size: int, pre_size: int, coefficients: GainConfig, generator: torch.Generator | None = None
+    ) -> dict[str, Parameter]:
+        """`threshold_post` `(O,)` and `threshold_pre` `(I,)`, and `mean_rate`, where thresholds need them."""
+        if self.options.threshold == "layer_mean":
+            return {}
+        numbers = self.numbers()
+        rate = {} if self.options.threshold == "parameter" else {"mean_rate": numbers["mean_rate"]}
+        sizes = {"threshold_post": post_size, "threshold_pre": pre_size}
+        return {
+            name: replace(numbers[name], value=numbers[name].value.repeat(size)) for name, size in sizes.items()
+        } | rate
+
+    def state_entries(self, post_size: int, pre_size: int) -> dict[str, StateEntry]:
+        """`mean_post` `(O,)` and `mean_pre` `(I,)`, where the thresholds are running means."""
+        if self.options.threshold != "running_mean":
+            return {}
+        return {
+            "mean_post": StateEntry((post_size,), start="threshold_post"),
+            "mean_pre": StateEntry((pre_size,), start="threshold_pre"),
+        }
+
+    def change(self, params: NamedTensors, pre: Tensor, post: Tensor, trace: Tensor, state: NamedTensors) -> Tensor:
+        """Return the outer product of the deviations of post and pre."""
+        left, right = self.factors(params, pre, post, state)
+        return left.mT * right
+
+    def factors(self, params: NamedTensors, pre: Tensor, post: Tensor, state: NamedTensors) -> tuple[Tensor, Tensor]:
+        """See `Term.factors`: the deviations of y and x."""
+        of_post, of_pre = (
+            activity - self._threshold(side, activity, params, state)
+            for side, activity in (("post", post), ("pre", pre))
+        )
+        return of_post.unsqueeze(-2), of_pre.unsqueeze(-2)
+
+    def next_state(
+        self, params: NamedTensors, pre: Tensor, post: Tensor, trace: Tensor, state: NamedTensors
+    ) -> dict[str, Tensor]:
+        """Return the running means with this step's activity taken in."""
+        if self.options.threshold != "running_mean":
+            return {}
+        rate = params["mean_rate"].unsqueeze(-2)
+        return {
+            "mean_post": torch.lerp(state["mean_post"], post, rate),
+            "mean_pre": torch.lerp(state["mean_pre"], pre, rate),
+        }
+
+    def _threshold(self, side: str, activity: Tensor, params: NamedTensors, state: NamedTensors) -> Tensor:
+        match self.options.threshold:
+            case "layer_mean":
+                return activity.mean(-1, keepdim=True)
+            case "running_mean":
+                return state[f"mean_{side}"]
+        return params[f"threshold_{side}"].unsqueeze(-2)
+
+
 TERMS: Registry[type[Term]] = Registry("term")
 TERMS.register("hebb", Hebb)
 TERMS.register("oja", Oja)
@@ -227,3 +335,4 @@ TERMS.register("general", General)
 TERMS.register("presynaptically_gated", PresynapticallyGated)
 TERMS.register("bcm", BCM)
 TERMS.register("delta", Delta)
+TERMS.register("covariance", Covariance)

@@ -149,7 +149,7 @@ def test_a_rule_and_the_part_of_its_name_are_shown(call: Any, tmp_path: Path) ->
     assert code == 0, err
     for part in (
         "rule bcm: term bcm.",
-        "    F_t+1 = normalise(bound(rho F_t, G_t S_t))",
+        "    F_t+1 = consolidate(homeostasis(normalise(M bound(rho F_t, A_t))))",
         "  eta: from 0 to 1, starts at 0.1, learned",
         "  bcm_rate: from 0 to 1, starts at 0.1, not learned",
         "bcm_rate: number, from 0 to 1  (default 0.1)",

@@ -88,6 +88,122 @@ UNITS: dict[str, dict[str, Any]] = {
         },
     },
 }
+PARTS: dict[str, dict[str, Any]] = {
+    "covariance_learned": {
+        "kind": "plastic_rnn",
+        "rule": "covariance",
+        "term": {"name": "covariance", "threshold": "parameter", "learned": ["threshold_pre", "threshold_post"]},
+        "bound": "soft_non_negative",
+    },
+    "covariance_from_learned_means": {
+        "kind": "plastic_feed_forward",
+        "start": "random",
+        "rule": "covariance",
+        "term": {"name": "covariance", "threshold_pre": 0.1, "learned": ["threshold_pre", "threshold_post"]},
+    },
+    "covariance_layer_mean": {
+        "kind": "plastic_rnn",
+        "rule": "covariance",
+        "term": {"name": "covariance", "threshold": "layer_mean"},
+        "bound": "non_negative",
+    },
+    "units_triplet_calcium_inhibitory": {
+        "kind": "plastic_units",
+        "neuron": _LIF,
+        "substeps": 3,
+        "step_size": 2.0,
+        "input": {"rule": "triplet", "term": {"name": "stdp_triplet", "pairing": "nearest", "centred": "both"}},
+        "recurrent": {"rule": "inhibitory_stdp"},
+        "readout": {"rule": "calcium", "neuron": {**_LIF, "threshold": 0.2}, "term": {"name": "calcium", "delay": 5.0}},
+    },
+}
+PARTS |= {
+    "channels": {
+        "kind": "plastic_rnn",
+        "rule": "reward_gated",
+        "modulator": {
+            "name": "channels",
+            "channels": ["reward", "reward_prediction_error", "novelty", "serotonin", "learned_signal"],
+            "attention": True,
+        },
+    },
+    "channels_without_reward": {
+        "kind": "plastic_units",
+        "recurrent": {
+            "rule": "hard_clip",
+            "modulator": {"name": "channels", "channels": ["novelty", "learned_signal"], "learned": ["novelty_rate"]},
+        },
+    },
+}
+_REWIRE = {"name": "rewire", "density": 0.5, "every": 3, "share": 0.4}
+PARTS |= {
+    "scaling": {
+        "kind": "plastic_rnn",
+        "rule": "backpropamine_simple",
+        "homeostasis": {"name": "synaptic_scaling", "learned": ["scaling_target", "scaling_rate"]},
+    },
+    "scaling_without_plasticity": {"kind": "plastic_rnn", "rule": "fixed", "homeostasis": "synaptic_scaling"},
+    "heterosynaptic_two_speeds": {
+        "kind": "plastic_feed_forward",
+        "start": "trained",
+        "rule": "reward_gated_retroactive",
+        "homeostasis": {"name": "heterosynaptic", "learned": ["heterosynaptic_rate", "tau_heterosynaptic"]},
+        "consolidation": {"name": "two_speeds", "learned": ["slow_rate", "slow_pull"]},
+    },
+    "benna_fusi_sparse": {
+        "kind": "plastic_feed_forward",
+        "start": "random",
+        "rule": "abcd",
+        "homeostasis": "heterosynaptic",
+        "consolidation": {"name": "benna_fusi", "variables": 3, "chain_rate": 4.0, "learned": ["chain_rate"]},
+        "structure": {"name": "sparse", "density": 0.4},
+    },
+    "importance": {
+        "kind": "plastic_rnn",
+        "rule": "differentiable_plasticity",
+        "metaplasticity": {"name": "importance", "learned": ["importance_strength", "importance_forgetting"]},
+    },
+    "sparse_fixed": {"kind": "plastic_rnn", "rule": "fixed", "structure": "sparse"},
+    "sparse_by_lifetime": {
+        "kind": "plastic_rnn",
+        "rule": "delta",
+        "normalise": "incoming_l2",
+        "structure": {"name": "sparse", "density": 0.4, "drawn": "lifetime"},
+    },
+    "rewire": {"kind": "plastic_rnn", "rule": "hard_clip", "metaplasticity": "importance", "structure": _REWIRE},
+    "rewire_by_eligibility": {
+        "kind": "plastic_rnn",
+        "rule": "reward_gated_retroactive",
+        "structure": _REWIRE | {"grow": "eligibility", "drawn": "lifetime"},
+    },
+    "rewire_random_start": {
+        "kind": "plastic_feed_forward",
+        "start": "random",
+        "rule": "oja",
+        "consolidation": "two_speeds",
+        "structure": _REWIRE | {"drawn": "lifetime"},
+    },
+    "units_held_and_rewired": {
+        "kind": "plastic_units",
+        "neuron": _LIF,
+        "substeps": 3,
+        "input": {"rule": "stdp", "structure": "sparse", "homeostasis": "synaptic_scaling"},
+        "recurrent": {
+            "rule": "r_stdp",
+            "structure": _REWIRE | {"grow": "eligibility"},
+            "homeostasis": "heterosynaptic",
+        },
+        "readout": {
+            "rule": "r_stdp",
+            "neuron": {**_LIF, "threshold": 0.2},
+            "efference_copy": True,
+            "metaplasticity": "importance",
+            "homeostasis": "synaptic_scaling",
+            "consolidation": "benna_fusi",
+            "structure": _REWIRE | {"drawn": "lifetime"},
+        },
+    },
+}
 ATTRACTORS: dict[str, dict[str, Any]] = {
     "attractor_hebb_head": {"kind": "attractor", "beta": 1.5, "rounds": 2},
     "attractor_delta_units": {
@@ -105,6 +221,7 @@ ALL: dict[str, dict[str, Any]] = (
     | FEED_FORWARD
     | RULE_TABLES
     | UNITS
+    | PARTS
     | ATTRACTORS
 )
 FUSED = [
@@ -164,6 +281,8 @@ def make_case(
 
     params = {name: value.detach() + scale * normal(*value.shape) for name, value in network.named_parameters()}
     shares = {"eta_eligibility", "reward_average_rate", "bcm_rate", "value_rate", "discount", "rate", "mean"}
+    shares |= {"mean_rate", "scaling_rate", "scaling_average", "slow_rate", "slow_pull"}
+    shares |= {"importance_forgetting", "heterosynaptic_rate", "novelty_rate", "serotonin_rate"}
     params |= {name: value.abs().clamp_max(0.9) for name, value in params.items() if name.split(".")[-1] in shares}
     if config.get("rule") == "fixed":
         params |= {name: torch.zeros_like(params[name]) for name in params if name.split(".")[-1] == "alpha"}

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from plastic_rl.plasticity import RULES, RuleConfig, Synapse
+from plastic_rl.plasticity import BOUNDS, RULES, RuleConfig, Synapse
 
 
 def column(value: float) -> Tensor:
@@ -88,3 +88,41 @@ def test_a_modulator_reaches_back_by_eligibility(lag: int) -> None:
         state = synapse.update(params, column(pre * paired), column(post * paired), state)
     expected = 0.0 if lag == 0 else eta * (1 - eta) ** (lag - 1) * post * pre
     assert state["trace"].item() == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("threshold", ["parameter", "running_mean", "layer_mean"])
+def test_deviations_from_the_means_are_on_average_the_covariance(threshold: str) -> None:
+    # x = c + u, y = 2 + c + v; c exponential with variance 1 and shared by all units, u and v uniform on [0, 1).
+    # Less the mean of the layer, what the units share is gone: 0. A running mean adds its own variance, rate / 2.
+    generator = torch.Generator().manual_seed(0)
+    lifetimes, size, rate = 2000, 3, 0.02
+    begun = {"threshold_pre": 1.5, "threshold_post": 3.5, "mean_rate": rate}
+    rule = {"rule": "covariance", "term": {"name": "covariance", "threshold": threshold, **begun}}
+    synapse = Synapse(RuleConfig.model_validate(rule), size, size)
+    params = {name: parameter.value.double() for name, parameter in synapse.parameters().items()}
+    state = {name: torch.zeros(lifetimes, *entry.shape).double() for name, entry in synapse.state_entries().items()}
+    state |= {name: state[name] + begun[name.replace("mean", "threshold")] for name in state if "mean" in name}
+    total = torch.zeros(size, size).double()
+    for _ in range(60):
+        common = torch.empty(lifetimes, 1).exponential_(1, generator=generator).double()
+        own = torch.rand(2, lifetimes, size, generator=generator).double()
+        pre, post = common + own[0], 2 + common + own[1]
+        total += synapse.term.change(params, pre, post, state["trace"], state).mean(0)
+        state |= synapse.term.next_state(params, pre, post, state["trace"], state)
+    expected = 0.0 if threshold == "layer_mean" else 1.0
+    # Standard error of 120,000 products whose standard deviation is about 3: .01.
+    assert (total / 60 - expected).abs().max().item() < 0.04
+
+
+@pytest.mark.parametrize(
+    ("bound", "clip", "low", "high"), [("soft_clip", 1.0, -1.0, 1.0), ("soft_non_negative", 3.0, 0.0, 3.0)]
+)
+def test_soft_bounds_have_a_fixed_point_between_them(bound: str, clip: float, low: float, high: float) -> None:
+    # A+ (high - F), then A- (F - low): as a share of the range f = (1 - A-) (f + A+ (1 - f)), A+ / (A+ + A-) if small.
+    up, down = 3e-3, 1e-3
+    trace = column(low)
+    for _ in range(6000):
+        trace = BOUNDS[bound](BOUNDS[bound](trace, column(up), clip), column(-down), clip)
+    share = (trace.item() - low) / (high - low)
+    assert share == pytest.approx((1 - down) * up / (1 - (1 - down) * (1 - up)), abs=1e-9)
+    assert share == pytest.approx(up / (up + down), abs=1e-3)

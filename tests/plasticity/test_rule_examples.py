@@ -161,6 +161,48 @@ EXAMPLES |= {
         [[[0.5, 0], [-0.5, 0]], [[0.3125, 0], [-0.5, -0.125]], [[0.734375, 0], [-0.21875, -0.3125]]],
     ),
 }
+EXAMPLES |= {
+    # eta .5, means halve their distance in a step: before each (0, 0), (.5, -.5), (.5, -.25) of y; (0, 0), (.5, 0),
+    # (.75, .5) of x. D = [1 0; -1 0], [0 0; .25 .5], [.5; 1.25] (-.75 -1.5).
+    "covariance": (
+        {"eta": [[0.5]], "mean_rate": [0.5]},
+        None,
+        [[[0.5, 0], [-0.5, 0]], [[0.5, 0], [-0.375, 0.25]], [[0.3125, -0.375], [-0.84375, -0.6875]]],
+    ),
+    # r1 and o1 as r and o above; r2 and o2 before their own spikes: (0, 0), (.5, 0), (.75, .5) and o. All A 1, eta .5.
+    # y (1 + o2) = (1, -1), (.75, 0), (1.5, .75); x (1 + r2) = (1, 0), (1.5, 1), (0, -1.5).
+    # D = [1 0; -1 0], [1.125-.75 .75-.5; .75 .5], [1.125 -.75+.75; .5625 -.375-.375]; F3: 1.25 is clipped to 1.
+    "triplet": (
+        {"eta": [[0.5]], **PAIR, "a3_plus": [1.0], "a3_minus": [1.0], "tau_x": HALF, "tau_y": HALF},
+        None,
+        [[[0.5, 0], [-0.5, 0]], [[0.6875, 0.125], [-0.125, 0.25]], [[1, 0.125], [0.15625, -0.125]]],
+    ),
+    # Traces as above; 2 rho tau = .5; eta .5. o - .5 = (-.5, -.5), (0, -1), (0, -.75).
+    # D = [1-.5 0; -1-.5 0], [.75 .5; -1 -1], [.75 -.5; .75 -.5+.75]; F1 below 0 is clipped, F3 just reaches 1.
+    "inhibitory_stdp": (
+        {"eta": [[0.5]], "tau": HALF, "target_rate": [250 * math.log(2)]},
+        None,
+        [[[0.25, 0], [0, 0]], [[0.625, 0.25], [0, 0]], [[1, 0], [0.375, 0.125]]],
+    ),
+    # Calcium halves in a step, presynaptic calcium is still on its way (13.7 steps): c = (4, -4), (4, -2), (6, 3) after
+    # the jumps by 4 y. Time above theta_p = 2 sqrt 2: log2(c) - 1.5 = .5, .5, 1 (all of the step); log2(3) - 1.5 for
+    # the second unit; above theta_d = 1: 1 wherever c > 1. F += .5 (1 - F) T_p - .25 F T_d.
+    "calcium": (
+        {
+            "eta": [[1.0]],
+            "c_pre": [1.0],
+            "c_post": [4.0],
+            "tau_calcium": HALF,
+            "theta_p": [8**0.5],
+            "theta_d": [1.0],
+            "gamma_p": [0.5],
+            "gamma_d": [0.25],
+            "tau_weight": [1.0],
+        },
+        None,
+        [[[0.25] * 2, [0] * 2], [[0.375] * 2, [0] * 2], [[0.59375] * 2, [0.5 * (math.log2(3) - 1.5)] * 2]],
+    ),
+}
 FUSED = [rule for rule in EXAMPLES if FusedRule.of(Synapse(RULES[rule], 2, 2)) is not None]
 
 

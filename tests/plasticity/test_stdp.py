@@ -12,7 +12,9 @@ from torch import Tensor
 
 from plastic_rl.errors import ConfigError
 from plastic_rl.feedback import Feedback
-from plastic_rl.plasticity import GainConfig, PairSTDP, Synapse, SynapseConfig
+from plastic_rl.neurons import NEURONS, Drive
+from plastic_rl.plasticity import RULES, GainConfig, PairSTDP, Part, Synapse, SynapseConfig
+from plastic_rl.plasticity.stdp import InhibitorySTDP, TripletSTDP
 from plastic_rl.plasticity.terms import TERMS
 
 STEP = 0.25
@@ -27,10 +29,14 @@ def synapse_of(post: int = 1, pre: int = 1, eligibility: Any = "spike_trace", **
 def numbers(synapse: Synapse, **others: float) -> dict[str, Tensor]:
     """The parts' numbers in double precision, as given."""
     parts = (synapse.term, synapse.eligibility, synapse.modulator)
-    values = {name: getattr(part.options, name) for part in parts for name in part.numbers()} | others
-    return {name: torch.tensor([value], dtype=torch.float64) for name, value in values.items()} | {
-        "eta": torch.ones(1, 1, dtype=torch.float64)
-    }
+    values = {name: torch.tensor([value], dtype=torch.float64) for name, value in others.items()}
+    values["eta"] = torch.ones(1, 1, dtype=torch.float64)
+    return {name: value for part in parts for name, value in exact(part).items()} | values
+
+
+def exact(part: Part) -> dict[str, Tensor]:
+    """A part's numbers in double precision."""
+    return {name: torch.tensor([getattr(part.options, name)], dtype=torch.float64) for name in part.numbers()}
 
 
 def start(synapse: Synapse, batch: int = 1) -> dict[str, Tensor]:
@@ -105,7 +111,7 @@ class Plain(PairSTDP):
 
 
 @pytest.mark.parametrize("eligibility", ["none", "trace", {"name": "spike_trace", "tau_eligibility": 30.0}])
-@pytest.mark.parametrize("term", ["stdp_pair", "hebb"])
+@pytest.mark.parametrize("term", ["stdp_pair", "stdp_triplet", "stdp_inhibitory", "calcium", "covariance", "hebb"])
 def test_substeps_together_are_substeps_one_by_one(term: str, eligibility: Any) -> None:
     generator = torch.Generator().manual_seed(1)
     pre, post = ((torch.rand(5, 30, size, generator=generator) < 0.2).double() for size in (4, 3))
@@ -171,3 +177,158 @@ def test_options_out_of_range_are_refused_with_the_nearest_name() -> None:
     assert PairSTDP(learned=("a_plus",)).numbers()["a_plus"].trainable
     assert not PairSTDP(learned=("a_plus",)).numbers()["a_minus"].trainable
     assert PairSTDP().numbers()["tau_plus"].valid == (0.1, 1e6)
+
+
+def event_driven(frequency: float, lag: float, pairs: int = 60) -> float:
+    """What pairs of spikes at a frequency, Hz, do by the triplet rule: a step is the time between two spikes, ms."""
+    between = 1000 / frequency
+    first, second = abs(lag), between - abs(lag)
+    terms = {step: TripletSTDP(step) for step in (first, second)}
+    params = exact(TripletSTDP())
+    state = {name: torch.zeros(1, 1).double() for name in TripletSTDP().state_entries(1, 1)}
+    silent, spike, total = torch.zeros(1, 1).double(), torch.ones(1, 1).double(), 0.0
+    sides = (spike, silent), (silent, spike)
+    for _ in range(pairs):
+        for step, (pre, post) in zip((second, first), sides if lag > 0 else sides[::-1], strict=True):
+            total += terms[step].change(params, pre, post, silent, state).item()
+            state |= terms[step].next_state(params, pre, post, silent, state)
+    return total
+
+
+@pytest.mark.parametrize(
+    ("lag", "changes"),
+    [(10.0, [0.0000, 0.1186, 0.2278, 0.5321, 0.7627]), (-10.0, [-0.3166, -0.3322, -0.3417, 0.1737, 0.7492])],
+)
+def test_triplets_depend_on_the_frequency_of_pairs_as_measured(lag: float, changes: list[float]) -> None:
+    got = [event_driven(frequency, lag) for frequency in (0.1, 10, 20, 40, 50)]
+    assert got == pytest.approx(changes, abs=1e-4)
+
+
+def triplet_synapse(step: float, post: int, pre: int) -> tuple[Synapse, dict[str, Tensor]]:
+    config = SynapseConfig(term="stdp_triplet", **RULE)
+    synapse = Synapse(config, post, pre, step)
+    return synapse, exact(synapse.term)
+
+
+def test_triplets_of_poisson_spikes_are_a_bcm_rule() -> None:
+    """Zero at 19.22 Hz; y, r1 and the o2 before y are independent, so that steady rates give the mean change."""
+    step = 0.01
+    synapse, params = triplet_synapse(step, 3, 1)
+    crossing = 7.1e-3 * 33.7 / (6.5e-3 * 16.8 * 114)
+    assert 1000 * crossing == pytest.approx(19.22, abs=0.01)
+    pre = torch.full((1, 1), 0.01 * step).double()
+    post = torch.tensor([[0.5, 1.0, 2.0]]).double() * crossing * step
+    taus = {"presynaptic_trace": 16.8, "postsynaptic_trace": 33.7, "slow_presynaptic_trace": 101.0}
+    taus["slow_postsynaptic_trace"] = 114.0
+    state = {}
+    for name, tau in taus.items():
+        rate = post if "post" in name else pre
+        state[name] = rate / (1 - math.exp(-step / tau))
+    change = synapse.term.change(params, pre, post, torch.zeros(1, 3, 1).double(), state)
+    mean = change.flatten() / (pre * post)[0] * step
+    torch.testing.assert_close(mean, 7.1e-3 * 33.7 * torch.tensor([-0.5, 0.0, 1.0]).double(), atol=2e-3 * 0.24, rtol=0)
+
+
+def test_random_spikes_are_depressed_below_the_crossing_and_potentiated_above() -> None:
+    generator = torch.Generator().manual_seed(0)
+    synapse, params = triplet_synapse(1.0, 40, 40)
+    rates = torch.tensor([10.0, 30.0]).repeat_interleave(20) / 1000
+    state, total = start(synapse), torch.zeros(1, 40, 40).double()
+    for _ in range(20):
+        pre = (torch.rand(1, 500, 40, generator=generator) < 0.02).double()
+        post = (torch.rand(1, 500, 40, generator=generator) < rates).double()
+        change, moved = synapse.lived(params, pre, post, state)
+        state |= moved
+        total += change
+    low, high = total[0, :20].mean().item(), total[0, 20:].mean().item()
+    # 10 s of steady rates y, x per ms: x y (A3+ tau+ tau_y y - A2- tau-), less what traces miss at the start.
+    expected = [1e4 * 0.02 * y * (6.5e-3 * 16.8 * 114 * y - 7.1e-3 * 33.7) for y in (0.01, 0.03)]
+    assert [low, high] == pytest.approx(expected, rel=0.15)
+
+
+@pytest.mark.parametrize("centred", ["none", "pre", "both"])
+@pytest.mark.parametrize("pairing", ["all", "nearest"])
+def test_triplets_spike_by_spike(pairing: str, centred: str) -> None:
+    """Against the definition, with every amplitude at work."""
+    generator = torch.Generator().manual_seed(2)
+    pre, post = ((torch.rand(1, 60, size, generator=generator) < 0.2).double() for size in (4, 3))
+    options = {"a_plus": 0.3, "a_minus": 0.5, "a3_plus": 0.7, "a3_minus": 0.9, "pairing": pairing, "centred": centred}
+    term = TripletSTDP(STEP, **options)
+    params = exact(term)
+    state = {name: torch.zeros(1, *entry.shape).double() for name, entry in term.state_entries(3, 4).items()}
+    taus = {"r1": 16.8, "r2": 101.0, "o1": 33.7, "o2": 114.0}
+    traces = {name: torch.zeros(4 if name[0] == "r" else 3).double() for name in taus}
+    for x, y in zip(pre[0], post[0], strict=True):
+        traces = {name: trace * math.exp(-STEP / taus[name]) for name, trace in traces.items()}
+        arrived = x * (0.5 + 0.9 * traces["r2"])
+        traces |= {name: traces[name] + x * (1 if pairing == "all" else 1 - traces[name]) for name in ("r1", "r2")}
+        r, o, fired = traces["r1"], traces["o1"], y * (0.3 + 0.7 * traces["o2"])
+        if centred in {"pre", "both"}:
+            r, arrived = r - r.mean(), arrived - arrived.mean()
+        if centred == "both":
+            o, fired = o - o.mean(), fired - fired.mean()
+        expected = torch.outer(fired, r) - torch.outer(o, arrived)
+        got = term.change(params, x.unsqueeze(0), y.unsqueeze(0), torch.zeros(1, 3, 4).double(), state)
+        torch.testing.assert_close(got[0], expected, atol=1e-12, rtol=0)
+        state |= term.next_state(params, x.unsqueeze(0), y.unsqueeze(0), torch.zeros(1, 3, 4).double(), state)
+        traces |= {name: traces[name] + y * (1 if pairing == "all" else 1 - traces[name]) for name in ("o1", "o2")}
+
+
+def test_the_window_of_inhibitory_pairs_is_symmetric() -> None:
+    """`exp(-|Delta| / tau)` either way, and every presynaptic spike takes `2 rho tau`."""
+    term = InhibitorySTDP(STEP, target_rate=5.0, tau=20.0)
+    params = exact(term)
+
+    def change(pre: float, post: float) -> float:
+        state, total = {name: torch.zeros(1, 1).double() for name in term.state_entries(1, 1)}, 0.0
+        for x, y in zip(spikes(520, pre).unbind(1), spikes(520, post).unbind(1), strict=True):
+            total += term.change(params, x, y, torch.zeros(1, 1, 1).double(), state).item()
+            state |= term.next_state(params, x, y, torch.zeros(1, 1, 1).double(), state)
+        return total
+
+    for lag in (-60.0, -5.0, 0.0, 5.0, 60.0):
+        assert change(65, 65 + lag) == pytest.approx(math.exp(-abs(lag) / 20) - 2 * 0.005 * 20, abs=1e-12)
+
+
+def test_inhibition_settles_where_the_unit_fires_at_the_target_rate() -> None:
+    """A leaky unit under more excitation than it takes to fire at 100 Hz; inhibition holds it at the target."""
+    generator = torch.Generator().manual_seed(0)
+    rule = RULES["inhibitory_stdp"].model_copy(update={"term": {"name": "stdp_inhibitory", "target_rate": 20.0}})
+    synapse, neuron = Synapse(rule.model_copy(update={"clip": 100.0}), 4, 50), NEURONS["lif"](1.0)
+    params = {name: parameter.value for name, parameter in synapse.parameters().items()}
+    params["eta"] = torch.full((1, 1), 0.3)
+    numbers = {name: parameter.value for name, parameter in neuron.parameters(4).items()}
+    state = {name: torch.zeros(1, *entry.shape) for name, entry in synapse.state_entries().items()}
+    unit = {name: torch.zeros(1, *entry.shape) for name, entry in neuron.state_entries(4).items()}
+    counts = []
+    with torch.no_grad():
+        for _ in range(300):
+            arriving = (torch.rand(1, 50, 50, generator=generator) < 0.02).float()
+            current = 30 + 10 * torch.randn(1, 50, 4, generator=generator)
+            current = current - (arriving @ state["trace"].mT)
+            fired = []
+            for step in range(50):
+                spike, unit = neuron.step(numbers, Drive(current[:, step]), unit)
+                fired.append(spike)
+            course = torch.stack(fired, 1)
+            change, moved = synapse.lived(params, arriving, course, state)
+            state |= moved
+            state |= synapse.gated(params, course[:, -1], change, state)
+            counts.append(course.sum(1))
+    rates = 20 * torch.cat(counts)
+    assert rates[:2].mean().item() > 80
+    assert rates[-100:].mean().item() == pytest.approx(20, rel=0.1)
+    assert bool((state["trace"] >= 0).all())
+
+
+def test_pictures_show_the_windows() -> None:
+    pair, inhibitory, triplet = (kind().curves() for kind in (PairSTDP, InhibitorySTDP, TripletSTDP))
+    lags, window = pair.x, pair.lines[""]
+    expected = torch.where(lags >= 0, torch.exp(-lags / 20), -torch.exp(lags / 20))
+    torch.testing.assert_close(window, expected, atol=1e-6, rtol=0)
+    torch.testing.assert_close(inhibitory.lines[""], torch.exp(-lags.abs() / 20) - 0.2, atol=1e-6, rtol=0)
+    rates, mean = triplet.x, triplet.lines[""]
+    # y (A3+ tau+ tau_y y - A2- tau-), y per ms.
+    per_ms = rates / 1000
+    torch.testing.assert_close(mean, per_ms * (6.5e-3 * 16.8 * 114 * per_ms - 7.1e-3 * 33.7), atol=1e-4, rtol=0)
+    assert rates[mean.argmin() :][mean[mean.argmin() :] < 0].max().item() == pytest.approx(19.22, abs=0.5)

@@ -50,7 +50,8 @@ class FusedRule:
         term, modulator, eligibility = type(synapse.term), type(synapse.modulator), type(synapse.eligibility)
         soft = synapse.bound is soft_clip
         supported = (
-            not synapse.non_plastic
+            synapse.is_bare
+            and not synapse.non_plastic
             and term in {Hebb, Oja}
             and modulator in {Constant, Simple, FanOut}
             and eligibility in {Eligibility, DecayingTrace}
