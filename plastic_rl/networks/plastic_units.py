@@ -27,7 +27,7 @@ from plastic_rl.feedback import Feedback, FeedbackLayout
 from plastic_rl.networks.base import Params, PlasticNetwork, State, scoped_entries
 from plastic_rl.networks.start_weights import step_numbers
 from plastic_rl.networks.structure import clock_entries, drawn_structure, rewired
-from plastic_rl.neurons import INTRINSICS, NEURONS, Drive, Intrinsic, Neuron
+from plastic_rl.neurons import DENDRITES, INTRINSICS, NEURONS, Dendrites, Drive, Intrinsic, Neuron
 from plastic_rl.plasticity import (
     KINETICS,
     SHORT_TERM,
@@ -108,6 +108,10 @@ class PlasticUnitsConfig(ConfigModel):
     kind: Literal["plastic_units"] = Field("plastic_units", description="Kind of network.")
     neuron: Named = Field("tanh", description="What a hidden unit does with its input.")
     intrinsic: Named = Field("none", description="How a hidden unit's excitability adapts.")
+    dendrites: Named = Field("linear", description="What a branch of a hidden unit passes on, with branches above 1.")
+    branches: int = Field(
+        1, ge=1, description="Branches of a hidden unit; each of its synapses is on one of them, drawn at the start."
+    )
     hidden_size: int = Field(48, ge=0, description="Number of hidden units; 0: the input reaches the readout directly.")
     substeps: int = Field(1, ge=1, description="Steps of the units in one environment step.")
     step_size: float = Field(1.0, gt=0, description="Length of a substep, ms.")
@@ -145,6 +149,11 @@ class PlasticUnitsConfig(ConfigModel):
     @classmethod
     def _known_intrinsic(cls, value: Named) -> Named:
         return check_named(INTRINSICS, value)
+
+    @field_validator("dendrites", mode="after")
+    @classmethod
+    def _known_dendrites(cls, value: Named) -> Named:
+        return check_named(DENDRITES, value)
 
     @model_validator(mode="after")
     def _has_units(self) -> Self:
@@ -222,9 +231,10 @@ class PlasticUnits(PlasticNetwork):
         configs: dict[str, tuple[ConnectionConfig, int, int]] = {}
         if config.hidden_size:
             self._layers.append(_Layer("hidden", config.neuron, config.intrinsic, config.hidden_size, config.step_size))
-            configs[INPUT] = (config.input, config.hidden_size, channels)
+            branches = config.hidden_size * config.branches
+            configs[INPUT] = (config.input, branches, channels)
             if config.recurrent is not None:
-                configs[RECURRENT] = (config.recurrent, config.hidden_size, config.hidden_size)
+                configs[RECURRENT] = (config.recurrent, branches, config.hidden_size)
         if readout is not None:
             units = self.actions * readout.population
             self._layers.append(_Layer("output", readout.neuron, readout.intrinsic, units, config.step_size))
@@ -236,6 +246,8 @@ class PlasticUnits(PlasticNetwork):
         self._names: dict[str, dict[str, str]] = {}
         self.units, self.synapses = nn.ModuleDict(), nn.ModuleDict()
         self._releases: dict[str, _Release] = {}
+        self._dendrites: Dendrites = make_part(DENDRITES, config.dendrites, config.step_size)
+        self._names["dendrites"] = self._adopt_all("units", "dendrites", self._dendrites.numbers())
         for layer in self._layers:
             numbers = layer.neuron.parameters(layer.size, generator)
             if layer.name == "hidden":
@@ -248,19 +260,7 @@ class PlasticUnits(PlasticNetwork):
             own = layer.neuron.state_entries(layer.size) | layer.intrinsic.state_entries(layer.size)
             entries |= {f"{name}.{layer.name}": starting_at(one, names) for name, one in own.items()}
         for name, (rule, post_size, pre_size) in configs.items():
-            synapse = Synapse(rule, post_size, pre_size, config.step_size)
-            self._releases[name] = release = _Release(rule, pre_size, config.step_size)
-            parameters = {"weight": rule.start(post_size, pre_size, generator)} | synapse.parameters(generator)
-            parameters |= release.numbers
-            if isinstance(rule, ReadoutConfig):
-                parameters["inhibition"] = rule.inhibition.draw(1, 1, generator, is_gain=False)
-                parameters["scale"] = rule.scale.draw(1, 1, generator, is_gain=False)
-            self._synapses[name] = synapse
-            self._names[name] = self._adopt_all("synapses", name, parameters)
-            own_entries = synapse.state_entries() | release.entries
-            if self._keeps_change(name):
-                own_entries["change"] = StateEntry((post_size, pre_size))
-            entries |= {f"{entry}.{name}": starting_at(one, self._names[name]) for entry, one in own_entries.items()}
+            entries |= self._join(name, rule, post_size, pre_size, generator)
         self.is_plastic = any(not synapse.non_plastic for synapse in self._synapses.values()) or any(
             layer.intrinsic.state_entries(layer.size) for layer in self._layers
         )
@@ -273,6 +273,26 @@ class PlasticUnits(PlasticNetwork):
         if config.coding == "poisson":
             self._entries["key"] = StateEntry((), dtype=torch.int64)
             self._entries["age"] = StateEntry((), dtype=torch.int64)
+
+    def _join(
+        self, name: str, rule: ConnectionConfig, post_size: int, pre_size: int, generator: torch.Generator | None
+    ) -> dict[str, StateEntry]:
+        """Make synapses and their parameters; return their state entries."""
+        synapse = Synapse(rule, post_size, pre_size, self.config.step_size)
+        self._releases[name] = release = _Release(rule, pre_size, self.config.step_size)
+        parameters = {"weight": rule.start(post_size, pre_size, generator)} | synapse.parameters(generator)
+        parameters |= release.numbers
+        if name != READOUT and self.config.branches > 1:
+            parameters["branch"] = _one_branch_each(self.config.hidden_size, self.config.branches, pre_size, generator)
+        if isinstance(rule, ReadoutConfig):
+            parameters["inhibition"] = rule.inhibition.draw(1, 1, generator, is_gain=False)
+            parameters["scale"] = rule.scale.draw(1, 1, generator, is_gain=False)
+        self._synapses[name] = synapse
+        self._names[name] = self._adopt_all("synapses", name, parameters)
+        own_entries = synapse.state_entries() | release.entries
+        if self._keeps_change(name):
+            own_entries["change"] = StateEntry((post_size, pre_size))
+        return {f"{entry}.{name}": starting_at(one, self._names[name]) for entry, one in own_entries.items()}
 
     def _adopt_all(self, kind: str, owner: str, parameters: Mapping[str, Parameter]) -> dict[str, str]:
         """Register parameters under `KIND.OWNER.NAME`; return these dotted names."""
@@ -346,7 +366,7 @@ class PlasticUnits(PlasticNetwork):
         for name, synapse in self._synapses.items():
             if synapse.reward_modulated:
                 own = self._own(name, state)
-                post = state[f"activity.{'output' if name == READOUT else 'hidden'}"]
+                post = state["activity.output"] if name == READOUT else self._branched(state["activity.hidden"])
                 numbers = self._of(name, params)
                 if "change" in own:
                     source, moved = synapse.taken_in(numbers, own["change"] * self._copy(name, feedback.action), own)
@@ -407,9 +427,9 @@ class PlasticUnits(PlasticNetwork):
             for layer in self._layers:
                 own = units[layer.name]
                 if layer.name == "hidden":
-                    reached = reached + numbers["hidden"]["bias"].unsqueeze(-2)
                     if RECURRENT in weights:
                         reached = reached + arriving(RECURRENT, own["activity"])
+                    reached = self._summed(numbers["dendrites"], reached) + numbers["hidden"]["bias"].unsqueeze(-2)
                 else:
                     if "hidden" in units:
                         reached = arriving(READOUT, units["hidden"]["activity"])
@@ -427,6 +447,16 @@ class PlasticUnits(PlasticNetwork):
             following |= {f"{entry}.{name}": entries[entry] for entry in self._releases[name].entries}
         return {name: torch.stack(course, -2) for name, course in courses.items()}, following
 
+    def _summed(self, params: Params, branches: Tensor) -> Tensor:
+        """The hidden units' drive, `(.., B, O)`, by what reaches their branches, `(.., B, O J)`."""
+        if self.config.branches == 1 and self.config.dendrites == "linear":
+            return branches
+        return self._dendrites.drive(params, branches.reshape(*branches.shape[:-1], -1, self.config.branches))
+
+    def _branched(self, output: Tensor) -> Tensor:
+        """The hidden units' output `(.., O)` as each of their branches sees it, `(.., O J)`."""
+        return output.repeat_interleave(self.config.branches, -1) if self.config.branches > 1 else output
+
     def _by_action(self, output: Tensor) -> Tensor:
         """Outputs `(.., B, O)` of the readout as `(.., B, actions, population)`."""
         return output.reshape(*output.shape[:-1], self.actions, -1)
@@ -442,7 +472,8 @@ class PlasticUnits(PlasticNetwork):
     def _weights(self, name: str, params: Params, state: State) -> Tensor:
         """W, `(.., B, O, I)`, or `(.., 1, O, I)` where the synapses are not plastic."""
         own = self._of(name, params)
-        return self._synapses[name].weight(own, own["weight"], self._own(name, state))
+        weight = self._synapses[name].weight(own, own["weight"], self._own(name, state))
+        return weight * own["branch"].unsqueeze(-3) if "branch" in own else weight
 
     def _updated(self, params: Params, inputs: Tensor, outputs: dict[str, Tensor], state: State) -> State:
         """The synapses' state after the substeps from `state`, with the updates that do not wait for a reward."""
@@ -467,12 +498,19 @@ class PlasticUnits(PlasticNetwork):
     def _sides(self, name: str, inputs: Tensor, outputs: dict[str, Tensor], state: State) -> tuple[Tensor, Tensor]:
         """What reached the synapses and what their units put out, in each substep."""
         if name == INPUT:
-            return inputs, outputs["hidden"]
+            return inputs, self._branched(outputs["hidden"])
         if name == READOUT:
             return outputs.get("hidden", inputs), outputs["output"]
         course = outputs["hidden"]
         before = state["activity.hidden"].unsqueeze(-2)
-        return torch.cat([before, course[..., :-1, :]], -2), course
+        return torch.cat([before, course[..., :-1, :]], -2), self._branched(course)
+
+
+def _one_branch_each(units: int, branches: int, pre_size: int, generator: torch.Generator | None) -> Parameter:
+    """1 where a branch of a unit holds the synapse from a presynaptic unit, else 0, `(O J, I)`: one branch for each."""
+    which = torch.randint(branches, (units, 1, pre_size), generator=generator, device="cpu")
+    held = which == torch.arange(branches).reshape(1, branches, 1)
+    return Parameter(held.reshape(units * branches, pre_size).to(torch.float32), trainable=False, is_gain=False)
 
 
 def _product(activity: Tensor, weights: Tensor) -> Tensor:

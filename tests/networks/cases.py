@@ -75,6 +75,8 @@ UNITS: dict[str, dict[str, Any]] = {
     },
     "units_poisson": {
         "kind": "plastic_units",
+        "dendrites": {"name": "sigmoid", "learned": ["branch_threshold"]},
+        "branches": 3,
         "neuron": {**_LIF, "name": "adaptive_lif", "beta": 2.0, "learned": ["beta", "tau"]},
         "substeps": 3,
         "step_size": 2.0,

@@ -216,3 +216,22 @@ def test_what_a_unit_releases_passes_short_term_plasticity_and_then_kinetics() -
         assert features.item() == pytest.approx(2 * arrived.item(), abs=1e-12)
         assert state["resources.input"].item() == pytest.approx(seen[0]["resources"].item(), abs=1e-12)
     assert arrived.item() > 0
+
+
+def test_a_unit_with_two_branches_computes_exclusive_or() -> None:
+    """Each branch passes on one of the two corners: weights (1, -1) and (-1, 1), each input on both branches."""
+    dendrites = {"name": "rectified", "branch_threshold": 0.0}
+    config = {"neuron": "linear", "hidden_size": 1, "inputs": "features", "branches": 2, "dendrites": dendrites}
+    network = units(config, inputs=7)
+    params = dict(network.named_parameters())
+    mask = params["synapses.input.branch"]
+    assert mask.shape == (2, 2)
+    assert mask.sum(0).tolist() == [1.0, 1.0]  # drawn: each input on one branch
+    params["synapses.input.branch"] = torch.ones(2, 2, dtype=torch.float64)
+    params["synapses.input.weight"] = torch.tensor([[1.0, -1.0], [-1.0, 1.0]], dtype=torch.float64)
+    answers = []
+    for a, b in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        x = torch.tensor([[a, b, 0, 0, 0, 0, 0]], dtype=torch.float64)
+        with torch.no_grad():
+            answers.append(network.step(params, x, quiet(), network.initial_state(1), NEVER)[0].item())
+    assert answers == [0.0, 1.0, 1.0, 0.0]
