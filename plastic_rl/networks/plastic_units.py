@@ -161,6 +161,14 @@ class PlasticUnitsConfig(ConfigModel):
             raise ValueError("there are no units: give hidden_size 1 or more, or a readout")
         if self.hidden_size == 0 and self.recurrent is not None:
             raise ValueError("recurrent synapses need hidden units: give hidden_size 1 or more, or recurrent: null")
+        if self.hidden_size == 0 and self.input != ConnectionConfig():
+            raise ValueError("input synapses need hidden units: give hidden_size 1 or more, or leave input out")
+        likely = self.input_rate * self.step_size
+        if self.coding == "poisson" and likely > 1:
+            raise ValueError(
+                f"input_rate * step_size is the probability of a spike, at most 1, got {self.input_rate:g} a ms * "
+                f"{self.step_size:g} ms = {likely:g}; make one of them smaller"
+            )
         return self
 
 

@@ -179,6 +179,8 @@ def test_numbers_of_steps_are_uniform_and_independent() -> None:
     [
         ({"hidden_size": 0}, "there are no units: give hidden_size 1 or more, or a readout"),
         ({"hidden_size": 0, "readout": {}, "recurrent": {}}, "recurrent synapses need hidden units"),
+        ({"hidden_size": 0, "readout": {}, "input": {"rule": "oja"}}, "input synapses need hidden units"),
+        ({"coding": "poisson", "input_rate": 0.6, "step_size": 2}, r"at most 1, got 0\.6 a ms \* 2 ms = 1\.2"),
         ({"neuron": "lif2"}, r"neuron: unknown neuron 'lif2'\. Did you mean 'lif'"),
         (
             {"neuron": {"name": "lif", "tau": -1, "treshold": 3}},
