@@ -58,7 +58,7 @@ def trained(tree: Path, name: str, folder: Path) -> dict[str, str] | str:
     command = [sys.executable, "-m", "plastic_rl", "train", file.name, *plugins]
     finished = subprocess.run(command, cwd=folder, env=environment(tree), capture_output=True, text=True, check=False)
     if finished.returncode:
-        return finished.stderr.strip().splitlines()[-1]
+        return (finished.stderr.strip().splitlines() or [f"ended with {finished.returncode}"])[-1]
     return {
         str(file.relative_to(folder)): hashlib.sha256(file.read_bytes()).hexdigest()
         for file in sorted((folder / "runs").rglob("params.safetensors"))
@@ -69,8 +69,11 @@ def compare_training(other: Path, folder: Path, only: list[str]) -> list[str]:
     """Train in both, print a line for each config, return the names of those that differ."""
     differing = []
     for path in sorted((HERE / "configs").glob("*.yaml")):
-        name = path.stem
-        if (only and name not in only) or not (other / "configs" / path.name).exists() or shortened(path) is None:
+        name, before = path.stem, other / "configs" / path.name
+        if only and name not in only:
+            continue
+        if not before.exists() or shortened(path) is None or shortened(before) is None:
+            print(f"{name:<40} skipped: {'no training' if before.exists() else 'not at that commit'}")
             continue
         now, then = (trained(tree, name, folder / str(i) / name) for i, tree in enumerate((HERE, other)))
         if isinstance(now, str) or isinstance(then, str) or now != then or not now:
@@ -154,7 +157,10 @@ def compare_times(other: Path, rounds: int) -> None:
                 assert own.stdout is not None
                 own.stdin.write("again\n")
                 own.stdin.flush()
-                seconds[which].append(float(own.stdout.readline()))
+                line = own.stdout.readline()
+                if not line:
+                    raise SystemExit(f"{name}: the process of {(HERE, other)[which]} ended; see its error above")
+                seconds[which].append(float(line))
         for own in both:
             own.communicate()
         now, then = (own[1:] for own in seconds)
@@ -196,6 +202,9 @@ def main() -> int:
         return 0
     if options.commit is None:
         parser.error("name the commit to compare with")
+    names = {path.stem for path in (HERE / "configs").glob("*.yaml")}
+    if unknown := sorted(set(options.only) - names):
+        parser.error(f"no such config: {', '.join(unknown)}")
     differing: list[str] = []
     with tempfile.TemporaryDirectory() as folder, checked_out(options.commit, Path(folder)) as then:
         if not options.skip_training:

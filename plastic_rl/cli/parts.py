@@ -170,6 +170,8 @@ def _rule(name: str, rule: SynapseConfig) -> str:
         block for block in re.split(r"\n\s*\n", synapse_module.__doc__ or "") if block.startswith("    W_t")
     )
     heading = textwrap.fill(f"rule {name}: {_parts_of(rule)}", WIDTH, break_on_hyphens=False)
+    if _chosen(rule)["eligibility"] != "trace":  # a part of its own says what E is, if there is one
+        equations = "\n".join(line for line in equations.split("\n") if not line.startswith("    E_t+1"))
     lines = [heading, "", re.sub(r"(?<=\S) {4,}", "    ", equations)]
     for kind, part in _chosen(rule).items():
         if part != "none":

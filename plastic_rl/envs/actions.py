@@ -75,8 +75,10 @@ class ActionCodec:
         if checked.shape != (rows, *self._shape):
             raise SpaceError(f"actions must have shape {(rows, *self._shape)} for {self.space}, got {checked.shape}")
         if not self._discrete:
+            if np.count_nonzero(np.isnan(checked)):
+                raise SpaceError(f"actions of {self.space} must be numbers, got {checked.tolist()}")
             return checked.astype(np.float32, copy=False)
-        if checked.dtype.kind not in "iu":
+        if checked.dtype.kind not in ("biu" if self._bits else "iu"):
             raise SpaceError(f"actions of {self.space} must be integers, got {checked.dtype}")
         checked = checked.astype(np.int64, copy=False)
         # Seen as unsigned, negative numbers are huge: one comparison finds both ends.

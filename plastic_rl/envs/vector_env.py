@@ -90,7 +90,8 @@ class RowVectorEnv(VectorEnv[SingleArray, Array, Array], ABC):
             from plastic_rl.envs.wrappers import WrapperStack
 
             wrappers = WrapperStack(options["wrappers"], num_envs, observation_space, feedback.start, codec.space)
-            trials = -(-lifetime_steps // steps_per_trial) if lifetime_steps and steps_per_trial else None
+            # A trial takes a step at the least.
+            trials = -(-lifetime_steps // (steps_per_trial or 1)) if lifetime_steps else None
             wrappers.check_beginnings(lifetime_steps, trials)
             observation_space = wrappers.observation_space
             self._wrappers = wrappers
@@ -176,6 +177,7 @@ class RowVectorEnv(VectorEnv[SingleArray, Array, Array], ABC):
             keys = range(start, start + self.num_envs)
         if keys is not None and len(keys) != self.num_envs:
             raise TaskError(f"options['row_seeds'] must hold {self.num_envs} seeds, one for each row, got {len(keys)}")
+        _check_tasks(options.get("tasks"), self.num_envs)
         if keys is None:
             self._lifetimes[rows] += 1
         else:
@@ -296,8 +298,6 @@ class RowVectorEnv(VectorEnv[SingleArray, Array, Array], ABC):
 
     def _start(self, rows: IntArray, tasks: Sequence[Task | None] | None) -> dict[str, Any]:
         """Begin the present lifetime number of `rows`; return the info of their start."""
-        if tasks is not None and len(tasks) != self.num_envs:
-            raise TaskError(f"options['tasks'] must hold {self.num_envs} tasks, one for each row, got {len(tasks)}")
         for row in rows.tolist():
             given = None if tasks is None else tasks[row]
             self._tasks[row] = self._task(row, int(self._lifetimes[row])) if given is None else given
@@ -401,3 +401,8 @@ def stored_array(name: str, value: Any, like: npt.NDArray[Number]) -> npt.NDArra
             f"the stored {name!r} must be {like.dtype} of shape {like.shape}, got {array.dtype} of shape {array.shape}"
         )
     return array.astype(like.dtype)
+
+
+def _check_tasks(tasks: Sequence[Any] | None, rows: int) -> None:
+    if tasks is not None and len(tasks) != rows:
+        raise TaskError(f"options['tasks'] must hold {rows} tasks, one for each row, got {len(tasks)}")

@@ -191,8 +191,7 @@ def memory_text(view: MemoryView) -> str:
         "  step  overlap: own  (lowest)  other  energy a unit",
     ]
     lines += [
-        f"  {step:4}  {_bar(own.mean())} {own.mean():5.3f}   {own.min():6.3f}  {other.mean():5.3f}"
-        f"  {energy.mean():8.4f}"
+        f"  {step:4}  {_bar(own.mean())} {own.mean():5.3f}   {own.min():6.3f}  {_mean(other):>5}  {energy.mean():8.4f}"
         for step, own, other, energy in _selected(view)
     ]
     lines += [
@@ -214,6 +213,11 @@ def _selected(view: MemoryView) -> list[tuple[int, FloatArray, FloatArray, Float
     """The first steps of the recall, and the last."""
     steps = sorted({*range(min(len(view.overlaps), 8)), len(view.overlaps) - 1})
     return [(step, view.overlaps[step], view.others[step], view.energies[step]) for step in steps]
+
+
+def _mean(values: FloatArray) -> str:
+    """Of no values (one pattern has no others) a dash."""
+    return _known(float(values.mean()) if np.isfinite(values).all() else None, 3)
 
 
 def _known(value: float | None, digits: int) -> str:

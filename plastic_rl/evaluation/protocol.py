@@ -16,7 +16,7 @@ from plastic_rl.arrays import FloatArray
 from plastic_rl.checkpoint import library_versions
 from plastic_rl.envs import DISTRIBUTIONS, distribution_for, make_vector
 from plastic_rl.envs.catalog import spec_of
-from plastic_rl.envs.task import Agent, RandomAgent, ReferenceAgent, Task
+from plastic_rl.envs.task import Agent, RandomAgent, Task
 from plastic_rl.envs.wrappers import checked_wrappers
 from plastic_rl.errors import UnknownNameError
 from plastic_rl.evaluation.classification import AccuracyAfter, AccuracyQuestions
@@ -155,7 +155,8 @@ def evaluate(
                     env_kwargs=kwargs,
                     trials=trials,
                     same_task_each_trial=same_task_each_trial,
-                    wrappers=() if _is_reference(one.agent) else wrappers,
+                    # Their numbers, and the limit, are known for the family as it is; the random agent reads nothing.
+                    wrappers=() if key.startswith(REFERENCE) and not isinstance(one.agent, RandomAgent) else wrappers,
                     deterministic=one.deterministic,
                     seed=environment_seed,
                     agent_seed=environment_seed + zlib.crc32(key.encode()),
@@ -217,11 +218,6 @@ def _evaluated(agent: Agent, greedy: bool, frozen: bool, others: Mapping[str, Ag
     if frozen and freeze is not None:
         chosen[FROZEN] = _Evaluated(agent, context=freeze)
     return chosen | {f"{REFERENCE}{key}": _Evaluated(each) for key, each in others.items()}
-
-
-def _is_reference(agent: object) -> bool:
-    """Whether it is an agent of a family's own, and not the random one, which reads nothing."""
-    return isinstance(agent, ReferenceAgent) and not isinstance(agent, RandomAgent)
 
 
 def _privileged(agent: object) -> str:

@@ -192,8 +192,10 @@ class PatternCompletionVectorEnv(TaskVectorEnv[PatternCompletionTasks]):
         """The noise is the order of the patterns, which of them is asked for, and which of its bits are missing."""
         own, bits = self.distribution, self.bits
         for row, task, generator in zip(rows.tolist(), tasks, generators, strict=True):
+            count = int(number_of(task, "patterns"))
+            if not 1 <= count <= own.shown:
+                raise TaskError(f"a lifetime here shows 1 to {own.shown} patterns, got a task with {count}")
             patterns = own.patterns_of(task)
-            count = len(patterns)
             rounds = -(-own.shown // count)
             # As much is drawn for any number of patterns, of which there are no more than trials that show one.
             keys = generator.random(2 * own.shown)[: rounds * count].reshape(rounds, count)

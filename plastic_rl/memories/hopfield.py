@@ -88,7 +88,9 @@ class Hopfield(BinaryMemory):
 
     @override
     def expected_error(self, load: float) -> float | None:
-        return theory.one_step_error(self.size, load * self.size) if self._has_theory else None
+        # A sweep of units one after the other is no single step of all.
+        at_once = self._has_theory and self.options.update == "synchronous"
+        return theory.one_step_error(self.size, load * self.size) if at_once else None
 
     @override
     def expected_overlap(self, load: float) -> float | None:

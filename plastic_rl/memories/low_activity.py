@@ -64,7 +64,7 @@ class LowActivityHopfield(BinaryMemory):
     @override
     def expected_error(self, load: float) -> float | None:
         own = self.options
-        if own.beta is not None or (own.post_offset, own.threshold) != (None, None):
+        if own.update != "synchronous" or own.beta is not None or (own.post_offset, own.threshold) != (None, None):
             return None
         return theory.low_activity_error(load, own.activity)
 

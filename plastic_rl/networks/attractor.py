@@ -80,7 +80,7 @@ class AttractorNetwork(PlasticNetwork):
     def build(self, feedback: FeedbackLayout, generator: torch.Generator | None, steps_per_trial: int | None) -> None:
         config = self.config
         self.units = feedback.start if config.inputs == "features" else feedback.time[1]
-        self.has_readout = config.readout == "units"
+        self.has_readout = self.bits_only = config.readout == "units"
         self.output_size = feedback.action_size if self.has_readout else self.units
         if self.units < max(1, self.output_size):
             raise ConfigError(
@@ -100,7 +100,9 @@ class AttractorNetwork(PlasticNetwork):
         gain, beta, threshold, rate = (params[name].unsqueeze(-1) for name in RANGES)
         following = dict(self.reset(episode_start, state))
         weights = following["weight"]
-        seen = x[..., : self.units] - threshold
+        # What is unknown stands where the threshold starts, wherever learning has moved it since.
+        known = (x[..., : self.units] != self.config.threshold).to(x.dtype)
+        seen = (x[..., : self.units] - threshold) * known
         diagonal = weights.diagonal(dim1=-2, dim2=-1)
         drive = beta * gain * seen
         for _ in range(self.config.rounds):
@@ -110,7 +112,6 @@ class AttractorNetwork(PlasticNetwork):
             if self.config.storage == "hebb":
                 following["weight"] = writing.hebb(weights, seen, rate.unsqueeze(-1) / self.units)
             else:
-                known = (seen != 0).to(seen.dtype)
                 size = seen.square().sum(-1, keepdim=True).clamp_min(1e-6)
                 following["weight"] = writing.delta(weights, seen, (rate / size).unsqueeze(-1), known)
         return (drive[..., : self.output_size] if self.has_readout else torch.tanh(drive)), following

@@ -115,6 +115,7 @@ class PlasticNetwork(nn.Module, ABC):
         has_readout: True where the features are the network's own preferences among actions, turned into the
             distribution's parameters by `readout`; the policy then has no action head.
         discrete_only: True where these preferences are among the actions of one `Discrete` space.
+        bits_only: True where they are the logits of bits, one for each action of a `MultiBinary` space.
     """
 
     config_model: ClassVar[type[ConfigModel]]
@@ -123,6 +124,7 @@ class PlasticNetwork(nn.Module, ABC):
     is_plastic: bool = True
     has_readout: bool = False
     discrete_only: bool = False
+    bits_only: bool = False
 
     def __init__(
         self,

@@ -30,6 +30,8 @@ from plastic_rl.networks.structure import clock_entries, drawn_structure, rewire
 from plastic_rl.neurons import DENDRITES, INTRINSICS, NEURONS, Dendrites, Drive, Intrinsic, Neuron
 from plastic_rl.plasticity import (
     KINETICS,
+    MODULATORS,
+    RULES,
     SHORT_TERM,
     GainConfig,
     Named,
@@ -64,6 +66,19 @@ class ConnectionConfig(RuleConfig):
     def _known_presynaptic(cls, value: Named, info: Any) -> Named:
         return check_named(PRESYNAPTIC[str(info.field_name)], value)
 
+    @model_validator(mode="after")
+    def _a_rule_moves_what_is_named(self) -> Self:
+        if self.alpha.is_zero:
+            preset = RULES[self.rule]
+            idle = ("term", "modulator", "eligibility", "bound", "normalise", "metaplasticity", "consolidation")
+            named = [name for name in idle if getattr(self, name) != getattr(preset, name)]
+            if named:
+                raise ValueError(
+                    f"under the rule {self.rule!r} weights do not change, so {', '.join(named)} would do nothing; "
+                    "name a rule that changes them, or give alpha"
+                )
+        return self
+
     def start(self, post_size: int, pre_size: int, generator: torch.Generator | None) -> Parameter:
         """W0, `(O, I)`, or `(1, 1)` and `(O, 1)` where it is one number for all or for each unit."""
         bound = (3 / pre_size) ** 0.5
@@ -88,8 +103,16 @@ class ReadoutConfig(ConnectionConfig):
     )
     scale: GainConfig = Field(
         GainConfig(granularity="scalar", low=1.0, high=1.0, trainable=True),
-        description="Factor from preferences (mean output of a population, summed over substeps) to logits.",
+        description="Factor from preferences (mean output of a population: spikes of all substeps, or the last rate) "
+        "to logits.",
     )
+
+    @field_validator("inhibition", "scale", mode="after")
+    @classmethod
+    def _one_number(cls, value: GainConfig) -> GainConfig:
+        if value.granularity != "scalar":
+            raise ValueError(f"is one number for all units: use granularity scalar, got {value.granularity}")
+        return value
 
     @field_validator("neuron", mode="after")
     @classmethod
@@ -108,7 +131,7 @@ class PlasticUnitsConfig(ConfigModel):
     kind: Literal["plastic_units"] = Field("plastic_units", description="Kind of network.")
     neuron: Named = Field("tanh", description="What a hidden unit does with its input.")
     intrinsic: Named = Field("none", description="How a hidden unit's excitability adapts.")
-    dendrites: Named = Field("linear", description="What a branch of a hidden unit passes on, with branches above 1.")
+    dendrites: Named = Field("linear", description="What a branch of a hidden unit passes on to it.")
     branches: int = Field(
         1, ge=1, description="Branches of a hidden unit; each of its synapses is on one of them, drawn at the start."
     )
@@ -123,7 +146,9 @@ class PlasticUnitsConfig(ConfigModel):
         False, description="Whether each input is two channels that are never negative: max(x, 0) and max(-x, 0)."
     )
     coding: Literal["current", "poisson"] = Field(
-        "current", description="current: channels act as they are; poisson: as random spikes, 0 or 1 in each substep."
+        "current",
+        description="current: channels act as they are; poisson: as random spikes, 0 or 1 in each substep, none where "
+        "a channel is negative (see on_off).",
     )
     input_rate: float = Field(
         0.25, gt=0, le=1000, description="Rate of the spikes of a channel whose value is 1, per ms (poisson)."
@@ -163,6 +188,34 @@ class PlasticUnitsConfig(ConfigModel):
             raise ValueError("recurrent synapses need hidden units: give hidden_size 1 or more, or recurrent: null")
         if self.hidden_size == 0 and self.input != ConnectionConfig():
             raise ValueError("input synapses need hidden units: give hidden_size 1 or more, or leave input out")
+        own = ("neuron", "intrinsic", "dendrites", "branches")
+        idle = [name for name in own if getattr(self, name) != type(self).model_fields[name].default]
+        if self.hidden_size == 0 and idle:
+            raise ValueError(f"{', '.join(idle)}: there are no hidden units; give hidden_size 1 or more")
+        return self
+
+    @model_validator(mode="after")
+    def _copies_an_action_that_is_waited_for(self) -> Self:
+        readout = self.readout
+        if readout is not None and readout.efference_copy:
+            waits = make_part(MODULATORS, readout.modulator).reward_modulated and not readout.alpha.is_zero
+            if not waits:
+                raise ValueError("readout.efference_copy needs a rule that waits for the reward, such as r_stdp")
+        return self
+
+    @model_validator(mode="after")
+    def _branches_hold_their_own_synapses(self) -> Self:
+        for rule in (self.input, self.recurrent or self.input) if self.branches > 1 else ():
+            whole = [name for name in ("normalise", "structure") if getattr(rule, name) != "none"]
+            whole += ["term delta"] if rule.term == "delta" else []
+            if whole:
+                raise ValueError(
+                    f"{', '.join(whole)} would count the synapses that are on a unit's other branches; use branches: 1"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _spikes_are_probable(self) -> Self:
         likely = self.input_rate * self.step_size
         if self.coding == "poisson" and likely > 1:
             raise ValueError(
@@ -272,7 +325,10 @@ class PlasticUnits(PlasticNetwork):
         self.is_plastic = any(not synapse.non_plastic for synapse in self._synapses.values()) or any(
             layer.intrinsic.state_entries(layer.size) for layer in self._layers
         )
-        self._entries = scoped_entries(entries, config.reset, steps_per_trial) | clock_entries(self._synapses.values())
+        # With recurrent plasticity alone, trials of one step would leave nothing to associate.
+        plastic = {name for name, synapse in self._synapses.items() if not synapse.non_plastic}
+        trial = steps_per_trial if plastic == {RECURRENT} and config.substeps == 1 else None
+        self._entries = scoped_entries(entries, config.reset, trial) | clock_entries(self._synapses.values())
         for name, synapse in self._synapses.items():
             own_entries = synapse.structure_entries()
             self._entries |= {
@@ -300,6 +356,8 @@ class PlasticUnits(PlasticNetwork):
         own_entries = synapse.state_entries() | release.entries
         if self._keeps_change(name):
             own_entries["change"] = StateEntry((post_size, pre_size))
+        if self._keeps_output(name):
+            own_entries["output"] = StateEntry((post_size,))
         return {f"{entry}.{name}": starting_at(one, self._names[name]) for entry, one in own_entries.items()}
 
     def _adopt_all(self, kind: str, owner: str, parameters: Mapping[str, Parameter]) -> dict[str, str]:
@@ -375,6 +433,7 @@ class PlasticUnits(PlasticNetwork):
             if synapse.reward_modulated:
                 own = self._own(name, state)
                 post = state["activity.output"] if name == READOUT else self._branched(state["activity.hidden"])
+                post = own.get("output", post)
                 numbers = self._of(name, params)
                 if "change" in own:
                     source, moved = synapse.taken_in(numbers, own["change"] * self._copy(name, feedback.action), own)
@@ -385,6 +444,19 @@ class PlasticUnits(PlasticNetwork):
         if not rewarded:
             return state
         return after_reward(state, rewarded, feedback.valid & ~episode_start)
+
+    def _spikes(self, name: str) -> bool:
+        """Whether the units behind synapses spike."""
+        return self._layers[-1 if name == READOUT else 0].neuron.spiking
+
+    def _output(self, name: str, course: Tensor) -> Tensor:
+        """A step's output of the units behind synapses, `(.., B, O)`: of spikes the mean, of rates the last."""
+        return course.mean(-2) if self._spikes(name) else course[..., -1, :]
+
+    def _keeps_output(self, name: str) -> bool:
+        """Whether a step's output waits with the reward: where the modulator reads it, and one spike says little."""
+        synapse = self._synapses[name]
+        return synapse.reward_modulated and synapse.modulator.reads_post and self._spikes(name)
 
     def _keeps_change(self, name: str) -> bool:
         """Whether what a step brings to synapses waits, as state entry `change`, until action and reward are known."""
@@ -404,8 +476,8 @@ class PlasticUnits(PlasticNetwork):
         """What reaches the input synapses in each substep, `(.., B, S, I)`."""
         config = self.config
         seen = x[..., : self.seen]
-        if config.on_off or config.coding == "poisson":
-            seen = torch.cat([seen.clamp_min(0), (-seen).clamp_min(0)], -1) if config.on_off else seen
+        if config.on_off:
+            seen = torch.cat([seen.clamp_min(0), (-seen).clamp_min(0)], -1)
         held = seen.unsqueeze(-2).expand(*seen.shape[:-1], config.substeps, seen.shape[-1])
         if config.coding == "current":
             return held
@@ -499,7 +571,9 @@ class PlasticUnits(PlasticNetwork):
                 source, taken_in = synapse.taken_in(numbers, change, own)
                 moved |= taken_in
                 if not synapse.reward_modulated:
-                    moved |= synapse.gated(numbers, post[..., -1, :], source, own)
+                    moved |= synapse.gated(numbers, self._output(name, post), source, own)
+            if self._keeps_output(name):
+                moved["output"] = self._output(name, post)
             updated |= {f"{entry}.{name}": value for entry, value in moved.items()}
         return updated
 

@@ -72,7 +72,9 @@ class LIF(ResettingNeuron):
         target = (number(params, "rest") + resistance * drive.current) / leak
         free = (h - left).clamp(0, h)
         voltage = target + (state["voltage"] - target) * torch.exp(-free * leak / number(params, "tau"))
-        spikes = self.spikes((voltage - threshold) / (number(params, "threshold") - number(params, "rest")))
+        # A threshold that was learned may come to lie below the rest, and the reset.
+        scale = (number(params, "threshold") - number(params, "rest")).abs().clamp_min(1e-3)
+        spikes = self.spikes((voltage - threshold) / scale) * (free > 0)
         fired = spikes.detach() > 0.5
         return spikes, {
             "voltage": self.reset(spikes, voltage, number(params, "reset")),

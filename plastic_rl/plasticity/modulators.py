@@ -29,11 +29,13 @@ class Modulator(Part):
     Attributes:
         reward_modulated: True where `gate` reads the reward, and so has to wait for it.
         uses_eta: True where `gate` reads the parameter `eta`.
+        reads_post: True where it reads what the post units put out.
         eta_limit: The largest valid eta.
     """
 
     reward_modulated: bool = False
     uses_eta: ClassVar[bool] = False
+    reads_post: ClassVar[bool] = True
     eta_limit: ClassVar[float] = 1.0
 
     def parameters(self, post_size: int, generator: torch.Generator | None = None) -> dict[str, Parameter]:
@@ -66,6 +68,7 @@ class Constant(Modulator):
     """`G = eta`, meta-learned: one number, one per neuron or one per synapse."""
 
     uses_eta = True
+    reads_post = False
 
     def gate(self, params: NamedTensors, post: Tensor, feedback: Feedback | None, state: NamedTensors) -> Tensor:
         """Return eta."""
@@ -132,6 +135,7 @@ class Reward(Modulator):
 
     reward_modulated = True
     uses_eta = True
+    reads_post = False
     eta_limit = math.inf  # rewards may be of any size
 
     def __init__(
@@ -182,6 +186,7 @@ class RewardPredictionError(Modulator):
 
     reward_modulated = True
     uses_eta = True
+    reads_post = False
     eta_limit = math.inf
 
     def __init__(

@@ -89,7 +89,9 @@ class PairSTDP(Term):
     def curves(self) -> Curves:
         """See `Part.curves`: the window of pairs of spikes."""
         lags = torch.arange(-100.0, 101.0)
-        return Curves(LAG_LABEL, "change", lags, {"": pair_window(type(self)(**self.options.model_dump()), lags)})
+        # Of a single pair of units the mean would take all away.
+        alone = type(self)(**self.options.model_dump() | {"centred": "none"})
+        return Curves(LAG_LABEL, "change", lags, {"": pair_window(alone, lags)})
 
     def _traces(self, params: NamedTensors, pre: Tensor, state: NamedTensors) -> PairTraces:
         kept = {end: torch.exp(-self.step_size / params[f"tau_{end}"]).unsqueeze(-2) for end in ("plus", "minus")}

@@ -23,7 +23,7 @@ from plastic_rl.networks import Recording, make_network
 from plastic_rl.networks.base import Params, State
 from plastic_rl.networks.recurrent import affine
 from plastic_rl.plasticity import Range
-from plastic_rl.policies.distributions import Categorical, make_distribution
+from plastic_rl.policies.distributions import Categorical, IndependentBits, make_distribution
 
 
 class Evaluation(NamedTuple):
@@ -106,6 +106,11 @@ class PlasticPolicy(BasePolicy):
             raise SpaceError(
                 f"a {self.network_config['kind']} network chooses among the actions of one Discrete space, got "
                 f"{action_space}"
+            )
+        if self.network.bits_only and not isinstance(self.distribution, IndependentBits):
+            raise SpaceError(
+                f"readout: units of {self.network_config['kind']} networks answers with bits (MultiBinary), got the "
+                f"actions {action_space}; use readout: head"
             )
         if not self.network.has_readout:
             self.action_head = _linear(features, self.distribution.head_size, action_head_scale, generator)

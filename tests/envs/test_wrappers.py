@@ -20,6 +20,7 @@ from plastic_rl.checkpoint import decode, encode
 from plastic_rl.envs import RowEnv, RowVectorEnv, Task, distribution_for, make_vector
 from plastic_rl.envs.wrappers import WRAPPERS, RowWrapper, checked_wrappers
 from plastic_rl.errors import CheckpointError, ConfigError
+from plastic_rl.evaluation import evaluate
 from plastic_rl.feedback import FeedbackLayout
 
 DISABLED, NEXT_STEP, SAME_STEP = AutoresetMode.DISABLED, AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP
@@ -454,3 +455,21 @@ def test_a_plug_in_adds_its_own(mirrored: str) -> None:
     assert checked_wrappers([{"name": mirrored}]) == [{"name": mirrored, "from_trial": 0, "from_step": 0}]
     seen = features(make("tests/Levers-v0", 2, [{"name": mirrored}]), 0, 5)
     np.testing.assert_array_equal(seen, -features(make("tests/Levers-v0", 2, []), 0, 5))
+
+
+def test_a_wrapper_that_would_never_begin_is_refused_by_the_steps_of_a_lifetime() -> None:
+    """Also where trials have no fixed length: each takes a step."""
+    for key in ("from_step", "from_trial"):
+        with pytest.raises(ConfigError, match=f"observation_gain.{key}: it would never begin"):
+            make_vector("plastic_rl/GridMaze-v0", 1, wrappers=[{"name": "observation_gain", "factor": 2, key: 200}])
+
+
+def test_an_agent_that_is_scored_meets_the_wrappers_whatever_it_is() -> None:
+    """Only the family's own agents beside it live without: their numbers are known for the family as it is."""
+    env_id, lesion = "plastic_rl/BernoulliBandit-v0", [{"name": "lesion", "share": 0.9, "of": "actuators"}]
+    oracle = distribution_for(env_id).reference_agents("test")["oracle"]
+    scores = [
+        evaluate(oracle, env_id, tasks=40, wrappers=wrappers, resamples=2).splits["test"] for wrappers in ([], lesion)
+    ]
+    assert scores[1].raw_score < 0.8 * scores[0].raw_score
+    assert scores[1].reference_agents["oracle"].raw_score == scores[0].reference_agents["oracle"].raw_score

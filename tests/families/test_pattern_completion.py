@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -205,3 +206,12 @@ def test_pictures_show_pattern_gap_and_answer() -> None:
     assert [tuple(frames[-1][26, second + 2 + cell * place].tolist()) for place in range(4)] == expected
     gold = (232, 176, 40)
     assert [tuple(frame[24 + cell + 12, 12].tolist()) == gold for frame in frames] == [False] * 4 + [True, False]
+
+
+@pytest.mark.parametrize("patterns", [0, 40])
+def test_tasks_by_hand_that_there_is_no_room_for_are_refused(patterns: int) -> None:
+    env = make_vector("plastic_rl/PatternCompletion-v0", 1, env_kwargs={"bits": 8})
+    task = distribution_for("plastic_rl/PatternCompletion-v0", {"bits": 8}).task("test", 0)
+    other = replace(task, params={**task.params, "patterns": patterns})
+    with pytest.raises(TaskError, match=rf"shows 1 to \d+ patterns, got a task with {patterns}"):
+        env.reset(options={"tasks": [other]})

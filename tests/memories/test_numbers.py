@@ -219,3 +219,9 @@ def test_the_error_of_a_modern_recall_falls_with_the_separation_of_its_pattern()
     assert (error <= bound).all()
     # 500 patterns in 30 units, 16.7 N, are told apart by their signs.
     assert (np.sign(memory.step(memory.patterns)) == memory.patterns).mean() > 0.999
+
+
+def test_a_sweep_of_units_one_by_one_is_laid_beside_no_theory_of_a_step_of_all() -> None:
+    for kind in (Hopfield, LowActivityHopfield):
+        assert kind(100).expected_error(0.1) is not None
+        assert kind(100, update="asynchronous").expected_error(0.1) is None

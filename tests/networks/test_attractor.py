@@ -102,7 +102,7 @@ def test_what_cannot_be_built_is_refused() -> None:
         make_network({"kind": "attractor"}, 5, FeedbackLayout.after(0, 2))
     with pytest.raises(ConfigError, match=r"beta: .*less than or equal to 100"):
         make_network({"kind": "attractor", "beta": 200.0}, 5, FeedbackLayout.after(2, 0))
-    with pytest.raises(SpaceError, match=r"need 3"):
+    with pytest.raises(SpaceError, match=r"answers with bits"):
         PlasticPolicy(
             spaces.Box(-1, 1, (8,)), spaces.Box(-1, 1, (3,)), feedback=FeedbackLayout.after(3, 2), network=UNITS
         )
@@ -160,3 +160,22 @@ def test_it_evolves_and_is_saved(tmp_path: Path) -> None:
     loaded = CMAES.load(tmp_path / "agent.zip")
     assert loaded.action_space == spaces.MultiBinary(12)
     assert completed(loaded, **small) == completed(agent, **small)
+
+
+@pytest.mark.parametrize("storage", ["hebb", "delta"])
+def test_a_threshold_that_learning_moved_leaves_the_unknown_unknown(storage: str) -> None:
+    """Zeros are unknown where the threshold starts at 0, wherever it is now: they drive and store nothing."""
+    network = build(4, storage=storage)
+    with torch.no_grad():
+        dict(network.named_parameters())["threshold"].fill_(0.05)
+    _, state = see(network, network.initial_state(1), 1, -1, 1, -1)
+    _, after_blank = see(network, state, 0, 0, 0, 0)
+    assert torch.equal(after_blank["weight"], state["weight"])
+    completed, _ = see(network, state, 1, 0, 0, -1)
+    assert torch.sign(completed).tolist() == [[1, -1, 1, -1]]
+
+
+def test_bits_are_no_choice_among_actions() -> None:
+    box, layout = spaces.Box(-1, 1, (9,)), FeedbackLayout.after(4, 2)
+    with pytest.raises(SpaceError, match=r"answers with bits \(MultiBinary\), got the actions Discrete\(2\)"):
+        PlasticPolicy(box, spaces.Discrete(2), feedback=layout, network=UNITS)

@@ -181,6 +181,20 @@ def test_numbers_of_steps_are_uniform_and_independent() -> None:
         ({"hidden_size": 0, "readout": {}, "recurrent": {}}, "recurrent synapses need hidden units"),
         ({"hidden_size": 0, "readout": {}, "input": {"rule": "oja"}}, "input synapses need hidden units"),
         ({"coding": "poisson", "input_rate": 0.6, "step_size": 2}, r"at most 1, got 0\.6 a ms \* 2 ms = 1\.2"),
+        (
+            {"input": {"term": "oja", "modulator": "reward"}},
+            "rule 'fixed' weights do not change, so term, modulator would",
+        ),
+        (
+            {"readout": {"rule": "stdp", "efference_copy": True}},
+            "efference_copy needs a rule that waits for the reward",
+        ),
+        ({"branches": 2, "input": {"rule": "abcd"}}, "normalise would count the synapses that are on a unit's other"),
+        (
+            {"hidden_size": 0, "readout": {}, "neuron": "lif", "branches": 2},
+            "neuron, branches: there are no hidden units",
+        ),
+        ({"readout": {"scale": {"granularity": "neuron", "low": 1, "high": 1}}}, "use granularity scalar, got neuron"),
         ({"neuron": "lif2"}, r"neuron: unknown neuron 'lif2'\. Did you mean 'lif'"),
         (
             {"neuron": {"name": "lif", "tau": -1, "treshold": 3}},
@@ -237,3 +251,27 @@ def test_a_unit_with_two_branches_computes_exclusive_or() -> None:
         with torch.no_grad():
             answers.append(network.step(params, x, quiet(), network.initial_state(1), NEVER)[0].item())
     assert answers == [0.0, 1.0, 1.0, 0.0]
+
+
+@pytest.mark.parametrize("waits", [False, True])
+def test_modulators_read_the_mean_of_a_steps_spikes(waits: bool) -> None:
+    """Four substeps, of which the last has no spike: `M = tanh(w y)` of the mean, not of the last."""
+    signals = {"name": "channels", "channels": ["reward", "learned_signal"]} if waits else "simple"
+    rule = {"rule": "stdp", "modulator": signals, "bound": "none", "weight": constant(1.0)}
+    neuron = {"name": "lif", "threshold": 0.5, "tau": 0.1, "refractory": 0.0}
+    config = {"neuron": neuron, "hidden_size": 1, "inputs": "features", "substeps": 4, "input": rule}
+    network = units(config, inputs=6)
+    course = torch.tensor([[[1.0], [1.0], [0.0], [0.0]]], dtype=torch.float64)
+    assert network._output("input", course).tolist() == [[0.5]]
+    assert network._keeps_output("input") == waits
+    assert ("output.input" in network.state_entries()) == waits
+
+
+def test_what_resets_with_trials_of_one_step() -> None:
+    """The readout's eligibility is used by the reward before it is reset, so that something is left to associate."""
+    readout = {"readout": {"rule": "r_stdp"}, "hidden_size": 0, "reset": {"eligibility.readout": "trial"}}
+    network = make_network({"kind": "plastic_units", **readout}, 6, 2, steps_per_trial=1)
+    assert network.state_entries()["eligibility.readout"].reset == "trial"
+    recurrent = {"hidden_size": 2, "recurrent": {"rule": "oja"}, "reset": {"activity.hidden": "trial"}}
+    with pytest.raises(ConfigError, match="trials have one step"):
+        make_network({"kind": "plastic_units", **recurrent}, 6, 2, steps_per_trial=1)

@@ -82,3 +82,14 @@ def test_a_threshold_below_rest_or_reset_is_refused(options: dict[str, float]) -
     (name,) = options
     with pytest.raises(ConfigError, match=f"{name} of LIF must be below its threshold, got {name}="):
         LIF(**options)
+
+
+def test_a_threshold_that_was_learned_below_the_rest_fires_at_once() -> None:
+    neuron = LIF(1.0, refractory=2.0)
+    params, state = exact(neuron), newborn(neuron)
+    params["threshold"] = torch.tensor([-1.0], dtype=torch.float64)
+    spikes = 0.0
+    for _ in range(30):
+        output, state = neuron.step(params, Drive(torch.zeros(1, 1, dtype=torch.float64)), state)
+        spikes += output.item()
+    assert spikes == 10.0
