@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from plastic_rl.envs import plugins
 from plastic_rl.evaluation.neuron_view import view_neuron
 from plastic_rl.neurons import DENDRITES, NEURONS
 from plastic_rl.plasticity import PARTS, RULES, TERMS
@@ -55,8 +56,10 @@ RULES.register("tests_rule", SynapseConfig(term="tests_anti_hebb", bound="soft_c
 
 
 @pytest.fixture
-def plugin(tmp_path: Path) -> Any:
+def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """A file that registers a neuron, a term and a rule; they are gone afterwards."""
+    # Worker processes that other tests start would import all of these files, which register the same names.
+    monkeypatch.setattr(plugins, "_LOADED", list(plugins._LOADED))
     (tmp_path / "parts.py").write_text(PLUGIN)
     yield tmp_path / "parts.py"
     for registry, name in ((NEURONS, "tests_softplus"), (RULES, "tests_rule"), (TERMS, "tests_anti_hebb")):
