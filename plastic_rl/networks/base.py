@@ -21,8 +21,7 @@ from plastic_rl.errors import ConfigError, unknown_name_message
 from plastic_rl.feedback import Feedback, FeedbackLayout
 from plastic_rl.networks.start_weights import draw_keys, next_keys
 from plastic_rl.plasticity import Parameter, Range, ResetScope, StateEntry
-
-HALF = 0.5
+from plastic_rl.plasticity.structure import HALF
 
 State = dict[str, Tensor]
 Params = Mapping[str, Tensor]

@@ -14,7 +14,7 @@ With `substeps: 1`, tanh units and no readout this is `plastic_rnn`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 import torch
 from pydantic import Field, field_validator, model_validator
@@ -41,30 +41,29 @@ from plastic_rl.plasticity import (
     StateEntry,
     Synapse,
     after_reward,
-    check_named,
     make_part,
+    named_in,
     starting_at,
 )
 
 INPUT, RECURRENT, READOUT = "input", "recurrent", "readout"
 PRESYNAPTIC = {"short_term": SHORT_TERM, "kinetics": KINETICS}
 """What stands between a unit's output and its synapses, in this order."""
+NeuronName = Annotated[Named, named_in(NEURONS)]
+IntrinsicName = Annotated[Named, named_in(INTRINSICS)]
 
 
 class ConnectionConfig(RuleConfig):
     """Synapses from one layer to another: the weights that they start with, and the rule that changes them."""
 
     rule: str = Field("fixed", description="Name of a rule; the other keys change parts of it. fixed: weights stay.")
-    short_term: Named = Field("none", description="How much of a unit's output its synapses release, by its past.")
-    kinetics: Named = Field("none", description="Course of what a spike releases.")
+    short_term: Annotated[Named, named_in(SHORT_TERM)] = Field(
+        "none", description="How much of a unit's output its synapses release, by its past."
+    )
+    kinetics: Annotated[Named, named_in(KINETICS)] = Field("none", description="Course of what a spike releases.")
     weight: GainConfig | None = Field(
         None, description="Start weights W0; null: uniform within +-sqrt(3 / presynaptic units), trained."
     )
-
-    @field_validator("short_term", "kinetics", mode="after")
-    @classmethod
-    def _known_presynaptic(cls, value: Named, info: Any) -> Named:
-        return check_named(PRESYNAPTIC[str(info.field_name)], value)
 
     @model_validator(mode="after")
     def _a_rule_moves_what_is_named(self) -> Self:
@@ -89,8 +88,8 @@ class ConnectionConfig(RuleConfig):
 class ReadoutConfig(ConnectionConfig):
     """Populations of units, one for each action: their outputs are the preferences among actions."""
 
-    neuron: Named = Field("lif", description="What a readout unit does with its input.")
-    intrinsic: Named = Field("none", description="How a readout unit's excitability adapts.")
+    neuron: NeuronName = Field("lif", description="What a readout unit does with its input.")
+    intrinsic: IntrinsicName = Field("none", description="How a readout unit's excitability adapts.")
     population: int = Field(5, ge=1, description="Units for each action.")
     inhibition: GainConfig = Field(
         GainConfig(granularity="scalar", low=0.0, high=0.0, trainable=False),
@@ -114,24 +113,16 @@ class ReadoutConfig(ConnectionConfig):
             raise ValueError(f"is one number for all units: use granularity scalar, got {value.granularity}")
         return value
 
-    @field_validator("neuron", mode="after")
-    @classmethod
-    def _known_neuron(cls, value: Named) -> Named:
-        return check_named(NEURONS, value)
-
-    @field_validator("intrinsic", mode="after")
-    @classmethod
-    def _known_intrinsic(cls, value: Named) -> Named:
-        return check_named(INTRINSICS, value)
-
 
 class PlasticUnitsConfig(ConfigModel):
     """Units of any kind in layers, with a rule for the input, the recurrent and the readout synapses each."""
 
     kind: Literal["plastic_units"] = Field("plastic_units", description="Kind of network.")
-    neuron: Named = Field("tanh", description="What a hidden unit does with its input.")
-    intrinsic: Named = Field("none", description="How a hidden unit's excitability adapts.")
-    dendrites: Named = Field("linear", description="What a branch of a hidden unit passes on to it.")
+    neuron: NeuronName = Field("tanh", description="What a hidden unit does with its input.")
+    intrinsic: IntrinsicName = Field("none", description="How a hidden unit's excitability adapts.")
+    dendrites: Annotated[Named, named_in(DENDRITES)] = Field(
+        "linear", description="What a branch of a hidden unit passes on to it."
+    )
     branches: int = Field(
         1, ge=1, description="Branches of a hidden unit; each of its synapses is on one of them, drawn at the start."
     )
@@ -164,21 +155,6 @@ class PlasticUnitsConfig(ConfigModel):
         default_factory=dict,
         description="When a state entry resets, if not with the lifetime: e.g. {eligibility.readout: trial}.",
     )
-
-    @field_validator("neuron", mode="after")
-    @classmethod
-    def _known_neuron(cls, value: Named) -> Named:
-        return check_named(NEURONS, value)
-
-    @field_validator("intrinsic", mode="after")
-    @classmethod
-    def _known_intrinsic(cls, value: Named) -> Named:
-        return check_named(INTRINSICS, value)
-
-    @field_validator("dendrites", mode="after")
-    @classmethod
-    def _known_dendrites(cls, value: Named) -> Named:
-        return check_named(DENDRITES, value)
 
     @model_validator(mode="after")
     def _has_units(self) -> Self:
@@ -226,7 +202,7 @@ class PlasticUnitsConfig(ConfigModel):
 
 
 class _Layer:
-    """Units and the synapses that reach them, by the name that ends their parameters and state entries."""
+    """Units of one kind, by the name that ends their parameters and state entries."""
 
     def __init__(self, name: str, neuron: Named, intrinsic: Named, size: int, step_size: float) -> None:
         self.name, self.size = name, size

@@ -20,8 +20,8 @@ from plastic_rl.plasticity.parts import (
     ResetScope,
     Setting,
     StateEntry,
-    check_named,
     make_part,
+    named_in,
     starting_at,
 )
 from plastic_rl.plasticity.presynaptic import KINETICS, SHORT_TERM, Presynaptic
@@ -60,7 +60,7 @@ __all__ = [
     "SynapseConfig",
     "Term",
     "after_reward",
-    "check_named",
     "make_part",
+    "named_in",
     "starting_at",
 ]

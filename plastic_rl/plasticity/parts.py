@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple, Self, TypeVar
 
 import torch
-from pydantic import model_validator
+from pydantic import AfterValidator, model_validator
 from pydantic_core import PydanticCustomError
 from torch import Tensor
 
@@ -191,3 +191,8 @@ def check_named(registry: Registry[type[PartT]], value: Named) -> Named:
     if problems:
         raise PydanticCustomError("problems", "{count} problems", {"count": len(problems), "problems": problems})
     return {"name": name, **options} if options else name
+
+
+def named_in(registry: Registry[type[PartT]]) -> AfterValidator:
+    """For `Annotated[Named, ...]`: what a config's field may name, with plug-ins' parts, and `check_named` of it."""
+    return AfterValidator(functools.partial(check_named, registry))

@@ -8,6 +8,7 @@ what it triggers, Delta = 0, gives `+ A+`.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
@@ -31,7 +32,24 @@ class PairTraces(NamedTuple):
     o: Tensor
 
 
-class PairSTDP(Term):
+class SpikePairs(Term):
+    """A term of the traces r and o of spikes, whose change is the sum of the outer products of its factors."""
+
+    def state_entries(self, post_size: int, pre_size: int) -> dict[str, StateEntry]:
+        """`presynaptic_trace` r, `(I,)`; `postsynaptic_trace` o, `(O,)`."""
+        return {"presynaptic_trace": StateEntry((pre_size,)), "postsynaptic_trace": StateEntry((post_size,))}
+
+    def change(self, params: NamedTensors, pre: Tensor, post: Tensor, trace: Tensor, state: NamedTensors) -> Tensor:
+        """Return the sum of the outer products of `factors`."""
+        left, right = self.factors(params, pre, post, state)
+        return left.mT @ right
+
+    @abstractmethod
+    def factors(self, params: NamedTensors, pre: Tensor, post: Tensor, state: NamedTensors) -> tuple[Tensor, Tensor]:
+        """See `Term.factors`."""
+
+
+class PairSTDP(SpikePairs):
     """Pair-based STDP: `D = A+ y r - A- o x`, r and o traces of the spikes x and y (Gerstner et al. 1996).
 
     A pair of spikes Delta = t_post - t_pre apart changes the synapse by `A+ exp(-Delta / tau+)` for Delta >= 0 and by
@@ -60,15 +78,6 @@ class PairSTDP(Term):
         **shared: Any,
     ) -> None:
         super().__init__(step_size, **handed_on(locals()))
-
-    def state_entries(self, post_size: int, pre_size: int) -> dict[str, StateEntry]:
-        """`presynaptic_trace` r, `(I,)`; `postsynaptic_trace` o, `(O,)`."""
-        return {"presynaptic_trace": StateEntry((pre_size,)), "postsynaptic_trace": StateEntry((post_size,))}
-
-    def change(self, params: NamedTensors, pre: Tensor, post: Tensor, trace: Tensor, state: NamedTensors) -> Tensor:
-        """Return `A+ y r - A- o x`."""
-        left, right = self.factors(params, pre, post, state)
-        return left.mT @ right
 
     def factors(self, params: NamedTensors, pre: Tensor, post: Tensor, state: NamedTensors) -> tuple[Tensor, Tensor]:
         """See `Term.factors`: `(A+ y, - A- o)` and `(r, x)`."""
@@ -193,7 +202,7 @@ class TripletSTDP(PairSTDP):
         return PairTraces(kept["x"] * state["slow_presynaptic_trace"], kept["y"] * state["slow_postsynaptic_trace"])
 
 
-class InhibitorySTDP(Term):
+class InhibitorySTDP(SpikePairs):
     """Inhibitory STDP: `D = y r + x (o - 2 rho tau)`, which holds the post unit's rate at rho (Vogels et al. 2011).
 
     A symmetric window of near-coincident spikes strengthens an inhibitory synapse, and every presynaptic spike weakens
@@ -214,15 +223,6 @@ class InhibitorySTDP(Term):
         **shared: Any,
     ) -> None:
         super().__init__(step_size, **handed_on(locals()))
-
-    def state_entries(self, post_size: int, pre_size: int) -> dict[str, StateEntry]:
-        """`presynaptic_trace` r, `(I,)`; `postsynaptic_trace` o, `(O,)`."""
-        return {"presynaptic_trace": StateEntry((pre_size,)), "postsynaptic_trace": StateEntry((post_size,))}
-
-    def change(self, params: NamedTensors, pre: Tensor, post: Tensor, trace: Tensor, state: NamedTensors) -> Tensor:
-        """Return `y r + (o - 2 rho tau) x`."""
-        left, right = self.factors(params, pre, post, state)
-        return left.mT @ right
 
     def factors(self, params: NamedTensors, pre: Tensor, post: Tensor, state: NamedTensors) -> tuple[Tensor, Tensor]:
         """See `Term.factors`: `(y, o - 2 rho tau)` and `(r, x)`."""
