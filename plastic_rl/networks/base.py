@@ -254,6 +254,21 @@ class PlasticNetwork(nn.Module, ABC):
         by_trial = entry in entries and entries[entry].reset == "trial"
         return episode_starts | feedbacks.trial_start if by_trial else episode_starts
 
+    def rewarded(self, params: Params, state: State, feedback: Feedback, happens: Tensor) -> State:
+        """`state` after the updates that waited for the reward of the step before. As it is, where none does.
+
+        Args:
+            params: As in `step`.
+            state: As the step before left it; never modified.
+            feedback: What that step brought.
+            happens: Where it is made, `(.., B)` bool.
+        """
+        return state
+
+    def openness(self, params: Params, state: State) -> Tensor | None:
+        """Share of their plasticity that synapses still have at the age in `state`, `(.., B, 1, 1)`; None: all."""
+        return None
+
     @abstractmethod
     def step(
         self, params: Params, x: Tensor, feedback: Feedback, state: State, episode_start: Tensor

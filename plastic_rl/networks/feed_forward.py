@@ -163,9 +163,10 @@ class PlasticFeedForward(PlasticNetwork):
             self._entries["key"] = StateEntry((), dtype=torch.int64)
         if self.reward_modulated:
             self._entries |= {
-                f"activity.{layer}": StateEntry((own.pre_size,)) for layer, own in enumerate(self.synapses)
+                f"activity.{layer}": StateEntry((own.pre_size,), momentary=True)
+                for layer, own in enumerate(self.synapses)
             }
-            self._entries[f"activity.{len(self.synapses)}"] = StateEntry((self.output_size,))
+            self._entries[f"activity.{len(self.synapses)}"] = StateEntry((self.output_size,), momentary=True)
 
     def start_scale(self, layer: int) -> float:
         """Standard deviation of the start weights of `layer`."""
@@ -220,14 +221,19 @@ class PlasticFeedForward(PlasticNetwork):
         return own_params, {name: state[whole] for name, whole in self._state_names[layer].items()}
 
     @override
+    def rewarded(self, params: Params, state: State, feedback: Feedback, happens: Tensor) -> State:
+        if not self.reward_modulated:
+            return state
+        activities = [state[f"activity.{layer}"] for layer in range(len(self.synapses) + 1)]
+        return after_reward(state, self._updated(params, state, activities, feedback), happens)
+
+    @override
     def step(
         self, params: Params, x: Tensor, feedback: Feedback, state: State, episode_start: Tensor
     ) -> tuple[Tensor, State]:
         current = self.begun(params, state, episode_start)
-        if self.reward_modulated and not self.plasticity_frozen:
-            activities = [current[f"activity.{layer}"] for layer in range(len(self.synapses) + 1)]
-            rewarded = self._updated(params, current, activities, feedback)
-            current = after_reward(current, rewarded, feedback.valid & ~episode_start)
+        if not self.plasticity_frozen:
+            current = self.rewarded(params, current, feedback, feedback.valid & ~episode_start)
         if "age" in current and not self.plasticity_frozen:
             current = self._rewired(params, current)
         post = x[..., : self.seen]
@@ -252,10 +258,11 @@ class PlasticFeedForward(PlasticNetwork):
     def _updated(self, params: Params, state: State, activities: list[Tensor], feedback: Feedback | None) -> State:
         """The synapses' state after the step in which layer l was given `activities[l]`."""
         updated: State = {}
+        openness = self.openness(params, state)
         for layer, synapse in enumerate(self.synapses):
             post = activities[layer + 1][..., : synapse.post_size]
             own_params, own_state = self._of_layer(layer, params, state)
-            changed = synapse.update(own_params, activities[layer], post, own_state, feedback)
+            changed = synapse.update(own_params, activities[layer], post, own_state, feedback, openness)
             updated |= {f"{name}.{layer}": entry for name, entry in changed.items()}
         return updated
 

@@ -64,9 +64,9 @@ class PlasticRNN(PlasticNetwork):
         self.output_size = units = config.hidden_size
         self.synapse = Synapse(config, units, units)
         self.is_plastic = not self.synapse.non_plastic
-        entries = {"activity": StateEntry((units,))} | self.synapse.state_entries()
+        entries = {"activity": StateEntry((units,), momentary=True)} | self.synapse.state_entries()
         if self.synapse.reward_modulated:
-            entries["presynaptic"] = StateEntry((units,))
+            entries["presynaptic"] = StateEntry((units,), momentary=True)
         self._fused = FusedRule.of(self.synapse)
         self._entries = scoped_entries(entries, config.reset, steps_per_trial)
         self._entries |= self.synapse.structure_entries() | clock_entries([self.synapse])
@@ -88,15 +88,20 @@ class PlasticRNN(PlasticNetwork):
         return drawn_structure(self.synapse, keys, 0)
 
     @override
+    def rewarded(self, params: Params, state: State, feedback: Feedback, happens: Tensor) -> State:
+        if not self.synapse.reward_modulated:
+            return state
+        pre, post, openness = state["presynaptic"], state["activity"], self.openness(params, state)
+        return after_reward(state, self.synapse.update(params, pre, post, state, feedback, openness), happens)
+
+    @override
     def step(
         self, params: Params, x: Tensor, feedback: Feedback, state: State, episode_start: Tensor
     ) -> tuple[Tensor, State]:
         current = self.begun(params, state, episode_start)
         synapse = self.synapse
-        if synapse.reward_modulated and not self.plasticity_frozen:
-            pre, post = current["presynaptic"], current["activity"]
-            rewarded = synapse.update(params, pre, post, current, feedback)
-            current = after_reward(current, rewarded, feedback.valid & ~episode_start)
+        if not self.plasticity_frozen:
+            current = self.rewarded(params, current, feedback, feedback.valid & ~episode_start)
         weight = params["recurrent_weight"]
         if "age" in current and not self.plasticity_frozen:
             current = current | rewired(synapse, params, weight, current, current["key"], current["age"], 0)
@@ -116,8 +121,9 @@ class PlasticRNN(PlasticNetwork):
         if synapse.reward_modulated:
             following["presynaptic"] = pre
         elif not self.plasticity_frozen:
-            if self._fused is None or torch.is_grad_enabled():
-                following |= synapse.update(params, pre, post, current)
+            openness = self.openness(params, current)
+            if self._fused is None or openness is not None or torch.is_grad_enabled():
+                following |= synapse.update(params, pre, post, current, None, openness)
             else:
                 following |= self._fused.update(params, pre, post, current)
         return post, following

@@ -42,6 +42,7 @@ from plastic_rl.plasticity import (
     Synapse,
     after_reward,
     make_part,
+    momentary,
     named_in,
     starting_at,
 )
@@ -216,7 +217,8 @@ class _Release:
     def __init__(self, config: ConnectionConfig, size: int, step_size: float) -> None:
         named = {name: getattr(config, name) for name in PRESYNAPTIC if getattr(config, name) != "none"}
         self.parts = {name: make_part(PRESYNAPTIC[name], one, step_size) for name, one in named.items()}
-        self.entries = {entry: one for part in self.parts.values() for entry, one in part.state_entries(size).items()}
+        entries = {entry: one for part in self.parts.values() for entry, one in part.state_entries(size).items()}
+        self.entries = momentary(entries)
         self.numbers = {name: one for part in self.parts.values() for name, one in part.numbers().items()}
 
     def step(self, params: Params, activity: Tensor, state: State) -> tuple[Tensor, State]:
@@ -290,11 +292,11 @@ class PlasticUnits(PlasticNetwork):
             if layer.name == "hidden":
                 numbers["bias"] = Parameter(torch.zeros(layer.size, dtype=torch.float32), is_gain=False)
             self._names[layer.name] = names = self._adopt_all("units", layer.name, numbers)
-            entries[f"activity.{layer.name}"] = StateEntry((layer.size,))
+            entries[f"activity.{layer.name}"] = StateEntry((layer.size,), momentary=True)
             # Apart from the neuron's: both may have a number of the same name.
             adapting = f"{layer.name}_intrinsic"
             self._names[adapting] = self._adopt_all("units", adapting, layer.intrinsic.numbers())
-            own = layer.neuron.state_entries(layer.size) | layer.intrinsic.state_entries(layer.size)
+            own = momentary(layer.neuron.state_entries(layer.size)) | layer.intrinsic.state_entries(layer.size)
             entries |= {f"{name}.{layer.name}": starting_at(one, names) for name, one in own.items()}
         for name, (rule, post_size, pre_size) in configs.items():
             entries |= self._join(name, rule, post_size, pre_size, generator)
@@ -312,7 +314,7 @@ class PlasticUnits(PlasticNetwork):
             }
         if config.coding == "poisson":
             self._entries["key"] = StateEntry((), dtype=torch.int64)
-            self._entries["age"] = StateEntry((), dtype=torch.int64)
+            self._entries["age"] = StateEntry((), dtype=torch.int64, momentary=True)
 
     def _join(
         self, name: str, rule: ConnectionConfig, post_size: int, pre_size: int, generator: torch.Generator | None
@@ -331,9 +333,9 @@ class PlasticUnits(PlasticNetwork):
         self._names[name] = self._adopt_all("synapses", name, parameters)
         own_entries = synapse.state_entries() | release.entries
         if self._keeps_change(name):
-            own_entries["change"] = StateEntry((post_size, pre_size))
+            own_entries["change"] = StateEntry((post_size, pre_size), momentary=True)
         if self._keeps_output(name):
-            own_entries["output"] = StateEntry((post_size,))
+            own_entries["output"] = StateEntry((post_size,), momentary=True)
         return {f"{entry}.{name}": starting_at(one, self._names[name]) for entry, one in own_entries.items()}
 
     def _adopt_all(self, kind: str, owner: str, parameters: Mapping[str, Parameter]) -> dict[str, str]:
@@ -363,7 +365,8 @@ class PlasticUnits(PlasticNetwork):
     ) -> tuple[Tensor, State]:
         current = self.begun(params, state, episode_start)
         if not self.plasticity_frozen:
-            current = self._rewired(params, self._rewarded(params, current, feedback, episode_start))
+            current = self.rewarded(params, current, feedback, feedback.valid & ~episode_start)
+            current = self._rewired(params, current)
         current = self.reset(feedback.trial_start, current, "trial", params)
         inputs = self._channels(x, current)
         outputs, following = self._lived(params, inputs, current)
@@ -402,9 +405,10 @@ class PlasticUnits(PlasticNetwork):
                 changed |= {f"{entry}.{name}": value for entry, value in moved.items()}
         return state | changed if changed else state
 
-    def _rewarded(self, params: Params, state: State, feedback: Feedback, episode_start: Tensor) -> State:
-        """The state after the updates that waited for the reward."""
+    @override
+    def rewarded(self, params: Params, state: State, feedback: Feedback, happens: Tensor) -> State:
         rewarded: State = {}
+        openness = self.openness(params, state)
         for name, synapse in self._synapses.items():
             if synapse.reward_modulated:
                 own = self._own(name, state)
@@ -415,11 +419,11 @@ class PlasticUnits(PlasticNetwork):
                     source, moved = synapse.taken_in(numbers, own["change"] * self._copy(name, feedback.action), own)
                 else:
                     source, moved = own["eligibility"], {}
-                moved |= synapse.gated(numbers, post, source, own, feedback)
+                moved |= synapse.gated(numbers, post, source, own, feedback, openness)
                 rewarded |= {f"{entry}.{name}": value for entry, value in moved.items()}
         if not rewarded:
             return state
-        return after_reward(state, rewarded, feedback.valid & ~episode_start)
+        return after_reward(state, rewarded, happens)
 
     def _spikes(self, name: str) -> bool:
         """Whether the units behind synapses spike."""
@@ -534,6 +538,7 @@ class PlasticUnits(PlasticNetwork):
     def _updated(self, params: Params, inputs: Tensor, outputs: dict[str, Tensor], state: State) -> State:
         """The synapses' state after the substeps from `state`, with the updates that do not wait for a reward."""
         updated: State = {}
+        openness = self.openness(params, state)
         for name, synapse in self._synapses.items():
             if synapse.non_plastic:
                 continue
@@ -547,7 +552,7 @@ class PlasticUnits(PlasticNetwork):
                 source, taken_in = synapse.taken_in(numbers, change, own)
                 moved |= taken_in
                 if not synapse.reward_modulated:
-                    moved |= synapse.gated(numbers, self._output(name, post), source, own)
+                    moved |= synapse.gated(numbers, self._output(name, post), source, own, None, openness)
             if self._keeps_output(name):
                 moved["output"] = self._output(name, post)
             updated |= {f"{entry}.{name}": value for entry, value in moved.items()}

@@ -25,7 +25,7 @@ def clock_entries(synapses: Iterable[Synapse]) -> dict[str, StateEntry]:
     structures = [synapse.structure for synapse in synapses]
     names = ["key"] if any(one.draws or one.rewires for one in structures) else []
     names += ["age"] if any(one.rewires for one in structures) else []
-    return {name: StateEntry((), dtype=torch.int64) for name in names}
+    return {name: StateEntry((), dtype=torch.int64, momentary=name == "age") for name in names}
 
 
 def drawn_structure(synapse: Synapse, keys: Tensor, number: int) -> State:

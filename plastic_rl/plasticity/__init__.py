@@ -21,6 +21,7 @@ from plastic_rl.plasticity.parts import (
     Setting,
     StateEntry,
     make_part,
+    momentary,
     named_in,
     starting_at,
 )
@@ -61,6 +62,7 @@ __all__ = [
     "Term",
     "after_reward",
     "make_part",
+    "momentary",
     "named_in",
     "starting_at",
 ]

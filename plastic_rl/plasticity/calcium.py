@@ -17,7 +17,7 @@ from torch import Tensor
 from plastic_rl.config.signatures import handed_on
 from plastic_rl.plasticity.bounds import TINY
 from plastic_rl.plasticity.gains import NamedTensors
-from plastic_rl.plasticity.parts import Curves, Setting, StateEntry
+from plastic_rl.plasticity.parts import Curves, Setting, StateEntry, momentary
 from plastic_rl.plasticity.terms import LAG_LABEL, Term, pair_window
 
 
@@ -74,7 +74,7 @@ class Calcium(Term):
         entries = {"presynaptic_calcium": StateEntry((pre_size,)), "postsynaptic_calcium": StateEntry((post_size,))}
         if self.delay_steps:
             entries["delayed_spikes"] = StateEntry((self.delay_steps, pre_size))
-        return entries
+        return momentary(entries)
 
     def change(self, params: NamedTensors, pre: Tensor, post: Tensor, trace: Tensor, state: NamedTensors) -> Tensor:
         """Return what the times above both thresholds do, with F as it is before the step."""

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from plastic_rl.config.signatures import handed_on
 from plastic_rl.plasticity.gains import NamedTensors, Parameter
-from plastic_rl.plasticity.parts import Part, Setting, StateEntry
+from plastic_rl.plasticity.parts import Part, Setting, StateEntry, momentary
 from plastic_rl.registry import Registry
 
 
@@ -136,7 +136,7 @@ class Heterosynaptic(Homeostasis):
 
     def state_entries(self, post_size: int) -> dict[str, StateEntry]:
         """`burst_trace` z; `bursts`, the sum of `z^3 y` over the substeps of the last step: `(O,)`."""
-        return {"burst_trace": StateEntry((post_size,)), "bursts": StateEntry((post_size,))}
+        return momentary({"burst_trace": StateEntry((post_size,)), "bursts": StateEntry((post_size,))})
 
     def observed(self, params: NamedTensors, post: Tensor, state: NamedTensors) -> dict[str, Tensor]:
         """Return z after the step, and what its substeps amount to."""

@@ -205,7 +205,7 @@ class RewardPredictionError(Modulator):
         """`value` V, `(trial_steps,)`; `trial_time` s."""
         return {
             "value": StateEntry((self.options.trial_steps,), start="value_start"),
-            "trial_time": StateEntry(()),
+            "trial_time": StateEntry((), momentary=True),
         }
 
     def gate(self, params: NamedTensors, post: Tensor, feedback: Feedback | None, state: NamedTensors) -> Tensor:

@@ -47,12 +47,20 @@ class StateEntry:
         reset: When it starts anew.
         dtype: None: that of the parameters.
         start: Where it starts: a number, or the name of a parameter that broadcasts against it.
+        momentary: Whether it is of the moment, as activity, voltages and eligibility are, and not of what was learned:
+            what is replayed in sleep begins from a stored one, and awaking brings back the one of before.
     """
 
     shape: tuple[int, ...]
     reset: ResetScope = "lifetime"
     dtype: torch.dtype | None = None
     start: float | str = 0.0
+    momentary: bool = False
+
+
+def momentary(entries: Mapping[str, StateEntry]) -> dict[str, StateEntry]:
+    """The entries, as those of the moment."""
+    return {name: replace(entry, momentary=True) for name, entry in entries.items()}
 
 
 def starting_at(entry: StateEntry, names: Mapping[str, str]) -> StateEntry:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from plastic_rl.config.signatures import handed_on
 from plastic_rl.plasticity.gains import NamedTensors
-from plastic_rl.plasticity.parts import Curves, StateEntry
+from plastic_rl.plasticity.parts import Curves, StateEntry, momentary
 from plastic_rl.plasticity.terms import LAG_LABEL, Term, pair_window
 
 Pairing = Literal["all", "nearest"]
@@ -37,7 +37,7 @@ class SpikePairs(Term):
 
     def state_entries(self, post_size: int, pre_size: int) -> dict[str, StateEntry]:
         """`presynaptic_trace` r, `(I,)`; `postsynaptic_trace` o, `(O,)`."""
-        return {"presynaptic_trace": StateEntry((pre_size,)), "postsynaptic_trace": StateEntry((post_size,))}
+        return momentary({"presynaptic_trace": StateEntry((pre_size,)), "postsynaptic_trace": StateEntry((post_size,))})
 
     def change(self, params: NamedTensors, pre: Tensor, post: Tensor, trace: Tensor, state: NamedTensors) -> Tensor:
         """Return the sum of the outer products of `factors`."""
@@ -152,8 +152,8 @@ class TripletSTDP(PairSTDP):
     def state_entries(self, post_size: int, pre_size: int) -> dict[str, StateEntry]:
         """Those of pairs, and `slow_presynaptic_trace` r2, `(I,)`, `slow_postsynaptic_trace` o2, `(O,)`."""
         return super().state_entries(post_size, pre_size) | {
-            "slow_presynaptic_trace": StateEntry((pre_size,)),
-            "slow_postsynaptic_trace": StateEntry((post_size,)),
+            "slow_presynaptic_trace": StateEntry((pre_size,), momentary=True),
+            "slow_postsynaptic_trace": StateEntry((post_size,), momentary=True),
         }
 
     def factors(self, params: NamedTensors, pre: Tensor, post: Tensor, state: NamedTensors) -> tuple[Tensor, Tensor]:

@@ -97,7 +97,7 @@ class Synapse:
         matrix = StateEntry((self.post_size, self.pre_size))
         entries = {"trace": matrix}
         if self.eligibility.has_trace:
-            entries["eligibility"] = matrix
+            entries["eligibility"] = StateEntry(matrix.shape, momentary=True)
         sizes = self.post_size, self.pre_size
         entries |= self.modulator.state_entries(self.post_size)
         entries |= self.metaplasticity.state_entries(*sizes) | self.homeostasis.state_entries(self.post_size)
@@ -170,6 +170,7 @@ class Synapse:
         post: Tensor,
         state: NamedTensors,
         feedback: Feedback | None = None,
+        openness: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """The synapse's state after the step in which `pre` met `post`.
 
@@ -179,6 +180,7 @@ class Synapse:
             post: `y`, `(.., B, O)`.
             state: As left by the last update; never modified.
             feedback: What that step brought; needed where `reward_modulated`.
+            openness: See `gated`.
 
         Returns:
             The entries of `state_entries`, new.
@@ -190,7 +192,8 @@ class Synapse:
         change = self.term.change(params, pre, post, trace, state)
         source = self.eligibility.source(params, change, eligibility)
         observed = self.homeostasis.observed(params, post.unsqueeze(-2), state) if self._homeostatic else {}
-        updated = observed | self.gated(params, post, source, {**state, **observed} if observed else state, feedback)
+        known = {**state, **observed} if observed else state
+        updated = observed | self.gated(params, post, source, known, feedback, openness)
         if eligibility is not None:
             updated["eligibility"] = self.eligibility.next_trace(params, change, eligibility)
         return updated | self.term.next_state(params, pre, post, trace, state)
@@ -202,6 +205,7 @@ class Synapse:
         source: Tensor,
         state: NamedTensors,
         feedback: Feedback | None = None,
+        openness: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """The trace F after `source` S was gated into it and has settled, and the entries of what took part.
 
@@ -211,10 +215,13 @@ class Synapse:
             source: `S`, `(.., B, O, I)`.
             state: As left by the last update; never modified.
             feedback: What the step brought; needed where `reward_modulated`.
+            openness: What a critical period leaves of the lifetime's plasticity, `(.., B, 1, 1)`; None: all.
         """
         trace = state["trace"]
         gate = self.modulator.gate(params, post, feedback, state)
         share = self.metaplasticity.share(params, state) if self._metaplastic else None
+        if openness is not None:
+            share = openness if share is None else share * openness
         if share is not None:
             gate = gate * share
         kept = trace
