@@ -17,6 +17,7 @@ from plastic_rl.feedback import Feedback, FeedbackLayout
 from plastic_rl.networks.attractor import AttractorNetwork
 from plastic_rl.networks.base import Params, PlasticNetwork, Recording, State
 from plastic_rl.networks.feed_forward import PlasticFeedForward
+from plastic_rl.networks.phases import PhasesConfig, phased
 from plastic_rl.networks.plastic_rnn import PlasticRNN
 from plastic_rl.networks.plastic_units import PlasticUnits
 from plastic_rl.networks.recurrent import GRU, LSTM, PlainRNN
@@ -86,4 +87,6 @@ def make_network(
         raise ConfigError(f"network.kind is missing: name one of {', '.join(sorted(NETWORKS))}.")
     network = NETWORKS[config["kind"]]
     validated = validate(network.config_model, config, "network")
+    if isinstance(validated, PhasesConfig) and (validated.development or validated.sleep):
+        network = phased(network)
     return network(validated, input_size, feedback, generator, steps_per_trial)

@@ -25,6 +25,7 @@ from typing_extensions import override
 from plastic_rl.errors import ConfigError
 from plastic_rl.feedback import Feedback, FeedbackLayout
 from plastic_rl.networks.base import Params, PlasticNetwork, State, reset_entry
+from plastic_rl.networks.phases import PhasesConfig
 from plastic_rl.networks.start_weights import normal_weights
 from plastic_rl.networks.structure import clock_entries, drawn_structure, rewired
 from plastic_rl.plasticity import (
@@ -45,7 +46,7 @@ CERTAIN = 1e4
 _WHOLE = GainConfig(granularity="scalar", low=1.0, high=1.0, trainable=False)
 
 
-class PlasticFeedForwardConfig(RuleConfig):
+class PlasticFeedForwardConfig(PhasesConfig, RuleConfig):
     """A feed-forward network whose layers are all plastic under one rule: a rule by name, and changes to it."""
 
     kind: Literal["plastic_feed_forward"] = Field("plastic_feed_forward", description="Kind of network.")

@@ -20,12 +20,13 @@ from plastic_rl.networks.base import Params, PlasticNetwork, Recording, State, s
 from plastic_rl.networks.fused.forward import Recorded, checkpoint_spacing, fused_unroll
 from plastic_rl.networks.fused.rule import FusedRule
 from plastic_rl.networks.fused.sequences import Resets
+from plastic_rl.networks.phases import PhasesConfig
 from plastic_rl.networks.recurrent import affine, unroll_stretches
 from plastic_rl.networks.structure import clock_entries, drawn_structure, rewired
 from plastic_rl.plasticity import ResetScope, RuleConfig, StateEntry, Synapse, after_reward
 
 
-class PlasticRNNConfig(RuleConfig):
+class PlasticRNNConfig(PhasesConfig, RuleConfig):
     """A recurrent network whose recurrent synapses are plastic: a rule by name, and changes to it."""
 
     kind: Literal["plastic_rnn"] = Field("plastic_rnn", description="Kind of network.")

@@ -21,10 +21,10 @@ from pydantic import Field, field_validator, model_validator
 from torch import Tensor, nn
 from typing_extensions import override
 
-from plastic_rl.config import ConfigModel
 from plastic_rl.errors import ConfigError
 from plastic_rl.feedback import Feedback, FeedbackLayout
 from plastic_rl.networks.base import Params, PlasticNetwork, State, scoped_entries
+from plastic_rl.networks.phases import PhasesConfig
 from plastic_rl.networks.start_weights import step_numbers
 from plastic_rl.networks.structure import clock_entries, drawn_structure, rewired
 from plastic_rl.neurons import DENDRITES, INTRINSICS, NEURONS, Dendrites, Drive, Intrinsic, Neuron
@@ -115,7 +115,7 @@ class ReadoutConfig(ConnectionConfig):
         return value
 
 
-class PlasticUnitsConfig(ConfigModel):
+class PlasticUnitsConfig(PhasesConfig):
     """Units of any kind in layers, with a rule for the input, the recurrent and the readout synapses each."""
 
     kind: Literal["plastic_units"] = Field("plastic_units", description="Kind of network.")

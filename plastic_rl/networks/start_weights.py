@@ -73,6 +73,11 @@ def step_numbers(keys: Tensor, ages: Tensor, stream: int, shape: tuple[int, ...]
     return uniform_numbers(distinct, stream, math.prod(shape)).reshape(-1, *shape)[place]
 
 
+def normal_numbers(uniform: Tensor) -> Tensor:
+    """Standard normal numbers by uniform ones in (0, 1), of the same shape and type."""
+    return (2 * uniform - 1).erfinv_().mul_(math.sqrt(2))
+
+
 def normal_weights(keys: Tensor, stream: int, shape: tuple[int, ...]) -> Tensor:
     """Standard normal start weights `(.., *shape)`, float32, as `uniform_numbers` gives them.
 
@@ -84,6 +89,5 @@ def normal_weights(keys: Tensor, stream: int, shape: tuple[int, ...]) -> Tensor:
     (True, 1.0)
     """
     distinct, place = torch.unique(keys, return_inverse=True)
-    uniform = uniform_numbers(distinct, stream, math.prod(shape))
-    normal = (2 * uniform - 1).erfinv_().mul_(math.sqrt(2)).to(torch.float32)
+    normal = normal_numbers(uniform_numbers(distinct, stream, math.prod(shape))).to(torch.float32)
     return normal.reshape(-1, *shape)[place]

@@ -206,6 +206,47 @@ PARTS |= {
         },
     },
 }
+_DEVELOPMENT: dict[str, Any] = {"steps": 3, "critical_period": {"tau": 20.0, "learned": ["tau", "floor"]}}
+PHASES: dict[str, dict[str, Any]] = {
+    "developed_rnn": {
+        "kind": "plastic_rnn",
+        "rule": "oja",
+        "development": _DEVELOPMENT | {"process": {"name": "white", "learned": ["amplitude"]}},
+    },
+    "sleeping_rnn": {
+        "kind": "plastic_rnn",
+        "rule": "reward_gated_retroactive",
+        "sleep": {"steps": 3, "trials": 2, "times": 2},
+    },
+    "developed_sleeping_rnn": {
+        "kind": "plastic_rnn",
+        "rule": "differentiable_plasticity",
+        "metaplasticity": "importance",
+        "development": _DEVELOPMENT | {"process": {"name": "correlated", "sources": 2}},
+        "sleep": {"steps": 4, "order": "reverse"},
+        "reset": {"activity": "trial"},
+    },
+    "developed_feed_forward": {
+        "kind": "plastic_feed_forward",
+        "rule": "reward_gated",
+        "start": "trained",
+        "development": _DEVELOPMENT | {"process": "waves"},
+        "sleep": {"steps": 4, "trials": 2},
+    },
+    "developed_units": {
+        "kind": "plastic_units",
+        "neuron": {**_LIF, "name": "adaptive_lif", "beta": 2.0},
+        "substeps": 2,
+        "on_off": True,
+        "coding": "poisson",
+        "intrinsic": "adapting_threshold",
+        "input": {"rule": "stdp", "kinetics": "exponential"},
+        "recurrent": {"rule": "r_stdp", "short_term": "markram", "homeostasis": "heterosynaptic"},
+        "readout": {"rule": "r_stdp", "neuron": {**_LIF, "threshold": 0.2}, "efference_copy": True},
+        "development": _DEVELOPMENT | {"process": "poisson"},
+        "sleep": {"steps": 4, "trials": 2, "order": "reverse"},
+    },
+}
 ATTRACTORS: dict[str, dict[str, Any]] = {
     "attractor_hebb_head": {"kind": "attractor", "beta": 1.5, "rounds": 2},
     "attractor_delta_units": {
@@ -224,6 +265,7 @@ ALL: dict[str, dict[str, Any]] = (
     | RULE_TABLES
     | UNITS
     | PARTS
+    | PHASES
     | ATTRACTORS
 )
 FUSED = [
