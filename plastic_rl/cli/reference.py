@@ -76,6 +76,7 @@ def wrapper_lines(name: str, prefix: str = "") -> Iterator[str]:
 
 def _networks() -> Iterator[str]:
     from plastic_rl.networks import NETWORKS
+    from plastic_rl.networks.spontaneous import PROCESSES
 
     for kind, network in NETWORKS.items():
         model: type[BaseModel] = network.config_model
@@ -87,18 +88,19 @@ def _networks() -> Iterator[str]:
                 yield f"    One of: {', '.join(sorted(names))}."
     for kind in PARTS:
         if any(kind in network.config_model.model_fields for network in NETWORKS.values()):
-            yield from _parts(kind)
+            yield from _parts(f"network.{kind}", PARTS[kind])
+    yield from _parts("network.development.process", PROCESSES)
 
 
-def _parts(kind: str) -> Iterator[str]:
+def _parts(key: str, registry: Mapping[str, Any]) -> Iterator[str]:
     """The options of the parts that a key may name, those of plugins included."""
-    for name, part in PARTS[kind].items():
+    for name, part in registry.items():
         if isinstance(part, type) and issubclass(part, Part):
-            own = {key: field for key, field in options_model(part).model_fields.items() if key != "learned"}
+            own = {option: field for option, field in options_model(part).model_fields.items() if option != "learned"}
             if own:
-                yield f"network.{kind} {{name: {name}, ...}}, with options:"
-            for key, field in own.items():
-                yield from field_lines(f"network.{kind}.{key}", field)
+                yield f"{key} {{name: {name}, ...}}, with options:"
+            for option, field in own.items():
+                yield from field_lines(f"{key}.{option}", field)
 
 
 def _algorithms() -> Iterator[str]:

@@ -68,7 +68,7 @@ class White(Process):
 class Correlated(Process):
     """A few Gaussian sources, mixed into all inputs by a random matrix, the same in all lifetimes (after Linsker 1986).
 
-    The columns of the matrix are orthonormal: they are the principal components of the inputs, the first one first
+    The columns of the matrix are orthogonal: they are the principal components of the inputs, the first one first
     (doi 10.1073/pnas.83.19.7508: structure that grows from correlated activity before there is anything to see).
 
     Args:
