@@ -146,7 +146,8 @@ class Phased(PlasticNetwork):
                     reward = reset_entry(here, feedback.reward, told.reward)
                     feedback = Feedback(action, reward, torch.zeros_like(asleep), torch.ones_like(asleep))
                 if not self.plasticity_frozen:
-                    current = self.rewarded(params, current, feedback, count > 0)
+                    last = feedback._replace(trial_start=torch.ones_like(asleep))  # nothing is expected beyond it
+                    current = self.rewarded(params, current, last, count > 0)
                 own = own | {name: current[name] for name in self.__learned}
         return features, own | stored
 

@@ -109,8 +109,8 @@ class StoredTrials:
         size = sum(math.prod(entry.shape) * (entry.dtype or torch.float32).itemsize for entry in self.entries.values())
         if size > config.largest_mib * 2**20:
             raise ConfigError(
-                f"network.sleep: {config.trials} stored trials of {steps} steps take {size / 2**20:.4g} MiB in each "
-                f"lifetime, more than largest_mib, {config.largest_mib:g}; store fewer trials or steps, or allow more"
+                f"network.sleep: up to {config.trials * steps:,} stored steps, trials * steps, take {size / 2**20:.4g} "
+                f"MiB in each lifetime, more than largest_mib, {config.largest_mib:g}; store fewer, or allow more"
             )
 
     def told(self, stored: State, feedback: Feedback) -> State:

@@ -316,9 +316,17 @@ def test_a_replay_without_plasticity_is_what_was_lived_bit_for_bit(config: dict[
 
 
 @pytest.mark.parametrize("order", ["forward", "reverse"])
-@pytest.mark.parametrize("rule", ["reward_gated", "reward_gated_retroactive"])
-def test_a_replay_is_its_steps_lived_again_with_what_they_brought(rule: str, order: str) -> None:
-    config = {"kind": "plastic_rnn", "rule": rule, "sleep": {"steps": 5, "order": order}}
+@pytest.mark.parametrize(
+    "rule",
+    [
+        {"rule": "reward_gated"},
+        {"rule": "reward_gated_retroactive"},
+        {"rule": "reward_gated", "modulator": {"name": "reward_prediction_error", "discount": 0.5}},
+    ],
+    ids=["reward", "eligibility", "prediction error"],
+)
+def test_a_replay_is_its_steps_lived_again_with_what_they_brought(rule: dict[str, Any], order: str) -> None:
+    config = {"kind": "plastic_rnn", **rule, "sleep": {"steps": 5, "order": order}}
     network, plain = build(config), build({**config, "sleep": None})
     params, no = dict(network.named_parameters()), torch.zeros(1, dtype=torch.bool)
     inputs = torch.randn(5, 1, INPUTS, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -341,7 +349,8 @@ def test_a_replay_is_its_steps_lived_again_with_what_they_brought(rule: str, ord
         # The last reward of the trial, while awake; the step that brings it changes nothing else of the trace.
         awake_last = own
         own = learning(own, inputs[3], feedbacks[3])
-        trace, average = own["trace"], own["reward_average"]
+        expected_reward = "value" if "value" in own else "reward_average"
+        trace, average = own["trace"], own[expected_reward]
         # Again from the first momentary state, step by step, in either order.
         again = first | {name: own[name] for name in learned}
         steps = [0, 1, 2] if order == "forward" else [2, 1, 0]
@@ -349,15 +358,16 @@ def test_a_replay_is_its_steps_lived_again_with_what_they_brought(rule: str, ord
             outcome = feedbacks[steps[place - 1] + 1]._replace(trial_start=no, valid=~no)
             begins = Feedback(torch.zeros(1, ACTIONS), torch.zeros(1), ~no, no)
             again = learning(again, inputs[step], begins if place == 0 else outcome)
-        again = learning(again, inputs[3], feedbacks[steps[-1] + 1])
+        again = learning(again, inputs[3], feedbacks[steps[-1] + 1]._replace(trial_start=~no))
         assert not torch.allclose(again["trace"], trace)
-        assert not torch.allclose(again["reward_average"], average)
+        assert not torch.allclose(again[expected_reward], average)
         features, state = network.step(params, inputs[3], feedbacks[3], state, no)
         torch.testing.assert_close(state["trace"], again["trace"], atol=1e-12, rtol=0)
-        torch.testing.assert_close(state["reward_average"], again["reward_average"], atol=1e-12, rtol=0)
+        torch.testing.assert_close(state[expected_reward], again[expected_reward], atol=1e-12, rtol=0)
         # Awake again, with the activity of before: the step is that of a network with these synapses.
         woken = awake_last | {name: again[name] for name in learned}
-        woken |= {name: own[name] for name in ("eligibility",) if name in own}  # it took in the last step, awake
+        # What takes in the last reward, awake, has done so.
+        woken |= {name: own[name] for name in ("eligibility", "trial_time") if name in own}
         expected, following = plain.step(params, inputs[3], feedbacks[3]._replace(valid=no), woken, no)
         torch.testing.assert_close(features, expected, atol=1e-12, rtol=0)
         for name in plain.state_entries():
@@ -438,7 +448,7 @@ def test_gradients_reach_synapses_through_a_replay_and_not_through_what_is_store
         ({"rule": "fixed", "sleep": {"steps": 3}}, r"network\.sleep would do nothing"),
         ({"sleep": {}}, "trials have no fixed length here; give steps"),
         # 4 trials of 100,000 steps of 8 + 2 + 1 numbers of 4 bytes.
-        ({"sleep": {"steps": 100_000, "trials": 4}}, r"4 stored trials of 100000 steps take 16\.78 MiB"),
+        ({"sleep": {"steps": 100_000, "trials": 4}}, r"up to 400,000 stored steps, trials \* steps, take 16\.78 MiB"),
         ({"sleep": {"times": 0, "steps": 1}}, "times"),
     ],
 )
