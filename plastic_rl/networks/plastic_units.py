@@ -14,6 +14,7 @@ With `substeps: 1`, tanh units and no readout this is `plastic_rnn`.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Annotated, Literal, Self
 
 import torch
@@ -25,6 +26,8 @@ from plastic_rl.config import ConfigModel
 from plastic_rl.errors import ConfigError
 from plastic_rl.feedback import Feedback, FeedbackLayout
 from plastic_rl.networks.base import Params, PlasticNetwork, State, scoped_entries
+from plastic_rl.networks.conductance import ConductanceConfig, at_substep, carried, separated, together
+from plastic_rl.networks.dale import Sign, clipped, held_trace, signed_weights, unit_signs
 from plastic_rl.networks.start_weights import step_numbers
 from plastic_rl.networks.structure import clock_entries, drawn_structure, rewired
 from plastic_rl.neurons import DENDRITES, INTRINSICS, NEURONS, Dendrites, Drive, Intrinsic, Neuron
@@ -45,6 +48,7 @@ from plastic_rl.plasticity import (
     named_in,
     starting_at,
 )
+from plastic_rl.plasticity.parts import named_part
 
 INPUT, RECURRENT, READOUT = "input", "recurrent", "readout"
 PRESYNAPTIC = {"short_term": SHORT_TERM, "kinetics": KINETICS}
@@ -63,6 +67,16 @@ class ConnectionConfig(RuleConfig):
     kinetics: Annotated[Named, named_in(KINETICS)] = Field("none", description="Course of what a spike releases.")
     weight: GainConfig | None = Field(
         None, description="Start weights W0; null: uniform within +-sqrt(3 / presynaptic units), trained."
+    )
+    sign: Sign = Field(
+        "presynaptic",
+        description="Sign that these synapses keep (Dale's law): their presynaptic units', where these have one "
+        "(network.excitatory), or one for all; start weights of the other sign are mirrored.",
+    )
+    conductance: ConductanceConfig | None = Field(
+        None,
+        description="Reversal potentials, {excitatory: mV, inhibitory: mV}: positive weights are conductances to the "
+        "one, negative ones to the other, open while a presynaptic unit is above 0; null: they bring currents.",
     )
 
     @model_validator(mode="after")
@@ -127,6 +141,13 @@ class PlasticUnitsConfig(ConfigModel):
         1, ge=1, description="Branches of a hidden unit; each of its synapses is on one of them, drawn at the start."
     )
     hidden_size: int = Field(48, ge=0, description="Number of hidden units; 0: the input reaches the readout directly.")
+    excitatory: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="Share of the hidden units that are excitatory, the first ones; the others are inhibitory, and "
+        "what they all send keeps their sign (Dale's law). null: synapses of both signs.",
+    )
     substeps: int = Field(1, ge=1, description="Steps of the units in one environment step.")
     step_size: float = Field(1.0, gt=0, description="Length of a substep, ms.")
     inputs: Literal["features", "all"] = Field(
@@ -164,7 +185,7 @@ class PlasticUnitsConfig(ConfigModel):
             raise ValueError("recurrent synapses need hidden units: give hidden_size 1 or more, or recurrent: null")
         if self.hidden_size == 0 and self.input != ConnectionConfig():
             raise ValueError("input synapses need hidden units: give hidden_size 1 or more, or leave input out")
-        own = ("neuron", "intrinsic", "dendrites", "branches")
+        own = ("neuron", "intrinsic", "dendrites", "branches", "excitatory")
         idle = [name for name in own if getattr(self, name) != type(self).model_fields[name].default]
         if self.hidden_size == 0 and idle:
             raise ValueError(f"{', '.join(idle)}: there are no hidden units; give hidden_size 1 or more")
@@ -188,6 +209,36 @@ class PlasticUnitsConfig(ConfigModel):
                 raise ValueError(
                     f"{', '.join(whole)} would count the synapses that are on a unit's other branches; use branches: 1"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _units_have_one_sign(self) -> Self:
+        for name in (RECURRENT, READOUT) if self.excitatory is not None else ():
+            connection = getattr(self, name)
+            if connection is not None and connection.sign != "presynaptic":
+                raise ValueError(
+                    f"{name}.sign is {connection.sign}, but excitatory: {self.excitatory:g} gives the hidden units "
+                    "signs of their own; leave one of them out"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _conductances_meet_a_voltage(self) -> Self:
+        onto_hidden = {INPUT: self.input, RECURRENT: self.recurrent} if self.hidden_size else {}
+        meets = {name: (one, self.neuron) for name, one in onto_hidden.items()}
+        if self.readout is not None:
+            meets[READOUT] = (self.readout, self.readout.neuron)
+        for name, (connection, neuron) in meets.items():
+            if connection is None or connection.conductance is None:
+                continue
+            if not named_part(NEURONS, neuron).takes_conductance:
+                takes = ", ".join(one for one in sorted(NEURONS) if NEURONS[one].takes_conductance)
+                raise ValueError(
+                    f"{name}.conductance: the neuron {neuron!r} has no voltage that a conductance could act on; use "
+                    f"one of {takes}, or leave conductance out"
+                )
+            if name != READOUT and (self.branches > 1 or self.dendrites != "linear"):
+                raise ValueError(f"{name}.conductance: dendrites take currents; use branches: 1 and dendrites: linear")
         return self
 
     @model_validator(mode="after")
@@ -283,6 +334,7 @@ class PlasticUnits(PlasticNetwork):
         self._names: dict[str, dict[str, str]] = {}
         self.units, self.synapses = nn.ModuleDict(), nn.ModuleDict()
         self._releases: dict[str, _Release] = {}
+        self._conductances: dict[str, ConductanceConfig | None] = {}
         self._dendrites: Dendrites = make_part(DENDRITES, config.dendrites, config.step_size)
         self._names["dendrites"] = self._adopt_all("units", "dendrites", self._dendrites.numbers())
         for layer in self._layers:
@@ -322,12 +374,18 @@ class PlasticUnits(PlasticNetwork):
         self._releases[name] = release = _Release(rule, pre_size, self.config.step_size)
         parameters = {"weight": rule.start(post_size, pre_size, generator)} | synapse.parameters(generator)
         parameters |= release.numbers
+        signs = self._signs(name, rule, pre_size)
+        if signs is not None:
+            parameters["sign"], weight = signs, parameters["weight"]
+            if weight.value.shape[-1] == pre_size:  # else one number for synapses of both signs
+                parameters["weight"] = replace(weight, value=signed_weights(signs.value, weight.value))
         if name != READOUT and self.config.branches > 1:
             parameters["branch"] = _one_branch_each(self.config.hidden_size, self.config.branches, pre_size, generator)
         if isinstance(rule, ReadoutConfig):
             parameters["inhibition"] = rule.inhibition.draw(1, 1, generator, is_gain=False)
             parameters["scale"] = rule.scale.draw(1, 1, generator, is_gain=False)
         self._synapses[name] = synapse
+        self._conductances[name] = rule.conductance
         self._names[name] = self._adopt_all("synapses", name, parameters)
         own_entries = synapse.state_entries() | release.entries
         if self._keeps_change(name):
@@ -335,6 +393,13 @@ class PlasticUnits(PlasticNetwork):
         if self._keeps_output(name):
             own_entries["output"] = StateEntry((post_size,))
         return {f"{entry}.{name}": starting_at(one, self._names[name]) for entry, one in own_entries.items()}
+
+    def _signs(self, name: str, rule: ConnectionConfig, pre_size: int) -> Parameter | None:
+        """Signs of the units before synapses, `(1, I)`; None where they have none."""
+        if rule.sign != "presynaptic":
+            return unit_signs(float(rule.sign == "excitatory"), pre_size)
+        share = self.config.excitatory
+        return None if share is None or name == INPUT else unit_signs(share, pre_size)
 
     def _adopt_all(self, kind: str, owner: str, parameters: Mapping[str, Parameter]) -> dict[str, str]:
         """Register parameters under `KIND.OWNER.NAME`; return these dotted names."""
@@ -398,7 +463,7 @@ class PlasticUnits(PlasticNetwork):
         for number, (name, synapse) in enumerate(self._synapses.items()):
             if synapse.structure.rewires:
                 numbers, own = self._of(name, params), self._own(name, state)
-                moved = rewired(synapse, numbers, numbers["weight"], own, state["key"], state["age"], number)
+                moved = rewired(synapse, numbers, _start(numbers), own, state["key"], state["age"], number)
                 changed |= {f"{entry}.{name}": value for entry, value in moved.items()}
         return state | changed if changed else state
 
@@ -415,7 +480,7 @@ class PlasticUnits(PlasticNetwork):
                     source, moved = synapse.taken_in(numbers, own["change"] * self._copy(name, feedback.action), own)
                 else:
                     source, moved = own["eligibility"], {}
-                moved |= synapse.gated(numbers, post, source, own, feedback)
+                moved |= _kept_to_its_sign(numbers, synapse.gated(numbers, post, source, own, feedback))
                 rewarded |= {f"{entry}.{name}": value for entry, value in moved.items()}
         if not rewarded:
             return state
@@ -463,35 +528,39 @@ class PlasticUnits(PlasticNetwork):
     def _lived(self, params: Params, inputs: Tensor, state: State) -> tuple[dict[str, Tensor], State]:
         """Outputs of each layer in each substep, `(.., B, S, O)`, and the state that they leave; synapses stay."""
         following = dict(state)
-        weights = {name: self._weights(name, params, state) for name in self._synapses}
-        first = INPUT if INPUT in weights else READOUT
+        carries = {
+            name: carried(self._weights(name, params, state), self._conductances[name]) for name in self._synapses
+        }
+        first = INPUT if INPUT in carries else READOUT
         released, moved = self._releases[first].course(self._of(first, params), inputs, self._own(first, state))
         following |= {f"{name}.{first}": entry for name, entry in moved.items()}
-        driven = released @ weights[first].mT
+        driven = carries[first](released)
         courses: dict[str, list[Tensor]] = {layer.name: [] for layer in self._layers}
         numbers = {name: self._of(name, params) for name in self._names}
         units = {layer.name: self._own(layer.name, state) for layer in self._layers}
         between = {name: self._own(name, state) for name in self.synapses if name != first}
 
-        def arriving(name: str, activity: Tensor) -> Tensor:
+        def arriving(name: str, activity: Tensor) -> Drive:
             seen, moved = self._releases[name].step(numbers[name], activity, between[name])
             between[name] |= moved
-            return _product(seen, weights[name])
+            return at_substep(carries[name](seen.unsqueeze(-2)), 0)
 
         for substep in range(self.config.substeps):
-            reached = driven[..., substep, :]
+            arrived = [at_substep(driven, substep)]
             for layer in self._layers:
                 own = units[layer.name]
                 if layer.name == "hidden":
-                    if RECURRENT in weights:
-                        reached = reached + arriving(RECURRENT, own["activity"])
+                    if RECURRENT in carries:
+                        arrived.append(arriving(RECURRENT, own["activity"]))
+                    reached, conducted = separated(arrived)
                     reached = self._summed(numbers["dendrites"], reached) + numbers["hidden"]["bias"].unsqueeze(-2)
                 else:
                     if "hidden" in units:
-                        reached = arriving(READOUT, units["hidden"]["activity"])
+                        arrived = [arriving(READOUT, units["hidden"]["activity"])]
+                    reached, conducted = separated(arrived)
                     reached = reached - self._inhibition(params, own["activity"])
                 adapting = numbers[f"{layer.name}_intrinsic"]
-                drive = Drive(layer.intrinsic.excited(adapting, reached, own))
+                drive = together(layer.intrinsic.excited(adapting, reached, own), conducted)
                 output, moved = layer.neuron.step(numbers[layer.name], drive, own)
                 if not self.plasticity_frozen:
                     moved |= layer.intrinsic.next_state(adapting, reached, output, own)
@@ -527,8 +596,10 @@ class PlasticUnits(PlasticNetwork):
 
     def _weights(self, name: str, params: Params, state: State) -> Tensor:
         """W, `(.., B, O, I)`, or `(.., 1, O, I)` where the synapses are not plastic."""
-        own = self._of(name, params)
-        weight = self._synapses[name].weight(own, own["weight"], self._own(name, state))
+        own, synapse = self._of(name, params), self._synapses[name]
+        weight = synapse.weight(own, _start(own), self._own(name, state))
+        if "sign" in own and not synapse.non_plastic:
+            weight = clipped(own["sign"], weight)
         return weight * own["branch"].unsqueeze(-3) if "branch" in own else weight
 
     def _updated(self, params: Params, inputs: Tensor, outputs: dict[str, Tensor], state: State) -> State:
@@ -547,7 +618,8 @@ class PlasticUnits(PlasticNetwork):
                 source, taken_in = synapse.taken_in(numbers, change, own)
                 moved |= taken_in
                 if not synapse.reward_modulated:
-                    moved |= synapse.gated(numbers, self._output(name, post), source, own)
+                    gated = synapse.gated(numbers, self._output(name, post), source, own)
+                    moved |= _kept_to_its_sign(numbers, gated)
             if self._keeps_output(name):
                 moved["output"] = self._output(name, post)
             updated |= {f"{entry}.{name}": value for entry, value in moved.items()}
@@ -571,6 +643,14 @@ def _one_branch_each(units: int, branches: int, pre_size: int, generator: torch.
     return Parameter(held.reshape(units * branches, pre_size).to(torch.float32), trainable=False, is_gain=False)
 
 
-def _product(activity: Tensor, weights: Tensor) -> Tensor:
-    """`W x`, `(.., B, O)`, for weights `(.., B, O, I)` or `(.., 1, O, I)`."""
-    return (activity.unsqueeze(-2) @ weights.mT).squeeze(-2)
+def _start(numbers: Params) -> Tensor:
+    """W0, `(.., O, I)` or what broadcasts to it."""
+    weight = numbers["weight"]
+    return signed_weights(numbers["sign"], weight) if "sign" in numbers else weight
+
+
+def _kept_to_its_sign(numbers: Params, moved: State) -> State:
+    """The entries of synapses after an update, with what Dale's law leaves of the trace."""
+    if "sign" not in numbers:
+        return moved
+    return moved | {"trace": held_trace(numbers["sign"], _start(numbers), numbers["alpha"], moved["trace"])}

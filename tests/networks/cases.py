@@ -138,6 +138,32 @@ PARTS |= {
     },
 }
 _REWIRE = {"name": "rewire", "density": 0.5, "every": 3, "share": 0.4}
+WIRING: dict[str, dict[str, Any]] = {
+    "units_dale": {
+        "kind": "plastic_units",
+        "excitatory": 0.6,
+        "input": {"rule": "oja", "sign": "inhibitory"},
+        "recurrent": {"rule": "backpropamine_simple", "structure": _REWIRE, "homeostasis": "synaptic_scaling"},
+        "readout": {"rule": "r_stdp", "neuron": "sigmoid", "consolidation": "two_speeds", "normalise": "outgoing_l2"},
+    },
+    "units_conducting": {
+        "kind": "plastic_units",
+        "neuron": {**_LIF, "rest": -1.0, "reset": -1.5},
+        "intrinsic": "adapting_threshold",
+        "excitatory": 0.8,
+        "substeps": 3,
+        "on_off": True,
+        "input": {"conductance": {"excitatory": 6.0, "inhibitory": -3.0}, "rule": "stdp"},
+        "recurrent": {"conductance": {"excitatory": 6.0, "inhibitory": -3.0}, "kinetics": "exponential"},
+        "readout": {
+            "rule": "r_stdp",
+            "neuron": {**_LIF, "threshold": 0.2},
+            "conductance": {"excitatory": 6.0, "inhibitory": -1.0},
+            "short_term": "markram",
+            "weight": {"granularity": "synapse", "low": 0.2, "high": 0.6},
+        },
+    },
+}
 PARTS |= {
     "scaling": {
         "kind": "plastic_rnn",
@@ -224,6 +250,7 @@ ALL: dict[str, dict[str, Any]] = (
     | RULE_TABLES
     | UNITS
     | PARTS
+    | WIRING
     | ATTRACTORS
 )
 FUSED = [
