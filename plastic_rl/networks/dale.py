@@ -6,7 +6,7 @@
 
 So a rule may take a synapse down to 0 and up again, but never across, and what it does beyond 0 is not remembered.
 
-Source: doi 10.1113/jphysiol.1954.sp005226; Song, Yang & Wang 2016 train such networks, doi 10.1371/journal.pcbi.1004792.
+Source: doi 10.1113/jphysiol.1954.sp005226; in trained networks Song et al. 2016, doi 10.1371/journal.pcbi.1004792.
 """
 
 from __future__ import annotations

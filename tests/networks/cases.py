@@ -232,6 +232,45 @@ PARTS |= {
         },
     },
 }
+_STRENGTH = {"granularity": "synapse", "low": 0.0, "high": 1.0, "trainable": False}
+SORN: dict[str, Any] = {
+    "kind": "plastic_units",
+    "hidden_size": 100,
+    "excitatory": 1.0,
+    "neuron": {"name": "binary", "threshold": 0.25, "threshold_spread": 0.25},
+    "intrinsic": {"name": "adapting_threshold", "rate": 0.01, "target": 0.1},
+    "input": {"weight": _STRENGTH},
+    "recurrent": {
+        "rule": "sorn",
+        "weight": _STRENGTH,
+        "trace_start": "weight",
+        "structure": {"name": "sparse", "density": 0.1, "loops": False},
+    },
+    "inhibitory": {
+        "size": 20,
+        "neuron": {"name": "binary", "threshold": 0.5, "threshold_spread": 0.5},
+        "excitation": {"weight": _STRENGTH, "normalise": "incoming_l1"},
+        "inhibition": {"weight": _STRENGTH, "normalise": "incoming_l1"},
+    },
+}
+"""The self-organising recurrent network of Lazar, Pipa & Triesch 2009, with a faster intrinsic plasticity."""
+WIRING |= {
+    "units_sorn": SORN | {"recurrent": SORN["recurrent"] | {"structure": {**_REWIRE, "loops": False}}},
+    "units_inhibitory": {
+        "kind": "plastic_units",
+        "branches": 2,
+        "dendrites": "rectified",
+        "recurrent": {"rule": "oja", "trace_start": "weight", "consolidation": "benna_fusi"},
+        "inhibitory": {
+            "size": 3,
+            "neuron": "sigmoid",
+            "intrinsic": "triesch",
+            "excitation": {"rule": "reward_gated_retroactive"},
+            "inhibition": {"rule": "inhibitory_stdp"},
+        },
+        "readout": {"rule": "delta", "neuron": "linear"},
+    },
+}
 ATTRACTORS: dict[str, dict[str, Any]] = {
     "attractor_hebb_head": {"kind": "attractor", "beta": 1.5, "rounds": 2},
     "attractor_delta_units": {
