@@ -1,6 +1,6 @@
 """Binary threshold unit (McCulloch & Pitts 1943).
 
-Source: McCulloch & Pitts 1943, doi 10.1007/BF02478259; with thresholds drawn at random Lazar, Pipa & Triesch 2009, doi
+Source: McCulloch & Pitts 1943, doi 10.1007/BF02478259; thresholds drawn at random: Lazar, Pipa & Triesch 2009, doi
 10.3389/neuro.10.023.2009.
 """
 

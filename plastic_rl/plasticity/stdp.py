@@ -148,7 +148,7 @@ class OneStepSTDP(SpikePairs):
 
     def curves(self) -> Curves:
         """See `Part.curves`: the window of pairs of spikes."""
-        lags = self.step_size * torch.arange(-5.0, 6.0)
+        lags = self.step_size * torch.linspace(-3, 3, 1201)  # each of the nearest step
         return Curves(LAG_LABEL, "change", lags, {"": pair_window(type(self)(**self.options.model_dump()), lags)})
 
 

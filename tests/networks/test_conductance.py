@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from plastic_rl.algorithms import PlasticA2C
 from plastic_rl.errors import ConfigError
 from plastic_rl.networks import PlasticUnits
 from plastic_rl.networks.conductance import ConductanceConfig, carried, separated, together
@@ -174,3 +176,39 @@ def test_what_cannot_be_is_refused(config: dict[str, Any], message: str) -> None
     branches = config.pop("branches", 1)
     with pytest.raises(ConfigError, match=message):
         units({"neuron": "lif", "branches": branches, "input": config})
+
+
+def test_a_network_of_conductances_acts_and_learns_in_an_environment() -> None:
+    """Poisson input, four units in five excitatory: voltages stay between the potential of inhibition and threshold."""
+    potentials = {"excitatory": 70.0, "inhibitory": -10.0}
+    strong = {"granularity": "synapse", "low": 0.0, "high": 0.3}
+    network = {
+        "kind": "plastic_units",
+        "neuron": "lif",
+        "hidden_size": 10,
+        "excitatory": 0.8,
+        "substeps": 10,
+        "on_off": True,
+        "coding": "poisson",
+        "input": {"kinetics": "exponential", "sign": "excitatory", "weight": strong, "conductance": potentials},
+        "recurrent": {"rule": "stdp", "kinetics": "alpha", "conductance": potentials},
+    }
+    agent = PlasticA2C(
+        "PlasticPolicy", "plastic_rl/ReversalBandit-v0", n_envs=3, policy_kwargs={"network": network}, seed=1
+    )
+    before = agent.policy.network.get_parameter("synapses.input.weight").clone()
+    agent.learn(60)
+    assert not torch.equal(agent.policy.network.get_parameter("synapses.input.weight"), before)
+    assert agent.env is not None
+    observations, state, starts = agent.env.reset(), None, np.ones(3, dtype=bool)
+    voltages, rates = [], []
+    for _ in range(30):
+        actions, state = agent.predict(observations, state=state, episode_start=starts)
+        observations, _, starts, _ = agent.env.step(actions)
+        voltages.append(state["voltage.hidden"])
+        rates.append(state["activity.hidden"])
+    met = torch.stack(voltages)
+    assert -10 <= met.min().item() <= met.max().item() < 15
+    assert met.max().item() > 5
+    assert 0.05 < torch.stack(rates).mean().item() < 0.6
+    assert bool(state["trace.recurrent"].any())

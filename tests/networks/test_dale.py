@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
 from plastic_rl.errors import ConfigError
@@ -63,6 +65,25 @@ def test_a_trace_stops_where_the_weight_is_0() -> None:
     held = held_trace(signs, start, alpha, trace)
     assert held.tolist() == [[[-0.25, -0.25, -3.0]], [[-0.2, -0.2, 1.0]], [[3.0, 3.0, 3.0]]]
     assert held_trace(signs, None, alpha, trace)[0].tolist() == [[0.0, 0.0, -3.0]]
+
+
+@given(
+    sign=st.sampled_from([-1.0, 1.0]),
+    start=st.floats(0, 3),
+    alpha=st.floats(-3, 3),
+    trace=st.floats(-5, 5),
+)
+@settings(max_examples=200, deadline=None)
+def test_a_held_trace_keeps_the_weight_on_its_side_and_is_never_larger(
+    sign: float, start: float, alpha: float, trace: float
+) -> None:
+    signs, given_start, gain = (torch.tensor([[one]], dtype=torch.float64) for one in (sign, sign * start, alpha))
+    held = held_trace(signs, given_start, gain, torch.tensor([[[trace]]], dtype=torch.float64)).item()
+    assert sign * (sign * start + alpha * held) >= -1e-12
+    assert abs(held) <= abs(trace) * (1 + 1e-12)
+    assert held * trace >= 0
+    if sign * (sign * start + alpha * trace) >= 0:
+        assert held == trace
 
 
 def test_a_synapse_comes_back_from_0_at_once() -> None:
