@@ -116,6 +116,7 @@ class PlasticRNN(PlasticNetwork):
             if not synapse.non_plastic:
                 total = total + synapse.current(params, pre, current)
         post = torch.tanh(total)
+        pre = post if synapse.term.sees_emission else pre
         following = {**current, "activity": post}
         if "age" in current:
             following["age"] = current["age"] + 1

@@ -1,19 +1,20 @@
 """Layers of units of any kind, rate or spiking, joined by synapses that each have a rule of their own.
 
     observation -> channels -> input synapses -> hidden units <- recurrent synapses
-                                                     |
+                                                     |     <-> inhibitory units
                                        readout synapses -> populations of units, one for each action
 
 One environment step is `substeps` steps of `step_size` ms, in which the input is held or coded as Poisson spikes and
-synapses stay as they are. Within a substep: the input and the spikes of the substep before arrive, hidden units step,
-their output reaches the readout in the same substep, readout units step. Traces of spikes move in every substep, the
-trace F of a synapse once a step: at its end, or, where the update waits for the reward, at the start of the next one.
-With `substeps: 1`, tanh units and no readout this is `plastic_rnn`.
+synapses stay as they are. Within a substep: the input and the spikes of the substep before arrive, inhibitory and
+hidden units step, the output of hidden units reaches the readout in the same substep, readout units step. Traces of
+spikes move in every substep, the trace F of a synapse once a step: at its end, or, where the update waits for the
+reward, at the start of the next one. With `substeps: 1`, tanh units and no readout this is `plastic_rnn`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Annotated, Literal, Self
 
 import torch
@@ -21,9 +22,12 @@ from pydantic import Field, field_validator, model_validator
 from torch import Tensor, nn
 from typing_extensions import override
 
+from plastic_rl.config import ConfigModel
 from plastic_rl.errors import ConfigError
 from plastic_rl.feedback import Feedback, FeedbackLayout
 from plastic_rl.networks.base import Params, PlasticNetwork, State, scoped_entries
+from plastic_rl.networks.conductance import ConductanceConfig, at_substep, carried, separated, together
+from plastic_rl.networks.dale import Sign, clipped, held_trace, signed_weights, unit_signs
 from plastic_rl.networks.phases import PhasesConfig
 from plastic_rl.networks.start_weights import step_numbers
 from plastic_rl.networks.structure import clock_entries, drawn_structure, rewired
@@ -46,8 +50,12 @@ from plastic_rl.plasticity import (
     named_in,
     starting_at,
 )
+from plastic_rl.plasticity.parts import named_part
 
 INPUT, RECURRENT, READOUT = "input", "recurrent", "readout"
+EXCITATION, INHIBITION = "excitation", "inhibition"
+ONTO = {INPUT: "hidden", RECURRENT: "hidden", INHIBITION: "hidden", EXCITATION: "inhibitory", READOUT: "output"}
+"""The layers behind synapses."""
 PRESYNAPTIC = {"short_term": SHORT_TERM, "kinetics": KINETICS}
 """What stands between a unit's output and its synapses, in this order."""
 NeuronName = Annotated[Named, named_in(NEURONS)]
@@ -65,18 +73,40 @@ class ConnectionConfig(RuleConfig):
     weight: GainConfig | None = Field(
         None, description="Start weights W0; null: uniform within +-sqrt(3 / presynaptic units), trained."
     )
+    trace_start: Literal["zero", "weight"] = Field(
+        "zero",
+        description="Where the trace starts: zero, beside the start weights W0; weight: at the start weights, and W0 "
+        "is 0, so that bound and normalisation are of the whole weight.",
+    )
+    normalise: str = Field(
+        "none",
+        description="Scaling after each update; also of the start weights, where they do not change or the trace "
+        "starts at them.",
+    )
+    sign: Sign = Field(
+        "presynaptic",
+        description="Sign that these synapses keep (Dale's law): their presynaptic units', where these have one "
+        "(network.excitatory), or one for all; start weights of the other sign are mirrored.",
+    )
+    conductance: ConductanceConfig | None = Field(
+        None,
+        description="Reversal potentials, {excitatory: mV, inhibitory: mV}: positive weights are conductances to the "
+        "one, negative ones to the other, open while a presynaptic unit is above 0; null: they bring currents.",
+    )
 
     @model_validator(mode="after")
     def _a_rule_moves_what_is_named(self) -> Self:
         if self.alpha.is_zero:
             preset = RULES[self.rule]
-            idle = ("term", "modulator", "eligibility", "bound", "normalise", "metaplasticity", "consolidation")
+            idle = ("term", "modulator", "eligibility", "bound", "metaplasticity", "consolidation")
             named = [name for name in idle if getattr(self, name) != getattr(preset, name)]
             if named:
                 raise ValueError(
                     f"under the rule {self.rule!r} weights do not change, so {', '.join(named)} would do nothing; "
                     "name a rule that changes them, or give alpha"
                 )
+            if self.trace_start == "weight":
+                raise ValueError(f"trace_start: under the rule {self.rule!r} there is no trace; leave it out")
         return self
 
     def start(self, post_size: int, pre_size: int, generator: torch.Generator | None) -> Parameter:
@@ -115,6 +145,18 @@ class ReadoutConfig(ConnectionConfig):
         return value
 
 
+class InhibitoryConfig(ConfigModel):
+    """A population of inhibitory units, which hidden units reach, and which reach them, a substep later."""
+
+    size: int = Field(ge=1, description="Number of inhibitory units.")
+    neuron: NeuronName = Field("lif", description="What an inhibitory unit does with its input.")
+    intrinsic: IntrinsicName = Field("none", description="How an inhibitory unit's excitability adapts.")
+    excitation: ConnectionConfig = Field(ConnectionConfig(), description="Synapses from the hidden units onto them.")
+    inhibition: ConnectionConfig = Field(
+        ConnectionConfig(), description="Synapses from them onto the hidden units; their weights are never above 0."
+    )
+
+
 class PlasticUnitsConfig(PhasesConfig):
     """Units of any kind in layers, with a rule for the input, the recurrent and the readout synapses each."""
 
@@ -128,6 +170,13 @@ class PlasticUnitsConfig(PhasesConfig):
         1, ge=1, description="Branches of a hidden unit; each of its synapses is on one of them, drawn at the start."
     )
     hidden_size: int = Field(48, ge=0, description="Number of hidden units; 0: the input reaches the readout directly.")
+    excitatory: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="Share of the hidden units that are excitatory, the first ones; the others are inhibitory, and "
+        "what they all send keeps their sign (Dale's law). null: synapses of both signs.",
+    )
     substeps: int = Field(1, ge=1, description="Steps of the units in one environment step.")
     step_size: float = Field(1.0, gt=0, description="Length of a substep, ms.")
     inputs: Literal["features", "all"] = Field(
@@ -149,6 +198,9 @@ class PlasticUnitsConfig(PhasesConfig):
     recurrent: ConnectionConfig | None = Field(
         None, description="Synapses among the hidden units, whose output arrives one substep later; null: none."
     )
+    inhibitory: InhibitoryConfig | None = Field(
+        None, description="A population of inhibitory units beside the hidden ones; null: none."
+    )
     readout: ReadoutConfig | None = Field(
         None, description="Units that choose the action; null: the action head reads the hidden units."
     )
@@ -165,7 +217,7 @@ class PlasticUnitsConfig(PhasesConfig):
             raise ValueError("recurrent synapses need hidden units: give hidden_size 1 or more, or recurrent: null")
         if self.hidden_size == 0 and self.input != ConnectionConfig():
             raise ValueError("input synapses need hidden units: give hidden_size 1 or more, or leave input out")
-        own = ("neuron", "intrinsic", "dendrites", "branches")
+        own = ("neuron", "intrinsic", "dendrites", "branches", "excitatory", "inhibitory")
         idle = [name for name in own if getattr(self, name) != type(self).model_fields[name].default]
         if self.hidden_size == 0 and idle:
             raise ValueError(f"{', '.join(idle)}: there are no hidden units; give hidden_size 1 or more")
@@ -182,13 +234,56 @@ class PlasticUnitsConfig(PhasesConfig):
 
     @model_validator(mode="after")
     def _branches_hold_their_own_synapses(self) -> Self:
-        for rule in (self.input, self.recurrent or self.input) if self.branches > 1 else ():
+        onto = [one for name, (one, _) in self.connections().items() if ONTO[name] == "hidden"]
+        for rule in onto if self.branches > 1 else ():
             whole = [name for name in ("normalise", "structure") if getattr(rule, name) != "none"]
             whole += ["term delta"] if rule.term == "delta" else []
             if whole:
                 raise ValueError(
                     f"{', '.join(whole)} would count the synapses that are on a unit's other branches; use branches: 1"
                 )
+        return self
+
+    def connections(self) -> dict[str, tuple[ConnectionConfig, Named]]:
+        """The synapses that there are, by name, and the neuron behind them."""
+        every: dict[str, tuple[ConnectionConfig | None, Named]] = {}
+        if self.hidden_size:
+            every = {INPUT: (self.input, self.neuron), RECURRENT: (self.recurrent, self.neuron)}
+        if self.inhibitory is not None:
+            every[EXCITATION] = (self.inhibitory.excitation, self.inhibitory.neuron)
+            every[INHIBITION] = (self.inhibitory.inhibition, self.neuron)
+        if self.readout is not None:
+            every[READOUT] = (self.readout, self.readout.neuron)
+        return {name: (one, neuron) for name, (one, neuron) in every.items() if one is not None}
+
+    def sign_of_units_before(self, name: str) -> float | None:
+        """Share of excitatory ones among the units before synapses; None: they have no signs."""
+        if name == INHIBITION:
+            return 0.0
+        return None if name == INPUT or self.hidden_size == 0 else self.excitatory
+
+    @model_validator(mode="after")
+    def _units_have_one_sign(self) -> Self:
+        for name, (connection, _) in self.connections().items():
+            share = self.sign_of_units_before(name)
+            if share is not None and connection.sign != "presynaptic":
+                whose = "they come from inhibitory units" if name == INHIBITION else f"network.excitatory is {share:g}"
+                raise ValueError(f"{name}.sign is {connection.sign}, but {whose}; leave one of them out")
+        return self
+
+    @model_validator(mode="after")
+    def _conductances_meet_a_voltage(self) -> Self:
+        for name, (connection, neuron) in self.connections().items():
+            if connection.conductance is None:
+                continue
+            if not named_part(NEURONS, neuron).takes_conductance:
+                takes = ", ".join(one for one in sorted(NEURONS) if NEURONS[one].takes_conductance)
+                raise ValueError(
+                    f"{name}.conductance: the neuron {neuron!r} has no voltage that a conductance could act on; use "
+                    f"one of {takes}, or leave conductance out"
+                )
+            if ONTO[name] == "hidden" and (self.branches > 1 or self.dendrites != "linear"):
+                raise ValueError(f"{name}.conductance: dendrites take currents; use branches: 1 and dendrites: linear")
         return self
 
     @model_validator(mode="after")
@@ -268,16 +363,25 @@ class PlasticUnits(PlasticNetwork):
         self._layers: list[_Layer] = []
         self._synapses: dict[str, Synapse] = {}
         configs: dict[str, tuple[ConnectionConfig, int, int]] = {}
+        inhibitory = config.inhibitory
+        if inhibitory is not None:
+            self._layers.append(
+                _Layer("inhibitory", inhibitory.neuron, inhibitory.intrinsic, inhibitory.size, config.step_size)
+            )
         if config.hidden_size:
             self._layers.append(_Layer("hidden", config.neuron, config.intrinsic, config.hidden_size, config.step_size))
             branches = config.hidden_size * config.branches
             configs[INPUT] = (config.input, branches, channels)
             if config.recurrent is not None:
                 configs[RECURRENT] = (config.recurrent, branches, config.hidden_size)
+            if inhibitory is not None:
+                configs[EXCITATION] = (inhibitory.excitation, inhibitory.size, config.hidden_size)
+                configs[INHIBITION] = (inhibitory.inhibition, branches, inhibitory.size)
         if readout is not None:
             units = self.actions * readout.population
             self._layers.append(_Layer("output", readout.neuron, readout.intrinsic, units, config.step_size))
             configs[READOUT] = (readout, units, config.hidden_size or channels)
+        self._by_name = {layer.name: layer for layer in self._layers}
         self.has_readout = self.discrete_only = readout is not None
         self.output_size = config.hidden_size if readout is None else self.actions
 
@@ -285,6 +389,7 @@ class PlasticUnits(PlasticNetwork):
         self._names: dict[str, dict[str, str]] = {}
         self.units, self.synapses = nn.ModuleDict(), nn.ModuleDict()
         self._releases: dict[str, _Release] = {}
+        self._configs: dict[str, ConnectionConfig] = {}
         self._dendrites: Dendrites = make_part(DENDRITES, config.dendrites, config.step_size)
         self._names["dendrites"] = self._adopt_all("units", "dendrites", self._dendrites.numbers())
         for layer in self._layers:
@@ -324,19 +429,43 @@ class PlasticUnits(PlasticNetwork):
         self._releases[name] = release = _Release(rule, pre_size, self.config.step_size)
         parameters = {"weight": rule.start(post_size, pre_size, generator)} | synapse.parameters(generator)
         parameters |= release.numbers
-        if name != READOUT and self.config.branches > 1:
+        signs = self._signs(name, rule, pre_size)
+        if signs is not None:
+            parameters["sign"], weight = signs, parameters["weight"]
+            if weight.value.shape[-1] == pre_size:  # else one number for synapses of both signs
+                parameters["weight"] = replace(weight, value=signed_weights(signs.value, weight.value))
+        if ONTO[name] == "hidden" and self.config.branches > 1:
             parameters["branch"] = _one_branch_each(self.config.hidden_size, self.config.branches, pre_size, generator)
         if isinstance(rule, ReadoutConfig):
             parameters["inhibition"] = rule.inhibition.draw(1, 1, generator, is_gain=False)
             parameters["scale"] = rule.scale.draw(1, 1, generator, is_gain=False)
+        # What a frozen rule would normalise in its trace stays out of W0.
+        asked_of_fixed = rule.alpha.is_zero and rule.normalise != RULES[rule.rule].normalise
+        if rule.normalise != "none" and (asked_of_fixed or rule.trace_start == "weight"):
+            weight = parameters["weight"]
+            whole = weight.value.expand(post_size, pre_size)
+            if "connected" in parameters:
+                whole = whole * parameters["connected"].value
+            parameters["weight"] = replace(weight, value=synapse.normalise(whole))
         self._synapses[name] = synapse
+        self._configs[name] = rule
         self._names[name] = self._adopt_all("synapses", name, parameters)
         own_entries = synapse.state_entries() | release.entries
         if self._keeps_change(name):
             own_entries["change"] = StateEntry((post_size, pre_size), momentary=True)
         if self._keeps_output(name):
             own_entries["output"] = StateEntry((post_size,), momentary=True)
+        if rule.trace_start == "weight":
+            for entry in ("trace", *synapse.consolidation.slow_entries):
+                own_entries[entry] = replace(own_entries[entry], start="weight")
         return {f"{entry}.{name}": starting_at(one, self._names[name]) for entry, one in own_entries.items()}
+
+    def _signs(self, name: str, rule: ConnectionConfig, pre_size: int) -> Parameter | None:
+        """Signs of the units before synapses, `(1, I)`; None where they have none."""
+        share = self.config.sign_of_units_before(name)
+        if rule.sign != "presynaptic":
+            share = float(rule.sign == "excitatory")
+        return None if share is None else unit_signs(share, pre_size)
 
     def _adopt_all(self, kind: str, owner: str, parameters: Mapping[str, Parameter]) -> dict[str, str]:
         """Register parameters under `KIND.OWNER.NAME`; return these dotted names."""
@@ -401,7 +530,9 @@ class PlasticUnits(PlasticNetwork):
         for number, (name, synapse) in enumerate(self._synapses.items()):
             if synapse.structure.rewires:
                 numbers, own = self._of(name, params), self._own(name, state)
-                moved = rewired(synapse, numbers, numbers["weight"], own, state["key"], state["age"], number)
+                moved = rewired(
+                    synapse, numbers, self._start_weight(name, numbers), own, state["key"], state["age"], number
+                )
                 changed |= {f"{entry}.{name}": value for entry, value in moved.items()}
         return state | changed if changed else state
 
@@ -412,14 +543,15 @@ class PlasticUnits(PlasticNetwork):
         for name, synapse in self._synapses.items():
             if synapse.reward_modulated:
                 own = self._own(name, state)
-                post = state["activity.output"] if name == READOUT else self._branched(state["activity.hidden"])
+                post = self._onto(name, {layer: state[f"activity.{layer}"] for layer in self._by_name})
                 post = own.get("output", post)
                 numbers = self._of(name, params)
                 if "change" in own:
                     source, moved = synapse.taken_in(numbers, own["change"] * self._copy(name, feedback.action), own)
                 else:
                     source, moved = own["eligibility"], {}
-                moved |= synapse.gated(numbers, post, source, own, feedback, openness)
+                gated = synapse.gated(numbers, post, source, own, feedback, openness)
+                moved |= self._kept_to_sign(name, numbers, gated)
                 rewarded |= {f"{entry}.{name}": value for entry, value in moved.items()}
         if not rewarded:
             return state
@@ -427,7 +559,12 @@ class PlasticUnits(PlasticNetwork):
 
     def _spikes(self, name: str) -> bool:
         """Whether the units behind synapses spike."""
-        return self._layers[-1 if name == READOUT else 0].neuron.spiking
+        return self._by_name[ONTO[name]].neuron.spiking
+
+    def _onto(self, name: str, outputs: Mapping[str, Tensor]) -> Tensor:
+        """The output of the units behind synapses, `(.., O)`, of those of all layers by name."""
+        output = outputs[ONTO[name]]
+        return self._branched(output) if ONTO[name] == "hidden" else output
 
     def _output(self, name: str, course: Tensor) -> Tensor:
         """A step's output of the units behind synapses, `(.., B, O)`: of spikes the mean, of rates the last."""
@@ -467,35 +604,44 @@ class PlasticUnits(PlasticNetwork):
     def _lived(self, params: Params, inputs: Tensor, state: State) -> tuple[dict[str, Tensor], State]:
         """Outputs of each layer in each substep, `(.., B, S, O)`, and the state that they leave; synapses stay."""
         following = dict(state)
-        weights = {name: self._weights(name, params, state) for name in self._synapses}
-        first = INPUT if INPUT in weights else READOUT
+        carries = {
+            name: carried(self._weights(name, params, state), self._configs[name].conductance)
+            for name in self._synapses
+        }
+        first = INPUT if INPUT in carries else READOUT
         released, moved = self._releases[first].course(self._of(first, params), inputs, self._own(first, state))
         following |= {f"{name}.{first}": entry for name, entry in moved.items()}
-        driven = released @ weights[first].mT
+        driven = carries[first](released)
         courses: dict[str, list[Tensor]] = {layer.name: [] for layer in self._layers}
         numbers = {name: self._of(name, params) for name in self._names}
         units = {layer.name: self._own(layer.name, state) for layer in self._layers}
         between = {name: self._own(name, state) for name in self.synapses if name != first}
 
-        def arriving(name: str, activity: Tensor) -> Tensor:
+        def arriving(name: str, activity: Tensor) -> Drive:
             seen, moved = self._releases[name].step(numbers[name], activity, between[name])
             between[name] |= moved
-            return _product(seen, weights[name])
+            return at_substep(carries[name](seen.unsqueeze(-2)), 0)
 
         for substep in range(self.config.substeps):
-            reached = driven[..., substep, :]
+            arrived = [at_substep(driven, substep)]
+            before = {name: own["activity"] for name, own in units.items()}
             for layer in self._layers:
                 own = units[layer.name]
-                if layer.name == "hidden":
-                    if RECURRENT in weights:
-                        reached = reached + arriving(RECURRENT, own["activity"])
+                if layer.name == "inhibitory":
+                    reached, conducted = separated([arriving(EXCITATION, before["hidden"])])
+                elif layer.name == "hidden":
+                    for name, source in ((RECURRENT, "hidden"), (INHIBITION, "inhibitory")):
+                        if name in carries:
+                            arrived.append(arriving(name, before[source]))
+                    reached, conducted = separated(arrived)
                     reached = self._summed(numbers["dendrites"], reached) + numbers["hidden"]["bias"].unsqueeze(-2)
                 else:
                     if "hidden" in units:
-                        reached = arriving(READOUT, units["hidden"]["activity"])
+                        arrived = [arriving(READOUT, units["hidden"]["activity"])]
+                    reached, conducted = separated(arrived)
                     reached = reached - self._inhibition(params, own["activity"])
                 adapting = numbers[f"{layer.name}_intrinsic"]
-                drive = Drive(layer.intrinsic.excited(adapting, reached, own))
+                drive = together(layer.intrinsic.excited(adapting, reached, own), conducted)
                 output, moved = layer.neuron.step(numbers[layer.name], drive, own)
                 if not self.plasticity_frozen:
                     moved |= layer.intrinsic.next_state(adapting, reached, output, own)
@@ -531,9 +677,25 @@ class PlasticUnits(PlasticNetwork):
 
     def _weights(self, name: str, params: Params, state: State) -> Tensor:
         """W, `(.., B, O, I)`, or `(.., 1, O, I)` where the synapses are not plastic."""
-        own = self._of(name, params)
-        weight = self._synapses[name].weight(own, own["weight"], self._own(name, state))
+        own, synapse = self._of(name, params), self._synapses[name]
+        weight = synapse.weight(own, self._start_weight(name, own), self._own(name, state))
+        if "sign" in own and not synapse.non_plastic:
+            weight = clipped(own["sign"], weight)
         return weight * own["branch"].unsqueeze(-3) if "branch" in own else weight
+
+    def _start_weight(self, name: str, numbers: Params) -> Tensor | None:
+        """W0, `(.., O, I)` or what broadcasts to it; None where it is 0 and the trace starts at the start weights."""
+        if self._configs[name].trace_start == "weight":
+            return None
+        weight = numbers["weight"]
+        return signed_weights(numbers["sign"], weight) if "sign" in numbers else weight
+
+    def _kept_to_sign(self, name: str, numbers: Params, moved: State) -> State:
+        """The entries of synapses after an update, with what Dale's law leaves of the trace."""
+        if "sign" not in numbers:
+            return moved
+        start = self._start_weight(name, numbers)
+        return moved | {"trace": held_trace(numbers["sign"], start, numbers["alpha"], moved["trace"])}
 
     def _updated(self, params: Params, inputs: Tensor, outputs: dict[str, Tensor], state: State) -> State:
         """The synapses' state after the substeps from `state`, with the updates that do not wait for a reward."""
@@ -552,7 +714,8 @@ class PlasticUnits(PlasticNetwork):
                 source, taken_in = synapse.taken_in(numbers, change, own)
                 moved |= taken_in
                 if not synapse.reward_modulated:
-                    moved |= synapse.gated(numbers, self._output(name, post), source, own, None, openness)
+                    gated = synapse.gated(numbers, self._output(name, post), source, own, None, openness)
+                    moved |= self._kept_to_sign(name, numbers, gated)
             if self._keeps_output(name):
                 moved["output"] = self._output(name, post)
             updated |= {f"{entry}.{name}": value for entry, value in moved.items()}
@@ -560,13 +723,16 @@ class PlasticUnits(PlasticNetwork):
 
     def _sides(self, name: str, inputs: Tensor, outputs: dict[str, Tensor], state: State) -> tuple[Tensor, Tensor]:
         """What reached the synapses and what their units put out, in each substep."""
+        post = self._onto(name, outputs)
         if name == INPUT:
-            return inputs, self._branched(outputs["hidden"])
+            return inputs, post
         if name == READOUT:
-            return outputs.get("hidden", inputs), outputs["output"]
-        course = outputs["hidden"]
-        before = state["activity.hidden"].unsqueeze(-2)
-        return torch.cat([before, course[..., :-1, :]], -2), self._branched(course)
+            return outputs.get("hidden", inputs), post
+        source = "inhibitory" if name == INHIBITION else "hidden"
+        course = outputs[source]
+        if self._synapses[name].term.sees_emission:
+            return course, post
+        return torch.cat([state[f"activity.{source}"].unsqueeze(-2), course[..., :-1, :]], -2), post
 
 
 def _one_branch_each(units: int, branches: int, pre_size: int, generator: torch.Generator | None) -> Parameter:
@@ -574,8 +740,3 @@ def _one_branch_each(units: int, branches: int, pre_size: int, generator: torch.
     which = torch.randint(branches, (units, 1, pre_size), generator=generator, device="cpu")
     held = which == torch.arange(branches).reshape(1, branches, 1)
     return Parameter(held.reshape(units * branches, pre_size).to(torch.float32), trainable=False, is_gain=False)
-
-
-def _product(activity: Tensor, weights: Tensor) -> Tensor:
-    """`W x`, `(.., B, O)`, for weights `(.., B, O, I)` or `(.., 1, O, I)`."""
-    return (activity.unsqueeze(-2) @ weights.mT).squeeze(-2)

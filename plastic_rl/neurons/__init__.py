@@ -19,6 +19,7 @@ from plastic_rl.neurons.base import (
     smooth_spike,
     surrogate_spike,
 )
+from plastic_rl.neurons.binary import Binary
 from plastic_rl.neurons.dendrites import DENDRITES, Dendrites
 from plastic_rl.neurons.exponential import Exponential
 from plastic_rl.neurons.fitzhugh_nagumo import FitzHughNagumo
@@ -37,6 +38,7 @@ __all__ = [
     "LIF",
     "NEURONS",
     "AdaptiveLIF",
+    "Binary",
     "CrossingNeuron",
     "Dendrites",
     "Drive",

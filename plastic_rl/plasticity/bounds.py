@@ -54,6 +54,11 @@ def keep_scale(trace: Tensor) -> Tensor:
     return trace
 
 
+def incoming_l1(trace: Tensor) -> Tensor:
+    """Scale the synapses onto each post neuron to a sum of 1, their signs aside; all-zero ones stay zero."""
+    return trace / trace.abs().sum(-1, keepdim=True).clamp_min(TINY)
+
+
 def incoming_l2(trace: Tensor) -> Tensor:
     """Scale the synapses onto each post neuron to Euclidean length 1; all-zero ones stay zero."""
     length: Tensor = torch.linalg.vector_norm(trace, dim=-1, keepdim=True)
@@ -80,6 +85,7 @@ BOUNDS.register("soft_non_negative", soft_non_negative)
 
 NORMALISATIONS: Registry[Normalisation] = Registry("normalisation")
 NORMALISATIONS.register("none", keep_scale)
+NORMALISATIONS.register("incoming_l1", incoming_l1)
 NORMALISATIONS.register("incoming_l2", incoming_l2)
 NORMALISATIONS.register("outgoing_l2", outgoing_l2)
 NORMALISATIONS.register("layer_maximum", layer_maximum)

@@ -19,12 +19,13 @@ from plastic_rl.plasticity.metaplasticity import METAPLASTICITIES
 from plastic_rl.plasticity.modulators import MODULATORS
 from plastic_rl.plasticity.parts import Named, check_named, named_part
 from plastic_rl.plasticity.presynaptic import KINETICS, SHORT_TERM
-from plastic_rl.plasticity.stdp import InhibitorySTDP, PairSTDP, TripletSTDP
+from plastic_rl.plasticity.stdp import InhibitorySTDP, OneStepSTDP, PairSTDP, TripletSTDP
 from plastic_rl.plasticity.structure import STRUCTURES
 from plastic_rl.plasticity.terms import TERMS
 from plastic_rl.registry import Registry
 
 TERMS.register("stdp_pair", PairSTDP)
+TERMS.register("stdp_one_step", OneStepSTDP)
 TERMS.register("stdp_triplet", TripletSTDP)
 TERMS.register("stdp_inhibitory", InhibitorySTDP)
 TERMS.register("calcium", Calcium)
@@ -214,6 +215,16 @@ RULES.register(
 RULES.register("triplet", SynapseConfig(term="stdp_triplet", bound="hard_clip", alpha=_WHOLE, eta=_ONE))
 RULES.register(
     "inhibitory_stdp", SynapseConfig(term="stdp_inhibitory", bound="non_negative", alpha=_INHIBITORY, eta=_SLOW)
+)
+RULES.register(
+    "sorn",
+    SynapseConfig(
+        term="stdp_one_step",
+        bound="non_negative",
+        normalise="incoming_l1",
+        alpha=_WHOLE,
+        eta=GainConfig(granularity="scalar", low=0.001, high=0.001, trainable=True),
+    ),
 )
 RULES.register("calcium", SynapseConfig(term="calcium", bound="non_negative", alpha=_WHOLE, eta=_ONE))
 RULES.register("fixed", SynapseConfig(alpha=_ZERO, eta=_ZERO))

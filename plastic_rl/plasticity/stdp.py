@@ -116,6 +116,42 @@ class PairSTDP(SpikePairs):
         return values
 
 
+class OneStepSTDP(SpikePairs):
+    """STDP of neighbouring steps: `D = A+ y(t) x(t-1) - A- y(t-1) x(t)` (Lazar, Pipa & Triesch 2009).
+
+    x and y are what the units put out in the same step, also in recurrent synapses, so that spikes of one step do
+    nothing to each other, and the change of a pair with equal amplitudes turns its sign with their order. The traces
+    are the spikes of the step before (doi 10.3389/neuro.10.023.2009, without the learning rate, which is eta).
+
+    Args:
+        a_plus: A+, change where the presynaptic spike came a step before the postsynaptic one.
+        a_minus: A-, where it came a step after.
+    """
+
+    sees_emission = True
+
+    def __init__(self, step_size: float = 1.0, *, a_plus: float = 1.0, a_minus: float = 1.0, **shared: Any) -> None:
+        super().__init__(step_size, **handed_on(locals()))
+
+    def factors(self, params: NamedTensors, pre: Tensor, post: Tensor, state: NamedTensors) -> tuple[Tensor, Tensor]:
+        """See `Term.factors`: `(A+ y(t), - A- y(t-1))` and `(x(t-1), x(t))`."""
+        a_plus, a_minus = (params[name].unsqueeze(-2) for name in ("a_plus", "a_minus"))
+        left = torch.stack([a_plus * post, -a_minus * state["postsynaptic_trace"]], -2)
+        return left, torch.stack([state["presynaptic_trace"], pre], -2)
+
+    def next_state(
+        self, params: NamedTensors, pre: Tensor, post: Tensor, trace: Tensor, state: NamedTensors
+    ) -> dict[str, Tensor]:
+        """Return this step's spikes."""
+        # In recurrent synapses both sides may be one tensor; entries that share memory could not be stored.
+        return {"presynaptic_trace": pre.clone(), "postsynaptic_trace": post.clone()}
+
+    def curves(self) -> Curves:
+        """See `Part.curves`: the window of pairs of spikes."""
+        lags = self.step_size * torch.linspace(-3, 3, 1201)  # each of the nearest step
+        return Curves(LAG_LABEL, "change", lags, {"": pair_window(type(self)(**self.options.model_dump()), lags)})
+
+
 class TripletSTDP(PairSTDP):
     """Triplet STDP: `D = y r1 (A2+ + A3+ o2) - o1 x (A2- + A3- r2)` (Pfister & Gerstner 2006, eq. 3-4).
 

@@ -13,6 +13,7 @@ from pydantic import Field
 from torch import Tensor
 
 from plastic_rl.config.signatures import handed_on
+from plastic_rl.errors import ConfigError
 from plastic_rl.plasticity.gains import RATE, NamedTensors, Parameter
 from plastic_rl.plasticity.parts import Part, Setting, StateEntry
 from plastic_rl.registry import Registry
@@ -48,6 +49,7 @@ class Sparse(Structure):
     Args:
         density: Share of the synapses that are there; their number is rounded, and the same in every lifetime.
         drawn: lifetime: anew in each lifetime; start: once, with the start weights.
+        loops: Whether a unit may be joined to itself; false is for recurrent synapses, and leaves their diagonal out.
     """
 
     is_sparse = True
@@ -58,6 +60,7 @@ class Sparse(Structure):
         *,
         density: Annotated[float, Field(gt=0, le=1), Setting] = 0.1,
         drawn: Literal["lifetime", "start"] = "start",
+        loops: bool = True,
         **shared: Any,
     ) -> None:
         super().__init__(step_size, **handed_on(locals()))
@@ -80,11 +83,34 @@ class Sparse(Structure):
     def count(self, post_size: int, pre_size: int) -> int:
         """How many synapses there are: 1 at least."""
         density: float = self.options.density
-        return max(1, round(density * post_size * pre_size))
+        return max(1, round(density * self.places(post_size, pre_size)))
+
+    def places(self, post_size: int, pre_size: int) -> int:
+        """How many synapses there could be.
+
+        Raises:
+            ConfigError: If loops are left out of synapses that do not join a layer with itself.
+        """
+        if self.options.loops:
+            return post_size * pre_size
+        if post_size != pre_size or post_size == 1:
+            raise ConfigError(
+                "structure.loops: false leaves out what joins a unit to itself, in recurrent synapses of 2 units or "
+                f"more; these are of {pre_size} units onto {post_size}: leave loops out"
+            )
+        return post_size * (pre_size - 1)
+
+    def left_out(self, connected: Tensor) -> Tensor:
+        """Where no synapse may be: nowhere, or on the diagonal of `connected (.., O, I)`; bool, flat `(O I)`."""
+        none = torch.zeros(connected.shape[-2:], dtype=torch.bool, device=connected.device)
+        return (none if self.options.loops else none.fill_diagonal_(True)).flatten()
 
     def first(self, numbers: Tensor, post_size: int, pre_size: int) -> Tensor:
         """M as it is drawn, `(.., O, I)` bool, from uniform `numbers (.., O I)`."""
-        chosen = lowest(torch.zeros_like(numbers), numbers, self.count(post_size, pre_size))
+        scores = torch.zeros_like(numbers)
+        if not self.options.loops:
+            scores = scores.masked_fill(self.left_out(scores.view(*scores.shape[:-1], post_size, pre_size)), torch.inf)
+        chosen = lowest(scores, numbers, self.count(post_size, pre_size))
         return chosen.view(*numbers.shape[:-1], post_size, pre_size)
 
     def connected(self, params: NamedTensors, state: NamedTensors) -> Tensor:
@@ -138,16 +164,15 @@ class Rewire(Sparse):
             numbers: Uniform, `(.., B, O I)`; equals are drawn by them.
         """
         present = connected.flatten(-2)
-        size = present.shape[-1]
-        count = self.count(*connected.shape[-2:])
-        replaced = min(round(self.options.share * count), size - count)
+        count, places = self.count(*connected.shape[-2:]), self.places(*connected.shape[-2:])
+        replaced = min(round(self.options.share * count), places - count)
         gains = torch.zeros_like(numbers)
         if self.options.grow == "eligibility":
             assert eligibility is not None, "a rule whose synapses grow by eligibility has a trace of it"
             gains = eligibility.detach().abs().flatten(-2)
         strength = weight.detach().abs().flatten(-2)
         pruned = lowest(strength.masked_fill(~present, torch.inf), numbers, replaced)
-        grown = lowest((-gains).masked_fill(present, torch.inf), numbers, replaced)
+        grown = lowest((-gains).masked_fill(present | self.left_out(connected), torch.inf), numbers, replaced)
         return (present & ~pruned | grown).view_as(connected)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import replace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -26,7 +26,14 @@ DEGREES = 3
 
 
 class Term(Part):
-    """What pre- and postsynaptic activity do to a synapse, before any gain."""
+    """What pre- and postsynaptic activity do to a synapse, before any gain.
+
+    Attributes:
+        sees_emission: True where pre is what the presynaptic units put out in this step, and not what of it arrives:
+            through recurrent synapses that is a step later.
+    """
+
+    sees_emission: ClassVar[bool] = False
 
     def parameters(
         self, post_size: int, pre_size: int, coefficients: GainConfig, generator: torch.Generator | None = None

@@ -138,6 +138,32 @@ PARTS |= {
     },
 }
 _REWIRE = {"name": "rewire", "density": 0.5, "every": 3, "share": 0.4}
+WIRING: dict[str, dict[str, Any]] = {
+    "units_dale": {
+        "kind": "plastic_units",
+        "excitatory": 0.6,
+        "input": {"rule": "oja", "sign": "inhibitory"},
+        "recurrent": {"rule": "backpropamine_simple", "structure": _REWIRE, "homeostasis": "synaptic_scaling"},
+        "readout": {"rule": "r_stdp", "neuron": "sigmoid", "consolidation": "two_speeds", "normalise": "outgoing_l2"},
+    },
+    "units_conducting": {
+        "kind": "plastic_units",
+        "neuron": {**_LIF, "rest": -1.0, "reset": -1.5},
+        "intrinsic": "adapting_threshold",
+        "excitatory": 0.8,
+        "substeps": 3,
+        "on_off": True,
+        "input": {"conductance": {"excitatory": 6.0, "inhibitory": -3.0}, "rule": "stdp"},
+        "recurrent": {"conductance": {"excitatory": 6.0, "inhibitory": -3.0}, "kinetics": "exponential"},
+        "readout": {
+            "rule": "r_stdp",
+            "neuron": {**_LIF, "threshold": 0.2},
+            "conductance": {"excitatory": 6.0, "inhibitory": -1.0},
+            "short_term": "markram",
+            "weight": {"granularity": "synapse", "low": 0.2, "high": 0.6},
+        },
+    },
+}
 PARTS |= {
     "scaling": {
         "kind": "plastic_rnn",
@@ -247,6 +273,45 @@ PHASES: dict[str, dict[str, Any]] = {
         "sleep": {"steps": 4, "trials": 2, "order": "reverse"},
     },
 }
+_STRENGTH = {"granularity": "synapse", "low": 0.0, "high": 1.0, "trainable": False}
+SORN: dict[str, Any] = {
+    "kind": "plastic_units",
+    "hidden_size": 100,
+    "excitatory": 1.0,
+    "neuron": {"name": "binary", "threshold": 0.25, "threshold_spread": 0.25},
+    "intrinsic": {"name": "adapting_threshold", "rate": 0.01, "target": 0.1},
+    "input": {"weight": _STRENGTH},
+    "recurrent": {
+        "rule": "sorn",
+        "weight": _STRENGTH,
+        "trace_start": "weight",
+        "structure": {"name": "sparse", "density": 0.1, "loops": False},
+    },
+    "inhibitory": {
+        "size": 20,
+        "neuron": {"name": "binary", "threshold": 0.5, "threshold_spread": 0.5},
+        "excitation": {"weight": _STRENGTH, "normalise": "incoming_l1"},
+        "inhibition": {"weight": _STRENGTH, "normalise": "incoming_l1"},
+    },
+}
+"""The self-organising recurrent network of Lazar, Pipa & Triesch 2009, with a faster intrinsic plasticity."""
+WIRING |= {
+    "units_sorn": SORN | {"recurrent": SORN["recurrent"] | {"structure": {**_REWIRE, "loops": False}}},
+    "units_inhibitory": {
+        "kind": "plastic_units",
+        "branches": 2,
+        "dendrites": "rectified",
+        "recurrent": {"rule": "oja", "trace_start": "weight", "consolidation": "benna_fusi"},
+        "inhibitory": {
+            "size": 3,
+            "neuron": "sigmoid",
+            "intrinsic": "triesch",
+            "excitation": {"rule": "reward_gated_retroactive"},
+            "inhibition": {"rule": "inhibitory_stdp"},
+        },
+        "readout": {"rule": "delta", "neuron": "linear"},
+    },
+}
 ATTRACTORS: dict[str, dict[str, Any]] = {
     "attractor_hebb_head": {"kind": "attractor", "beta": 1.5, "rounds": 2},
     "attractor_delta_units": {
@@ -266,6 +331,7 @@ ALL: dict[str, dict[str, Any]] = (
     | UNITS
     | PARTS
     | PHASES
+    | WIRING
     | ATTRACTORS
 )
 FUSED = [

@@ -36,7 +36,9 @@ def constant(value: float) -> dict[str, Any]:
     return {**FIXED, "low": value, "high": value}
 
 
-@pytest.mark.parametrize("rule", ["backpropamine_simple", "backpropamine_retroactive", "reward_gated", "bcm", "fixed"])
+@pytest.mark.parametrize(
+    "rule", ["backpropamine_simple", "backpropamine_retroactive", "reward_gated", "bcm", "sorn", "fixed"]
+)
 def test_one_substep_of_tanh_units_is_the_plastic_rnn(rule: str) -> None:
     case = make_case({**ALL[rule], "unroll": "reference"})
     config = {"kind": "plastic_units", "hidden_size": 6, "recurrent": {"rule": rule}}

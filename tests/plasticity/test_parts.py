@@ -47,6 +47,7 @@ def test_soft_clip_is_the_published_formula() -> None:
 def test_normalisations() -> None:
     trace = matrix([3.0, 4.0], [0.0, 0.0])
     assert NORMALISATIONS["none"](trace) is trace
+    assert NORMALISATIONS["incoming_l1"](matrix([1.0, -3.0], [0.0, 0.0])).tolist() == [[[0.25, -0.75], [0.0, 0.0]]]
     assert NORMALISATIONS["incoming_l2"](trace).tolist() == [[[0.6, 0.8], [0.0, 0.0]]]
     assert NORMALISATIONS["outgoing_l2"](trace).tolist() == [[[1.0, 1.0], [0.0, 0.0]]]
     assert NORMALISATIONS["layer_maximum"](trace).tolist() == [[[0.75, 1.0], [0.0, 0.0]]]
@@ -54,7 +55,7 @@ def test_normalisations() -> None:
     assert NORMALISATIONS["layer_maximum"](layers)[1].tolist() == [[0.75, 1.0], [0.0, 0.0]]
 
 
-@pytest.mark.parametrize("name", ["incoming_l2", "outgoing_l2", "layer_maximum"])
+@pytest.mark.parametrize("name", ["incoming_l1", "incoming_l2", "outgoing_l2", "layer_maximum"])
 def test_normalising_nothing_has_a_finite_gradient(name: str) -> None:
     trace = torch.zeros(1, 2, 2, dtype=torch.float64, requires_grad=True)
     (gradient,) = torch.autograd.grad(NORMALISATIONS[name](trace).sum(), trace)

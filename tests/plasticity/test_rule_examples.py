@@ -184,6 +184,13 @@ EXAMPLES |= {
         None,
         [[[0.25, 0], [0, 0]], [[0.625, 0.25], [0, 0]], [[1, 0], [0.375, 0.125]]],
     ),
+    # D: nothing; [.5 0; 0 0] - [1 1; -1 -1]; [1 1; 1 1] - [0 -.5; 0 0]. eta .5: F2 = [-.25 -.5; .5 .5], clipped at 0;
+    # F3 = [.5 .75; 1 1]; rows are divided by their sums.
+    "sorn": (
+        {"eta": [[0.5]], "a_plus": [1.0], "a_minus": [1.0]},
+        None,
+        [[[0, 0], [0, 0]], [[0, 0], [0.5, 0.5]], [[0.4, 0.6], [0.5, 0.5]]],
+    ),
     # Calcium halves in a step, presynaptic calcium is still on its way (13.7 steps): c = (4, -4), (4, -2), (6, 3) after
     # the jumps by 4 y. Time above theta_p = 2 sqrt 2: log2(c) - 1.5 = .5, .5, 1 (all of the step); log2(3) - 1.5 for
     # the second unit; above theta_d = 1: 1 wherever c > 1. F += .5 (1 - F) T_p - .25 F T_d.

@@ -14,7 +14,7 @@ from plastic_rl.errors import ConfigError
 from plastic_rl.feedback import Feedback
 from plastic_rl.neurons import NEURONS, Drive
 from plastic_rl.plasticity import RULES, GainConfig, PairSTDP, Part, Synapse, SynapseConfig
-from plastic_rl.plasticity.stdp import InhibitorySTDP, TripletSTDP
+from plastic_rl.plasticity.stdp import InhibitorySTDP, OneStepSTDP, TripletSTDP
 from plastic_rl.plasticity.terms import TERMS
 
 STEP = 0.25
@@ -111,7 +111,9 @@ class Plain(PairSTDP):
 
 
 @pytest.mark.parametrize("eligibility", ["none", "trace", {"name": "spike_trace", "tau_eligibility": 30.0}])
-@pytest.mark.parametrize("term", ["stdp_pair", "stdp_triplet", "stdp_inhibitory", "calcium", "covariance", "hebb"])
+@pytest.mark.parametrize(
+    "term", ["stdp_pair", "stdp_one_step", "stdp_triplet", "stdp_inhibitory", "calcium", "covariance", "hebb"]
+)
 def test_substeps_together_are_substeps_one_by_one(term: str, eligibility: Any) -> None:
     generator = torch.Generator().manual_seed(1)
     pre, post = ((torch.rand(5, 30, size, generator=generator) < 0.2).double() for size in (4, 3))
@@ -321,12 +323,27 @@ def test_inhibition_settles_where_the_unit_fires_at_the_target_rate() -> None:
     assert bool((state["trace"] >= 0).all())
 
 
+def test_neighbouring_steps_change_a_synapse_by_their_order() -> None:
+    """`A+ y(t) x(t-1) - A- y(t-1) x(t)`: only pairs that are one step apart, whatever a step's length is in ms."""
+    for lag, expected in ((-2, 0.0), (-1, -0.3), (0, 0.0), (1, 0.7), (2, 0.0)):
+        synapse = synapse_of()
+        synapse.term = term = OneStepSTDP(STEP, a_plus=0.7, a_minus=0.3)
+        params = numbers(synapse, tau_eligibility=math.inf) | exact(term)
+        brought, state = synapse.lived(params, spikes(8, 1.0), spikes(8, 1.0 + lag * STEP), start(synapse))
+        assert brought.item() == pytest.approx(expected, abs=1e-12)
+    assert state["presynaptic_trace"].data_ptr() != state["postsynaptic_trace"].data_ptr()
+
+
 def test_pictures_show_the_windows() -> None:
     pair, inhibitory, triplet = (kind().curves() for kind in (PairSTDP, InhibitorySTDP, TripletSTDP))
     lags, window = pair.x, pair.lines[""]
     expected = torch.where(lags >= 0, torch.exp(-lags / 20), -torch.exp(lags / 20))
     torch.testing.assert_close(window, expected, atol=1e-6, rtol=0)
     torch.testing.assert_close(inhibitory.lines[""], torch.exp(-lags.abs() / 20) - 0.2, atol=1e-6, rtol=0)
+    steps = OneStepSTDP(a_minus=0.5).curves()
+    inside = (steps.x - steps.x.round()).abs() < 0.49  # not where it jumps
+    expected = (steps.x.round() == 1).float() - 0.5 * (steps.x.round() == -1).float()
+    assert torch.equal(steps.lines[""][inside], expected[inside])
     rates, mean = triplet.x, triplet.lines[""]
     # y (A3+ tau+ tau_y y - A2- tau-), y per ms.
     per_ms = rates / 1000

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from torch import Tensor
 
+from plastic_rl.errors import ConfigError
 from plastic_rl.plasticity import RuleConfig, Synapse, SynapseConfig
 from plastic_rl.plasticity.structure import Rewire, Sparse, lowest
 
@@ -68,6 +69,23 @@ def test_synapses_grow_by_the_largest_eligibility() -> None:
     eligibility = torch.tensor([[[5.0, 5.0, 0.2, -0.4]]])
     after = structure.rewired(weight, before, eligibility, uniform(1, 4))
     assert after.tolist() == [[[False, True, False, True]]]
+
+
+def test_without_loops_no_unit_is_joined_to_itself() -> None:
+    structure = Rewire(density=0.5, share=1.0, loops=False)
+    assert (structure.places(4, 4), structure.count(4, 4)) == (12, 6)
+    connected, seen = structure.first(uniform(3, 16), 4, 4), torch.zeros(4, 4)
+    for seed in range(200):
+        assert connected.sum((-2, -1)).tolist() == [6] * 3
+        seen += connected.sum(0)
+        connected = structure.rewired(uniform(3, 4, 4, seed=seed), connected, None, uniform(3, 16, seed=seed + 1))
+    assert (seen == 0).tolist() == torch.eye(4, dtype=torch.bool).tolist()
+    # A full matrix without its diagonal has nowhere to grow.
+    full = Rewire(density=1.0, loops=False).first(uniform(16), 4, 4)
+    assert torch.equal(full, ~torch.eye(4, dtype=torch.bool))
+    for sizes in ((3, 4), (1, 1)):
+        with pytest.raises(ConfigError, match=f"these are of {sizes[1]} units onto {sizes[0]}: leave loops out"):
+            structure.first(uniform(12)[: sizes[0] * sizes[1]], *sizes)
 
 
 def test_of_equals_the_lowest_numbers_choose() -> None:
