@@ -14,6 +14,7 @@ With `substeps: 1`, tanh units and no readout this is `plastic_rnn`.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Annotated, Literal, Self
 
 import torch
@@ -27,7 +28,17 @@ from plastic_rl.feedback import Feedback, FeedbackLayout
 from plastic_rl.networks.base import Params, PlasticNetwork, State, scoped_entries
 from plastic_rl.networks.start_weights import step_numbers
 from plastic_rl.networks.structure import clock_entries, drawn_structure, rewired
-from plastic_rl.neurons import DENDRITES, INTRINSICS, NEURONS, Dendrites, Drive, Intrinsic, Neuron
+from plastic_rl.neurons import (
+    COMPETITIONS,
+    DENDRITES,
+    INTRINSICS,
+    NEURONS,
+    Competition,
+    Dendrites,
+    Drive,
+    Intrinsic,
+    Neuron,
+)
 from plastic_rl.plasticity import (
     KINETICS,
     MODULATORS,
@@ -45,12 +56,14 @@ from plastic_rl.plasticity import (
     named_in,
     starting_at,
 )
+from plastic_rl.plasticity.parts import named_part
 
 INPUT, RECURRENT, READOUT = "input", "recurrent", "readout"
 PRESYNAPTIC = {"short_term": SHORT_TERM, "kinetics": KINETICS}
 """What stands between a unit's output and its synapses, in this order."""
 NeuronName = Annotated[Named, named_in(NEURONS)]
 IntrinsicName = Annotated[Named, named_in(INTRINSICS)]
+CompetitionName = Annotated[Named, named_in(COMPETITIONS)]
 
 
 class ConnectionConfig(RuleConfig):
@@ -64,6 +77,11 @@ class ConnectionConfig(RuleConfig):
     weight: GainConfig | None = Field(
         None, description="Start weights W0; null: uniform within +-sqrt(3 / presynaptic units), trained."
     )
+    trace_start: Literal["zero", "weight"] = Field(
+        "zero",
+        description="zero: the trace starts at 0 and adds to the start weights, W = W0 + alpha F; weight: it starts at "
+        "the start weights and stands for them, W = alpha F, so that what a rule says of F holds of the whole weight.",
+    )
 
     @model_validator(mode="after")
     def _a_rule_moves_what_is_named(self) -> Self:
@@ -75,6 +93,11 @@ class ConnectionConfig(RuleConfig):
                 raise ValueError(
                     f"under the rule {self.rule!r} weights do not change, so {', '.join(named)} would do nothing; "
                     "name a rule that changes them, or give alpha"
+                )
+            if self.trace_start == "weight":
+                raise ValueError(
+                    f"trace_start: under the rule {self.rule!r} there is no trace to start at the weights; name a rule "
+                    "that changes them, or use trace_start: zero"
                 )
         return self
 
@@ -90,6 +113,7 @@ class ReadoutConfig(ConnectionConfig):
 
     neuron: NeuronName = Field("lif", description="What a readout unit does with its input.")
     intrinsic: IntrinsicName = Field("none", description="How a readout unit's excitability adapts.")
+    competition: CompetitionName = Field("none", description="Which readout units put something out (of rates).")
     population: int = Field(5, ge=1, description="Units for each action.")
     inhibition: GainConfig = Field(
         GainConfig(granularity="scalar", low=0.0, high=0.0, trainable=False),
@@ -126,6 +150,7 @@ class PlasticUnitsConfig(ConfigModel):
     branches: int = Field(
         1, ge=1, description="Branches of a hidden unit; each of its synapses is on one of them, drawn at the start."
     )
+    competition: CompetitionName = Field("none", description="Which hidden units put something out (of rates).")
     hidden_size: int = Field(48, ge=0, description="Number of hidden units; 0: the input reaches the readout directly.")
     substeps: int = Field(1, ge=1, description="Steps of the units in one environment step.")
     step_size: float = Field(1.0, gt=0, description="Length of a substep, ms.")
@@ -164,7 +189,7 @@ class PlasticUnitsConfig(ConfigModel):
             raise ValueError("recurrent synapses need hidden units: give hidden_size 1 or more, or recurrent: null")
         if self.hidden_size == 0 and self.input != ConnectionConfig():
             raise ValueError("input synapses need hidden units: give hidden_size 1 or more, or leave input out")
-        own = ("neuron", "intrinsic", "dendrites", "branches")
+        own = ("neuron", "intrinsic", "dendrites", "branches", "competition")
         idle = [name for name in own if getattr(self, name) != type(self).model_fields[name].default]
         if self.hidden_size == 0 and idle:
             raise ValueError(f"{', '.join(idle)}: there are no hidden units; give hidden_size 1 or more")
@@ -191,6 +216,24 @@ class PlasticUnitsConfig(ConfigModel):
         return self
 
     @model_validator(mode="after")
+    def _rates_compete(self) -> Self:
+        for where, layer in {"": self, "readout.": self.readout}.items():
+            if layer is None or layer.competition == "none":
+                continue
+            if named_part(NEURONS, layer.neuron).spiking:
+                raise ValueError(
+                    f"{where}competition ranks rates, and the spikes of {where}neuron {layer.neuron!r} are 0 or 1; use "
+                    "a neuron of rates (tanh, relu, sigmoid, linear), or let spiking units inhibit each other"
+                )
+        summed = self.branches > 1 or self.dendrites != "linear"
+        if summed and make_part(COMPETITIONS, self.competition).by_distance:
+            raise ValueError(
+                "competition.winner: distance needs units whose input is the sum of their synapses'; use branches: 1 "
+                "and dendrites: linear, or winner: drive"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _spikes_are_probable(self) -> Self:
         likely = self.input_rate * self.step_size
         if self.coding == "poisson" and likely > 1:
@@ -202,12 +245,19 @@ class PlasticUnitsConfig(ConfigModel):
 
 
 class _Layer:
-    """Units of one kind, by the name that ends their parameters and state entries."""
+    """Units of one kind, by the name that ends their parameters and state entries.
 
-    def __init__(self, name: str, neuron: Named, intrinsic: Named, size: int, step_size: float) -> None:
-        self.name, self.size = name, size
-        self.neuron: Neuron = make_part(NEURONS, neuron, step_size)
-        self.intrinsic: Intrinsic = make_part(INTRINSICS, intrinsic, step_size)
+    `source` names the synapses through which what is before the layer reaches it.
+    """
+
+    def __init__(
+        self, name: str, config: PlasticUnitsConfig | ReadoutConfig, source: str, size: int, step_size: float
+    ) -> None:
+        self.name, self.size, self.source = name, size, source
+        self.neuron: Neuron = make_part(NEURONS, config.neuron, step_size)
+        self.intrinsic: Intrinsic = make_part(INTRINSICS, config.intrinsic, step_size)
+        self.competition: Competition = make_part(COMPETITIONS, config.competition, step_size)
+        self.competition.check_size(size)
 
 
 class _Release:
@@ -267,14 +317,14 @@ class PlasticUnits(PlasticNetwork):
         self._synapses: dict[str, Synapse] = {}
         configs: dict[str, tuple[ConnectionConfig, int, int]] = {}
         if config.hidden_size:
-            self._layers.append(_Layer("hidden", config.neuron, config.intrinsic, config.hidden_size, config.step_size))
+            self._layers.append(_Layer("hidden", config, INPUT, config.hidden_size, config.step_size))
             branches = config.hidden_size * config.branches
             configs[INPUT] = (config.input, branches, channels)
             if config.recurrent is not None:
                 configs[RECURRENT] = (config.recurrent, branches, config.hidden_size)
         if readout is not None:
             units = self.actions * readout.population
-            self._layers.append(_Layer("output", readout.neuron, readout.intrinsic, units, config.step_size))
+            self._layers.append(_Layer("output", readout, READOUT, units, config.step_size))
             configs[READOUT] = (readout, units, config.hidden_size or channels)
         self.has_readout = self.discrete_only = readout is not None
         self.output_size = config.hidden_size if readout is None else self.actions
@@ -283,6 +333,7 @@ class PlasticUnits(PlasticNetwork):
         self._names: dict[str, dict[str, str]] = {}
         self.units, self.synapses = nn.ModuleDict(), nn.ModuleDict()
         self._releases: dict[str, _Release] = {}
+        self._starts_whole: set[str] = set()
         self._dendrites: Dendrites = make_part(DENDRITES, config.dendrites, config.step_size)
         self._names["dendrites"] = self._adopt_all("units", "dendrites", self._dendrites.numbers())
         for layer in self._layers:
@@ -296,10 +347,14 @@ class PlasticUnits(PlasticNetwork):
             self._names[adapting] = self._adopt_all("units", adapting, layer.intrinsic.numbers())
             own = layer.neuron.state_entries(layer.size) | layer.intrinsic.state_entries(layer.size)
             entries |= {f"{name}.{layer.name}": starting_at(one, names) for name, one in own.items()}
+            competing = f"{layer.name}_competition"
+            self._names[competing] = names = self._adopt_all("units", competing, layer.competition.numbers())
+            own = layer.competition.state_entries()
+            entries |= {f"{name}.{layer.name}": starting_at(one, names) for name, one in own.items()}
         for name, (rule, post_size, pre_size) in configs.items():
             entries |= self._join(name, rule, post_size, pre_size, generator)
         self.is_plastic = any(not synapse.non_plastic for synapse in self._synapses.values()) or any(
-            layer.intrinsic.state_entries(layer.size) for layer in self._layers
+            layer.intrinsic.state_entries(layer.size) or layer.competition.state_entries() for layer in self._layers
         )
         # With recurrent plasticity alone, trials of one step would leave nothing to associate.
         plastic = {name for name, synapse in self._synapses.items() if not synapse.non_plastic}
@@ -330,6 +385,10 @@ class PlasticUnits(PlasticNetwork):
         self._synapses[name] = synapse
         self._names[name] = self._adopt_all("synapses", name, parameters)
         own_entries = synapse.state_entries() | release.entries
+        if rule.trace_start == "weight":
+            self._starts_whole.add(name)
+            for entry in ("trace", *synapse.consolidation.slow_entries):
+                own_entries[entry] = replace(own_entries[entry], start="weight")
         if self._keeps_change(name):
             own_entries["change"] = StateEntry((post_size, pre_size))
         if self._keeps_output(name):
@@ -398,7 +457,7 @@ class PlasticUnits(PlasticNetwork):
         for number, (name, synapse) in enumerate(self._synapses.items()):
             if synapse.structure.rewires:
                 numbers, own = self._of(name, params), self._own(name, state)
-                moved = rewired(synapse, numbers, numbers["weight"], own, state["key"], state["age"], number)
+                moved = rewired(synapse, numbers, self._beneath(name, numbers), own, state["key"], state["age"], number)
                 changed |= {f"{entry}.{name}": value for entry, value in moved.items()}
         return state | changed if changed else state
 
@@ -472,6 +531,11 @@ class PlasticUnits(PlasticNetwork):
         numbers = {name: self._of(name, params) for name in self._names}
         units = {layer.name: self._own(layer.name, state) for layer in self._layers}
         between = {name: self._own(name, state) for name in self.synapses if name != first}
+        lengths = {
+            layer.name: weights[layer.source].square().sum(-1)
+            for layer in self._layers
+            if layer.competition.by_distance
+        }
 
         def arriving(name: str, activity: Tensor) -> Tensor:
             seen, moved = self._releases[name].step(numbers[name], activity, between[name])
@@ -490,11 +554,16 @@ class PlasticUnits(PlasticNetwork):
                     if "hidden" in units:
                         reached = arriving(READOUT, units["hidden"]["activity"])
                     reached = reached - self._inhibition(params, own["activity"])
+                if layer.name in lengths:
+                    reached = reached - lengths[layer.name] / 2
                 adapting = numbers[f"{layer.name}_intrinsic"]
                 drive = Drive(layer.intrinsic.excited(adapting, reached, own))
                 output, moved = layer.neuron.step(numbers[layer.name], drive, own)
+                competing = numbers[f"{layer.name}_competition"]
+                output = layer.competition.outputs(competing, output, own)
                 if not self.plasticity_frozen:
                     moved |= layer.intrinsic.next_state(adapting, reached, output, own)
+                    moved |= layer.competition.next_state(competing, own)
                 units[layer.name] = own | moved | {"activity": output}
                 courses[layer.name].append(output)
         for layer in self._layers:
@@ -528,8 +597,12 @@ class PlasticUnits(PlasticNetwork):
     def _weights(self, name: str, params: Params, state: State) -> Tensor:
         """W, `(.., B, O, I)`, or `(.., 1, O, I)` where the synapses are not plastic."""
         own = self._of(name, params)
-        weight = self._synapses[name].weight(own, own["weight"], self._own(name, state))
+        weight = self._synapses[name].weight(own, self._beneath(name, own), self._own(name, state))
         return weight * own["branch"].unsqueeze(-3) if "branch" in own else weight
+
+    def _beneath(self, name: str, params: Params) -> Tensor | None:
+        """W0, to which the trace adds; None where the trace starts at it."""
+        return None if name in self._starts_whole else params["weight"]
 
     def _updated(self, params: Params, inputs: Tensor, outputs: dict[str, Tensor], state: State) -> State:
         """The synapses' state after the substeps from `state`, with the updates that do not wait for a reward."""

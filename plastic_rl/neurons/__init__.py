@@ -19,6 +19,7 @@ from plastic_rl.neurons.base import (
     smooth_spike,
     surrogate_spike,
 )
+from plastic_rl.neurons.competition import COMPETITIONS, Competition, k_cap, winners
 from plastic_rl.neurons.dendrites import DENDRITES, Dendrites
 from plastic_rl.neurons.exponential import Exponential
 from plastic_rl.neurons.fitzhugh_nagumo import FitzHughNagumo
@@ -32,11 +33,13 @@ from plastic_rl.neurons.quadratic import Quadratic
 from plastic_rl.neurons.rates import Linear, ReLU, Sigmoid, Tanh
 
 __all__ = [
+    "COMPETITIONS",
     "DENDRITES",
     "INTRINSICS",
     "LIF",
     "NEURONS",
     "AdaptiveLIF",
+    "Competition",
     "CrossingNeuron",
     "Dendrites",
     "Drive",
@@ -58,8 +61,10 @@ __all__ = [
     "Tanh",
     "exact_numbers",
     "exponential_midpoint",
+    "k_cap",
     "nernst_potential",
     "number",
     "smooth_spike",
     "surrogate_spike",
+    "winners",
 ]

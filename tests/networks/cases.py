@@ -43,6 +43,7 @@ RULE_TABLES: dict[str, dict[str, Any]] = {
     "rule_table_errors": _TABLES
     | {"output_table": "supervised", "when": "errors", "inputs": "features", "activation": "sigmoid"},
 }
+_REWIRE = {"name": "rewire", "density": 0.5, "every": 3, "share": 0.4}
 _LIF = {"name": "lif", "threshold": 1.0, "tau": 3.0, "refractory": 1.0}
 UNITS: dict[str, dict[str, Any]] = {
     "units_rate": {"kind": "plastic_units", "recurrent": {"rule": "backpropamine_fan_out"}},
@@ -88,6 +89,30 @@ UNITS: dict[str, dict[str, Any]] = {
             "term": {"name": "stdp_pair", "pairing": "nearest", "centred": "both"},
             "eligibility": "trace",
         },
+    },
+}
+UNITS |= {
+    "units_competing": {
+        "kind": "plastic_units",
+        "neuron": "relu",
+        "competition": {"name": "k_cap", "k": 3, "winner": "distance"},
+        "intrinsic": "adapting_threshold",
+        "substeps": 2,
+        "input": {"rule": "instar", "trace_start": "weight", "consolidation": "benna_fusi"},
+        "recurrent": {"rule": "oja", "trace_start": "weight", "structure": _REWIRE, "consolidation": "two_speeds"},
+        "readout": {"rule": "reward_gated", "neuron": "linear", "competition": "winner_take_all"},
+    },
+    "units_map": {
+        "kind": "plastic_units",
+        "neuron": "linear",
+        "competition": {
+            "name": "neighbourhood",
+            "winner": "distance",
+            "columns": 2,
+            "tau_width": 5.0,
+            "learned": ["width", "final_width"],
+        },
+        "input": {"rule": "instar", "trace_start": "weight"},
     },
 }
 PARTS: dict[str, dict[str, Any]] = {
@@ -137,7 +162,6 @@ PARTS |= {
         },
     },
 }
-_REWIRE = {"name": "rewire", "density": 0.5, "every": 3, "share": 0.4}
 PARTS |= {
     "scaling": {
         "kind": "plastic_rnn",
