@@ -26,6 +26,7 @@ from plastic_rl.config import ConfigModel
 from plastic_rl.errors import ConfigError
 from plastic_rl.feedback import Feedback, FeedbackLayout
 from plastic_rl.networks.base import Params, PlasticNetwork, State, scoped_entries
+from plastic_rl.networks.layer_norm import StartGain, check_normalised_size, layer_normalised
 from plastic_rl.networks.start_weights import step_numbers
 from plastic_rl.networks.structure import clock_entries, drawn_structure, rewired
 from plastic_rl.neurons import (
@@ -151,6 +152,7 @@ class PlasticUnitsConfig(ConfigModel):
         1, ge=1, description="Branches of a hidden unit; each of its synapses is on one of them, drawn at the start."
     )
     competition: CompetitionName = Field("none", description="Which hidden units put something out (of rates).")
+    layer_norm: StartGain = None
     hidden_size: int = Field(48, ge=0, description="Number of hidden units; 0: the input reaches the readout directly.")
     substeps: int = Field(1, ge=1, description="Steps of the units in one environment step.")
     step_size: float = Field(1.0, gt=0, description="Length of a substep, ms.")
@@ -310,6 +312,7 @@ class PlasticUnits(PlasticNetwork):
         self.seen = self.input_size if config.inputs == "all" else feedback.start
         if self.seen < 1:
             raise ConfigError("this environment has no features: the network would see nothing; use network.inputs=all")
+        check_normalised_size(config.layer_norm, config.hidden_size)
         channels = self.seen * (1 + config.on_off)
         readout = config.readout
         self.actions = feedback.action_size
@@ -340,6 +343,9 @@ class PlasticUnits(PlasticNetwork):
             numbers = layer.neuron.parameters(layer.size, generator)
             if layer.name == "hidden":
                 numbers["bias"] = Parameter(torch.zeros(layer.size, dtype=torch.float32), is_gain=False)
+                if config.layer_norm is not None:
+                    gain = torch.full((layer.size,), config.layer_norm, dtype=torch.float32)
+                    numbers["norm_gain"] = Parameter(gain, is_gain=False)
             self._names[layer.name] = names = self._adopt_all("units", layer.name, numbers)
             entries[f"activity.{layer.name}"] = StateEntry((layer.size,))
             # Apart from the neuron's: both may have a number of the same name.
@@ -549,7 +555,10 @@ class PlasticUnits(PlasticNetwork):
                 if layer.name == "hidden":
                     if RECURRENT in weights:
                         reached = reached + arriving(RECURRENT, own["activity"])
-                    reached = self._summed(numbers["dendrites"], reached) + numbers["hidden"]["bias"].unsqueeze(-2)
+                    reached = self._summed(numbers["dendrites"], reached)
+                    if self.config.layer_norm is not None:
+                        reached = layer_normalised(reached, numbers["hidden"]["norm_gain"])
+                    reached = reached + numbers["hidden"]["bias"].unsqueeze(-2)
                 else:
                     if "hidden" in units:
                         reached = arriving(READOUT, units["hidden"]["activity"])

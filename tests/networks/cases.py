@@ -98,6 +98,7 @@ UNITS |= {
         "competition": {"name": "k_cap", "k": 3, "winner": "distance"},
         "intrinsic": "adapting_threshold",
         "substeps": 2,
+        "layer_norm": 1.5,
         "input": {"rule": "instar", "trace_start": "weight", "consolidation": "benna_fusi"},
         "recurrent": {"rule": "oja", "trace_start": "weight", "structure": _REWIRE, "consolidation": "two_speeds"},
         "readout": {"rule": "reward_gated", "neuron": "linear", "competition": "winner_take_all"},
@@ -189,6 +190,8 @@ PARTS |= {
         "rule": "differentiable_plasticity",
         "metaplasticity": {"name": "importance", "learned": ["importance_strength", "importance_forgetting"]},
     },
+    "layer_norm": {"kind": "plastic_rnn", "rule": "backpropamine_retroactive", "layer_norm": 1.0},
+    "layer_norm_fixed": {"kind": "plastic_rnn", "rule": "fixed", "layer_norm": 1.0},
     "sparse_fixed": {"kind": "plastic_rnn", "rule": "fixed", "structure": "sparse"},
     "sparse_by_lifetime": {
         "kind": "plastic_rnn",
