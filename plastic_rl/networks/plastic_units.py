@@ -25,7 +25,7 @@ from typing_extensions import override
 from plastic_rl.config import ConfigModel
 from plastic_rl.errors import ConfigError
 from plastic_rl.feedback import Feedback, FeedbackLayout
-from plastic_rl.networks.base import Params, PlasticNetwork, State, scoped_entries
+from plastic_rl.networks.base import Params, PlasticNetwork, Recording, State, scoped_entries
 from plastic_rl.networks.layer_norm import StartGain, check_normalised_size, layer_normalised
 from plastic_rl.networks.start_weights import step_numbers
 from plastic_rl.networks.structure import clock_entries, drawn_structure, rewired
@@ -426,6 +426,13 @@ class PlasticUnits(PlasticNetwork):
     def step(
         self, params: Params, x: Tensor, feedback: Feedback, state: State, episode_start: Tensor
     ) -> tuple[Tensor, State]:
+        features, _, following = self._stepped(params, x, feedback, state, episode_start)
+        return features, following
+
+    def _stepped(
+        self, params: Params, x: Tensor, feedback: Feedback, state: State, episode_start: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor], State]:
+        """`step`, with the outputs of each layer in each substep, `(.., B, S, O)`, between."""
         current = self.begun(params, state, episode_start)
         if not self.plasticity_frozen:
             current = self._rewired(params, self._rewarded(params, current, feedback, episode_start))
@@ -439,9 +446,33 @@ class PlasticUnits(PlasticNetwork):
         last = self._layers[-1]
         spiking, course = last.neuron.spiking, outputs[last.name]
         if self.config.readout is None:
-            return course.mean(-2) if spiking else course[..., -1, :], following
+            return course.mean(-2) if spiking else course[..., -1, :], outputs, following
         of_actions = course.sum(-2) if spiking else course[..., -1, :]
-        return self._by_action(of_actions).mean(-1), following
+        return self._by_action(of_actions).mean(-1), outputs, following
+
+    @property
+    @override
+    def tells_activity(self) -> bool:
+        return self.config.hidden_size > 0
+
+    @override
+    def unroll_with_activity(
+        self,
+        params: Params,
+        xs: Tensor,
+        feedbacks: Feedback,
+        state: State,
+        episode_starts: Tensor,
+        recorded: Recording | None = None,
+    ) -> tuple[Tensor, Tensor, State]:
+        if not self.has_readout:
+            return super().unroll_with_activity(params, xs, feedbacks, state, episode_starts, recorded)
+        features, activity = [], []
+        for step in range(xs.shape[0]):
+            feature, outputs, state = self._stepped(params, xs[step], feedbacks.at(step), state, episode_starts[step])
+            features.append(feature)
+            activity.append(self._output(INPUT, outputs["hidden"]))
+        return torch.stack(features), torch.stack(activity), state
 
     @override
     def readout(self, params: Params, features: Tensor) -> Tensor:
