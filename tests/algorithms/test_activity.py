@@ -100,8 +100,8 @@ def test_training_moves_the_mean_output_to_the_target(network: dict[str, Any], t
 
     moved = trained(50, activity_cost=20.0, activity_target=target)
     assert moved["train/mean_activity"] == pytest.approx(target, rel=0.05)
-    assert moved["train/activity_cost"] < 1e-3  # every unit, not their mean alone
     begun = trained(1, activity_cost=1e-9, activity_target=target)
+    assert moved["train/activity_cost"] < 0.05 * begun["train/activity_cost"]  # every unit's, not their mean alone
     assert abs(begun["train/mean_activity"] - target) > 0.25 * target
 
 
