@@ -98,6 +98,7 @@ class PlasticA2C(GradientAlgorithm):
             self.state_before,
             rollout.episode_starts,
             recorded=rollout.recording,
+            with_activity=self.costs_activity,
         )
         with torch.no_grad():
             advantages, returns = advantages_and_returns(
@@ -120,6 +121,10 @@ class PlasticA2C(GradientAlgorithm):
         self.ent_coef = self.settings.ent_coef(remaining)
         loss = policy_loss + self.settings.vf_coef * value_loss - self.ent_coef * entropy
         loss = loss + self.settings.sum_p2_coef(remaining) * sum_p2
+        told: dict[str, Tensor | float] = {}
+        if result.activity is not None:
+            cost, told = self.activity_loss(result.activity, remaining)
+            loss = loss + cost
 
         # Both without the correction for small samples, which cancels in their ratio: one step alone has variance 0.
         spread = returns[lived].var(correction=0)
@@ -131,6 +136,7 @@ class PlasticA2C(GradientAlgorithm):
             "entropy": entropy,
             "sum_p2": sum_p2,
             "explained_variance": explained,
+            **told,
         }
 
     def _centred(self, rewards: Tensor, lived: Tensor) -> Tensor:

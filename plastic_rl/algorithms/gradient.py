@@ -25,6 +25,7 @@ from stable_baselines3.common.type_aliases import MaybeCallback
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 from torch import Tensor
 
+from plastic_rl.algorithms.activity import activity_cost
 from plastic_rl.algorithms.base import PlasticAlgorithm, Rows
 from plastic_rl.algorithms.vec_env import (
     VecEnvOutcome,
@@ -38,7 +39,7 @@ from plastic_rl.algorithms.vec_env import (
 from plastic_rl.arrays import Array, FloatArray
 from plastic_rl.checkpoint import Checkpoint, count_in
 from plastic_rl.checkpoint.torch_state import load_optimizer_tensors, optimizer_tensors
-from plastic_rl.config import EndsWithin, Scheduled
+from plastic_rl.config import EndsWithin, Schedule, Scheduled
 from plastic_rl.config.signatures import handed_on
 from plastic_rl.envs.vector_env import stored_array
 from plastic_rl.errors import CheckpointError, ConfigError, NonFiniteError, damage_is_refused
@@ -65,6 +66,9 @@ class GradientAlgorithm(PlasticAlgorithm, OnPolicyAlgorithm):  # type: ignore[mi
         optimizer_eps: The optimizer's epsilon.
         plasticity_lr_scale: Learning rate of the parameters of plasticity (alpha, eta, step sizes), as a multiple of
             `learning_rate`.
+        activity_cost: Weight of a cost on what hidden units put out: a number or a linear schedule; 0: none.
+        activity_target: What costs nothing is this mean output of each hidden unit over time, its distance is squared;
+            None: the mean square of outputs costs.
         **shared: See `PlasticAlgorithm`.
 
     Attributes:
@@ -93,6 +97,8 @@ class GradientAlgorithm(PlasticAlgorithm, OnPolicyAlgorithm):  # type: ignore[mi
         optimizer: Literal["adam", "rmsprop"] = "adam",
         optimizer_eps: Annotated[float, Field(gt=0)] = 1e-5,
         plasticity_lr_scale: Annotated[float, Field(ge=0)] = 1.0,
+        activity_cost: Annotated[Scheduled, EndsWithin(0)] = 0.0,
+        activity_target: float | None = None,
         **shared: Any,
     ) -> None:
         super().__init__(policy, env, **handed_on(locals()))
@@ -135,6 +141,7 @@ class GradientAlgorithm(PlasticAlgorithm, OnPolicyAlgorithm):  # type: ignore[mi
         self._make_policy()
         self.n_steps = self.settings.n_steps or self.description.lifetime_steps or DEFAULT_STEPS
         self._check_fit()
+        self._check_activity()
         self._setup_optimizer()
         self.iterations = 0
         self.score_buffer: deque[float] = deque(maxlen=self._stats_window_size)
@@ -157,6 +164,35 @@ class GradientAlgorithm(PlasticAlgorithm, OnPolicyAlgorithm):  # type: ignore[mi
 
     def _check_fit(self) -> None:
         """Refuse environments and networks that this algorithm cannot learn with."""
+
+    @property
+    def costs_activity(self) -> bool:
+        """Whether there is a cost on the activity of hidden units, at any time in training."""
+        cost = self.settings.activity_cost
+        return not (isinstance(cost, Schedule) and cost.start == cost.end == 0)
+
+    def _check_activity(self) -> None:
+        """Refuse a cost on activity that the network does not tell, and a target without a cost."""
+        if self.costs_activity and not self.policy.network.tells_activity:
+            raise ConfigError(
+                f"activity_cost is of hidden units' outputs, which this {self.policy.network_config['kind']} network "
+                "does not tell (it has none, or answers with outputs of its own); set activity_cost to 0, or use "
+                "hidden units of plastic_units, plastic_rnn, rnn, gru or lstm"
+            )
+        if not self.costs_activity and self.settings.activity_target is not None:
+            raise ConfigError("activity_target does nothing while activity_cost is 0; give activity_cost too")
+
+    def activity_loss(self, activity: Tensor, remaining: float) -> tuple[Tensor, dict[str, Tensor | float]]:
+        """What the activity of hidden units adds to the loss of the rollout just collected, and metrics by name.
+
+        Args:
+            activity: Their outputs, `(T, B, H)`.
+            remaining: Share of the training that remains, 1 to 0.
+        """
+        weight = self.rollout.counted / self.rollout.counted.sum()
+        cost = activity_cost(activity, weight, self.settings.activity_target)
+        mean = (weight.unsqueeze(-1) * activity.detach()).sum((0, 1)).mean()
+        return self.settings.activity_cost(remaining) * cost, {"activity_cost": cost, "mean_activity": mean}
 
     def check_environment(self) -> None:
         """See `PlasticAlgorithm.check_environment`; also refuse one, set later, that this algorithm cannot learn in."""

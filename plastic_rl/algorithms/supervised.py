@@ -135,8 +135,12 @@ class SupervisedGradient(GradientAlgorithm):
                 f"{self._environment_name} has a place for labels in its observations, and showed none in the "
                 f"{rollout.n_steps} steps up to {self.num_timesteps}; {_NEEDS_LABELS}"
             )
-        outputs, head = policy.outputs(
-            policy.parameters_by_name(), rollout.observations, self.state_before, rollout.episode_starts
+        outputs, head, activity = policy.outputs_and_activity(
+            policy.parameters_by_name(),
+            rollout.observations,
+            self.state_before,
+            rollout.episode_starts,
+            with_activity=self.costs_activity,
         )
         bits = isinstance(self.action_space, spaces.MultiBinary)
         if bits:
@@ -146,6 +150,10 @@ class SupervisedGradient(GradientAlgorithm):
         else:
             errors = (outputs - labels).square().sum(-1)
         loss = errors[known].mean()
+        told_of_units: dict[str, Tensor | float] = {}
+        if activity is not None:
+            cost, told_of_units = self.activity_loss(activity, remaining)
+            loss = loss + cost
         with torch.no_grad():
             # Bits that the label does not tell are no answers.
             told = labels[known] != 0
@@ -154,7 +162,7 @@ class SupervisedGradient(GradientAlgorithm):
             right = (answers == correct).float().mean()
             commonest = torch.bincount(answers, minlength=labels.shape[-1]).max() / answers.numel()
         # Near 1 the network has collapsed to one class.
-        return loss, {"accuracy": right, "commonest_share": commonest}
+        return loss, {"accuracy": right, "commonest_share": commonest, **told_of_units}
 
     def _errors_of_bits(self, outputs: Tensor, head: Tensor, labels: Tensor) -> Tensor:
         """Mean error over the bits told at each step, `(T, B)`, for outputs, logits and labels `(T, B, K)`."""

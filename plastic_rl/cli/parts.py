@@ -17,7 +17,7 @@ from plastic_rl.config.signatures import arguments_of
 from plastic_rl.errors import ConfigError, UnknownNameError
 from plastic_rl.evaluation.neuron_view import NeuronView
 from plastic_rl.networks.spontaneous import PROCESSES
-from plastic_rl.neurons import DENDRITES, INTRINSICS, NEURONS
+from plastic_rl.neurons import COMPETITIONS, DENDRITES, INTRINSICS, NEURONS
 from plastic_rl.plasticity import PARTS, RULES, Curves, Part, Synapse, SynapseConfig
 from plastic_rl.plasticity import synapse as synapse_module
 from plastic_rl.plasticity.parts import PartOptions, named_part, options_model
@@ -30,7 +30,13 @@ CHOSEN = tuple(kind for kind in PARTS if kind in SynapseConfig.model_fields)
 
 def _kinds() -> dict[str, Registry[Any]]:
     """Every kind of part that is no neuron, by the key that names one in a config."""
-    return {**PARTS, "intrinsic": INTRINSICS, "dendrites": DENDRITES, "process": PROCESSES}
+    return {
+        **PARTS,
+        "intrinsic": INTRINSICS,
+        "dendrites": DENDRITES,
+        "competition": COMPETITIONS,
+        "process": PROCESSES,
+    }
 
 
 def neurons_listing() -> str:

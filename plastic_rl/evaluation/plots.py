@@ -222,7 +222,9 @@ def plot_curves(curves: Mapping[str, Curves], path: str | Path) -> Path:
             style = ("-", "--", "-.", ":")[place % 4]
             axis.plot(x, line.numpy(), style, color=PALETTE[place % len(PALETTE)], linewidth=2, label=name)
         if any(drawn.lines):
-            axis.legend(frameon=False, fontsize=10)
+            # Many lines leave no room among them.
+            beside: dict[str, Any] = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5)}
+            axis.legend(frameon=False, fontsize=10, **(beside if len(drawn.lines) > 4 else {}))
         axis.axhline(0, color="#555555", linewidth=0.8)
         axis.set_xlabel(drawn.x_label, fontsize=11)
         axis.set_ylabel(drawn.y_label)

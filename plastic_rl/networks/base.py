@@ -315,6 +315,32 @@ class PlasticNetwork(nn.Module, ABC):
         """
         return self.unroll_reference(self.prepared(params), xs, feedbacks, state, episode_starts)
 
+    @property
+    def tells_activity(self) -> bool:
+        """Whether `unroll_with_activity` has something to tell: by default where features are the units' outputs."""
+        return not self.has_readout
+
+    def unroll_with_activity(
+        self,
+        params: Params,
+        xs: Tensor,
+        feedbacks: Feedback,
+        state: State,
+        episode_starts: Tensor,
+        recorded: Recording | None = None,
+    ) -> tuple[Tensor, Tensor, State]:
+        """`unroll`, for a loss that also reads what the hidden units put out; where `tells_activity`.
+
+        The arguments are those of `unroll`.
+
+        Returns:
+            Features `(T, B, O)`, the hidden units' outputs `(T, B, H)`, of spiking units the mean over the substeps of
+            a step, and the state after the last step.
+        """
+        assert not self.has_readout, "where features are preferences, a network that tells_activity overrides this"
+        features, state = self.unroll(params, xs, feedbacks, state, episode_starts, recorded=recorded)
+        return features, features, state
+
     def unroll_reference(
         self, params: Params, xs: Tensor, feedbacks: Feedback, state: State, episode_starts: Tensor
     ) -> tuple[Tensor, State]:

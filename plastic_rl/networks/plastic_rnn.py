@@ -20,6 +20,7 @@ from plastic_rl.networks.base import Params, PlasticNetwork, Recording, State, s
 from plastic_rl.networks.fused.forward import Recorded, checkpoint_spacing, fused_unroll
 from plastic_rl.networks.fused.rule import FusedRule
 from plastic_rl.networks.fused.sequences import Resets
+from plastic_rl.networks.layer_norm import StartGain, check_normalised_size, layer_normalised
 from plastic_rl.networks.phases import PhasesConfig
 from plastic_rl.networks.recurrent import affine, unroll_stretches
 from plastic_rl.networks.structure import clock_entries, drawn_structure, rewired
@@ -41,6 +42,7 @@ class PlasticRNNConfig(PhasesConfig, RuleConfig):
         default_factory=dict,
         description="When a state entry resets, if not with the lifetime: e.g. {activity: trial}.",
     )
+    layer_norm: StartGain = None
     unroll: Literal["fused", "reference"] = Field(
         "fused", description="fused: fast and lean in memory, where the rule allows it; reference: plain autograd."
     )
@@ -62,13 +64,14 @@ class PlasticRNN(PlasticNetwork):
     @override
     def build(self, feedback: FeedbackLayout, generator: torch.Generator | None, steps_per_trial: int | None) -> None:
         config = self.config
+        check_normalised_size(config.layer_norm, config.hidden_size)
         self.output_size = units = config.hidden_size
         self.synapse = Synapse(config, units, units)
         self.is_plastic = not self.synapse.non_plastic
         entries = {"activity": StateEntry((units,), momentary=True)} | self.synapse.state_entries()
         if self.synapse.reward_modulated:
             entries["presynaptic"] = StateEntry((units,), momentary=True)
-        self._fused = FusedRule.of(self.synapse)
+        self._fused = FusedRule.of(self.synapse) if config.layer_norm is None else None
         self._entries = scoped_entries(entries, config.reset, steps_per_trial)
         self._entries |= self.synapse.structure_entries() | clock_entries([self.synapse])
 
@@ -83,6 +86,8 @@ class PlasticRNN(PlasticNetwork):
         self.recurrent_weight = nn.Parameter(recurrent.uniform_(-fan_recurrent, fan_recurrent, generator=generator))
         for name, parameter in self.synapse.parameters(generator).items():
             self.adopt(name, parameter)
+        if config.layer_norm is not None:
+            self.norm_gain = nn.Parameter(torch.full((units,), config.layer_norm, dtype=torch.float32))
 
     @override
     def newborn(self, keys: Tensor) -> State:
@@ -115,6 +120,9 @@ class PlasticRNN(PlasticNetwork):
             total = total + pre @ weight.mT
             if not synapse.non_plastic:
                 total = total + synapse.current(params, pre, current)
+        if self.config.layer_norm is not None:
+            bias = params["input_bias"].unsqueeze(-2)
+            total = layer_normalised(total - bias, params["norm_gain"]) + bias
         post = torch.tanh(total)
         pre = post if synapse.term.sees_emission else pre
         following = {**current, "activity": post}
@@ -146,7 +154,7 @@ class PlasticRNN(PlasticNetwork):
         """
         if recorded is not None and len(recorded) != xs.shape[0]:
             raise ValueError(f"a recording of {len(recorded)} steps cannot stand for the {xs.shape[0]} steps of xs.")
-        if self.synapse.non_plastic and self.synapse.is_plain:
+        if self.synapse.non_plastic and self.synapse.is_plain and self.config.layer_norm is None:
             # A plain recurrent network.
             bias = params["input_bias"]
             weights = (params["input_weight"], params["recurrent_weight"], bias, torch.zeros_like(bias))

@@ -25,13 +25,24 @@ from typing_extensions import override
 from plastic_rl.config import ConfigModel
 from plastic_rl.errors import ConfigError
 from plastic_rl.feedback import Feedback, FeedbackLayout
-from plastic_rl.networks.base import Params, PlasticNetwork, State, scoped_entries
+from plastic_rl.networks.base import Params, PlasticNetwork, Recording, State, scoped_entries
 from plastic_rl.networks.conductance import ConductanceConfig, at_substep, carried, separated, together
 from plastic_rl.networks.dale import Sign, clipped, held_trace, signed_weights, unit_signs
+from plastic_rl.networks.layer_norm import StartGain, check_normalised_size, layer_normalised
 from plastic_rl.networks.phases import PhasesConfig
 from plastic_rl.networks.start_weights import step_numbers
 from plastic_rl.networks.structure import clock_entries, drawn_structure, rewired
-from plastic_rl.neurons import DENDRITES, INTRINSICS, NEURONS, Dendrites, Drive, Intrinsic, Neuron
+from plastic_rl.neurons import (
+    COMPETITIONS,
+    DENDRITES,
+    INTRINSICS,
+    NEURONS,
+    Competition,
+    Dendrites,
+    Drive,
+    Intrinsic,
+    Neuron,
+)
 from plastic_rl.plasticity import (
     KINETICS,
     MODULATORS,
@@ -56,10 +67,17 @@ INPUT, RECURRENT, READOUT = "input", "recurrent", "readout"
 EXCITATION, INHIBITION = "excitation", "inhibition"
 ONTO = {INPUT: "hidden", RECURRENT: "hidden", INHIBITION: "hidden", EXCITATION: "inhibitory", READOUT: "output"}
 """The layers behind synapses."""
+ARRIVALS = {
+    "inhibitory": ((EXCITATION, "hidden"),),
+    "hidden": ((RECURRENT, "hidden"), (INHIBITION, "inhibitory")),
+    "output": ((READOUT, "hidden"),),
+}
+"""Synapses onto each layer from another, and that layer."""
 PRESYNAPTIC = {"short_term": SHORT_TERM, "kinetics": KINETICS}
 """What stands between a unit's output and its synapses, in this order."""
 NeuronName = Annotated[Named, named_in(NEURONS)]
 IntrinsicName = Annotated[Named, named_in(INTRINSICS)]
+CompetitionName = Annotated[Named, named_in(COMPETITIONS)]
 
 
 class ConnectionConfig(RuleConfig):
@@ -106,7 +124,10 @@ class ConnectionConfig(RuleConfig):
                     "name a rule that changes them, or give alpha"
                 )
             if self.trace_start == "weight":
-                raise ValueError(f"trace_start: under the rule {self.rule!r} there is no trace; leave it out")
+                raise ValueError(
+                    f"trace_start: under the rule {self.rule!r} there is no trace to start at the weights; name a rule "
+                    "that changes them, or use trace_start: zero"
+                )
         return self
 
     def start(self, post_size: int, pre_size: int, generator: torch.Generator | None) -> Parameter:
@@ -121,6 +142,7 @@ class ReadoutConfig(ConnectionConfig):
 
     neuron: NeuronName = Field("lif", description="What a readout unit does with its input.")
     intrinsic: IntrinsicName = Field("none", description="How a readout unit's excitability adapts.")
+    competition: CompetitionName = Field("none", description="Which readout units put something out (of rates).")
     population: int = Field(5, ge=1, description="Units for each action.")
     inhibition: GainConfig = Field(
         GainConfig(granularity="scalar", low=0.0, high=0.0, trainable=False),
@@ -151,6 +173,7 @@ class InhibitoryConfig(ConfigModel):
     size: int = Field(ge=1, description="Number of inhibitory units.")
     neuron: NeuronName = Field("lif", description="What an inhibitory unit does with its input.")
     intrinsic: IntrinsicName = Field("none", description="How an inhibitory unit's excitability adapts.")
+    competition: CompetitionName = Field("none", description="Which inhibitory units put something out (of rates).")
     excitation: ConnectionConfig = Field(ConnectionConfig(), description="Synapses from the hidden units onto them.")
     inhibition: ConnectionConfig = Field(
         ConnectionConfig(), description="Synapses from them onto the hidden units; their weights are never above 0."
@@ -169,6 +192,8 @@ class PlasticUnitsConfig(PhasesConfig):
     branches: int = Field(
         1, ge=1, description="Branches of a hidden unit; each of its synapses is on one of them, drawn at the start."
     )
+    competition: CompetitionName = Field("none", description="Which hidden units put something out (of rates).")
+    layer_norm: StartGain = None
     hidden_size: int = Field(48, ge=0, description="Number of hidden units; 0: the input reaches the readout directly.")
     excitatory: float | None = Field(
         None,
@@ -217,7 +242,7 @@ class PlasticUnitsConfig(PhasesConfig):
             raise ValueError("recurrent synapses need hidden units: give hidden_size 1 or more, or recurrent: null")
         if self.hidden_size == 0 and self.input != ConnectionConfig():
             raise ValueError("input synapses need hidden units: give hidden_size 1 or more, or leave input out")
-        own = ("neuron", "intrinsic", "dendrites", "branches", "excitatory", "inhibitory")
+        own = ("neuron", "intrinsic", "dendrites", "branches", "excitatory", "inhibitory", "competition")
         idle = [name for name in own if getattr(self, name) != type(self).model_fields[name].default]
         if self.hidden_size == 0 and idle:
             raise ValueError(f"{', '.join(idle)}: there are no hidden units; give hidden_size 1 or more")
@@ -287,6 +312,24 @@ class PlasticUnitsConfig(PhasesConfig):
         return self
 
     @model_validator(mode="after")
+    def _rates_compete(self) -> Self:
+        for where, layer in {"": self, "inhibitory.": self.inhibitory, "readout.": self.readout}.items():
+            if layer is None or layer.competition == "none":
+                continue
+            if named_part(NEURONS, layer.neuron).spiking:
+                raise ValueError(
+                    f"{where}competition ranks rates, and the spikes of {where}neuron {layer.neuron!r} are 0 or 1; use "
+                    "a neuron of rates (tanh, relu, sigmoid, linear), or let spiking units inhibit each other"
+                )
+        summed = self.branches > 1 or self.dendrites != "linear"
+        if summed and make_part(COMPETITIONS, self.competition).by_distance:
+            raise ValueError(
+                "competition.winner: distance needs units whose input is the sum of their synapses'; use branches: 1 "
+                "and dendrites: linear, or winner: drive"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _spikes_are_probable(self) -> Self:
         likely = self.input_rate * self.step_size
         if self.coding == "poisson" and likely > 1:
@@ -298,12 +341,24 @@ class PlasticUnitsConfig(PhasesConfig):
 
 
 class _Layer:
-    """Units of one kind, by the name that ends their parameters and state entries."""
+    """Units of one kind, by the name that ends their parameters and state entries.
 
-    def __init__(self, name: str, neuron: Named, intrinsic: Named, size: int, step_size: float) -> None:
-        self.name, self.size = name, size
-        self.neuron: Neuron = make_part(NEURONS, neuron, step_size)
-        self.intrinsic: Intrinsic = make_part(INTRINSICS, intrinsic, step_size)
+    `source` names the synapses through which what is before the layer reaches it.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        config: PlasticUnitsConfig | InhibitoryConfig | ReadoutConfig,
+        source: str,
+        size: int,
+        step_size: float,
+    ) -> None:
+        self.name, self.size, self.source = name, size, source
+        self.neuron: Neuron = make_part(NEURONS, config.neuron, step_size)
+        self.intrinsic: Intrinsic = make_part(INTRINSICS, config.intrinsic, step_size)
+        self.competition: Competition = make_part(COMPETITIONS, config.competition, step_size)
+        self.competition.check_size(size)
 
 
 class _Release:
@@ -357,6 +412,7 @@ class PlasticUnits(PlasticNetwork):
         self.seen = self.input_size if config.inputs == "all" else feedback.start
         if self.seen < 1:
             raise ConfigError("this environment has no features: the network would see nothing; use network.inputs=all")
+        check_normalised_size(config.layer_norm, config.hidden_size)
         channels = self.seen * (1 + config.on_off)
         readout = config.readout
         self.actions = feedback.action_size
@@ -365,11 +421,9 @@ class PlasticUnits(PlasticNetwork):
         configs: dict[str, tuple[ConnectionConfig, int, int]] = {}
         inhibitory = config.inhibitory
         if inhibitory is not None:
-            self._layers.append(
-                _Layer("inhibitory", inhibitory.neuron, inhibitory.intrinsic, inhibitory.size, config.step_size)
-            )
+            self._layers.append(_Layer("inhibitory", inhibitory, EXCITATION, inhibitory.size, config.step_size))
         if config.hidden_size:
-            self._layers.append(_Layer("hidden", config.neuron, config.intrinsic, config.hidden_size, config.step_size))
+            self._layers.append(_Layer("hidden", config, INPUT, config.hidden_size, config.step_size))
             branches = config.hidden_size * config.branches
             configs[INPUT] = (config.input, branches, channels)
             if config.recurrent is not None:
@@ -379,7 +433,7 @@ class PlasticUnits(PlasticNetwork):
                 configs[INHIBITION] = (inhibitory.inhibition, branches, inhibitory.size)
         if readout is not None:
             units = self.actions * readout.population
-            self._layers.append(_Layer("output", readout.neuron, readout.intrinsic, units, config.step_size))
+            self._layers.append(_Layer("output", readout, READOUT, units, config.step_size))
             configs[READOUT] = (readout, units, config.hidden_size or channels)
         self._by_name = {layer.name: layer for layer in self._layers}
         self.has_readout = self.discrete_only = readout is not None
@@ -393,20 +447,11 @@ class PlasticUnits(PlasticNetwork):
         self._dendrites: Dendrites = make_part(DENDRITES, config.dendrites, config.step_size)
         self._names["dendrites"] = self._adopt_all("units", "dendrites", self._dendrites.numbers())
         for layer in self._layers:
-            numbers = layer.neuron.parameters(layer.size, generator)
-            if layer.name == "hidden":
-                numbers["bias"] = Parameter(torch.zeros(layer.size, dtype=torch.float32), is_gain=False)
-            self._names[layer.name] = names = self._adopt_all("units", layer.name, numbers)
-            entries[f"activity.{layer.name}"] = StateEntry((layer.size,), momentary=True)
-            # Apart from the neuron's: both may have a number of the same name.
-            adapting = f"{layer.name}_intrinsic"
-            self._names[adapting] = self._adopt_all("units", adapting, layer.intrinsic.numbers())
-            own = momentary(layer.neuron.state_entries(layer.size)) | layer.intrinsic.state_entries(layer.size)
-            entries |= {f"{name}.{layer.name}": starting_at(one, names) for name, one in own.items()}
+            entries |= self._adopt_layer(layer, generator)
         for name, (rule, post_size, pre_size) in configs.items():
             entries |= self._join(name, rule, post_size, pre_size, generator)
         self.is_plastic = any(not synapse.non_plastic for synapse in self._synapses.values()) or any(
-            layer.intrinsic.state_entries(layer.size) for layer in self._layers
+            layer.intrinsic.state_entries(layer.size) or layer.competition.state_entries() for layer in self._layers
         )
         # With recurrent plasticity alone, trials of one step would leave nothing to associate.
         plastic = {name for name, synapse in self._synapses.items() if not synapse.non_plastic}
@@ -420,6 +465,26 @@ class PlasticUnits(PlasticNetwork):
         if config.coding == "poisson":
             self._entries["key"] = StateEntry((), dtype=torch.int64)
             self._entries["age"] = StateEntry((), dtype=torch.int64, momentary=True)
+
+    def _adopt_layer(self, layer: _Layer, generator: torch.Generator | None) -> dict[str, StateEntry]:
+        """Register a layer's parameters; return its state entries."""
+        numbers = layer.neuron.parameters(layer.size, generator)
+        if layer.name == "hidden":
+            numbers["bias"] = Parameter(torch.zeros(layer.size, dtype=torch.float32), is_gain=False)
+            if self.config.layer_norm is not None:
+                gain = torch.full((layer.size,), self.config.layer_norm, dtype=torch.float32)
+                numbers["norm_gain"] = Parameter(gain, is_gain=False)
+        self._names[layer.name] = names = self._adopt_all("units", layer.name, numbers)
+        entries = {"activity": StateEntry((layer.size,), momentary=True)}
+        own = momentary(layer.neuron.state_entries(layer.size)) | layer.intrinsic.state_entries(layer.size)
+        entries |= {name: starting_at(one, names) for name, one in own.items()}
+        # Apart from the neuron's: parts may have numbers of the same name.
+        for kind, part in (("intrinsic", layer.intrinsic), ("competition", layer.competition)):
+            owner = f"{layer.name}_{kind}"
+            self._names[owner] = self._adopt_all("units", owner, part.numbers())
+        names = self._names[f"{layer.name}_competition"]
+        entries |= {name: starting_at(one, names) for name, one in layer.competition.state_entries().items()}
+        return {f"{name}.{layer.name}": one for name, one in entries.items()}
 
     def _join(
         self, name: str, rule: ConnectionConfig, post_size: int, pre_size: int, generator: torch.Generator | None
@@ -492,6 +557,13 @@ class PlasticUnits(PlasticNetwork):
     def step(
         self, params: Params, x: Tensor, feedback: Feedback, state: State, episode_start: Tensor
     ) -> tuple[Tensor, State]:
+        features, _, following = self._stepped(params, x, feedback, state, episode_start)
+        return features, following
+
+    def _stepped(
+        self, params: Params, x: Tensor, feedback: Feedback, state: State, episode_start: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor], State]:
+        """`step`, with the outputs of each layer in each substep, `(.., B, S, O)`, between."""
         current = self.begun(params, state, episode_start)
         if not self.plasticity_frozen:
             current = self.rewarded(params, current, feedback, feedback.valid & ~episode_start)
@@ -506,9 +578,33 @@ class PlasticUnits(PlasticNetwork):
         last = self._layers[-1]
         spiking, course = last.neuron.spiking, outputs[last.name]
         if self.config.readout is None:
-            return course.mean(-2) if spiking else course[..., -1, :], following
+            return course.mean(-2) if spiking else course[..., -1, :], outputs, following
         of_actions = course.sum(-2) if spiking else course[..., -1, :]
-        return self._by_action(of_actions).mean(-1), following
+        return self._by_action(of_actions).mean(-1), outputs, following
+
+    @property
+    @override
+    def tells_activity(self) -> bool:
+        return self.config.hidden_size > 0
+
+    @override
+    def unroll_with_activity(
+        self,
+        params: Params,
+        xs: Tensor,
+        feedbacks: Feedback,
+        state: State,
+        episode_starts: Tensor,
+        recorded: Recording | None = None,
+    ) -> tuple[Tensor, Tensor, State]:
+        if not self.has_readout:
+            return super().unroll_with_activity(params, xs, feedbacks, state, episode_starts, recorded)
+        features, activity = [], []
+        for step in range(xs.shape[0]):
+            feature, outputs, state = self._stepped(params, xs[step], feedbacks.at(step), state, episode_starts[step])
+            features.append(feature)
+            activity.append(self._output(INPUT, outputs["hidden"]))
+        return torch.stack(features), torch.stack(activity), state
 
     @override
     def readout(self, params: Params, features: Tensor) -> Tensor:
@@ -604,10 +700,8 @@ class PlasticUnits(PlasticNetwork):
     def _lived(self, params: Params, inputs: Tensor, state: State) -> tuple[dict[str, Tensor], State]:
         """Outputs of each layer in each substep, `(.., B, S, O)`, and the state that they leave; synapses stay."""
         following = dict(state)
-        carries = {
-            name: carried(self._weights(name, params, state), self._configs[name].conductance)
-            for name in self._synapses
-        }
+        weights = {name: self._weights(name, params, state) for name in self._synapses}
+        carries = {name: carried(weight, self._configs[name].conductance) for name, weight in weights.items()}
         first = INPUT if INPUT in carries else READOUT
         released, moved = self._releases[first].course(self._of(first, params), inputs, self._own(first, state))
         following |= {f"{name}.{first}": entry for name, entry in moved.items()}
@@ -616,6 +710,11 @@ class PlasticUnits(PlasticNetwork):
         numbers = {name: self._of(name, params) for name in self._names}
         units = {layer.name: self._own(layer.name, state) for layer in self._layers}
         between = {name: self._own(name, state) for name in self.synapses if name != first}
+        lengths = {
+            layer.name: weights[layer.source].square().sum(-1)
+            for layer in self._layers
+            if layer.competition.by_distance
+        }
 
         def arriving(name: str, activity: Tensor) -> Drive:
             seen, moved = self._releases[name].step(numbers[name], activity, between[name])
@@ -623,28 +722,25 @@ class PlasticUnits(PlasticNetwork):
             return at_substep(carries[name](seen.unsqueeze(-2)), 0)
 
         for substep in range(self.config.substeps):
-            arrived = [at_substep(driven, substep)]
-            before = {name: own["activity"] for name, own in units.items()}
+            before = dict(units)
             for layer in self._layers:
                 own = units[layer.name]
-                if layer.name == "inhibitory":
-                    reached, conducted = separated([arriving(EXCITATION, before["hidden"])])
-                elif layer.name == "hidden":
-                    for name, source in ((RECURRENT, "hidden"), (INHIBITION, "inhibitory")):
-                        if name in carries:
-                            arrived.append(arriving(name, before[source]))
-                    reached, conducted = separated(arrived)
-                    reached = self._summed(numbers["dendrites"], reached) + numbers["hidden"]["bias"].unsqueeze(-2)
-                else:
-                    if "hidden" in units:
-                        arrived = [arriving(READOUT, units["hidden"]["activity"])]
-                    reached, conducted = separated(arrived)
-                    reached = reached - self._inhibition(params, own["activity"])
+                arrived = [at_substep(driven, substep)] if layer.source == first else []
+                for name, source in ARRIVALS[layer.name]:
+                    if name in between:
+                        arrived.append(arriving(name, (units if name == READOUT else before)[source]["activity"]))
+                reached, conducted = separated(arrived)
+                reached = self._driving(params, layer.name, reached, own["activity"])
+                if layer.name in lengths:
+                    reached = reached - lengths[layer.name] / 2
                 adapting = numbers[f"{layer.name}_intrinsic"]
                 drive = together(layer.intrinsic.excited(adapting, reached, own), conducted)
                 output, moved = layer.neuron.step(numbers[layer.name], drive, own)
+                competing = numbers[f"{layer.name}_competition"]
+                output = layer.competition.outputs(competing, output, own)
                 if not self.plasticity_frozen:
                     moved |= layer.intrinsic.next_state(adapting, reached, output, own)
+                    moved |= layer.competition.next_state(competing, own)
                 units[layer.name] = own | moved | {"activity": output}
                 courses[layer.name].append(output)
         for layer in self._layers:
@@ -652,6 +748,18 @@ class PlasticUnits(PlasticNetwork):
         for name, entries in between.items():
             following |= {f"{entry}.{name}": entries[entry] for entry in self._releases[name].entries}
         return {name: torch.stack(course, -2) for name, course in courses.items()}, following
+
+    def _driving(self, params: Params, layer: str, reached: Tensor, output: Tensor) -> Tensor:
+        """What drives the units of a layer, `(.., B, O)`, by what reaches them and their last output."""
+        if layer == "output":
+            return reached - self._inhibition(params, output)
+        if layer == "hidden":
+            numbers = self._of("hidden", params)
+            reached = self._summed(self._of("dendrites", params), reached)
+            if self.config.layer_norm is not None:
+                reached = layer_normalised(reached, numbers["norm_gain"])
+            reached = reached + numbers["bias"].unsqueeze(-2)
+        return reached
 
     def _summed(self, params: Params, branches: Tensor) -> Tensor:
         """The hidden units' drive, `(.., B, O)`, by what reaches their branches, `(.., B, O J)`."""

@@ -20,6 +20,7 @@ from plastic_rl.neurons.base import (
     surrogate_spike,
 )
 from plastic_rl.neurons.binary import Binary
+from plastic_rl.neurons.competition import COMPETITIONS, Competition, k_cap, winners
 from plastic_rl.neurons.dendrites import DENDRITES, Dendrites
 from plastic_rl.neurons.exponential import Exponential
 from plastic_rl.neurons.fitzhugh_nagumo import FitzHughNagumo
@@ -33,12 +34,14 @@ from plastic_rl.neurons.quadratic import Quadratic
 from plastic_rl.neurons.rates import Linear, ReLU, Sigmoid, Tanh
 
 __all__ = [
+    "COMPETITIONS",
     "DENDRITES",
     "INTRINSICS",
     "LIF",
     "NEURONS",
     "AdaptiveLIF",
     "Binary",
+    "Competition",
     "CrossingNeuron",
     "Dendrites",
     "Drive",
@@ -60,8 +63,10 @@ __all__ = [
     "Tanh",
     "exact_numbers",
     "exponential_midpoint",
+    "k_cap",
     "nernst_potential",
     "number",
     "smooth_spike",
     "surrogate_spike",
+    "winners",
 ]

@@ -204,6 +204,7 @@ RULES.register("general", SynapseConfig(term="general", bound="hard_clip"))
 RULES.register("presynaptically_gated", SynapseConfig(term="presynaptically_gated", bound="hard_clip"))
 RULES.register("delta", SynapseConfig(term="delta", bound="hard_clip"))
 RULES.register("bcm", SynapseConfig(term="bcm"))
+RULES.register("instar", SynapseConfig(term="instar", alpha=_WHOLE, eta=_SLOW))
 RULES.register("covariance", SynapseConfig(term="covariance", bound="hard_clip"))
 RULES.register("stdp", SynapseConfig(term="stdp_pair", bound="hard_clip", alpha=_WHOLE, eta=_SLOW))
 RULES.register(

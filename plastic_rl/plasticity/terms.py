@@ -135,6 +135,20 @@ class Oja(Term):
         return column * (pre.unsqueeze(-2) - column * trace)
 
 
+class Instar(Term):
+    """`D = y (x - F)`: the weights of an active unit move to what it sees (Grossberg 1976, doi 10.1007/BF00344744).
+
+    For outputs that are never negative, and with `eta y` of 1 at the most: F then stays among the inputs, and tends to
+    the mean of x weighted by y. Where units compete it is competitive learning (Rumelhart & Zipser 1985), and with a
+    `neighbourhood` a self-organising map (Kohonen 1982). It is of the whole weight: let the trace start at the start
+    weights (`trace_start: weight` in `plastic_units`).
+    """
+
+    def change(self, params: NamedTensors, pre: Tensor, post: Tensor, trace: Tensor, state: NamedTensors) -> Tensor:
+        """Return the way from the trace to pre, times post."""
+        return post.unsqueeze(-1) * (pre.unsqueeze(-2) - trace)
+
+
 def _horner(factors: list[Tensor], variable: Tensor) -> Tensor:
     """`factors[0] + factors[1] variable + factors[2] variable^2 + ...`, all broadcast."""
     total = factors[-1]
@@ -337,6 +351,7 @@ class Covariance(Term):
 TERMS: Registry[type[Term]] = Registry("term")
 TERMS.register("hebb", Hebb)
 TERMS.register("oja", Oja)
+TERMS.register("instar", Instar)
 TERMS.register("abcd", ABCD)
 TERMS.register("general", General)
 TERMS.register("presynaptically_gated", PresynapticallyGated)

@@ -27,12 +27,13 @@ from plastic_rl.policies.distributions import Categorical, IndependentBits, make
 
 
 class Evaluation(NamedTuple):
-    """What learning needs to know of a rollout; each `(T, B)`."""
+    """What learning needs to know of a rollout; each `(T, B)`, the hidden units' outputs `(T, B, H)` if asked for."""
 
     values: Tensor
     log_probability: Tensor
     entropy: Tensor
     sum_p2: Tensor
+    activity: Tensor | None = None
 
 
 class PreparedParams(dict[str, Tensor]):
@@ -205,6 +206,8 @@ class PlasticPolicy(BasePolicy):
         state: State,
         episode_starts: Tensor,
         recorded: Recording | None = None,
+        *,
+        with_activity: bool = False,
     ) -> Evaluation:
         """Values, log probabilities, entropies of a rollout, differentiable in `params`.
 
@@ -216,11 +219,12 @@ class PlasticPolicy(BasePolicy):
             episode_starts: `(T, B)` bool.
             recorded: What the network computed while acting over these steps with these same parameters; spares
                 `unroll` its forward pass.
+            with_activity: Whether the hidden units' outputs are told, by a network that `tells_activity`.
         """
-        features = self._unrolled(params, observations, state, episode_starts, recorded)
+        features, activity = self._unrolled(params, observations, state, episode_starts, recorded, with_activity)
         head = self.head(params, features)
         values = self._value(params, features, head)
-        return Evaluation(values, *self.distribution.evaluate(head, params.get("log_std"), actions))
+        return Evaluation(values, *self.distribution.evaluate(head, params.get("log_std"), actions), activity)
 
     def _value(self, params: Params, features: Tensor, head: Tensor) -> Tensor:
         """Value `(.., B)` by features `(.., B, O)` and the action distribution's parameters `(.., B, H)`."""
@@ -238,17 +242,32 @@ class PlasticPolicy(BasePolicy):
             Outputs `(T, B, H)` as numbers without bounds (the features of a network with a readout of its own, else
             the action head's), and the parameters `(T, B, H)` of the action distribution.
         """
-        features = self._unrolled(params, observations, state, episode_starts, None)
+        outputs, head, _ = self.outputs_and_activity(params, observations, state, episode_starts, with_activity=False)
+        return outputs, head
+
+    def outputs_and_activity(
+        self, params: Params, observations: Tensor, state: State, episode_starts: Tensor, *, with_activity: bool = True
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """What `outputs` returns, and the hidden units' outputs `(T, B, H)`, if asked for."""
+        features, activity = self._unrolled(params, observations, state, episode_starts, None, with_activity)
         head = self.head(params, features)
-        return features if self.network.has_readout else head, head
+        return features if self.network.has_readout else head, head, activity
 
     def _unrolled(
-        self, params: Params, observations: Tensor, state: State, episode_starts: Tensor, recorded: Recording | None
-    ) -> Tensor:
-        feedbacks = self.feedback(observations, episode_starts)
-        network = _network(params)
-        features, _ = self.network.unroll(network, observations, feedbacks, state, episode_starts, recorded=recorded)
-        return features
+        self,
+        params: Params,
+        observations: Tensor,
+        state: State,
+        episode_starts: Tensor,
+        recorded: Recording | None,
+        with_activity: bool,
+    ) -> tuple[Tensor, Tensor | None]:
+        run = _network(params), observations, self.feedback(observations, episode_starts), state, episode_starts
+        if with_activity:
+            features, activity, _ = self.network.unroll_with_activity(*run, recorded=recorded)
+            return features, activity
+        features, _ = self.network.unroll(*run, recorded=recorded)
+        return features, None
 
     # --- stable-baselines3's interface -----------------------------------------------------------------------------
 

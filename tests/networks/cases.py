@@ -43,6 +43,7 @@ RULE_TABLES: dict[str, dict[str, Any]] = {
     "rule_table_errors": _TABLES
     | {"output_table": "supervised", "when": "errors", "inputs": "features", "activation": "sigmoid"},
 }
+_REWIRE = {"name": "rewire", "density": 0.5, "every": 3, "share": 0.4}
 _LIF = {"name": "lif", "threshold": 1.0, "tau": 3.0, "refractory": 1.0}
 UNITS: dict[str, dict[str, Any]] = {
     "units_rate": {"kind": "plastic_units", "recurrent": {"rule": "backpropamine_fan_out"}},
@@ -88,6 +89,31 @@ UNITS: dict[str, dict[str, Any]] = {
             "term": {"name": "stdp_pair", "pairing": "nearest", "centred": "both"},
             "eligibility": "trace",
         },
+    },
+}
+UNITS |= {
+    "units_competing": {
+        "kind": "plastic_units",
+        "neuron": "relu",
+        "competition": {"name": "k_cap", "k": 3, "winner": "distance"},
+        "intrinsic": "adapting_threshold",
+        "substeps": 2,
+        "layer_norm": 1.5,
+        "input": {"rule": "instar", "trace_start": "weight", "consolidation": "benna_fusi"},
+        "recurrent": {"rule": "oja", "trace_start": "weight", "structure": _REWIRE, "consolidation": "two_speeds"},
+        "readout": {"rule": "reward_gated", "neuron": "linear", "competition": "winner_take_all"},
+    },
+    "units_map": {
+        "kind": "plastic_units",
+        "neuron": "linear",
+        "competition": {
+            "name": "neighbourhood",
+            "winner": "distance",
+            "columns": 2,
+            "tau_width": 5.0,
+            "learned": ["width", "final_width"],
+        },
+        "input": {"rule": "instar", "trace_start": "weight"},
     },
 }
 PARTS: dict[str, dict[str, Any]] = {
@@ -191,6 +217,8 @@ PARTS |= {
         "rule": "differentiable_plasticity",
         "metaplasticity": {"name": "importance", "learned": ["importance_strength", "importance_forgetting"]},
     },
+    "layer_norm": {"kind": "plastic_rnn", "rule": "backpropamine_retroactive", "layer_norm": 1.0},
+    "layer_norm_fixed": {"kind": "plastic_rnn", "rule": "fixed", "layer_norm": 1.0},
     "sparse_fixed": {"kind": "plastic_rnn", "rule": "fixed", "structure": "sparse"},
     "sparse_by_lifetime": {
         "kind": "plastic_rnn",

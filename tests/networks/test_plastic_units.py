@@ -204,6 +204,26 @@ def test_numbers_of_steps_are_uniform_and_independent() -> None:
         ),
         ({"readout": {"term": {"name": "stdp_pair", "tau_plus": 0}}}, r"readout\.term\.tau_plus: must be"),
         ({"readout": {"neuron": {"tau": 3}}}, r"readout\.neuron: name is missing: use one of"),
+        (
+            {"neuron": "lif", "competition": "k_cap"},
+            "competition ranks rates, and the spikes of neuron 'lif' are 0 or 1",
+        ),
+        (
+            {"readout": {"competition": "winner_take_all"}},
+            r"readout\.competition ranks rates, .* of readout\.neuron 'lif'",
+        ),
+        ({"competition": {"name": "k_cap", "k": 48}}, "all of 48 units would win where 48 do; use 49 units or more"),
+        (
+            {"competition": {"name": "neighbourhood", "columns": 7}},
+            r"rows of 7 units \(columns\) do not make up 48 units",
+        ),
+        ({"competition": "k_caps"}, r"competition: unknown competition 'k_caps'\. Did you mean 'k_cap'"),
+        (
+            {"competition": {"name": "k_cap", "winner": "distance"}, "branches": 2},
+            "distance needs units whose input is the sum of their synapses'",
+        ),
+        ({"hidden_size": 0, "readout": {}, "competition": "k_cap"}, "competition: there are no hidden units"),
+        ({"input": {"trace_start": "weight"}}, "under the rule 'fixed' there is no trace to start at the weights"),
         ({"reset": {"eligibility": "trial"}}, "unknown state entry in reset 'eligibility'"),
     ],
 )

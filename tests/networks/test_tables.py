@@ -16,42 +16,14 @@ from plastic_rl.networks.rule_table.tables import (
     add_round,
     hidden_change,
     input_change,
-    k_cap,
     output_change,
     output_columns,
     scaled_,
     stacked,
 )
+from plastic_rl.neurons import k_cap
 
 ONE = torch.ones(())
-
-
-def first_of_largest(row: list[float], k: int) -> list[float]:
-    """Sort by value, then by index; keep the first k."""
-    kept = sorted(range(len(row)), key=lambda unit: (-row[unit], unit))[:k]
-    return [value if unit in kept else 0.0 for unit, value in enumerate(row)]
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
-@pytest.mark.parametrize("k", [1, 3, 6, 7])
-def test_k_cap_keeps_the_largest_and_of_equal_ones_the_first(k: int, dtype: torch.dtype) -> None:
-    # Whole numbers between -2 and 2, so that nearly every row has ties, at the threshold and at zero.
-    values = torch.randint(-2, 3, (200, 7), generator=torch.Generator().manual_seed(k)).to(dtype)
-    expected = torch.tensor([first_of_largest(row, k) for row in values.tolist()])
-    assert torch.equal(k_cap(values, k).float(), expected)
-
-
-def test_without_a_cap_everything_stays() -> None:
-    values = torch.tensor([[1.0, -2.0, 0.0]])
-    assert k_cap(values, None) is values
-    assert k_cap(values, 3) is values
-
-
-def test_the_gradient_of_k_cap_reaches_what_is_kept() -> None:
-    values = torch.tensor([1.0, 3.0, 3.0, 2.0], requires_grad=True)
-    k_cap(values, 2).sum().backward()
-    assert values.grad is not None
-    assert values.grad.tolist() == [0, 1, 1, 0]
 
 
 def test_a_kept_zero_has_not_fired() -> None:

@@ -33,7 +33,7 @@ def theta_of(entries: dict[tuple[int, int, int], Tensor], rows: int, columns: in
 
 
 @pytest.mark.parametrize("granularity", ["scalar", "neuron", "synapse"])
-@pytest.mark.parametrize("rule", ["linear", "abcd", "oja", "presynaptically_gated"])
+@pytest.mark.parametrize("rule", ["linear", "abcd", "oja", "instar", "presynaptically_gated"])
 def test_the_general_form_reproduces_the_special_ones(rule: str, granularity: str) -> None:
     generator = torch.Generator().manual_seed(0)
     rows, columns = {"scalar": (1, 1), "neuron": (POST, 1), "synapse": (POST, PRE)}[granularity]
@@ -48,6 +48,8 @@ def test_the_general_form_reproduces_the_special_ones(rule: str, granularity: st
         entries = {(0, 1, 1): numbers[0], (0, 0, 1): numbers[1], (0, 1, 0): numbers[2], (0, 0, 0): numbers[3]}
     elif rule == "oja":
         entries = {(0, 1, 1): one, (1, 2, 0): -one}
+    elif rule == "instar":
+        entries = {(0, 1, 1): one, (1, 1, 0): -one}
     else:
         params = {"threshold": numbers[0]}
         entries = {(0, 1, 1): one, (0, 0, 1): -numbers[0]}

@@ -47,6 +47,13 @@ EXAMPLES: dict[str, tuple[Mapping[str, object], list[float] | None, list[Matrix]
         None,
         [[[0.5, 0], [-0.5, 0]], [[0.6875, 0.25], [-0.5, 0]], [[0.34375, -0.375], [-0.25, -0.5]]],
     ),
+    # eta .5. F1 = .5 a1. Step 2, row 1 (y = .5): x - F = (.5, 1), times .25: (.125, .25); row 2 stays. Step 3, row 1:
+    # (-.625, -1.25) halved; row 2: (.5, -1) halved.
+    "instar": (
+        {"eta": [[0.5]]},
+        None,
+        [[[0.5, 0], [-0.5, 0]], [[0.625, 0.25], [-0.5, 0]], [[0.3125, -0.375], [-0.25, -0.5]]],
+    ),
     # eta .8, c 1. F1 = .8 a1; F2: .8 + .4 = 1.2 is clipped to 1; F3 = F2 + .8 a3 (from 1, not from 1.2).
     "hard_clip": (
         {"eta": [[0.8]]},

@@ -22,9 +22,10 @@ from plastic_rl.errors import SpaceError
 from plastic_rl.feedback import Feedback, FeedbackLayout
 from plastic_rl.networks.base import Params, PlasticNetwork, State, reset_entry
 from plastic_rl.networks.rule_table.config import LAYERS, RuleTableConfig
-from plastic_rl.networks.rule_table.tables import add_round, k_cap
+from plastic_rl.networks.rule_table.tables import add_round
 from plastic_rl.networks.rule_table.update import TableUpdate, tidied_
 from plastic_rl.networks.start_weights import next_keys, normal_weights
+from plastic_rl.neurons import k_cap
 from plastic_rl.plasticity import LOGARITHM, Parameter, StateEntry
 
 

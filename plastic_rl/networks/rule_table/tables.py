@@ -17,7 +17,6 @@ from __future__ import annotations
 
 from typing import Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -35,48 +34,6 @@ NO_OUTCOME = ("no outcome", "no outcome, chosen")
 
 TINY = 1e-12
 FEW_ROWS = 16
-
-
-def k_cap(values: Tensor, k: int | None) -> Tensor:
-    """Keep the k largest of each row, zero the others; of equal ones those of the lowest index are kept.
-
-    Args:
-        values: `(.., H)`.
-        k: How many to keep; None, or at least H: all.
-
-    Returns:
-        `(.., H)`; a unit whose kept value is 0 has not fired.
-
-    >>> k_cap(torch.tensor([[3.0, 1.0, 3.0, 3.0], [-1.0, -2.0, -3.0, -4.0]]), 2)
-    tensor([[ 3.,  0.,  3.,  0.],
-            [-1., -2., -0., -0.]])
-    """
-    if k is None or k >= values.shape[-1]:
-        return values
-    threshold, tied = _threshold(values.detach(), k)
-    kept = values >= threshold
-    if tied:
-        above = values > threshold
-        room = k - above.sum(-1, keepdim=True)
-        kept = above | (kept & ((kept & ~above).cumsum(-1) <= room))
-    return values * kept
-
-
-def _threshold(values: Tensor, k: int) -> tuple[Tensor, bool]:
-    """The k-th largest of each row of `values (.., H)`, `(.., 1)`, and whether the next one anywhere equals it.
-
-    Zeros may be tied: kept or not, they have not fired.
-    """
-    place = values.shape[-1] - k
-    if values.is_cpu and values.dtype in (torch.float32, torch.float64):
-        # Sorting 300 numbers in NumPy takes a fifth of the time of selecting 50 of them in torch.
-        ordered = np.sort(values.numpy(), axis=-1)
-        threshold = ordered[..., place : place + 1]
-        tied = threshold == ordered[..., place - 1 : place]
-        return torch.from_numpy(threshold), bool(np.count_nonzero(tied * threshold))
-    largest = values.topk(k + 1, dim=-1).values
-    lowest, next_one = largest[..., k - 1 : k], largest[..., k:]
-    return lowest, bool(((lowest == next_one) & (lowest != 0)).any())
 
 
 def add_round(codes: Tensor | None, kept: Tensor, number: int) -> Tensor:
