@@ -24,7 +24,7 @@ from typing_extensions import override
 from plastic_rl.config import ConfigModel
 from plastic_rl.errors import ConfigError
 from plastic_rl.feedback import Feedback, FeedbackLayout
-from plastic_rl.networks.base import Params, PlasticNetwork, State, scoped_entries
+from plastic_rl.networks.base import Inside, Params, PlasticNetwork, State, scoped_entries
 from plastic_rl.networks.start_weights import step_numbers
 from plastic_rl.networks.structure import clock_entries, drawn_structure, rewired
 from plastic_rl.neurons import DENDRITES, INTRINSICS, NEURONS, Dendrites, Drive, Intrinsic, Neuron
@@ -361,10 +361,7 @@ class PlasticUnits(PlasticNetwork):
     def step(
         self, params: Params, x: Tensor, feedback: Feedback, state: State, episode_start: Tensor
     ) -> tuple[Tensor, State]:
-        current = self.begun(params, state, episode_start)
-        if not self.plasticity_frozen:
-            current = self._rewired(params, self._rewarded(params, current, feedback, episode_start))
-        current = self.reset(feedback.trial_start, current, "trial", params)
+        current = self._present(params, feedback, state, episode_start)
         inputs = self._channels(x, current)
         outputs, following = self._lived(params, inputs, current)
         if not self.plasticity_frozen:
@@ -377,6 +374,20 @@ class PlasticUnits(PlasticNetwork):
             return course.mean(-2) if spiking else course[..., -1, :], following
         of_actions = course.sum(-2) if spiking else course[..., -1, :]
         return self._by_action(of_actions).mean(-1), following
+
+    def _present(self, params: Params, feedback: Feedback, state: State, episode_start: Tensor) -> State:
+        """The state in which a step is lived: after what waited for its feedback."""
+        current = self.begun(params, state, episode_start)
+        if not self.plasticity_frozen:
+            current = self._rewired(params, self._rewarded(params, current, feedback, episode_start))
+        return self.reset(feedback.trial_start, current, "trial", params)
+
+    @override
+    def inside(self, params: Params, x: Tensor, feedback: Feedback, state: State, episode_start: Tensor) -> Inside:
+        """Outputs of each layer in each substep, and the weights that they went through."""
+        current = self._present(params, feedback, state, episode_start)
+        outputs, _ = self._lived(params, self._channels(x, current), current)
+        return Inside(outputs, {name: self._weights(name, params, current) for name in self._synapses})
 
     @override
     def readout(self, params: Params, features: Tensor) -> Tensor:
