@@ -272,13 +272,17 @@ class PolicyActor:
         self._device = self.policy.device
         self.params = self.policy.prepared(self.params)
 
-    def act(self, time: int, observation: Array, starts: BoolArray, state: Any) -> Acted:
-        """See `Actor`."""
-        policy, device = self.policy, self._device
+    def seen(self, observation: Array, starts: BoolArray) -> tuple[Tensor, Tensor]:
+        """Observations and starts as the policy takes them, `(.., B, I)` and `(.., B)`."""
         if self.view is not None:
             observation = self.view(observation)
-        shown = torch.from_numpy(observation).to(device, torch.float32).reshape(*self.shape, -1)
-        begins = torch.from_numpy(starts).to(device).reshape(self.shape)
+        shown = torch.from_numpy(observation).to(self._device, torch.float32).reshape(*self.shape, -1)
+        return shown, torch.from_numpy(starts).to(self._device).reshape(self.shape)
+
+    def act(self, time: int, observation: Array, starts: BoolArray, state: Any) -> Acted:
+        """See `Actor`."""
+        policy = self.policy
+        shown, begins = self.seen(observation, starts)
         features, state = policy.features(self.params, shown, state, begins)
         head = policy.head(self.params, features)
         actions = policy.choose(self.params, head, self.noise(time))

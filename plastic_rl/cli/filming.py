@@ -13,18 +13,31 @@ from plastic_rl.checkpoint.files import file_named
 from plastic_rl.envs import make_vector
 from plastic_rl.errors import ConfigError
 from plastic_rl.evaluation.lifetimes import acting, finite_lifetimes, view_of
+from plastic_rl.evaluation.network_view import Glimpse, beside, panels
 from plastic_rl.experiment import TrainedAgent
-from plastic_rl.rollout import TaskRows
+from plastic_rl.rollout import PolicyActor, TaskRows
 
 SMALLEST = 320
 """Pixels that the longer side of a video has at least."""
 
 
-def film(trained: TrainedAgent, output: Path, *, lifetimes: int, split: str, fps: float, max_steps: int) -> int:
+def film(
+    trained: TrainedAgent,
+    output: Path,
+    *,
+    lifetimes: int,
+    split: str,
+    fps: float,
+    max_steps: int,
+    network: bool = False,
+) -> int:
     """Write an animated GIF of the first `lifetimes` lifetimes on which `split` is scored; return its frames' number.
 
+    With `network` each picture of the environment has beside it what the network does with that observation.
+
     Raises:
-        ConfigError: If the environment cannot be drawn, or `output` is no GIF.
+        ConfigError: If the environment cannot be drawn, or `output` is no GIF; or if the agent has no network of this
+            package to be drawn.
     """
     if output.suffix != ".gif":
         raise ConfigError(f"the video is an animated GIF: give a name that ends in .gif, got {output}")
@@ -44,12 +57,24 @@ def film(trained: TrainedAgent, output: Path, *, lifetimes: int, split: str, fps
         view = view_of(agent, environment.id, env)
         for place, task in enumerate(tasks):
             rows = TaskRows(env, [task], [seed + place])
-            frames.append(_frame(env.render(), environment.id))
+            shown = [_large(_frame(env.render(), environment.id))]
+            glimpses: list[Glimpse] = []
             with acting(agent, view, env, [task], first=place, seed=seed) as (actor, state):
+                if network and not isinstance(actor, PolicyActor):
+                    raise ConfigError("only agents with a network of plastic_rl can be drawn with --network")
                 for step in finite_lifetimes(rows, actor, state):
-                    frames.append(_frame(env.render(), environment.id))
+                    if network and isinstance(actor, PolicyActor):
+                        seen = actor.seen(step.observation, step.starts)
+                        glimpses.append(Glimpse.of(actor.policy.inside(actor.params, seen[0], state, seen[1])))
+                        state = step.acted.state
+                    shown.append(_large(_frame(env.render(), environment.id)))
                     if step.time + 1 == max_steps:
                         break
+            if network:
+                # The last picture is of an observation that nobody acts on.
+                drawn = panels(glimpses)
+                shown = [beside(one, panel) for one, panel in zip(shown, [*drawn, drawn[-1]], strict=True)]
+            frames += shown
     _write(frames, output, fps)
     return len(frames)
 
@@ -61,6 +86,12 @@ def _frame(rendered: Any, env_id: str) -> npt.NDArray[np.uint8]:
     return picture
 
 
+def _large(frame: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Whole pixels only, so that edges stay sharp (and the file small)."""
+    factor = -(-SMALLEST // max(frame.shape[:2]))
+    return frame.repeat(factor, 0).repeat(factor, 1)
+
+
 def _write(frames: list[npt.NDArray[np.uint8]], output: Path, fps: float) -> None:
     from PIL import Image
 
@@ -68,10 +99,5 @@ def _write(frames: list[npt.NDArray[np.uint8]], output: Path, fps: float) -> Non
     # One palette for all frames, so that colours don't flicker.
     palette = Image.fromarray(np.concatenate([frames[0], frames[len(frames) // 2], frames[-1]])).quantize(64)
     pictures = [Image.fromarray(frame).quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
-    # Whole pixels only, so that edges stay sharp (and the file small).
-    factor = -(-SMALLEST // max(pictures[0].size))
-    if factor > 1:
-        size = (pictures[0].width * factor, pictures[0].height * factor)
-        pictures = [picture.resize(size, Image.Resampling.NEAREST) for picture in pictures]
     with file_named(output):
         pictures[0].save(output, save_all=True, append_images=pictures[1:], duration=round(1000 / fps), loop=0)

@@ -255,6 +255,9 @@ def video(
     split: Annotated[str, typer.Option(metavar="SPLIT", help="Split of the tasks.")] = "test",
     fps: Annotated[float, typer.Option(min=0.1, max=50, metavar="N", help="Frames a second.")] = 10.0,
     max_steps: Annotated[int, typer.Option(min=1, metavar="N", help="Most steps to show of each lifetime.")] = 500,
+    network: Annotated[
+        bool, typer.Option("--network", help="Also show what the units put out (spikes), and the weights.")
+    ] = False,
     plugin: Plugins = None,
     runs_folder: RunsFolder = RUNS,
     agents_folder: AgentsFolder = AGENTS,
@@ -277,7 +280,7 @@ def video(
     elif output is None:
         output = Path("lifetime.gif")
         refuse_existing(output)
-    frames = film(trained, output, lifetimes=lifetimes, split=split, fps=fps, max_steps=max_steps)
+    frames = film(trained, output, lifetimes=lifetimes, split=split, fps=fps, max_steps=max_steps, network=network)
     typer.echo(f"written: {output} ({frames} frames)")
 
 

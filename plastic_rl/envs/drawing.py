@@ -48,6 +48,10 @@ class Canvas:
         """Write a line of text."""
         self.pen.text((left, top), text, INK)
 
+    def paste(self, picture: Image, top: int, left: int) -> None:
+        """Lay a picture `(height, width, 3)` on it."""
+        self._picture.paste(PIL.Image.fromarray(picture), (left, top))
+
     def pixels(self) -> Image:
         """The picture, `(height, width, 3)`."""
         return np.array(self._picture)

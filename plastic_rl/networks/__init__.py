@@ -15,7 +15,7 @@ from plastic_rl.config import ConfigModel, validate
 from plastic_rl.errors import ConfigError
 from plastic_rl.feedback import Feedback, FeedbackLayout
 from plastic_rl.networks.attractor import AttractorNetwork
-from plastic_rl.networks.base import Params, PlasticNetwork, Recording, State
+from plastic_rl.networks.base import Inside, Params, PlasticNetwork, Recording, State
 from plastic_rl.networks.feed_forward import PlasticFeedForward
 from plastic_rl.networks.phases import PhasesConfig, phased
 from plastic_rl.networks.plastic_rnn import PlasticRNN
@@ -31,6 +31,7 @@ __all__ = [
     "NETWORKS",
     "AttractorNetwork",
     "Feedback",
+    "Inside",
     "Params",
     "PlainRNN",
     "PlasticFeedForward",

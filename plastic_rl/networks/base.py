@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
@@ -52,6 +52,19 @@ def reset_entry(start: Tensor, entry: Tensor, value: float | Tensor = 0.0) -> Te
     # Chosen, not multiplied: a NaN of the last lifetime must not survive.
     mask = start.reshape(start.shape + (1,) * (entry.dim() - start.dim()))
     return torch.where(mask, value, entry) if isinstance(value, Tensor) else torch.masked_fill(entry, mask, value)
+
+
+@dataclass(frozen=True)
+class Inside:
+    """What goes on in a network in one step, to be looked at.
+
+    Attributes:
+        outputs: What units put out in each substep, `(B, S, O)`, by layer.
+        weights: Weights in this step, `(B, O, I)` or `(1, O, I)`, by the name of the synapses.
+    """
+
+    outputs: dict[str, Tensor]
+    weights: dict[str, Tensor]
 
 
 class Recording:
@@ -285,6 +298,13 @@ class PlasticNetwork(nn.Module, ABC):
         Returns:
             Features `(.., B, O)` and the next state.
         """
+
+    def inside(self, params: Params, x: Tensor, feedback: Feedback, state: State, episode_start: Tensor) -> Inside:
+        """What `step` with the same arguments (no population axis) does within: the features, and what is plastic."""
+        features, following = self.step(params, x, feedback, state, episode_start)
+        shapes = {name: len(entry.shape) for name, entry in self.state_entries().items()}
+        matrices = {name: one for name, one in following.items() if shapes[name] == 2 and one.is_floating_point()}
+        return Inside({"features": features.unsqueeze(-2)}, matrices)
 
     def recording(self, steps: int) -> Recording | None:
         """A recording for a rollout of `steps` steps, where this network's `unroll` is quicker with one; else None."""

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from plastic_rl.feedback import Feedback, FeedbackLayout
-from plastic_rl.networks.base import Params, PlasticNetwork, Recording, State, scoped_entries
+from plastic_rl.networks.base import Inside, Params, PlasticNetwork, Recording, State, scoped_entries
 from plastic_rl.networks.fused.forward import Recorded, checkpoint_spacing, fused_unroll
 from plastic_rl.networks.fused.rule import FusedRule
 from plastic_rl.networks.fused.sequences import Resets
@@ -137,6 +137,13 @@ class PlasticRNN(PlasticNetwork):
             else:
                 following |= self._fused.update(params, pre, post, current)
         return post, following
+
+    @override
+    def inside(self, params: Params, x: Tensor, feedback: Feedback, state: State, episode_start: Tensor) -> Inside:
+        """The hidden units' output, and the recurrent weights after the step."""
+        features, following = self.step(params, x, feedback, state, episode_start)
+        weight = self.synapse.weight(params, params["recurrent_weight"], following)
+        return Inside({"hidden": features.unsqueeze(-2)}, {"recurrent": weight})
 
     def unroll(
         self,

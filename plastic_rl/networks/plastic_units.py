@@ -25,7 +25,7 @@ from typing_extensions import override
 from plastic_rl.config import ConfigModel
 from plastic_rl.errors import ConfigError
 from plastic_rl.feedback import Feedback, FeedbackLayout
-from plastic_rl.networks.base import Params, PlasticNetwork, Recording, State, scoped_entries
+from plastic_rl.networks.base import Inside, Params, PlasticNetwork, Recording, State, scoped_entries
 from plastic_rl.networks.conductance import ConductanceConfig, at_substep, carried, separated, together
 from plastic_rl.networks.dale import Sign, clipped, held_trace, signed_weights, unit_signs
 from plastic_rl.networks.layer_norm import StartGain, check_normalised_size, layer_normalised
@@ -564,11 +564,7 @@ class PlasticUnits(PlasticNetwork):
         self, params: Params, x: Tensor, feedback: Feedback, state: State, episode_start: Tensor
     ) -> tuple[Tensor, dict[str, Tensor], State]:
         """`step`, with the outputs of each layer in each substep, `(.., B, S, O)`, between."""
-        current = self.begun(params, state, episode_start)
-        if not self.plasticity_frozen:
-            current = self.rewarded(params, current, feedback, feedback.valid & ~episode_start)
-            current = self._rewired(params, current)
-        current = self.reset(feedback.trial_start, current, "trial", params)
+        current = self._present(params, feedback, state, episode_start)
         inputs = self._channels(x, current)
         outputs, following = self._lived(params, inputs, current)
         if not self.plasticity_frozen:
@@ -605,6 +601,21 @@ class PlasticUnits(PlasticNetwork):
             features.append(feature)
             activity.append(self._output(INPUT, outputs["hidden"]))
         return torch.stack(features), torch.stack(activity), state
+
+    def _present(self, params: Params, feedback: Feedback, state: State, episode_start: Tensor) -> State:
+        """The state in which a step is lived: after what waited for its feedback."""
+        current = self.begun(params, state, episode_start)
+        if not self.plasticity_frozen:
+            current = self.rewarded(params, current, feedback, feedback.valid & ~episode_start)
+            current = self._rewired(params, current)
+        return self.reset(feedback.trial_start, current, "trial", params)
+
+    @override
+    def inside(self, params: Params, x: Tensor, feedback: Feedback, state: State, episode_start: Tensor) -> Inside:
+        """Outputs of each layer in each substep, and the weights that they went through."""
+        current = self._present(params, feedback, state, episode_start)
+        outputs, _ = self._lived(params, self._channels(x, current), current)
+        return Inside(outputs, {name: self._weights(name, params, current) for name in self._synapses})
 
     @override
     def readout(self, params: Params, features: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from plastic_rl.errors import PlasticRLError, SpaceError
 from plastic_rl.feedback import Feedback, FeedbackLayout
-from plastic_rl.networks import Recording, make_network
+from plastic_rl.networks import Inside, Recording, make_network
 from plastic_rl.networks.base import Params, State
 from plastic_rl.networks.recurrent import affine
 from plastic_rl.plasticity import Range
@@ -180,6 +180,11 @@ class PlasticPolicy(BasePolicy):
         """
         feedback = self.feedback(observation, episode_start)
         return self.network.step(_network(params), observation, feedback, state, episode_start)
+
+    def inside(self, params: Params, observation: Tensor, state: State, episode_start: Tensor) -> Inside:
+        """What `features` with the same arguments (no population axis) does within the network."""
+        feedback = self.feedback(observation, episode_start)
+        return self.network.inside(_network(params), observation, feedback, state, episode_start)
 
     def choose(self, params: Params, head: Tensor, noise: Tensor | None) -> Tensor:
         """Choose actions by the action distribution's parameters `(.., B, H)`.

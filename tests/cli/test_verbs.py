@@ -23,6 +23,7 @@ from plastic_rl.cli.app import app, main
 from plastic_rl.config import read_mapping
 from plastic_rl.envs import distribution_for
 from plastic_rl.evaluation import evaluate
+from plastic_rl.evaluation.network_view import WIDTH
 from plastic_rl.evaluation.protocol import TASKS_BY_DEFAULT
 from plastic_rl.experiment import RunFolder, load_agent
 
@@ -167,6 +168,26 @@ def test_evaluate_shows_a_table_and_writes_where_told(trained: Path, tmp_path: P
     assert json.loads(output.read_text())["splits"]["shift"]["tasks"] == 12
     assert output.with_suffix(".png").stat().st_size > 1000
     assert (run / "evaluation.json").read_bytes() == before
+
+
+def test_video_shows_the_network_beside_the_environment(trained: Path, tmp_path: Path, call: Any) -> None:
+    run = trained / "runs" / "small"
+    sizes = {}
+    for name, words in (("plain", []), ("network", ["--network"])):
+        output = tmp_path / f"{name}.gif"
+        code, _, err = call("video", run, "--max-steps", "12", "--output", output, *words)
+        assert code == 0, err
+        with Image.open(output) as film:
+            sizes[name] = film.size
+            film.seek(6)
+            half_way = np.asarray(film.convert("RGB"))
+            film.seek(11)
+            later = np.asarray(film.convert("RGB"))
+    assert sizes["network"][0] == sizes["plain"][0] + WIDTH
+    # Weights are in colour, and plastic: the panel changes.
+    panel = (slice(None), slice(sizes["plain"][0], None))
+    assert np.ptp(half_way[panel].astype(int), axis=-1).max() > 50
+    assert (half_way[panel] != later[panel]).any()
 
 
 def test_evaluate_with_other_arguments_of_the_environment(trained: Path, tmp_path: Path, call: Any) -> None:

@@ -72,6 +72,19 @@ def test_acting_without_a_graph_gives_the_same_values(config: dict[str, str]) ->
 
 
 @everywhere
+def test_what_goes_on_inside_is_what_the_step_does(config: dict[str, str]) -> None:
+    case = make_case(config)
+    first = (case.xs[0], at(case.feedbacks, 0), case.state, case.starts[0])
+    features, following = case.network.step(case.params, *first)
+    inside = case.network.inside(case.params, *first)
+    assert all(one.dim() == 3 and len(one) == len(features) for one in inside.outputs.values())
+    assert all(one.dim() == 3 and one.isfinite().all() for one in inside.weights.values())
+    for name, outputs in inside.outputs.items():
+        last = following.get(f"activity.{name}", features)
+        torch.testing.assert_close(outputs[:, -1], last, atol=0, rtol=0)
+
+
+@everywhere
 def test_a_recording_changes_nothing(config: dict[str, str]) -> None:
     case = make_case(config)
     recording = case.network.recording(case.xs.shape[0])
