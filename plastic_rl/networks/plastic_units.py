@@ -405,9 +405,10 @@ class PlasticUnits(PlasticNetwork):
         self.is_plastic = any(not synapse.non_plastic for synapse in self._synapses.values()) or any(
             layer.intrinsic.state_entries(layer.size) for layer in self._layers
         )
-        # With recurrent plasticity alone, trials of one step would leave nothing to associate.
+        # With plasticity in loops of synapses alone, trials of one step would leave nothing to associate.
         plastic = {name for name, synapse in self._synapses.items() if not synapse.non_plastic}
-        trial = steps_per_trial if plastic == {RECURRENT} and config.substeps == 1 else None
+        in_loops = bool(plastic) and plastic <= {RECURRENT, EXCITATION, INHIBITION}
+        trial = steps_per_trial if in_loops and config.substeps == 1 else None
         self._entries = scoped_entries(entries, config.reset, trial) | clock_entries(self._synapses.values())
         for name, synapse in self._synapses.items():
             own_entries = synapse.structure_entries()

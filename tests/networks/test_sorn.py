@@ -13,7 +13,7 @@ from torch import Tensor
 
 from plastic_rl.errors import ConfigError
 from plastic_rl.networks import PlasticUnits, State
-from tests.networks.cases import SORN
+from tests.networks.cases import SORN, make_network
 from tests.networks.test_plastic_units import NEVER, constant, quiet, units
 
 SYMBOLS, TARGET = 10, 0.1
@@ -175,6 +175,20 @@ def test_start_weights_are_normalised_and_thresholds_spread() -> None:
     assert (thresholds.shape, params["units.inhibitory.threshold"].shape) == ((100,), (20,))
     assert 0 <= thresholds.min().item() < 0.02
     assert 0.48 < thresholds.max().item() <= 0.5
+
+
+def test_a_config_written_out_is_the_same_network() -> None:
+    network = sorn()
+    again = units(network.config.model_dump(), inputs=COLUMNS)
+    assert again.config == network.config
+    torch.testing.assert_close(again.state_dict(), network.state_dict(), atol=0, rtol=0)
+
+
+def test_plasticity_in_loops_alone_needs_trials_of_two_steps() -> None:
+    inhibitory = {"size": 2, "inhibition": {"rule": "inhibitory_stdp"}}
+    config = {"kind": "plastic_units", "inhibitory": inhibitory, "reset": {"activity.hidden": "trial"}}
+    with pytest.raises(ConfigError, match="trials have one step"):
+        make_network(config, 6, 2, steps_per_trial=1)
 
 
 def test_inhibitory_units_act_a_substep_after_what_excites_them() -> None:
