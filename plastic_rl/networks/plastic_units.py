@@ -73,8 +73,8 @@ class ConnectionConfig(RuleConfig):
     )
     trace_start: Literal["zero", "weight"] = Field(
         "zero",
-        description="Where the trace starts: zero, beside the start weights W0; weight: at the start weights, and W0 "
-        "is 0, so that bound and normalisation are of the whole weight.",
+        description="zero: the trace starts at 0 and adds to the start weights, W = W0 + alpha F; weight: it starts at "
+        "the start weights and stands for them, W = alpha F, so that what a rule says of F holds of the whole weight.",
     )
     normalise: str = Field(
         "none",
@@ -104,7 +104,10 @@ class ConnectionConfig(RuleConfig):
                     "name a rule that changes them, or give alpha"
                 )
             if self.trace_start == "weight":
-                raise ValueError(f"trace_start: under the rule {self.rule!r} there is no trace; leave it out")
+                raise ValueError(
+                    f"trace_start: under the rule {self.rule!r} there is no trace to start at the weights; name a rule "
+                    "that changes them, or use trace_start: zero"
+                )
         return self
 
     def start(self, post_size: int, pre_size: int, generator: torch.Generator | None) -> Parameter:
@@ -386,6 +389,7 @@ class PlasticUnits(PlasticNetwork):
         self._names: dict[str, dict[str, str]] = {}
         self.units, self.synapses = nn.ModuleDict(), nn.ModuleDict()
         self._releases: dict[str, _Release] = {}
+        self._starts_whole: set[str] = set()
         self._configs: dict[str, ConnectionConfig] = {}
         self._dendrites: Dendrites = make_part(DENDRITES, config.dendrites, config.step_size)
         self._names["dendrites"] = self._adopt_all("units", "dendrites", self._dendrites.numbers())
@@ -449,13 +453,14 @@ class PlasticUnits(PlasticNetwork):
         self._configs[name] = rule
         self._names[name] = self._adopt_all("synapses", name, parameters)
         own_entries = synapse.state_entries() | release.entries
+        if rule.trace_start == "weight":
+            self._starts_whole.add(name)
+            for entry in ("trace", *synapse.consolidation.slow_entries):
+                own_entries[entry] = replace(own_entries[entry], start="weight")
         if self._keeps_change(name):
             own_entries["change"] = StateEntry((post_size, pre_size))
         if self._keeps_output(name):
             own_entries["output"] = StateEntry((post_size,))
-        if rule.trace_start == "weight":
-            for entry in ("trace", *synapse.consolidation.slow_entries):
-                own_entries[entry] = replace(own_entries[entry], start="weight")
         return {f"{entry}.{name}": starting_at(one, self._names[name]) for entry, one in own_entries.items()}
 
     def _signs(self, name: str, rule: ConnectionConfig, pre_size: int) -> Parameter | None:
@@ -527,9 +532,7 @@ class PlasticUnits(PlasticNetwork):
         for number, (name, synapse) in enumerate(self._synapses.items()):
             if synapse.structure.rewires:
                 numbers, own = self._of(name, params), self._own(name, state)
-                moved = rewired(
-                    synapse, numbers, self._start_weight(name, numbers), own, state["key"], state["age"], number
-                )
+                moved = rewired(synapse, numbers, self._beneath(name, numbers), own, state["key"], state["age"], number)
                 changed |= {f"{entry}.{name}": value for entry, value in moved.items()}
         return state | changed if changed else state
 
@@ -673,23 +676,22 @@ class PlasticUnits(PlasticNetwork):
     def _weights(self, name: str, params: Params, state: State) -> Tensor:
         """W, `(.., B, O, I)`, or `(.., 1, O, I)` where the synapses are not plastic."""
         own, synapse = self._of(name, params), self._synapses[name]
-        weight = synapse.weight(own, self._start_weight(name, own), self._own(name, state))
+        weight = synapse.weight(own, self._beneath(name, own), self._own(name, state))
         if "sign" in own and not synapse.non_plastic:
             weight = clipped(own["sign"], weight)
         return weight * own["branch"].unsqueeze(-3) if "branch" in own else weight
 
-    def _start_weight(self, name: str, numbers: Params) -> Tensor | None:
-        """W0, `(.., O, I)` or what broadcasts to it; None where it is 0 and the trace starts at the start weights."""
-        if self._configs[name].trace_start == "weight":
+    def _beneath(self, name: str, params: Params) -> Tensor | None:
+        """W0, to which the trace adds; None where the trace starts at it."""
+        if name in self._starts_whole:
             return None
-        weight = numbers["weight"]
-        return signed_weights(numbers["sign"], weight) if "sign" in numbers else weight
+        return signed_weights(params["sign"], params["weight"]) if "sign" in params else params["weight"]
 
     def _kept_to_sign(self, name: str, numbers: Params, moved: State) -> State:
         """The entries of synapses after an update, with what Dale's law leaves of the trace."""
         if "sign" not in numbers:
             return moved
-        start = self._start_weight(name, numbers)
+        start = self._beneath(name, numbers)
         return moved | {"trace": held_trace(numbers["sign"], start, numbers["alpha"], moved["trace"])}
 
     def _updated(self, params: Params, inputs: Tensor, outputs: dict[str, Tensor], state: State) -> State:

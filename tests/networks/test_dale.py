@@ -195,7 +195,7 @@ def test_a_negative_unit_lowers_what_it_reaches() -> None:
         ({"excitatory": 0.8, "hidden_size": 0, "readout": {}}, "excitatory: there are no hidden units"),
         (
             {"excitatory": 0.8, "recurrent": {"sign": "inhibitory"}},
-            r"recurrent\.sign is inhibitory, but excitatory: 0\.8 gives the hidden units",
+            r"recurrent\.sign is inhibitory, but network\.excitatory is 0\.8; leave one",
         ),
         ({"input": {"sign": "excitatry"}}, r"input\.sign: .*Did you mean 'excitatory'"),
     ],

@@ -230,7 +230,10 @@ def test_inhibitory_synapses_learn_by_a_rule_of_their_own() -> None:
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"recurrent": {"trace_start": "weight"}}, r"trace_start: under the rule 'fixed' there is no trace"),
+        (
+            {"recurrent": {"trace_start": "weight"}},
+            r"trace_start: under the rule 'fixed' there is no trace to start at",
+        ),
         (
             {"inhibitory": {"size": 2, "inhibition": {"sign": "excitatory"}}},
             r"inhibition\.sign is excitatory, but they come from inhibitory units",
