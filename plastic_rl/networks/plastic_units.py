@@ -434,8 +434,11 @@ class PlasticUnits(PlasticNetwork):
         signs = self._signs(name, rule, pre_size)
         if signs is not None:
             parameters["sign"], weight = signs, parameters["weight"]
-            if weight.value.shape[-1] == pre_size:  # else one number for synapses of both signs
-                parameters["weight"] = replace(weight, value=signed_weights(signs.value, weight.value))
+            own, whole = signs.value, rule.trace_start == "weight"
+            if whole:  # W = alpha F, and F starts at what is drawn here
+                own = own * torch.where(parameters["alpha"].value < 0, -1.0, 1.0)
+            if whole or weight.value.shape[-1] == pre_size:  # else one number for synapses of both signs
+                parameters["weight"] = replace(weight, value=signed_weights(own, weight.value))
         if ONTO[name] == "hidden" and self.config.branches > 1:
             parameters["branch"] = _one_branch_each(self.config.hidden_size, self.config.branches, pre_size, generator)
         if isinstance(rule, ReadoutConfig):
@@ -445,10 +448,10 @@ class PlasticUnits(PlasticNetwork):
         asked_of_fixed = rule.alpha.is_zero and rule.normalise != RULES[rule.rule].normalise
         if rule.normalise != "none" and (asked_of_fixed or rule.trace_start == "weight"):
             weight = parameters["weight"]
-            whole = weight.value.expand(post_size, pre_size)
+            value = weight.value.expand(post_size, pre_size)
             if "connected" in parameters:
-                whole = whole * parameters["connected"].value
-            parameters["weight"] = replace(weight, value=synapse.normalise(whole))
+                value = value * parameters["connected"].value
+            parameters["weight"] = replace(weight, value=synapse.normalise(value))
         self._synapses[name] = synapse
         self._configs[name] = rule
         self._names[name] = self._adopt_all("synapses", name, parameters)
