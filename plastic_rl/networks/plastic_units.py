@@ -93,8 +93,8 @@ class ConnectionConfig(RuleConfig):
     )
     trace_start: Literal["zero", "weight"] = Field(
         "zero",
-        description="Where the trace starts: zero, beside the start weights W0; weight: at the start weights, and W0 "
-        "is 0, so that bound and normalisation are of the whole weight.",
+        description="zero: the trace starts at 0 and adds to the start weights, W = W0 + alpha F; weight: it starts at "
+        "the start weights and stands for them, W = alpha F, so that what a rule says of F holds of the whole weight.",
     )
     normalise: str = Field(
         "none",
@@ -443,6 +443,7 @@ class PlasticUnits(PlasticNetwork):
         self._names: dict[str, dict[str, str]] = {}
         self.units, self.synapses = nn.ModuleDict(), nn.ModuleDict()
         self._releases: dict[str, _Release] = {}
+        self._starts_whole: set[str] = set()
         self._configs: dict[str, ConnectionConfig] = {}
         self._dendrites: Dendrites = make_part(DENDRITES, config.dendrites, config.step_size)
         self._names["dendrites"] = self._adopt_all("units", "dendrites", self._dendrites.numbers())
@@ -453,9 +454,10 @@ class PlasticUnits(PlasticNetwork):
         self.is_plastic = any(not synapse.non_plastic for synapse in self._synapses.values()) or any(
             layer.intrinsic.state_entries(layer.size) or layer.competition.state_entries() for layer in self._layers
         )
-        # With recurrent plasticity alone, trials of one step would leave nothing to associate.
+        # With plasticity in loops of synapses alone, trials of one step would leave nothing to associate.
         plastic = {name for name, synapse in self._synapses.items() if not synapse.non_plastic}
-        trial = steps_per_trial if plastic == {RECURRENT} and config.substeps == 1 else None
+        in_loops = bool(plastic) and plastic <= {RECURRENT, EXCITATION, INHIBITION}
+        trial = steps_per_trial if in_loops and config.substeps == 1 else None
         self._entries = scoped_entries(entries, config.reset, trial) | clock_entries(self._synapses.values())
         for name, synapse in self._synapses.items():
             own_entries = synapse.structure_entries()
@@ -497,8 +499,11 @@ class PlasticUnits(PlasticNetwork):
         signs = self._signs(name, rule, pre_size)
         if signs is not None:
             parameters["sign"], weight = signs, parameters["weight"]
-            if weight.value.shape[-1] == pre_size:  # else one number for synapses of both signs
-                parameters["weight"] = replace(weight, value=signed_weights(signs.value, weight.value))
+            own, whole = signs.value, rule.trace_start == "weight"
+            if whole:  # W = alpha F, and F starts at what is drawn here
+                own = own * torch.where(parameters["alpha"].value < 0, -1.0, 1.0)
+            if whole or weight.value.shape[-1] == pre_size:  # else one number for synapses of both signs
+                parameters["weight"] = replace(weight, value=signed_weights(own, weight.value))
         if ONTO[name] == "hidden" and self.config.branches > 1:
             parameters["branch"] = _one_branch_each(self.config.hidden_size, self.config.branches, pre_size, generator)
         if isinstance(rule, ReadoutConfig):
@@ -508,21 +513,22 @@ class PlasticUnits(PlasticNetwork):
         asked_of_fixed = rule.alpha.is_zero and rule.normalise != RULES[rule.rule].normalise
         if rule.normalise != "none" and (asked_of_fixed or rule.trace_start == "weight"):
             weight = parameters["weight"]
-            whole = weight.value.expand(post_size, pre_size)
+            value = weight.value.expand(post_size, pre_size)
             if "connected" in parameters:
-                whole = whole * parameters["connected"].value
-            parameters["weight"] = replace(weight, value=synapse.normalise(whole))
+                value = value * parameters["connected"].value
+            parameters["weight"] = replace(weight, value=synapse.normalise(value))
         self._synapses[name] = synapse
         self._configs[name] = rule
         self._names[name] = self._adopt_all("synapses", name, parameters)
         own_entries = synapse.state_entries() | release.entries
+        if rule.trace_start == "weight":
+            self._starts_whole.add(name)
+            for entry in ("trace", *synapse.consolidation.slow_entries):
+                own_entries[entry] = replace(own_entries[entry], start="weight")
         if self._keeps_change(name):
             own_entries["change"] = StateEntry((post_size, pre_size), momentary=True)
         if self._keeps_output(name):
             own_entries["output"] = StateEntry((post_size,), momentary=True)
-        if rule.trace_start == "weight":
-            for entry in ("trace", *synapse.consolidation.slow_entries):
-                own_entries[entry] = replace(own_entries[entry], start="weight")
         return {f"{entry}.{name}": starting_at(one, self._names[name]) for entry, one in own_entries.items()}
 
     def _signs(self, name: str, rule: ConnectionConfig, pre_size: int) -> Parameter | None:
@@ -637,9 +643,7 @@ class PlasticUnits(PlasticNetwork):
         for number, (name, synapse) in enumerate(self._synapses.items()):
             if synapse.structure.rewires:
                 numbers, own = self._of(name, params), self._own(name, state)
-                moved = rewired(
-                    synapse, numbers, self._start_weight(name, numbers), own, state["key"], state["age"], number
-                )
+                moved = rewired(synapse, numbers, self._beneath(name, numbers), own, state["key"], state["age"], number)
                 changed |= {f"{entry}.{name}": value for entry, value in moved.items()}
         return state | changed if changed else state
 
@@ -797,23 +801,22 @@ class PlasticUnits(PlasticNetwork):
     def _weights(self, name: str, params: Params, state: State) -> Tensor:
         """W, `(.., B, O, I)`, or `(.., 1, O, I)` where the synapses are not plastic."""
         own, synapse = self._of(name, params), self._synapses[name]
-        weight = synapse.weight(own, self._start_weight(name, own), self._own(name, state))
+        weight = synapse.weight(own, self._beneath(name, own), self._own(name, state))
         if "sign" in own and not synapse.non_plastic:
             weight = clipped(own["sign"], weight)
         return weight * own["branch"].unsqueeze(-3) if "branch" in own else weight
 
-    def _start_weight(self, name: str, numbers: Params) -> Tensor | None:
-        """W0, `(.., O, I)` or what broadcasts to it; None where it is 0 and the trace starts at the start weights."""
-        if self._configs[name].trace_start == "weight":
+    def _beneath(self, name: str, params: Params) -> Tensor | None:
+        """W0, to which the trace adds; None where the trace starts at it."""
+        if name in self._starts_whole:
             return None
-        weight = numbers["weight"]
-        return signed_weights(numbers["sign"], weight) if "sign" in numbers else weight
+        return signed_weights(params["sign"], params["weight"]) if "sign" in params else params["weight"]
 
     def _kept_to_sign(self, name: str, numbers: Params, moved: State) -> State:
         """The entries of synapses after an update, with what Dale's law leaves of the trace."""
         if "sign" not in numbers:
             return moved
-        start = self._start_weight(name, numbers)
+        start = self._beneath(name, numbers)
         return moved | {"trace": held_trace(numbers["sign"], start, numbers["alpha"], moved["trace"])}
 
     def _updated(self, params: Params, inputs: Tensor, outputs: dict[str, Tensor], state: State) -> State:

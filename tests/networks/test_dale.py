@@ -166,6 +166,20 @@ def test_start_weights_have_the_sign_of_their_unit_whatever_the_outer_loop_makes
     assert of_one[0, 0].tolist() == pytest.approx([0.3] * 8 + [-0.3] * 2)
 
 
+@pytest.mark.parametrize("alpha", [1.0, -2.0])
+@pytest.mark.parametrize("weight", [constant(-0.3), {"granularity": "synapse", "low": -0.3, "high": 0.3}])
+def test_traces_that_start_at_the_weights_start_on_the_side_of_their_unit(alpha: float, weight: dict[str, Any]) -> None:
+    recurrent = {"rule": "stdp", "trace_start": "weight", "alpha": constant(alpha), "weight": weight}
+    network = units({"hidden_size": 10, "excitatory": 0.8, "recurrent": recurrent})
+    params = dict(network.named_parameters())
+    state = network.initial_state(2)
+    weights = network._weights("recurrent", params, state)
+    assert torch.equal(weights, alpha * state["trace.recurrent"])
+    assert torch.equal(weights.sign()[1], params["synapses.recurrent.sign"].expand(10, 10))
+    if weight["granularity"] == "scalar":
+        assert weights.abs().flatten().tolist() == pytest.approx([0.3 * abs(alpha)] * 200)
+
+
 def test_channels_are_excitatory_where_their_synapses_say_so() -> None:
     network = units({"hidden_size": 4, "input": {"sign": "excitatory"}})
     weights = network._weights("input", dict(network.named_parameters()), network.initial_state(1))
@@ -195,7 +209,7 @@ def test_a_negative_unit_lowers_what_it_reaches() -> None:
         ({"excitatory": 0.8, "hidden_size": 0, "readout": {}}, "excitatory: there are no hidden units"),
         (
             {"excitatory": 0.8, "recurrent": {"sign": "inhibitory"}},
-            r"recurrent\.sign is inhibitory, but excitatory: 0\.8 gives the hidden units",
+            r"recurrent\.sign is inhibitory, but network\.excitatory is 0\.8; leave one",
         ),
         ({"input": {"sign": "excitatry"}}, r"input\.sign: .*Did you mean 'excitatory'"),
     ],

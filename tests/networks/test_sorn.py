@@ -13,7 +13,7 @@ from torch import Tensor
 
 from plastic_rl.errors import ConfigError
 from plastic_rl.networks import PlasticUnits, State
-from tests.networks.cases import SORN
+from tests.networks.cases import SORN, make_network
 from tests.networks.test_plastic_units import NEVER, constant, quiet, units
 
 SYMBOLS, TARGET = 10, 0.1
@@ -177,6 +177,20 @@ def test_start_weights_are_normalised_and_thresholds_spread() -> None:
     assert 0.48 < thresholds.max().item() <= 0.5
 
 
+def test_a_config_written_out_is_the_same_network() -> None:
+    network = sorn()
+    again = units(network.config.model_dump(), inputs=COLUMNS)
+    assert again.config == network.config
+    torch.testing.assert_close(again.state_dict(), network.state_dict(), atol=0, rtol=0)
+
+
+def test_plasticity_in_loops_alone_needs_trials_of_two_steps() -> None:
+    inhibitory = {"size": 2, "inhibition": {"rule": "inhibitory_stdp"}}
+    config = {"kind": "plastic_units", "inhibitory": inhibitory, "reset": {"activity.hidden": "trial"}}
+    with pytest.raises(ConfigError, match="trials have one step"):
+        make_network(config, 6, 2, steps_per_trial=1)
+
+
 def test_inhibitory_units_act_a_substep_after_what_excites_them() -> None:
     """Linear units, weights 2 (input), .5 (excitation) and -3 (inhibition): h, i = (2, 0), (2, 1), (2 - 3, 1)."""
     inhibitory = {"size": 1, "neuron": "linear", "excitation": {"weight": constant(0.5)}}
@@ -216,7 +230,10 @@ def test_inhibitory_synapses_learn_by_a_rule_of_their_own() -> None:
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"recurrent": {"trace_start": "weight"}}, r"trace_start: under the rule 'fixed' there is no trace"),
+        (
+            {"recurrent": {"trace_start": "weight"}},
+            r"trace_start: under the rule 'fixed' there is no trace to start at",
+        ),
         (
             {"inhibitory": {"size": 2, "inhibition": {"sign": "excitatory"}}},
             r"inhibition\.sign is excitatory, but they come from inhibitory units",
