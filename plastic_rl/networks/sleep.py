@@ -48,7 +48,7 @@ class SleepConfig(ConfigModel):
     )
 
 
-class Replayed(NamedTuple):
+class StoredStep(NamedTuple):
     """A stored step.
 
     Attributes:
@@ -148,7 +148,7 @@ class StoredTrials:
         lead = stored[STEPS].dim() - 1
         return {name: stored[START + name].select(lead, trial) for name in self._momentary}
 
-    def at(self, stored: State, trial: int, index: int) -> Replayed:
+    def at(self, stored: State, trial: int, index: int) -> StoredStep:
         """The step of a trial that is replayed after `index` others; of lifetimes that have none, any."""
         count = self.count(stored, trial)
         place = (count - 1 - index if self.reverse else torch.full_like(count, index)).clamp(0, self.steps - 1)
@@ -159,7 +159,7 @@ class StoredTrials:
             where = place.reshape(place.shape + (1,) * (of_trial.dim() - lead))
             return of_trial.take_along_dim(where, lead).squeeze(lead)
 
-        return Replayed(taken(stored[INPUTS]), taken(stored[ACTION]), taken(stored[REWARD]))
+        return StoredStep(taken(stored[INPUTS]), taken(stored[ACTION]), taken(stored[REWARD]))
 
     def _places(self, place: Tensor) -> Tensor:
         """Where among the C steps of the trial under way `place (.., B)` is, `(.., B, C)` bool."""

@@ -140,7 +140,7 @@ class Waves(Process):
         places = torch.arange(size, dtype=start.dtype, device=start.device)
         apart = torch.remainder(places - (size * start + moved).unsqueeze(-1), size)
         distance = torch.minimum(apart, size - apart)
-        return (-distance.square() / (2 * float(options.width) ** 2)).exp()
+        return torch.exp(-distance.square() / (2 * options.width**2))
 
 
 class Poisson(Process):
@@ -157,7 +157,7 @@ class Poisson(Process):
 
     def drawn(self, params: NamedTensors, keys: Tensor, ages: Tensor, size: int) -> Tensor:
         """See `Process.drawn`."""
-        return step_numbers(keys, ages, STREAM, (size,)) < self.options.rate
+        return step_numbers(keys, ages, STREAM, (size,)).lt(self.options.rate)
 
 
 PROCESSES: Registry[type[Process]] = Registry("spontaneous process")

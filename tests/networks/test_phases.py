@@ -11,6 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from plastic_rl.cli.parts import rule_text
+from plastic_rl.cli.reference import reference
 from plastic_rl.errors import ConfigError
 from plastic_rl.feedback import Feedback
 from plastic_rl.networks import PlasticNetwork, PlasticRNN, State
@@ -465,3 +467,12 @@ def test_there_must_be_features_to_be_active() -> None:
     # Where trials have a fixed length, all of their steps are stored.
     network = build({"kind": "plastic_rnn", "sleep": {}}, steps_per_trial=3)
     assert network.state_entries()["sleep.inputs"].shape == (1, 3, INPUTS)
+
+
+def test_every_option_of_a_phase_is_listed() -> None:
+    text = reference("network", width=500)
+    for name in PROCESSES:
+        assert f"network.development.process {{name: {name}, ...}}, with options:" in text
+        assert f"process {name}\n" in rule_text(name)
+    assert "network.development.critical_period.floor: number, from 0 to 1  (default 0.1)" in text
+    assert "network.sleep.order: one of forward, reverse  (default forward)" in text
