@@ -11,7 +11,7 @@ from PIL import Image
 
 from plastic_rl.envs import plugins
 from plastic_rl.evaluation.neuron_view import view_neuron
-from plastic_rl.neurons import DENDRITES, NEURONS
+from plastic_rl.neurons import COMPETITIONS, DENDRITES, NEURONS
 from plastic_rl.plasticity import PARTS, RULES, TERMS
 
 PLUGIN = '''
@@ -78,7 +78,13 @@ def test_lists_have_a_line_for_everything_within_80_columns(call: Any, plugin: P
     code, rules, err = call("rules", "list", "--plugin", plugin)
     assert code == 0, err
     listed = {line.split()[0] for line in rules.splitlines() if line[:3].strip()}
-    assert listed >= {*RULES, *DENDRITES, *(name for registry in PARTS.values() for name in registry), "tests_rule"}
+    assert listed >= {
+        *RULES,
+        *DENDRITES,
+        *COMPETITIONS,
+        *(name for registry in PARTS.values() for name in registry),
+        "tests_rule",
+    }
     assert "tests_anti_hebb" in listed
     assert "term tests_anti_hebb, bound soft_clip." in rules
     assert max(widest(out), widest(rules)) <= 80
