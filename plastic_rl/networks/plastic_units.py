@@ -27,6 +27,7 @@ from plastic_rl.feedback import Feedback, FeedbackLayout
 from plastic_rl.networks.base import Params, PlasticNetwork, State, scoped_entries
 from plastic_rl.networks.start_weights import step_numbers
 from plastic_rl.networks.structure import clock_entries, drawn_structure, rewired
+from plastic_rl.networks.turnover import Turnover, TurnoverConfig, fresh_weights, reborn, renewed, unit_axes
 from plastic_rl.neurons import DENDRITES, INTRINSICS, NEURONS, Dendrites, Drive, Intrinsic, Neuron
 from plastic_rl.plasticity import (
     KINETICS,
@@ -78,11 +79,14 @@ class ConnectionConfig(RuleConfig):
                 )
         return self
 
+    def start_weight(self, pre_size: int) -> GainConfig:
+        """How start weights are drawn."""
+        bound = (3 / pre_size) ** 0.5
+        return self.weight or GainConfig(granularity="synapse", low=-bound, high=bound)
+
     def start(self, post_size: int, pre_size: int, generator: torch.Generator | None) -> Parameter:
         """W0, `(O, I)`, or `(1, 1)` and `(O, 1)` where it is one number for all or for each unit."""
-        bound = (3 / pre_size) ** 0.5
-        weight = self.weight or GainConfig(granularity="synapse", low=-bound, high=bound)
-        return weight.draw(post_size, pre_size, generator, is_gain=False)
+        return self.start_weight(pre_size).draw(post_size, pre_size, generator, is_gain=False)
 
 
 class ReadoutConfig(ConnectionConfig):
@@ -151,6 +155,9 @@ class PlasticUnitsConfig(ConfigModel):
     readout: ReadoutConfig | None = Field(
         None, description="Units that choose the action; null: the action head reads the hidden units."
     )
+    turnover: TurnoverConfig | None = Field(
+        None, description="How hidden units that are of little use are replaced within a lifetime; null: none are."
+    )
     reset: dict[str, ResetScope] = Field(
         default_factory=dict,
         description="When a state entry resets, if not with the lifetime: e.g. {eligibility.readout: trial}.",
@@ -177,6 +184,26 @@ class PlasticUnitsConfig(ConfigModel):
             waits = make_part(MODULATORS, readout.modulator).reward_modulated and not readout.alpha.is_zero
             if not waits:
                 raise ValueError("readout.efference_copy needs a rule that waits for the reward, such as r_stdp")
+        return self
+
+    @model_validator(mode="after")
+    def _new_units_start_silent_and_are_learned(self) -> Self:
+        if self.turnover is None:
+            return self
+        if self.hidden_size == 0:
+            raise ValueError("turnover: there are no hidden units to replace; give hidden_size 1 or more")
+        if self.readout is None:
+            raise ValueError(
+                "turnover needs a readout: the weights of the action head stay as they are within a lifetime, so that "
+                "a new unit could neither start silent nor be learned; give readout, with a rule"
+            )
+        outgoing = {READOUT: self.readout, RECURRENT: self.recurrent}
+        fixed = [name for name, rule in outgoing.items() if rule is not None and rule.alpha.is_zero]
+        if fixed:
+            raise ValueError(
+                f"turnover needs outgoing synapses that learn, but those of {', '.join(fixed)} are fixed: a new unit "
+                "would stay silent there for good; give them a rule"
+            )
         return self
 
     @model_validator(mode="after")
@@ -245,7 +272,8 @@ class PlasticUnits(PlasticNetwork):
     The output of a step is that of its last substep for rate units, and the mean over its substeps for spiking ones.
     State entries end in the name of what they belong to: `activity.hidden` is the last substep's output,
     `voltage.hidden` and the like are the units', `trace.recurrent` F, `eligibility.readout` E and so on the synapses'.
-    With Poisson inputs there are `key` and `age`, from which their noise follows.
+    With Poisson inputs there are `key` and `age`, from which their noise follows. Where hidden units are replaced there
+    are `utility.hidden`, `born.hidden` and the `fresh` start weights of synapses (`plastic_rl.networks.turnover`).
 
     Raises:
         ConfigError: If there is nothing to see, or a reset scope names no state entry.
@@ -310,9 +338,27 @@ class PlasticUnits(PlasticNetwork):
             self._entries |= {
                 f"{entry}.{name}": starting_at(one, self._names[name]) for entry, one in own_entries.items()
             }
-        if config.coding == "poisson":
+        self._turnover = self._make_turnover(feedback, steps_per_trial)
+        if config.coding == "poisson" or self._turnover is not None:
             self._entries["key"] = StateEntry((), dtype=torch.int64)
             self._entries["age"] = StateEntry((), dtype=torch.int64)
+
+    def _make_turnover(self, feedback: FeedbackLayout, steps_per_trial: int | None) -> Turnover | None:
+        """Find what belongs to hidden units, where they are replaced, and add the state entries that this needs."""
+        config = self.config
+        if config.turnover is None:
+            return None
+        more = config.model_copy(update={"hidden_size": config.hidden_size + 1, "turnover": None})
+        larger = PlasticUnits(more, self.input_size, feedback, torch.Generator(), steps_per_trial)
+        axes = unit_axes(self._entries, larger.state_entries(), config.hidden_size)
+        # Which synapses there are stays.
+        structures = {f"{entry}.{name}" for name, one in self._synapses.items() for entry in one.structure_entries()}
+        self._unit_axes = {name: own for name, own in axes.items() if name not in structures}
+        turnover = Turnover(config.turnover, config.hidden_size)
+        self._entries |= {f"{name}.hidden": entry for name, entry in turnover.state_entries().items()}
+        for name in (name for name in self._synapses if name != READOUT):
+            self._entries[f"fresh.{name}"] = StateEntry((self._synapses[name].post_size, self._synapses[name].pre_size))
+        return turnover
 
     def _join(
         self, name: str, rule: ConnectionConfig, post_size: int, pre_size: int, generator: torch.Generator | None
@@ -364,11 +410,12 @@ class PlasticUnits(PlasticNetwork):
         current = self.begun(params, state, episode_start)
         if not self.plasticity_frozen:
             current = self._rewired(params, self._rewarded(params, current, feedback, episode_start))
+            current = self._turned_over(params, current)
         current = self.reset(feedback.trial_start, current, "trial", params)
         inputs = self._channels(x, current)
         outputs, following = self._lived(params, inputs, current)
         if not self.plasticity_frozen:
-            following |= self._updated(params, inputs, outputs, current)
+            following |= self._updated(params, inputs, outputs, current) | self._used(params, outputs, current)
         if "age" in following:
             following["age"] = following["age"] + 1
         last = self._layers[-1]
@@ -397,10 +444,52 @@ class PlasticUnits(PlasticNetwork):
         changed: State = {}
         for number, (name, synapse) in enumerate(self._synapses.items()):
             if synapse.structure.rewires:
-                numbers, own = self._of(name, params), self._own(name, state)
+                numbers, own = self._of(name, params), self._with_start(name, params, state)
                 moved = rewired(synapse, numbers, numbers["weight"], own, state["key"], state["age"], number)
                 changed |= {f"{entry}.{name}": value for entry, value in moved.items()}
         return state | changed if changed else state
+
+    def _turned_over(self, params: Params, state: State) -> State:
+        """The state in which hidden units went and others came, where it is time."""
+        turnover = self._turnover
+        if turnover is None or not bool(turnover.due(state["age"]).any()):
+            return state
+        keys, ages = state["key"], state["age"]
+        replaced = turnover.replaced(state["utility.hidden"], state["born.hidden"], keys, ages)
+        changed = {
+            name: reborn(state[name], replaced, axes, self._start(self._entries[name], params))
+            for name, axes in self._unit_axes.items()
+        }
+        changed["utility.hidden"] = state["utility.hidden"].masked_fill(replaced, 0.0)
+        changed["born.hidden"] = torch.where(replaced, ages.unsqueeze(-1), state["born.hidden"])
+        for number, (name, rule) in enumerate({INPUT: self.config.input, RECURRENT: self.config.recurrent}.items()):
+            if rule is not None:
+                fresh = state[f"fresh.{name}"]
+                weight = rule.start_weight(fresh.shape[-1])
+                fresh = fresh_weights(fresh, self._branched(replaced), weight, keys, ages, number)
+                # Among new units none hears another yet.
+                changed[f"fresh.{name}"] = reborn(fresh, replaced, (-1,), 0.0) if name == RECURRENT else fresh
+        return state | changed
+
+    def _used(self, params: Params, outputs: dict[str, Tensor], state: State) -> State:
+        """The hidden units' utility after the substeps from `state`, where units are replaced by it."""
+        if self._turnover is None:
+            return {}
+        with torch.no_grad():
+            leaving = [name for name in (RECURRENT, READOUT) if name in self._synapses]
+            outgoing = sum(self._weights(name, params, state).abs().sum(-2) for name in leaving)
+            output = self._output(INPUT, outputs["hidden"])
+            return {"utility.hidden": self._turnover.used(state["utility.hidden"], output, torch.as_tensor(outgoing))}
+
+    def _with_start(self, name: str, params: Params, state: State) -> State:
+        """The state of synapses, under their own names, with W0 of each lifetime where units are replaced in it."""
+        own = self._own(name, state)
+        if self._turnover is None:
+            return own
+        born = state["born.hidden"] > 0
+        post = None if name == READOUT else self._branched(born)
+        pre = None if name == INPUT else born
+        return own | {"start": renewed(own, post=post, pre=pre, weight=self._of(name, params)["weight"])}
 
     def _rewarded(self, params: Params, state: State, feedback: Feedback, episode_start: Tensor) -> State:
         """The state after the updates that waited for the reward."""
@@ -528,7 +617,7 @@ class PlasticUnits(PlasticNetwork):
     def _weights(self, name: str, params: Params, state: State) -> Tensor:
         """W, `(.., B, O, I)`, or `(.., 1, O, I)` where the synapses are not plastic."""
         own = self._of(name, params)
-        weight = self._synapses[name].weight(own, own["weight"], self._own(name, state))
+        weight = self._synapses[name].weight(own, own["weight"], self._with_start(name, params, state))
         return weight * own["branch"].unsqueeze(-3) if "branch" in own else weight
 
     def _updated(self, params: Params, inputs: Tensor, outputs: dict[str, Tensor], state: State) -> State:
