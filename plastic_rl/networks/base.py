@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from plastic_rl.config import ConfigModel
 from plastic_rl.errors import ConfigError, unknown_name_message
 from plastic_rl.feedback import Feedback, FeedbackLayout
+from plastic_rl.networks.hidden_layers import HiddenLayer
 from plastic_rl.networks.start_weights import draw_keys, next_keys
 from plastic_rl.plasticity import Parameter, Range, ResetScope, StateEntry
 from plastic_rl.plasticity.structure import HALF
@@ -140,6 +141,8 @@ class PlasticNetwork(nn.Module, ABC):
         self.plasticity_frozen = False
         self.valid_ranges: dict[str, Range] = {}
         self._gains: set[str] = set()
+        self._watch: Callable[[str, Tensor], None] | None = None
+        self._surroundings = feedback, steps_per_trial
         self.build(feedback, generator, steps_per_trial)
 
     @abstractmethod
@@ -187,6 +190,16 @@ class PlasticNetwork(nn.Module, ABC):
     def plasticity_parameters(self) -> list[str]:
         """Names of the trained parameters that say how plastic synapses are, for a learning rate of their own."""
         return [name for name, own in self.named_parameters() if name in self._gains and own.requires_grad]
+
+    def rebuilt(self, generator: torch.Generator | None = None, **changes: Any) -> Self:
+        """This network with start weights drawn anew, and with `changes` of keys of its config."""
+        feedback, steps_per_trial = self._surroundings
+        config = self.config.model_copy(update=changes)
+        return type(self)(config, self.input_size, feedback, generator or torch.Generator(), steps_per_trial)
+
+    def hidden_layers(self) -> tuple[HiddenLayer, ...]:
+        """The layers of hidden units whose weights are parameters, for what adds and removes units. None by default."""
+        return ()
 
     @property
     def draws_key(self) -> bool:
@@ -309,6 +322,20 @@ class PlasticNetwork(nn.Module, ABC):
             feature, state = self.step(params, xs[step], feedbacks.at(step), state, episode_starts[step])
             features.append(feature)
         return torch.stack(features), state
+
+    @contextmanager
+    def watched(self, watch: Callable[[str, Tensor], None]) -> Iterator[None]:
+        """Within this context `step` shows `watch` the output `(.., B, H)` of each of its `hidden_layers`, by name."""
+        before, self._watch = self._watch, watch
+        try:
+            yield
+        finally:
+            self._watch = before
+
+    def _show(self, layer: str, output: Tensor) -> None:
+        """Show the output of a layer of hidden units to who watches."""
+        if self._watch is not None:
+            self._watch(layer, output)
 
     @contextmanager
     def freeze_plasticity(self) -> Iterator[None]:

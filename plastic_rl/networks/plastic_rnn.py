@@ -20,6 +20,7 @@ from plastic_rl.networks.base import Params, PlasticNetwork, Recording, State, s
 from plastic_rl.networks.fused.forward import Recorded, checkpoint_spacing, fused_unroll
 from plastic_rl.networks.fused.rule import FusedRule
 from plastic_rl.networks.fused.sequences import Resets
+from plastic_rl.networks.hidden_layers import HiddenLayer, hidden_layer
 from plastic_rl.networks.recurrent import affine, unroll_stretches
 from plastic_rl.networks.structure import clock_entries, drawn_structure, rewired
 from plastic_rl.plasticity import ResetScope, RuleConfig, StateEntry, Synapse, after_reward
@@ -84,6 +85,12 @@ class PlasticRNN(PlasticNetwork):
             self.adopt(name, parameter)
 
     @override
+    def hidden_layers(self) -> tuple[HiddenLayer, ...]:
+        size = self.config.hidden_size
+        parameters = dict(self.named_parameters()), dict(self.rebuilt(hidden_size=size + 1).named_parameters())
+        return (hidden_layer("hidden", *parameters, size, is_features=True),)
+
+    @override
     def newborn(self, keys: Tensor) -> State:
         return drawn_structure(self.synapse, keys, 0)
 
@@ -110,6 +117,7 @@ class PlasticRNN(PlasticNetwork):
             if not synapse.non_plastic:
                 total = total + synapse.current(params, pre, current)
         post = torch.tanh(total)
+        self._show("hidden", post)
         following = {**current, "activity": post}
         if "age" in current:
             following["age"] = current["age"] + 1

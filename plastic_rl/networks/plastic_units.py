@@ -25,6 +25,7 @@ from plastic_rl.config import ConfigModel
 from plastic_rl.errors import ConfigError
 from plastic_rl.feedback import Feedback, FeedbackLayout
 from plastic_rl.networks.base import Params, PlasticNetwork, State, scoped_entries
+from plastic_rl.networks.hidden_layers import HiddenLayer, hidden_layer
 from plastic_rl.networks.start_weights import step_numbers
 from plastic_rl.networks.structure import clock_entries, drawn_structure, rewired
 from plastic_rl.networks.turnover import Turnover, TurnoverConfig, fresh_weights, reborn, renewed, unit_axes
@@ -338,18 +339,17 @@ class PlasticUnits(PlasticNetwork):
             self._entries |= {
                 f"{entry}.{name}": starting_at(one, self._names[name]) for entry, one in own_entries.items()
             }
-        self._turnover = self._make_turnover(feedback, steps_per_trial)
+        self._turnover = self._make_turnover()
         if config.coding == "poisson" or self._turnover is not None:
             self._entries["key"] = StateEntry((), dtype=torch.int64)
             self._entries["age"] = StateEntry((), dtype=torch.int64)
 
-    def _make_turnover(self, feedback: FeedbackLayout, steps_per_trial: int | None) -> Turnover | None:
+    def _make_turnover(self) -> Turnover | None:
         """Find what belongs to hidden units, where they are replaced, and add the state entries that this needs."""
         config = self.config
         if config.turnover is None:
             return None
-        more = config.model_copy(update={"hidden_size": config.hidden_size + 1, "turnover": None})
-        larger = PlasticUnits(more, self.input_size, feedback, torch.Generator(), steps_per_trial)
+        larger = self.rebuilt(hidden_size=config.hidden_size + 1, turnover=None)
         axes = unit_axes(self._entries, larger.state_entries(), config.hidden_size)
         # Which synapses there are stays.
         structures = {f"{entry}.{name}" for name, one in self._synapses.items() for entry in one.structure_entries()}
@@ -414,6 +414,8 @@ class PlasticUnits(PlasticNetwork):
         current = self.reset(feedback.trial_start, current, "trial", params)
         inputs = self._channels(x, current)
         outputs, following = self._lived(params, inputs, current)
+        if self._watch is not None and "hidden" in outputs:
+            self._show("hidden", self._output(INPUT, outputs["hidden"]))
         if not self.plasticity_frozen:
             following |= self._updated(params, inputs, outputs, current) | self._used(params, outputs, current)
         if "age" in following:
@@ -430,6 +432,17 @@ class PlasticUnits(PlasticNetwork):
         if self.config.readout is None:
             return features
         return features * params[self._names[READOUT]["scale"]]
+
+    @override
+    def hidden_layers(self) -> tuple[HiddenLayer, ...]:
+        config = self.config
+        outgoing = [rule for rule in (config.recurrent, config.readout) if rule is not None]
+        shared = any(rule.weight is not None and rule.weight.granularity != "synapse" for rule in outgoing)
+        if config.hidden_size == 0 or shared:
+            return ()
+        larger = self.rebuilt(hidden_size=config.hidden_size + 1)
+        parameters = dict(self.named_parameters()), dict(larger.named_parameters())
+        return (hidden_layer("hidden", *parameters, config.hidden_size, is_features=config.readout is None),)
 
     @override
     def newborn(self, keys: Tensor) -> State:
