@@ -166,6 +166,30 @@ def test_which_numbers_belong_to_a_unit() -> None:
     assert "modulator_weight" not in rnn["own"]
 
 
+@everywhere
+def test_networks_show_the_outputs_of_their_hidden_layers(name: str) -> None:
+    agent = agent_with(name)
+    network, seen = agent.policy.network, {}
+    params = {key.removeprefix("network."): own for key, own in agent.policy.named_parameters()}
+    x, no = torch.randn(3, network.input_size, generator=torch.Generator().manual_seed(3)), torch.zeros(3).bool()
+    feedback = agent.policy.feedback(x, no)
+    state = network.initial_state(3, torch.Generator().manual_seed(4))
+    with torch.no_grad():
+        with network.watched(seen.__setitem__):
+            features, after = network.step(params, x, feedback, state, no)
+        shown = dict(seen)
+        network.step(params, 2 * x, feedback, state, no)
+    assert all(torch.equal(seen[layer], output) for layer, output in shown.items())  # nobody watches any more
+    layers = network.hidden_layers()
+    assert {layer: tuple(output.shape) for layer, output in shown.items()} == {
+        layer.name: (3, layer.size) for layer in layers
+    }
+    for layer in layers:
+        assert not layer.is_features or torch.equal(shown[layer.name], features)
+    if name == "plastic_units":
+        assert torch.equal(shown["hidden"], after["activity.hidden"])
+
+
 def test_utility_is_the_running_mean_of_output_times_outgoing_weights() -> None:
     agent = agent_with("rnn", {"rate": 1e-6, "maturity": 10**6, "utility_rate": 0.25}, learning_rate=0.0)
     agent.learn(20)
