@@ -80,7 +80,7 @@ class Sparsity(WeightChange):
         self.parameters = {name: own for name, own in trained.items() if name in chosen}
         self.masks: dict[str, Tensor] = {}
         for name, own in self.parameters.items():
-            mask = lowest(torch.zeros(own.numel()), self._numbers(own), self.count(own))
+            mask = lowest(torch.zeros(own.numel(), dtype=torch.float32), self._numbers(own), self.count(own))
             self.masks[name] = mask.view(own.shape).to(own.device)
         self._dense: dict[str, Tensor] = {}
         self.updates = self.exchanges = 0

@@ -85,7 +85,7 @@ class UnitTurnover(WeightChange):
         self._forget_outputs()
 
     def _forget_outputs(self) -> None:
-        self._outputs = {name: torch.zeros(layer.size) for name, layer in self.layers.items()}
+        self._outputs = {name: torch.zeros(layer.size, dtype=torch.float32) for name, layer in self.layers.items()}
         self._steps = 0
 
     def acted(self, outputs: Mapping[str, Tensor], counted: Tensor) -> None:
@@ -119,7 +119,7 @@ class UnitTurnover(WeightChange):
             # Ten tenths are a whole, whatever their sum is in binary.
             replaced = min(int(self.due[name] + 1e-9), int(mature.sum()))
             if replaced:
-                self.due[name] -= replaced
+                self.due[name] = max(0.0, self.due[name] - replaced)
                 numbers = torch.rand(layer.size, generator=self.generator, dtype=torch.float64)
                 chosen = lowest(self.utility[name].masked_fill(~mature, torch.inf), numbers, replaced)
                 self.replace(layer, chosen)

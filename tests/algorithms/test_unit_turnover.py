@@ -228,6 +228,7 @@ def test_as_many_are_replaced_as_the_rate_says(rate: Fraction, maturity: int) ->
         due -= count
         gone = sorted(mature, key=lambda unit: utility[unit])[:count]
         assert replaced == count
+        assert 0 <= change.due["hidden"] == pytest.approx(float(due), abs=1e-8)
         age = [0 if unit in gone else one for unit, one in enumerate(age)]
         assert change.age["hidden"].tolist() == age
         assert not change.utility["hidden"][gone].any()
