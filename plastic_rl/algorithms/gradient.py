@@ -8,6 +8,7 @@ is of, a subclass says.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import warnings
 from abc import abstractmethod
@@ -27,6 +28,8 @@ from torch import Tensor
 
 from plastic_rl.algorithms.activity import activity_cost
 from plastic_rl.algorithms.base import PlasticAlgorithm, Rows
+from plastic_rl.algorithms.sparsity import Sparsity, SparsityConfig
+from plastic_rl.algorithms.unit_turnover import UnitTurnover, UnitTurnoverConfig
 from plastic_rl.algorithms.vec_env import (
     VecEnvOutcome,
     VecEnvRows,
@@ -36,6 +39,7 @@ from plastic_rl.algorithms.vec_env import (
     vec_env_state,
     vec_normalize_document,
 )
+from plastic_rl.algorithms.weight_changes import WeightChange
 from plastic_rl.arrays import Array, FloatArray
 from plastic_rl.checkpoint import Checkpoint, count_in
 from plastic_rl.checkpoint.torch_state import load_optimizer_tensors, optimizer_tensors
@@ -69,6 +73,8 @@ class GradientAlgorithm(PlasticAlgorithm, OnPolicyAlgorithm):  # type: ignore[mi
         activity_cost: Weight of a cost on what hidden units put out: a number or a linear schedule; 0: none.
         activity_target: What costs nothing is this mean output of each hidden unit over time, its distance is squared;
             None: the mean square of outputs costs.
+        unit_turnover: How hidden units of little use are replaced; None: none are.
+        sparsity: Which weights are sparse, and how those that are there are chosen; None: all weights are there.
         **shared: See `PlasticAlgorithm`.
 
     Attributes:
@@ -99,6 +105,8 @@ class GradientAlgorithm(PlasticAlgorithm, OnPolicyAlgorithm):  # type: ignore[mi
         plasticity_lr_scale: Annotated[float, Field(ge=0)] = 1.0,
         activity_cost: Annotated[Scheduled, EndsWithin(0)] = 0.0,
         activity_target: float | None = None,
+        unit_turnover: UnitTurnoverConfig | None = None,
+        sparsity: SparsityConfig | None = None,
         **shared: Any,
     ) -> None:
         super().__init__(policy, env, **handed_on(locals()))
@@ -143,6 +151,7 @@ class GradientAlgorithm(PlasticAlgorithm, OnPolicyAlgorithm):  # type: ignore[mi
         self._check_fit()
         self._check_activity()
         self._setup_optimizer()
+        self._changes = self._weight_changes()
         self.iterations = 0
         self.score_buffer: deque[float] = deque(maxlen=self._stats_window_size)
         self._plastic_state: dict[str, Tensor] = {}
@@ -212,6 +221,17 @@ class GradientAlgorithm(PlasticAlgorithm, OnPolicyAlgorithm):  # type: ignore[mi
             [group for group in groups if group["params"]], lr=self.lr_schedule(1.0), eps=self.settings.optimizer_eps
         )
 
+    def _weight_changes(self) -> dict[str, WeightChange]:
+        """What changes weights beside the gradient step, by the argument that asks for it, in their order."""
+        own = self.settings
+        given = self.policy, self._initial
+        changes: dict[str, WeightChange] = {}
+        if own.unit_turnover is not None:
+            changes["unit_turnover"] = UnitTurnover(own.unit_turnover, *given)
+        if own.sparsity is not None:  # last: new weights may be ones that are not there
+            changes["sparsity"] = Sparsity(own.sparsity, *given)
+        return changes
+
     # --- the iteration ---------------------------------------------------------------------------------------------
 
     def learn(
@@ -277,7 +297,9 @@ class GradientAlgorithm(PlasticAlgorithm, OnPolicyAlgorithm):  # type: ignore[mi
         rollout = self.rollout = RolloutBuffer(self.n_steps, self.n_envs, policy.input_size, self.device)
         rollout.recording = policy.network.recording(rollout.n_steps)
         self.state_before = self._plastic_state
-        with torch.no_grad():
+        outputs: dict[str, Tensor] = {}
+        watching = policy.network.watched(outputs.__setitem__) if self._changes else contextlib.nullcontext()
+        with torch.no_grad(), watching:
             noise = policy.distribution.draw_noise((rollout.n_steps, rollout.n_envs), self._sampling).to(self.device)
             actor = PolicyActor(policy, params, noise.__getitem__, (rollout.n_envs,))
             assert self._last_obs is not None
@@ -291,6 +313,9 @@ class GradientAlgorithm(PlasticAlgorithm, OnPolicyAlgorithm):  # type: ignore[mi
                     )
                 rollout.store(step, outcome.expected if self.expected_rewards else outcome.reward)
                 infos, dones = outcome.infos, outcome.starts
+                shown = {name: policy.network.step_output(name, course) for name, course in outputs.items()}
+                for change in self._changes.values():
+                    change.acted(shown, torch.from_numpy(outcome.counted))
                 self._plastic_state = step.acted.state
                 self._last_obs = cast("Any", outcome.observation)
                 self._last_episode_starts = dones
@@ -336,10 +361,14 @@ class GradientAlgorithm(PlasticAlgorithm, OnPolicyAlgorithm):  # type: ignore[mi
             group["lr"] = learning_rate * group["scale"]
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
+        for change in self._changes.values():
+            change.before_step()
         gradient_norm = torch.nn.utils.clip_grad_norm_(self.policy.parameters(), self.max_grad_norm)
         self._check_finite(loss, gradient_norm)
         optimizer.step()
         self._project()
+        for change in self._changes.values():
+            metrics |= change.after_step(self._current_progress_remaining)
         self._n_updates += 1
         metrics = {"loss": loss, **metrics, "gradient_norm": gradient_norm, "learning_rate": learning_rate}
         for name, value in metrics.items():
@@ -406,6 +435,7 @@ class GradientAlgorithm(PlasticAlgorithm, OnPolicyAlgorithm):  # type: ignore[mi
             "last_obs": None if self._last_obs is None else np.array(self._last_obs),
             "last_episode_starts": None if starts is None else np.array(starts),
             "vec_normalize": vec_normalize_document(self.get_vec_normalize_env()),
+            **{name: change.document() for name, change in self._changes.items()},
         }
 
     def set_checkpoint(self, checkpoint: Checkpoint) -> None:
@@ -430,6 +460,8 @@ class GradientAlgorithm(PlasticAlgorithm, OnPolicyAlgorithm):  # type: ignore[mi
             if normalised is not None and counters["vec_normalize"] is not None:
                 load_vec_normalize(normalised, counters["vec_normalize"])
             _warn_of_normalised_training(counters["vec_normalize"], normalised)
+            for name, change in self._changes.items():
+                change.restore(counters.get(name))
             go_on = self._restore_lifetimes(checkpoint)
         if not go_on:
             self._restart_lifetimes(begun=checkpoint.documents["env"] is not None)

@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from plastic_rl.config import ConfigModel
 from plastic_rl.errors import ConfigError, unknown_name_message
 from plastic_rl.feedback import Feedback, FeedbackLayout
+from plastic_rl.networks.hidden_layers import HiddenLayer
 from plastic_rl.networks.start_weights import draw_keys, next_keys
 from plastic_rl.plasticity import Parameter, Range, ResetScope, StateEntry
 from plastic_rl.plasticity.structure import HALF
@@ -153,6 +154,8 @@ class PlasticNetwork(nn.Module, ABC):
         self.plasticity_frozen = False
         self.valid_ranges: dict[str, Range] = {}
         self._gains: set[str] = set()
+        self._watch: Callable[[str, Tensor], None] | None = None
+        self._surroundings = feedback, steps_per_trial
         self.build(feedback, generator, steps_per_trial)
 
     @abstractmethod
@@ -200,6 +203,16 @@ class PlasticNetwork(nn.Module, ABC):
     def plasticity_parameters(self) -> list[str]:
         """Names of the trained parameters that say how plastic synapses are, for a learning rate of their own."""
         return [name for name, own in self.named_parameters() if name in self._gains and own.requires_grad]
+
+    def rebuilt(self, generator: torch.Generator | None = None, **changes: Any) -> Self:
+        """This network with start weights drawn anew, and with `changes` of keys of its config."""
+        feedback, steps_per_trial = self._surroundings
+        config = self.config.model_copy(update=changes)
+        return type(self)(config, self.input_size, feedback, generator or torch.Generator(), steps_per_trial)
+
+    def hidden_layers(self) -> tuple[HiddenLayer, ...]:
+        """The layers of hidden units whose weights are parameters, for what adds and removes units. None by default."""
+        return ()
 
     @property
     def draws_key(self) -> bool:
@@ -300,11 +313,20 @@ class PlasticNetwork(nn.Module, ABC):
         """
 
     def inside(self, params: Params, x: Tensor, feedback: Feedback, state: State, episode_start: Tensor) -> Inside:
-        """What `step` with the same arguments (no population axis) does within: the features, and what is plastic."""
-        features, following = self.step(params, x, feedback, state, episode_start)
-        shapes = {name: len(entry.shape) for name, entry in self.state_entries().items()}
-        matrices = {name: one for name, one in following.items() if shapes[name] == 2 and one.is_floating_point()}
-        return Inside({"features": features.unsqueeze(-2)}, matrices)
+        """What `step` with the same arguments (no population axis) does within, and the weights after it."""
+        outputs: dict[str, Tensor] = {}
+        with self.watched(outputs.__setitem__):
+            features, following = self.step(params, x, feedback, state, episode_start)
+        return Inside(outputs or {"features": features.unsqueeze(-2)}, self.weights(params, following))
+
+    def weights(self, params: Params, state: State) -> dict[str, Tensor]:
+        """Weights `(.., B, O, I)`, or `(.., 1, O, I)` of synapses that stay; by default all matrices in the state."""
+        matrices = [name for name, entry in self.state_entries().items() if len(entry.shape) == 2]
+        return {name: state[name] for name in matrices if state[name].is_floating_point()}
+
+    def step_output(self, layer: str, course: Tensor) -> Tensor:
+        """A step's output `(.., B, H)` of a layer by that of its substeps `(.., B, S, H)`: of spikes the mean."""
+        return course[..., -1, :]
 
     def recording(self, steps: int) -> Recording | None:
         """A recording for a rollout of `steps` steps, where this network's `unroll` is quicker with one; else None."""
@@ -357,9 +379,16 @@ class PlasticNetwork(nn.Module, ABC):
             Features `(T, B, O)`, the hidden units' outputs `(T, B, H)`, of spiking units the mean over the substeps of
             a step, and the state after the last step.
         """
-        assert not self.has_readout, "where features are preferences, a network that tells_activity overrides this"
-        features, state = self.unroll(params, xs, feedbacks, state, episode_starts, recorded=recorded)
-        return features, features, state
+        if not self.has_readout:
+            features, state = self.unroll(params, xs, feedbacks, state, episode_starts, recorded=recorded)
+            return features, features, state
+        prepared, outputs, rows = self.prepared(params), dict[str, Tensor](), []
+        with self.watched(outputs.__setitem__):
+            for step in range(xs.shape[0]):
+                feature, state = self.step(prepared, xs[step], feedbacks.at(step), state, episode_starts[step])
+                rows.append((feature, self.step_output("hidden", outputs["hidden"])))
+        all_features, activity = (torch.stack(one) for one in zip(*rows, strict=True))
+        return all_features, activity, state
 
     def unroll_reference(
         self, params: Params, xs: Tensor, feedbacks: Feedback, state: State, episode_starts: Tensor
@@ -370,6 +399,20 @@ class PlasticNetwork(nn.Module, ABC):
             feature, state = self.step(params, xs[step], feedbacks.at(step), state, episode_starts[step])
             features.append(feature)
         return torch.stack(features), state
+
+    @contextmanager
+    def watched(self, watch: Callable[[str, Tensor], None]) -> Iterator[None]:
+        """Within this context `step` shows `watch` what each layer puts out in its substeps: name, `(.., B, S, H)`."""
+        before, self._watch = self._watch, watch
+        try:
+            yield
+        finally:
+            self._watch = before
+
+    def _show(self, layer: str, course: Tensor) -> None:
+        """Show the outputs of a layer in the substeps of a step to who watches."""
+        if self._watch is not None:
+            self._watch(layer, course)
 
     @contextmanager
     def freeze_plasticity(self) -> Iterator[None]:

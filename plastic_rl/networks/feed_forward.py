@@ -25,6 +25,7 @@ from typing_extensions import override
 from plastic_rl.errors import ConfigError
 from plastic_rl.feedback import Feedback, FeedbackLayout
 from plastic_rl.networks.base import Params, PlasticNetwork, State, reset_entry
+from plastic_rl.networks.hidden_layers import HiddenLayer, hidden_layer
 from plastic_rl.networks.phases import PhasesConfig
 from plastic_rl.networks.start_weights import normal_weights
 from plastic_rl.networks.structure import clock_entries, drawn_structure, rewired
@@ -198,6 +199,25 @@ class PlasticFeedForward(PlasticNetwork):
         return state | {name: reset_entry(start, state[name], entry) for name, entry in pruned.items()}
 
     @override
+    def hidden_layers(self) -> tuple[HiddenLayer, ...]:
+        if self.random_start:
+            return ()  # weights are no parameters then
+        own, sizes = dict(self.named_parameters()), [synapse.post_size for synapse in self.synapses[:-1]]
+        layers = []
+        for layer, size in enumerate(sizes):
+            larger = self.rebuilt(hidden_size=tuple(other + (place == layer) for place, other in enumerate(sizes)))
+            layers.append(hidden_layer(str(layer), own, dict(larger.named_parameters()), size, is_features=False))
+        return tuple(layers)
+
+    @override
+    def weights(self, params: Params, state: State) -> dict[str, Tensor]:
+        own = (self._of_layer(layer, params, state) for layer in range(len(self.synapses)))
+        return {
+            str(layer): synapse.weight(numbers, numbers.get("weight"), entries)
+            for layer, (synapse, (numbers, entries)) in enumerate(zip(self.synapses, own, strict=True))
+        }
+
+    @override
     def newborn(self, keys: Tensor) -> State:
         """Structures and, with random start weights, traces `(.., O, I)`, with the slow variables behind them."""
         drawn: State = {}
@@ -245,6 +265,7 @@ class PlasticFeedForward(PlasticNetwork):
             own_params, own_state = self._of_layer(layer, params, current)
             total = synapse.driven(own_params, own_params.get("weight"), pre, own_state)
             post = torch.tanh(total)
+            self._show(str(layer), post.unsqueeze(-2))
         activities.append(post)
         following = dict(current)
         if "age" in current:

@@ -18,7 +18,7 @@ from typing_extensions import override
 from plastic_rl.config import ConfigModel
 from plastic_rl.errors import ConfigError
 from plastic_rl.feedback import Feedback, FeedbackLayout
-from plastic_rl.networks.base import Inside, Params, PlasticNetwork, Recording, State, reset_entry
+from plastic_rl.networks.base import Params, PlasticNetwork, Recording, State, reset_entry
 from plastic_rl.networks.development import CRITICAL_PERIOD, PROCESS, Development, DevelopmentConfig, openness
 from plastic_rl.networks.sleep import REWARD, SleepConfig, StoredTrials
 from plastic_rl.plasticity import StateEntry
@@ -86,19 +86,6 @@ class Phased(PlasticNetwork):
     def step(
         self, params: Params, x: Tensor, feedback: Feedback, state: State, episode_start: Tensor
     ) -> tuple[Tensor, State]:
-        own, stored, feedback = self.__awake(params, x, feedback, state, episode_start)
-        features, following = self.__lived(params, x, feedback, own)
-        return features, following | stored
-
-    @override
-    def inside(self, params: Params, x: Tensor, feedback: Feedback, state: State, episode_start: Tensor) -> Inside:
-        own, _, feedback = self.__awake(params, x, feedback, state, episode_start)
-        return self.kind.inside(self, params, x, feedback, own, torch.zeros_like(feedback.valid))
-
-    def __awake(
-        self, params: Params, x: Tensor, feedback: Feedback, state: State, episode_start: Tensor
-    ) -> tuple[State, State, Feedback]:
-        """The kind's own state and what is stored of trials, after the phases before a step, and its feedback."""
         own, stored = self.__parted(self.begun(params, state, episode_start))
         feedback = feedback._replace(valid=feedback.valid & ~episode_start)
         if self.__developing is not None and self.__developing.steps and bool(episode_start.any()):
@@ -115,7 +102,8 @@ class Phased(PlasticNetwork):
                 _, own = self.replayed(params, own | stored, asleep)
                 own, stored = self.__parted(own)
             stored = self.__trials.noted(stored, x, own, feedback.trial_start | episode_start)
-        return own, stored, feedback
+        features, following = self.__lived(params, x, feedback, own)
+        return features, following | stored
 
     def developed(self, params: Params, state: State) -> State:
         """The `state` of newborn lifetimes after their spontaneous phase."""

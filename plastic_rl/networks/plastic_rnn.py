@@ -16,10 +16,11 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from plastic_rl.feedback import Feedback, FeedbackLayout
-from plastic_rl.networks.base import Inside, Params, PlasticNetwork, Recording, State, scoped_entries
+from plastic_rl.networks.base import Params, PlasticNetwork, Recording, State, scoped_entries
 from plastic_rl.networks.fused.forward import Recorded, checkpoint_spacing, fused_unroll
 from plastic_rl.networks.fused.rule import FusedRule
 from plastic_rl.networks.fused.sequences import Resets
+from plastic_rl.networks.hidden_layers import HiddenLayer, hidden_layer
 from plastic_rl.networks.layer_norm import StartGain, check_normalised_size, layer_normalised
 from plastic_rl.networks.phases import PhasesConfig
 from plastic_rl.networks.recurrent import affine, unroll_stretches
@@ -90,6 +91,12 @@ class PlasticRNN(PlasticNetwork):
             self.norm_gain = nn.Parameter(torch.full((units,), config.layer_norm, dtype=torch.float32))
 
     @override
+    def hidden_layers(self) -> tuple[HiddenLayer, ...]:
+        size = self.config.hidden_size
+        parameters = dict(self.named_parameters()), dict(self.rebuilt(hidden_size=size + 1).named_parameters())
+        return (hidden_layer("hidden", *parameters, size, is_features=True),)
+
+    @override
     def newborn(self, keys: Tensor) -> State:
         return drawn_structure(self.synapse, keys, 0)
 
@@ -124,6 +131,7 @@ class PlasticRNN(PlasticNetwork):
             bias = params["input_bias"].unsqueeze(-2)
             total = layer_normalised(total - bias, params["norm_gain"]) + bias
         post = torch.tanh(total)
+        self._show("hidden", post.unsqueeze(-2))
         pre = post if synapse.term.sees_emission else pre
         following = {**current, "activity": post}
         if "age" in current:
@@ -139,11 +147,8 @@ class PlasticRNN(PlasticNetwork):
         return post, following
 
     @override
-    def inside(self, params: Params, x: Tensor, feedback: Feedback, state: State, episode_start: Tensor) -> Inside:
-        """The hidden units' output, and the recurrent weights after the step."""
-        features, following = self.step(params, x, feedback, state, episode_start)
-        weight = self.synapse.weight(params, params["recurrent_weight"], following)
-        return Inside({"hidden": features.unsqueeze(-2)}, {"recurrent": weight})
+    def weights(self, params: Params, state: State) -> dict[str, Tensor]:
+        return {"recurrent": self.synapse.weight(params, params["recurrent_weight"], state)}
 
     def unroll(
         self,

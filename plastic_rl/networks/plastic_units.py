@@ -25,13 +25,15 @@ from typing_extensions import override
 from plastic_rl.config import ConfigModel
 from plastic_rl.errors import ConfigError
 from plastic_rl.feedback import Feedback, FeedbackLayout
-from plastic_rl.networks.base import Inside, Params, PlasticNetwork, Recording, State, scoped_entries
+from plastic_rl.networks.base import Params, PlasticNetwork, State, scoped_entries
 from plastic_rl.networks.conductance import ConductanceConfig, at_substep, carried, separated, together
 from plastic_rl.networks.dale import Sign, clipped, held_trace, signed_weights, unit_signs
+from plastic_rl.networks.hidden_layers import HiddenLayer, hidden_layer
 from plastic_rl.networks.layer_norm import StartGain, check_normalised_size, layer_normalised
 from plastic_rl.networks.phases import PhasesConfig
 from plastic_rl.networks.start_weights import step_numbers
 from plastic_rl.networks.structure import clock_entries, drawn_structure, rewired
+from plastic_rl.networks.turnover import Turnover, TurnoverConfig, fresh_weights, reborn, renewed, unit_axes
 from plastic_rl.neurons import (
     COMPETITIONS,
     DENDRITES,
@@ -130,11 +132,14 @@ class ConnectionConfig(RuleConfig):
                 )
         return self
 
+    def start_weight(self, pre_size: int) -> GainConfig:
+        """How start weights are drawn."""
+        bound = (3 / pre_size) ** 0.5
+        return self.weight or GainConfig(granularity="synapse", low=-bound, high=bound)
+
     def start(self, post_size: int, pre_size: int, generator: torch.Generator | None) -> Parameter:
         """W0, `(O, I)`, or `(1, 1)` and `(O, 1)` where it is one number for all or for each unit."""
-        bound = (3 / pre_size) ** 0.5
-        weight = self.weight or GainConfig(granularity="synapse", low=-bound, high=bound)
-        return weight.draw(post_size, pre_size, generator, is_gain=False)
+        return self.start_weight(pre_size).draw(post_size, pre_size, generator, is_gain=False)
 
 
 class ReadoutConfig(ConnectionConfig):
@@ -229,6 +234,9 @@ class PlasticUnitsConfig(PhasesConfig):
     readout: ReadoutConfig | None = Field(
         None, description="Units that choose the action; null: the action head reads the hidden units."
     )
+    turnover: TurnoverConfig | None = Field(
+        None, description="How hidden units that are of little use are replaced within a lifetime; null: none are."
+    )
     reset: dict[str, ResetScope] = Field(
         default_factory=dict,
         description="When a state entry resets, if not with the lifetime: e.g. {eligibility.readout: trial}.",
@@ -255,6 +263,37 @@ class PlasticUnitsConfig(PhasesConfig):
             waits = make_part(MODULATORS, readout.modulator).reward_modulated and not readout.alpha.is_zero
             if not waits:
                 raise ValueError("readout.efference_copy needs a rule that waits for the reward, such as r_stdp")
+        return self
+
+    @model_validator(mode="after")
+    def _new_units_start_silent_and_are_learned(self) -> Self:
+        if self.turnover is None:
+            return self
+        if self.hidden_size == 0:
+            raise ValueError("turnover: there are no hidden units to replace; give hidden_size 1 or more")
+        if self.readout is None:
+            raise ValueError(
+                "turnover needs a readout: the weights of the action head stay as they are within a lifetime, so that "
+                "a new unit could neither start silent nor be learned; give readout, with a rule"
+            )
+        outgoing = {READOUT: self.readout, RECURRENT: self.recurrent}
+        fixed = [name for name, rule in outgoing.items() if rule is not None and rule.alpha.is_zero]
+        if fixed:
+            raise ValueError(
+                f"turnover needs outgoing synapses that learn, but those of {', '.join(fixed)} are fixed: a new unit "
+                "would stay silent there for good; give them a rule"
+            )
+        whole = [
+            name for name, rule in {INPUT: self.input, **outgoing}.items() if rule and rule.trace_start == "weight"
+        ]
+        others = ["excitatory"] if self.excitatory is not None else []
+        others += ["inhibitory"] if self.inhibitory is not None else []
+        if whole or others:
+            named = ", ".join([*others, *(f"{name}.trace_start: weight" for name in whole)])
+            raise ValueError(
+                f"turnover draws start weights of new units anew, beside a trace that starts at 0 and whatever their "
+                f"sign; leave out {named}"
+            )
         return self
 
     @model_validator(mode="after")
@@ -397,7 +436,8 @@ class PlasticUnits(PlasticNetwork):
     The output of a step is that of its last substep for rate units, and the mean over its substeps for spiking ones.
     State entries end in the name of what they belong to: `activity.hidden` is the last substep's output,
     `voltage.hidden` and the like are the units', `trace.recurrent` F, `eligibility.readout` E and so on the synapses'.
-    With Poisson inputs there are `key` and `age`, from which their noise follows.
+    With Poisson inputs there are `key` and `age`, from which their noise follows. Where hidden units are replaced there
+    are `utility.hidden`, `born.hidden` and the `fresh` start weights of synapses (`plastic_rl.networks.turnover`).
 
     Raises:
         ConfigError: If there is nothing to see, or a reset scope names no state entry.
@@ -464,7 +504,8 @@ class PlasticUnits(PlasticNetwork):
             self._entries |= {
                 f"{entry}.{name}": starting_at(one, self._names[name]) for entry, one in own_entries.items()
             }
-        if config.coding == "poisson":
+        self._turnover = self._make_turnover()
+        if config.coding == "poisson" or self._turnover is not None:
             self._entries["key"] = StateEntry((), dtype=torch.int64)
             self._entries["age"] = StateEntry((), dtype=torch.int64, momentary=True)
 
@@ -487,6 +528,22 @@ class PlasticUnits(PlasticNetwork):
         names = self._names[f"{layer.name}_competition"]
         entries |= {name: starting_at(one, names) for name, one in layer.competition.state_entries().items()}
         return {f"{name}.{layer.name}": one for name, one in entries.items()}
+
+    def _make_turnover(self) -> Turnover | None:
+        """Find what belongs to hidden units, where they are replaced, and add the state entries that this needs."""
+        config = self.config
+        if config.turnover is None:
+            return None
+        larger = self.rebuilt(hidden_size=config.hidden_size + 1, turnover=None)
+        axes = unit_axes(self._entries, larger.state_entries(), config.hidden_size)
+        # Which synapses there are stays.
+        structures = {f"{entry}.{name}" for name, one in self._synapses.items() for entry in one.structure_entries()}
+        self._unit_axes = {name: own for name, own in axes.items() if name not in structures}
+        turnover = Turnover(config.turnover, config.hidden_size)
+        self._entries |= {f"{name}.hidden": entry for name, entry in turnover.state_entries().items()}
+        for name in (name for name in self._synapses if name != READOUT):
+            self._entries[f"fresh.{name}"] = StateEntry((self._synapses[name].post_size, self._synapses[name].pre_size))
+        return turnover
 
     def _join(
         self, name: str, rule: ConnectionConfig, post_size: int, pre_size: int, generator: torch.Generator | None
@@ -563,26 +620,26 @@ class PlasticUnits(PlasticNetwork):
     def step(
         self, params: Params, x: Tensor, feedback: Feedback, state: State, episode_start: Tensor
     ) -> tuple[Tensor, State]:
-        features, _, following = self._stepped(params, x, feedback, state, episode_start)
-        return features, following
-
-    def _stepped(
-        self, params: Params, x: Tensor, feedback: Feedback, state: State, episode_start: Tensor
-    ) -> tuple[Tensor, dict[str, Tensor], State]:
-        """`step`, with the outputs of each layer in each substep, `(.., B, S, O)`, between."""
-        current = self._present(params, feedback, state, episode_start)
+        current = self.begun(params, state, episode_start)
+        if not self.plasticity_frozen:
+            current = self.rewarded(params, current, feedback, feedback.valid & ~episode_start)
+            current = self._rewired(params, current)
+            current = self._turned_over(params, current)
+        current = self.reset(feedback.trial_start, current, "trial", params)
         inputs = self._channels(x, current)
         outputs, following = self._lived(params, inputs, current)
+        for name, course in outputs.items():
+            self._show(name, course)
         if not self.plasticity_frozen:
-            following |= self._updated(params, inputs, outputs, current)
+            following |= self._updated(params, inputs, outputs, current) | self._used(params, outputs, current)
         if "age" in following:
             following["age"] = following["age"] + 1
         last = self._layers[-1]
         spiking, course = last.neuron.spiking, outputs[last.name]
         if self.config.readout is None:
-            return course.mean(-2) if spiking else course[..., -1, :], outputs, following
+            return course.mean(-2) if spiking else course[..., -1, :], following
         of_actions = course.sum(-2) if spiking else course[..., -1, :]
-        return self._by_action(of_actions).mean(-1), outputs, following
+        return self._by_action(of_actions).mean(-1), following
 
     @property
     @override
@@ -590,44 +647,30 @@ class PlasticUnits(PlasticNetwork):
         return self.config.hidden_size > 0
 
     @override
-    def unroll_with_activity(
-        self,
-        params: Params,
-        xs: Tensor,
-        feedbacks: Feedback,
-        state: State,
-        episode_starts: Tensor,
-        recorded: Recording | None = None,
-    ) -> tuple[Tensor, Tensor, State]:
-        if not self.has_readout:
-            return super().unroll_with_activity(params, xs, feedbacks, state, episode_starts, recorded)
-        features, activity = [], []
-        for step in range(xs.shape[0]):
-            feature, outputs, state = self._stepped(params, xs[step], feedbacks.at(step), state, episode_starts[step])
-            features.append(feature)
-            activity.append(self._output(INPUT, outputs["hidden"]))
-        return torch.stack(features), torch.stack(activity), state
-
-    def _present(self, params: Params, feedback: Feedback, state: State, episode_start: Tensor) -> State:
-        """The state in which a step is lived: after what waited for its feedback."""
-        current = self.begun(params, state, episode_start)
-        if not self.plasticity_frozen:
-            current = self.rewarded(params, current, feedback, feedback.valid & ~episode_start)
-            current = self._rewired(params, current)
-        return self.reset(feedback.trial_start, current, "trial", params)
+    def weights(self, params: Params, state: State) -> dict[str, Tensor]:
+        return {name: self._weights(name, params, state) for name in self._synapses}
 
     @override
-    def inside(self, params: Params, x: Tensor, feedback: Feedback, state: State, episode_start: Tensor) -> Inside:
-        """Outputs of each layer in each substep, and the weights that they went through."""
-        current = self._present(params, feedback, state, episode_start)
-        outputs, _ = self._lived(params, self._channels(x, current), current)
-        return Inside(outputs, {name: self._weights(name, params, current) for name in self._synapses})
+    def step_output(self, layer: str, course: Tensor) -> Tensor:
+        return course.mean(-2) if self._by_name[layer].neuron.spiking else course[..., -1, :]
 
     @override
     def readout(self, params: Params, features: Tensor) -> Tensor:
         if self.config.readout is None:
             return features
         return features * params[self._names[READOUT]["scale"]]
+
+    @override
+    def hidden_layers(self) -> tuple[HiddenLayer, ...]:
+        config = self.config
+        excitation = None if config.inhibitory is None else config.inhibitory.excitation
+        outgoing = [rule for rule in (config.recurrent, config.readout, excitation) if rule is not None]
+        shared = any(rule.weight is not None and rule.weight.granularity != "synapse" for rule in outgoing)
+        if config.hidden_size == 0 or shared:
+            return ()
+        larger = self.rebuilt(hidden_size=config.hidden_size + 1)
+        parameters = dict(self.named_parameters()), dict(larger.named_parameters())
+        return (hidden_layer("hidden", *parameters, config.hidden_size, is_features=config.readout is None),)
 
     @override
     def newborn(self, keys: Tensor) -> State:
@@ -642,13 +685,56 @@ class PlasticUnits(PlasticNetwork):
         changed: State = {}
         for number, (name, synapse) in enumerate(self._synapses.items()):
             if synapse.structure.rewires:
-                numbers, own = self._of(name, params), self._own(name, state)
+                numbers, own = self._of(name, params), self._with_start(name, params, state)
                 moved = rewired(synapse, numbers, self._beneath(name, numbers), own, state["key"], state["age"], number)
                 changed |= {f"{entry}.{name}": value for entry, value in moved.items()}
         return state | changed if changed else state
 
+    def _turned_over(self, params: Params, state: State) -> State:
+        """The state in which hidden units went and others came, where it is time."""
+        turnover = self._turnover
+        if turnover is None or not bool(turnover.due(state["age"]).any()):
+            return state
+        keys, ages = state["key"], state["age"]
+        replaced = turnover.replaced(state["utility.hidden"], state["born.hidden"], keys, ages)
+        changed = {
+            name: reborn(state[name], replaced, axes, self._start(self._entries[name], params))
+            for name, axes in self._unit_axes.items()
+        }
+        changed["utility.hidden"] = state["utility.hidden"].masked_fill(replaced, 0.0)
+        changed["born.hidden"] = torch.where(replaced, ages.unsqueeze(-1), state["born.hidden"])
+        for number, (name, rule) in enumerate({INPUT: self.config.input, RECURRENT: self.config.recurrent}.items()):
+            if rule is not None:
+                fresh = state[f"fresh.{name}"]
+                weight = rule.start_weight(fresh.shape[-1])
+                fresh = fresh_weights(fresh, self._branched(replaced), weight, keys, ages, number)
+                # Among new units none hears another yet.
+                changed[f"fresh.{name}"] = reborn(fresh, replaced, (-1,), 0.0) if name == RECURRENT else fresh
+        return state | changed
+
+    def _used(self, params: Params, outputs: dict[str, Tensor], state: State) -> State:
+        """The hidden units' utility after the substeps from `state`, where units are replaced by it."""
+        if self._turnover is None:
+            return {}
+        with torch.no_grad():
+            leaving = [name for name in (RECURRENT, READOUT) if name in self._synapses]
+            outgoing = sum(self._weights(name, params, state).abs().sum(-2) for name in leaving)
+            output = self._output(INPUT, outputs["hidden"])
+            return {"utility.hidden": self._turnover.used(state["utility.hidden"], output, torch.as_tensor(outgoing))}
+
+    def _with_start(self, name: str, params: Params, state: State) -> State:
+        """The state of synapses, under their own names, with W0 of each lifetime where units are replaced in it."""
+        own = self._own(name, state)
+        if self._turnover is None:
+            return own
+        born = state["born.hidden"] > 0
+        post = None if name == READOUT else self._branched(born)
+        pre = None if name == INPUT else born
+        return own | {"start": renewed(own, post=post, pre=pre, weight=self._of(name, params)["weight"])}
+
     @override
     def rewarded(self, params: Params, state: State, feedback: Feedback, happens: Tensor) -> State:
+        """The state after the updates that waited for the reward."""
         rewarded: State = {}
         openness = self.openness(params, state)
         for name, synapse in self._synapses.items():
@@ -801,7 +887,7 @@ class PlasticUnits(PlasticNetwork):
     def _weights(self, name: str, params: Params, state: State) -> Tensor:
         """W, `(.., B, O, I)`, or `(.., 1, O, I)` where the synapses are not plastic."""
         own, synapse = self._of(name, params), self._synapses[name]
-        weight = synapse.weight(own, self._beneath(name, own), self._own(name, state))
+        weight = synapse.weight(own, self._beneath(name, own), self._with_start(name, params, state))
         if "sign" in own and not synapse.non_plastic:
             weight = clipped(own["sign"], weight)
         return weight * own["branch"].unsqueeze(-3) if "branch" in own else weight

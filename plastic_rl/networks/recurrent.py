@@ -28,6 +28,7 @@ from plastic_rl.networks.base import (
     reset_entry,
     scoped_entries,
 )
+from plastic_rl.networks.hidden_layers import HiddenLayer, hidden_layer
 from plastic_rl.plasticity import ResetScope, StateEntry
 
 Tensors = tuple[Tensor, ...]
@@ -128,6 +129,12 @@ class RecurrentNetwork(PlasticNetwork):
         self.input_bias = uniform(rows)
         self.recurrent_bias = uniform(rows)
 
+    @override
+    def hidden_layers(self) -> tuple[HiddenLayer, ...]:
+        size = self.config.hidden_size
+        parameters = dict(self.named_parameters()), dict(self.rebuilt(hidden_size=size + 1).named_parameters())
+        return (hidden_layer("hidden", *parameters, size, is_features=True, stacked=True),)
+
     @abstractmethod
     def cell(self, x: Tensor, hidden: Tensors, weights: Tensors) -> Tensors:
         """One step: the entries after it, each `(.., B, O)`."""
@@ -138,6 +145,7 @@ class RecurrentNetwork(PlasticNetwork):
     ) -> tuple[Tensor, State]:
         state = self.reset(feedback.trial_start, self.reset(episode_start, state), "trial")
         hidden = self.cell(x, tuple(state[name] for name in self.entry_names), _weights(params))
+        self._show("hidden", hidden[0].unsqueeze(-2))
         return hidden[0], {**state, **dict(zip(self.entry_names, hidden, strict=True))}
 
     @override

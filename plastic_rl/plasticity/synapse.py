@@ -122,18 +122,19 @@ class Synapse:
         Args:
             params: The network's parameters.
             start: W0, broadcastable to `(.., O, I)`; None: 0.
-            state: Holds `trace`, and scale and structure where there are.
+            state: Holds `trace`, and scale and structure where there are; `start`, where lifetimes have W0 of their
+                own, `(.., B, O, I)`.
 
         Returns:
             `(.., B, O, I)`, or `(.., 1, O, I)` where it is the same in all lifetimes.
         """
+        begun = state.get("start") if start is None or "start" in state else start.unsqueeze(-3)
         if self.non_plastic:
-            assert start is not None, "a synapse without a trace has a start weight"
-            weight = start.unsqueeze(-3)
-            weight = weight.expand(*weight.shape[:-2], self.post_size, self.pre_size)
+            assert begun is not None, "a synapse without a trace has a start weight"
+            weight = begun.expand(*begun.shape[:-2], self.post_size, self.pre_size)
         else:
             weight = params["alpha"].unsqueeze(-3) * state["trace"]
-            weight = weight if start is None else start.unsqueeze(-3) + weight
+            weight = weight if begun is None else begun + weight
         weight = self.present(params, weight, state)
         return state["scale"].unsqueeze(-1) * weight if self.homeostasis.scales else weight
 

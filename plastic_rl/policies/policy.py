@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -21,6 +22,7 @@ from plastic_rl.errors import PlasticRLError, SpaceError
 from plastic_rl.feedback import Feedback, FeedbackLayout
 from plastic_rl.networks import Inside, Recording, make_network
 from plastic_rl.networks.base import Params, State
+from plastic_rl.networks.hidden_layers import HiddenLayer, UnitAxis
 from plastic_rl.networks.recurrent import affine
 from plastic_rl.plasticity import Range
 from plastic_rl.policies.distributions import Categorical, IndependentBits, make_distribution
@@ -141,6 +143,20 @@ class PlasticPolicy(BasePolicy):
     def plasticity_parameters(self) -> list[str]:
         """Dotted names of the gains and rates of plasticity (alpha, eta, ...)."""
         return [f"network.{name}" for name in self.network.plasticity_parameters()]
+
+    def hidden_layers(self) -> list[HiddenLayer]:
+        """The network's layers of hidden units, with the heads that hear them; parameters by the policy's names."""
+        heads = [f"{name}.weight" for name in ("action_head", "value_head")]
+        layers = []
+        for layer in self.network.hidden_layers():
+            own, outgoing = (
+                tuple(replace(one, parameter=f"network.{one.parameter}") for one in axes)
+                for axes in (layer.own, layer.outgoing)
+            )
+            if layer.is_features:
+                outgoing += tuple(UnitAxis(name, 1, tuple(range(layer.size))) for name in heads)
+            layers.append(replace(layer, own=own, outgoing=outgoing))
+        return layers
 
     def valid_ranges(self) -> dict[str, Range]:
         """Lowest and highest value of the parameters that have a range, by dotted name."""

@@ -340,6 +340,36 @@ WIRING |= {
         "readout": {"rule": "delta", "neuron": "linear"},
     },
 }
+_TURNOVER = {"every": 3, "share": 0.3, "maturity": 1, "utility_rate": 0.3}
+PARTS |= {
+    "units_turnover": {
+        "kind": "plastic_units",
+        "input": {"rule": "bcm", "homeostasis": "synaptic_scaling"},
+        "recurrent": {
+            "rule": "reward_gated_retroactive",
+            "structure": _REWIRE | {"every": 4},
+            "consolidation": "benna_fusi",
+        },
+        "readout": {"rule": "reward_gated", "neuron": "linear", "population": 2, "metaplasticity": "importance"},
+        "turnover": _TURNOVER,
+    },
+    "units_turnover_spiking": {
+        "kind": "plastic_units",
+        "neuron": {**_LIF, "name": "adaptive_lif", "beta": 2.0},
+        "intrinsic": "adapting_threshold",
+        "branches": 2,
+        "substeps": 3,
+        "input": {"kinetics": "exponential"},
+        "recurrent": {"rule": "stdp", "short_term": "markram", "kinetics": "alpha"},
+        "readout": {
+            "rule": "r_stdp",
+            "neuron": {**_LIF, "threshold": 0.2},
+            "weight": {"granularity": "neuron", "low": 0.2, "high": 0.6},
+            "efference_copy": True,
+        },
+        "turnover": _TURNOVER,
+    },
+}
 ATTRACTORS: dict[str, dict[str, Any]] = {
     "attractor_hebb_head": {"kind": "attractor", "beta": 1.5, "rounds": 2},
     "attractor_delta_units": {

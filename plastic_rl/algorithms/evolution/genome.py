@@ -5,7 +5,6 @@ Genes are float64 `(N,)` and stand in the order of the policy's parameters, each
 
 from __future__ import annotations
 
-import fnmatch
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
@@ -15,9 +14,10 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
+from plastic_rl.algorithms.patterns import matching
 from plastic_rl.arrays import FloatArray
 from plastic_rl.config import ConfigModel
-from plastic_rl.errors import ConfigError, unknown_name_message
+from plastic_rl.errors import ConfigError
 from plastic_rl.plasticity import UNBOUNDED, Range
 from plastic_rl.policies import PlasticPolicy
 
@@ -80,7 +80,7 @@ class Genome:
         """
         names = policy.acting_parameters()
         if evolve is not None:
-            chosen = {name for pattern in evolve for name in _matching(pattern, names, "algorithm.evolve")}
+            chosen = {name for pattern in evolve for name in matching(pattern, names, "algorithm.evolve")}
             names = [name for name in names if name in chosen]
         if not names:
             raise ConfigError("no parameter evolves: `evolve` needs at least one pattern of a name")
@@ -88,7 +88,7 @@ class Genome:
         shapes = tuple(tuple(parameters[name].shape) for name in names)
         settings = dict.fromkeys(names, GeneGroup())
         for pattern, group in (groups or {}).items():
-            settings |= dict.fromkeys(_matching(pattern, names, "algorithm.groups"), group)
+            settings |= dict.fromkeys(matching(pattern, names, "algorithm.groups"), group)
         sizes = [int(parameters[name].numel()) for name in names]
 
         def spread(values: Iterable[float]) -> FloatArray:
@@ -123,13 +123,6 @@ class Genome:
         with torch.no_grad():
             for name, value in self.parameters(genes).items():
                 own[name].copy_(value)
-
-
-def _matching(pattern: str, names: Sequence[str], where: str) -> list[str]:
-    found = [name for name in names if fnmatch.fnmatchcase(name, pattern)]
-    if not found:
-        raise ConfigError(f"{unknown_name_message(f'parameter in {where}', pattern, names)} `*` stands for anything.")
-    return found
 
 
 def _bounds(name: str, group: GeneGroup, valid: Range) -> Range:
