@@ -17,6 +17,7 @@ from plastic_rl.feedback import Feedback, FeedbackLayout
 from plastic_rl.networks.attractor import AttractorNetwork
 from plastic_rl.networks.base import Params, PlasticNetwork, Recording, State
 from plastic_rl.networks.feed_forward import PlasticFeedForward
+from plastic_rl.networks.fine_tuning import FineTuningNetwork
 from plastic_rl.networks.plastic_rnn import PlasticRNN
 from plastic_rl.networks.plastic_units import PlasticUnits
 from plastic_rl.networks.recurrent import GRU, LSTM, PlainRNN
@@ -30,6 +31,7 @@ __all__ = [
     "NETWORKS",
     "AttractorNetwork",
     "Feedback",
+    "FineTuningNetwork",
     "Params",
     "PlainRNN",
     "PlasticFeedForward",
@@ -60,6 +62,7 @@ NETWORKS.register("gru", GRU)
 NETWORKS.register("lstm", LSTM)
 NETWORKS.register("rule_table", RuleTableNetwork)
 NETWORKS.register("attractor", AttractorNetwork)
+NETWORKS.register("fine_tuning", FineTuningNetwork)
 
 
 def make_network(

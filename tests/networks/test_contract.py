@@ -170,6 +170,8 @@ def test_a_lifetime_that_starts_forgets_everything_and_disturbs_nobody(config: d
 @everywhere
 def test_frozen_synapses_keep_their_state_while_activity_goes_on(config: dict[str, str]) -> None:
     case = make_case(config, start_rate=0)
+    if not any(entry.reset == "trial" for entry in case.network.state_entries().values()):
+        case.feedbacks.trial_start[::3] = True  # resets nothing, but may be what is learned from
     with case.network.freeze_plasticity():
         features, state = run_steps(case)
         unrolled, _ = case.network.unroll(case.params, case.xs, case.feedbacks, case.state, case.starts)
@@ -231,6 +233,8 @@ def test_plasticity_parameters_are_trained_parameters(config: dict[str, str]) ->
         assert ("alpha" in gains) == RULES[config["rule"]].alpha.trainable
     elif config["kind"] == "attractor":
         assert gains == {"rate"}
+    elif config["kind"] == "fine_tuning":
+        assert gains == ({"inner_rate"} if network.is_plastic else set())
     elif "rule" not in config and config["kind"] not in {"rule_table", "plastic_units"}:
         assert not gains
 
