@@ -1,8 +1,8 @@
 """A policy that is fine-tuned within each lifetime by its own policy gradient (Finn, Abbeel & Levine 2017).
 
-    x = [o, 1],  h = tanh(W1 x),  z = W2 [h, 1],  p = softmax(z),  W = W0 + change
+    x = [o, 1],  h = tanh(W1 x),  z = W2 [h, 1],  p = softmax(z),  W = W0 + F
     d = a - p,  grad W2 log p(a) = d [h, 1]^T,  grad W1 log p(a) = ((W2^T d)_h * (1 - h^2)) x^T
-    change <- change + rate * mean over segments of  sum_t (G_t - b) grad log p(a_t | o_t)
+    F <- F + rate * mean over segments of  sum_t (G_t - b) grad log p(a_t | o_t)
 
 The agent to compare plastic ones with. Not a local rule but the gradient moves its weights: that of the expected
 return, estimated from the actions that it took and the rewards that it saw (REINFORCE; Williams 1992, doi
@@ -33,6 +33,8 @@ from plastic_rl.plasticity import GainConfig, Parameter, StateEntry, after_rewar
 from plastic_rl.plasticity.gains import RATE
 
 LAYERS = HIDDEN, OUTPUT = "hidden", "output"
+SUMS = {"score", "discounted_score", "return", "steps"}
+"""State entries, before a dot, that hold what a segment has brought so far."""
 
 
 class FineTuningConfig(ConfigModel):
@@ -84,9 +86,10 @@ class FineTuningNetwork(PlasticNetwork):
 
     Parameters: `hidden.weight` `(H, I + 1)` and `output.weight` `(A, H + 1)`, the last column the bias: W0;
     `hidden.inner_rate` and `output.inner_rate`, `(1, 1)`, `(O, 1)` or `(O, I)`; `baseline_start` and `baseline_rate`,
-    `(1,)`. State entries: `change.hidden`, `change.output`; the step that waits for its reward, `presynaptic` o,
+    `(1,)`. State entries: F, `trace.hidden` and `trace.output`; the step that waits for its reward, `presynaptic` o,
     `activity` h and `preference` z; of the segment, `steps`, `return` and the sums `score` of grad log p (for
-    reward_to_go `eligibility`, discounted since); `gradient` and `segments` since the weights moved; `baseline` b.
+    reward_to_go `discounted_score`, discounted since); `gradient` and `segments` since the weights moved; `baseline` b.
+    While plasticity is frozen, weights, gradient and baseline hold, and a segment under way is forgotten.
     """
 
     config_model = FineTuningConfig
@@ -112,7 +115,7 @@ class FineTuningNetwork(PlasticNetwork):
                 self.adopt(f"{layer}.inner_rate", config.inner_rate.draw(units, inputs, generator), own)
         if not self.is_plastic:
             return
-        sums = ["change", "gradient", *(["eligibility"] if self.to_go else [])]
+        sums = ["trace", "gradient", *(["discounted_score"] if self.to_go else [])]
         if self.has_baseline or not self.to_go:
             sums.append("score")
         self._entries = {f"{name}.{layer}": StateEntry(shapes[layer]) for name in sums for layer in LAYERS}
@@ -135,7 +138,10 @@ class FineTuningNetwork(PlasticNetwork):
         self, params: Params, x: Tensor, feedback: Feedback, state: State, episode_start: Tensor
     ) -> tuple[Tensor, State]:
         current = self.begun(params, state, episode_start)
-        if self.is_plastic and not self.plasticity_frozen:
+        if self.is_plastic and self.plasticity_frozen:
+            # A segment of which steps are missing would be credited with what it did not earn.
+            current = {**current, **_begun_anew(current)}
+        elif self.is_plastic:
             current = self._learned(params, current, feedback, feedback.valid & ~episode_start)
         seen = x[..., : self.seen].contiguous()
         activity = torch.tanh(self._driven(HIDDEN, params, seen, current))
@@ -150,7 +156,7 @@ class FineTuningNetwork(PlasticNetwork):
         driven = row @ params[f"{layer}.weight"].mT
         if not self.is_plastic:
             return driven
-        return driven + (row.unsqueeze(-2) @ state[f"change.{layer}"].mT).squeeze(-2)
+        return driven + (row.unsqueeze(-2) @ state[f"trace.{layer}"].mT).squeeze(-2)
 
     def _learned(self, params: Params, state: State, feedback: Feedback, lived: Tensor) -> State:
         """The state that the step before leaves, where there was one: `lived (.., B)` bool."""
@@ -173,8 +179,9 @@ class FineTuningNetwork(PlasticNetwork):
                 updated[f"score.{layer}"] = state[f"score.{layer}"] + score
             if self.to_go:
                 # sum_t grad_t sum_k>=t discount^(k-t) r_k = sum_k r_k sum_t<=k discount^(k-t) grad_t
-                updated[f"eligibility.{layer}"] = eligibility = discount * state[f"eligibility.{layer}"] + score
-                updated[f"gradient.{layer}"] = state[f"gradient.{layer}"] + _by_synapse(reward) * eligibility
+                discounted = discount * state[f"discounted_score.{layer}"] + score
+                updated[f"discounted_score.{layer}"] = discounted
+                updated[f"gradient.{layer}"] = state[f"gradient.{layer}"] + _by_synapse(reward) * discounted
         before = state["steps"].to(reward.dtype)
         weight = discount**before
         if self.to_go:
@@ -185,7 +192,7 @@ class FineTuningNetwork(PlasticNetwork):
     def _scores(self, params: Params, state: State, action: Tensor) -> Iterator[tuple[str, Tensor]]:
         """The gradient of log p of `action (.., B, A)` in the stored step by each layer's weights, `(.., B, O, I)`."""
         pre, activity, preference = state["presynaptic"], state["activity"], state["preference"]
-        weight = params[f"{OUTPUT}.weight"].unsqueeze(-3) + state[f"change.{OUTPUT}"]
+        weight = params[f"{OUTPUT}.weight"].unsqueeze(-3) + state[f"trace.{OUTPUT}"]
         if self.config.first_order:
             pre, activity, preference, weight = (one.detach() for one in (pre, activity, preference, weight))
         error = action - torch.softmax(preference, -1)
@@ -205,18 +212,22 @@ class FineTuningNetwork(PlasticNetwork):
                 updated[f"gradient.{layer}"] = state[f"gradient.{layer}"] + _by_synapse(beyond) * score
         if self.has_baseline:
             updated["baseline"] = baseline + params["baseline_rate"] * (credit - baseline)
-        sums = [name for name in state if name.split(".")[0] in {"score", "eligibility", "return", "steps"}]
-        return updated | {name: torch.zeros_like(state[name]) for name in sums}
+        return updated | _begun_anew(state)
 
     def _moved(self, params: Params, state: State) -> State:
         """The weights after a gradient step, and no gradient."""
         moved: State = {"segments": torch.zeros_like(state["segments"])}
         for layer in LAYERS:
-            change, gradient = state[f"change.{layer}"], state[f"gradient.{layer}"]
+            gradient = state[f"gradient.{layer}"]
             rate = params[f"{layer}.inner_rate"].unsqueeze(-3)
-            moved[f"change.{layer}"] = change + rate * (gradient / self.config.segments)
+            moved[f"trace.{layer}"] = state[f"trace.{layer}"] + rate * (gradient / self.config.segments)
             moved[f"gradient.{layer}"] = torch.zeros_like(gradient)
         return moved
+
+
+def _begun_anew(state: State) -> State:
+    """The sums over a segment, of which nothing was lived yet."""
+    return {name: torch.zeros_like(entry) for name, entry in state.items() if name.split(".")[0] in SUMS}
 
 
 def _with_one(pre: Tensor) -> Tensor:

@@ -367,7 +367,9 @@ class PlasticUnits(PlasticNetwork):
         current = self.reset(feedback.trial_start, current, "trial", params)
         inputs = self._channels(x, current)
         outputs, following = self._lived(params, inputs, current)
-        if not self.plasticity_frozen:
+        if self.plasticity_frozen:
+            following |= self._unchanged(inputs, outputs, current)
+        else:
             following |= self._updated(params, inputs, outputs, current)
         if "age" in following:
             following["age"] = following["age"] + 1
@@ -552,6 +554,16 @@ class PlasticUnits(PlasticNetwork):
                 moved["output"] = self._output(name, post)
             updated |= {f"{entry}.{name}": value for entry, value in moved.items()}
         return updated
+
+    def _unchanged(self, inputs: Tensor, outputs: dict[str, Tensor], state: State) -> State:
+        """What waits for the reward of a step without plasticity: its outputs, and no change."""
+        waiting: State = {}
+        for name in self._synapses:
+            if self._keeps_change(name):
+                waiting[f"change.{name}"] = torch.zeros_like(state[f"change.{name}"])
+            if self._keeps_output(name):
+                waiting[f"output.{name}"] = self._output(name, self._sides(name, inputs, outputs, state)[1])
+        return waiting
 
     def _sides(self, name: str, inputs: Tensor, outputs: dict[str, Tensor], state: State) -> tuple[Tensor, Tensor]:
         """What reached the synapses and what their units put out, in each substep."""

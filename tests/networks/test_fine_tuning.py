@@ -17,7 +17,7 @@ from plastic_rl.algorithms import CMAES, PlasticA2C
 from plastic_rl.envs import make_vector
 from plastic_rl.errors import ConfigError, SpaceError
 from plastic_rl.feedback import FeedbackLayout
-from plastic_rl.networks import Feedback, PlasticNetwork, make_network
+from plastic_rl.networks import Feedback, PlasticNetwork, State, make_network
 from plastic_rl.policies import PlasticPolicy
 
 FEATURES, ACTIONS, STEPS, LIVES = 3, 3, 23, 4
@@ -56,8 +56,8 @@ def test_one_step_by_hand() -> None:
     # W2^T d = (1 - p) * 1 + -(1 - p) * -1
     behind = 2 * (1 - p) * (1 - h * h)
     hidden = [[step * behind * 2, step * behind]]
-    np.testing.assert_allclose(state["change.output"][0], output, atol=1e-7)
-    np.testing.assert_allclose(state["change.hidden"][0], hidden, atol=1e-7)
+    np.testing.assert_allclose(state["trace.output"][0], output, atol=1e-7)
+    np.testing.assert_allclose(state["trace.hidden"][0], hidden, atol=1e-7)
     assert state["baseline"].tolist() == pytest.approx([0.25 + 0.4 * 0.75], abs=1e-7)
     again = math.tanh((0.5 + hidden[0][0]) * 2 + 0.1 + hidden[0][1])
     expected = [(1 + output[0][0]) * again + output[0][1], (-1 + output[1][0]) * again + 0.2 + output[1][1]]
@@ -168,7 +168,7 @@ def test_inner_and_outer_gradients_are_autograds(settings: dict[str, Any], first
     for layer, name in enumerate(("hidden", "output")):
         moved = torch.stack([one[layer] for one in weights]) - own[f"{name}.weight"]
         assert moved.abs().max() > 0.1
-        torch.testing.assert_close(state[f"change.{name}"], moved, atol=1e-10, rtol=0)
+        torch.testing.assert_close(state[f"trace.{name}"], moved, atol=1e-10, rtol=0)
     factors = torch.randn(logits.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     leaves = list(own.values())
     got = torch.autograd.grad((factors * logits).sum(), leaves, retain_graph=True)
@@ -210,7 +210,7 @@ def test_its_expectation_is_the_gradient_of_the_expected_reward() -> None:
     p = torch.softmax(logits_of(weights, seen), -1)
     gradients = torch.autograd.grad((p * lives.rewards[0]).sum(), weights)
     for name, gradient in zip(("hidden", "output"), gradients, strict=True):
-        mean = (p.detach()[:, None, None] * state[f"change.{name}"]).sum(0)
+        mean = (p.detach()[:, None, None] * state[f"trace.{name}"]).sum(0)
         torch.testing.assert_close(mean, gradient, atol=1e-12, rtol=0)
 
 
@@ -222,9 +222,9 @@ def test_weights_move_only_when_enough_trials_have_ended() -> None:
     params, state = dict(network.named_parameters()), network.initial_state(1)
     moved = []
     for time in range(STEPS):
-        before = state["change.output"]
+        before = state["trace.output"]
         _, state = network.step(params, xs[time], feedbacks.at(time), state, begun[time])
-        if not torch.equal(before, state["change.output"]):
+        if not torch.equal(before, state["trace.output"]):
             moved.append(time)
     assert moved == [6, 12, 18]
 
@@ -278,7 +278,37 @@ def test_a_step_acted_while_frozen_is_credited_to_itself() -> None:
     _, first = network.step(params, xs[4], feedbacks.at(4), network.initial_state(1), torch.ones(1, dtype=torch.bool))
     _, own = network.step(params, xs[5], feedbacks.at(5), first, begun[5])
     torch.testing.assert_close(thawed, own, atol=0, rtol=0)
-    assert thawed["change.output"].abs().max() > 0.01
+    assert thawed["trace.output"].abs().max() > 0.01
+
+
+def test_a_segment_that_a_freeze_cut_is_forgotten() -> None:
+    """Trials of 6 steps, frozen in steps 8 to 13: of the second trial, what is not in the gradient yet is lost."""
+    network = build(inner_rate=rate(0.5), baseline="none", credit="reward_to_go", discount=0.5)
+    lives = Lives(seed=4, lives=1)
+    lives.trial_starts[:] = torch.tensor([step % 6 == 0 for step in range(STEPS)]).unsqueeze(1)
+    xs, feedbacks, begun = lives.inputs()
+    params = {name: value.detach() for name, value in network.named_parameters()}
+
+    def lived(state: State, first: int, last: int) -> State:
+        part = Feedback(*(one[first:last] for one in feedbacks[:4]))
+        return network.unroll(params, xs[first:last], part, state, begun[first:last])[1]
+
+    before = lived(network.initial_state(1), 0, 8)
+    with network.freeze_plasticity():
+        frozen = lived(before, 8, 14)
+    for name in ("trace.hidden", "trace.output", "gradient.output", "segments"):
+        assert torch.equal(frozen[name], before[name])
+    assert before["discounted_score.output"].any()
+    assert not frozen["discounted_score.output"].any()
+    assert frozen["steps"].tolist() == [0]
+    # Learned from are steps 13 to 17, and what the gradient had: step 6, whose reward came before the freeze.
+    thawed = lived(frozen, 14, 19)
+    fresh = frozen | {name: torch.zeros_like(frozen[name]) for name in frozen if name.startswith("gradient.")}
+    own = lived(fresh, 14, 19)
+    for layer in ("hidden", "output"):
+        earlier = 0.5 * before[f"gradient.{layer}"]
+        assert earlier.abs().max() > 1e-3
+        torch.testing.assert_close(thawed[f"trace.{layer}"], own[f"trace.{layer}"] + earlier, atol=1e-12, rtol=0)
 
 
 ARMS: dict[str, Any] = {"arms": 2, "steps": 100}
