@@ -30,11 +30,22 @@ from plastic_rl.config import ConfigModel
 from plastic_rl.feedback import Feedback, FeedbackLayout
 from plastic_rl.networks.base import Params, PlasticNetwork, State
 from plastic_rl.plasticity import GainConfig, Parameter, StateEntry, after_reward
-from plastic_rl.plasticity.gains import RATE
+from plastic_rl.plasticity.gains import RATE, UNBOUNDED, Granularity
 
 LAYERS = HIDDEN, OUTPUT = "hidden", "output"
 SUMS = {"score", "discounted_score", "return", "steps"}
 """State entries, before a dot, that hold what a segment has brought so far."""
+
+
+class InnerRateConfig(GainConfig):
+    """Inner rates, and whether they are learned."""
+
+    granularity: Granularity = Field(
+        "scalar",
+        description="One rate for each layer (scalar), for each unit (neuron) or for each weight (synapse: Meta-SGD).",
+    )
+    low: float = Field(0.1, description="Start values are uniform between low and high; equal bounds give a constant.")
+    high: float = Field(0.1, description="Upper end of the start values.")
 
 
 class FineTuningConfig(ConfigModel):
@@ -52,10 +63,9 @@ class FineTuningConfig(ConfigModel):
         description="Start weights of the output are normal with this over sqrt(hidden_size) as deviation; small: "
         "actions start nearly uniform.",
     )
-    inner_rate: GainConfig = Field(
-        GainConfig(granularity="scalar", low=0.1, high=0.1),
-        description="Rate of the gradient steps within a lifetime, for each layer (scalar), each unit (neuron) or each "
-        "weight (synapse: Meta-SGD). Kept at 0, the agent is the one without fine-tuning.",
+    inner_rate: InnerRateConfig = Field(
+        InnerRateConfig(),
+        description="Rate of the gradient steps within a lifetime. Kept at 0: the agent without fine-tuning.",
     )
     segment_steps: int | None = Field(
         None, ge=1, description="Steps of a segment, whose return is credited to its actions; null: a trial."
@@ -128,7 +138,7 @@ class FineTuningNetwork(PlasticNetwork):
             "segments": StateEntry((), dtype=torch.int64),
         }
         if self.has_baseline:
-            for name, valid in (("baseline_start", (-torch.inf, torch.inf)), ("baseline_rate", RATE)):
+            for name, valid in (("baseline_start", UNBOUNDED), ("baseline_rate", RATE)):
                 start = torch.full((1,), getattr(config, name), dtype=torch.float32)
                 self.adopt(name, Parameter(start, valid=valid, is_gain=False))
             self._entries["baseline"] = StateEntry((), start="baseline_start")

@@ -371,6 +371,20 @@ def test_it_evolves() -> None:
     assert lived(agent.policy) > 58
 
 
+def test_what_is_left_out_of_the_inner_rate_has_its_default() -> None:
+    kept = build(inner_rate={"trainable": False})
+    rates = {name: own for name, own in kept.named_parameters() if name.endswith("inner_rate")}
+    assert {name: (tuple(own.shape), own.requires_grad) for name, own in rates.items()} == {
+        "hidden.inner_rate": ((1, 1), False),
+        "output.inner_rate": ((1, 1), False),
+    }
+    assert kept.is_plastic
+    assert kept.plasticity_parameters() == []
+    by_weight = build(inner_rate={"granularity": "synapse", "high": 0.3})
+    assert by_weight.get_parameter("output.inner_rate").shape == (ACTIONS, 5)
+    assert 0.1 <= by_weight.get_parameter("output.inner_rate").min() < 0.2
+
+
 def test_what_cannot_be_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"discount: .*less than or equal to 1"):
         build(discount=1.5)
