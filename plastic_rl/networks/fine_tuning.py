@@ -8,7 +8,7 @@ The agent to compare plastic ones with. Not a local rule but the gradient moves 
 return, estimated from the actions that it took and the rewards that it saw (REINFORCE; Williams 1992, doi
 10.1007/BF00992696, theorem 1), written in closed form. So a whole lifetime is differentiable, through the gradient too,
 and the outer loop learns from which weights W0, and at which rates, a few steps lead far (MAML: arXiv 1703.03400,
-algorithm 3). A rate for each weight is Meta-SGD (Li et al. 2017, arXiv 1707.09835, eq. 4). With `first_order` the
+algorithm 3). A rate for each weight is Meta-SGD (Li et al. 2017, arXiv 1707.09835, section 3). With `first_order` the
 outer gradient takes the inner one for a constant (arXiv 1703.03400, section 5.2).
 
 A segment is a trial, or a number of steps. The order within a step: lifetimes that start are reset; action and reward
