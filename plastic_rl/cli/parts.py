@@ -15,7 +15,7 @@ import torch
 from plastic_rl.cli.reference import field_lines
 from plastic_rl.config.signatures import arguments_of
 from plastic_rl.errors import ConfigError, UnknownNameError
-from plastic_rl.evaluation.neuron_view import NeuronView
+from plastic_rl.evaluation.neuron_view import LARGEST, NeuronView
 from plastic_rl.networks.spontaneous import PROCESSES
 from plastic_rl.neurons import COMPETITIONS, DENDRITES, INTRINSICS, NEURONS
 from plastic_rl.plasticity import PARTS, RULES, Curves, Part, Synapse, SynapseConfig
@@ -123,6 +123,12 @@ def _measured(view: NeuronView) -> Iterator[str]:
         yield "  rest      none: it spikes without a drive"
     elif view.rest:
         yield f"  rest      {', '.join(f'{name} {value:.4g}' for name, value in view.rest.items())}"
+    if (since := view.unbounded_from) is not None:
+        yield (
+            f"  output    grows without bound: after {since:g} ms it is beyond {LARGEST:g}, at a current of "
+            f"{view.current:g}"
+        )
+        return
     if not view.neuron.spiking:
         yield f"  output    {view.response:.4g} at a current of {view.current:g}, at the end"
         return

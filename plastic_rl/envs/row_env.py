@@ -11,6 +11,7 @@ from gymnasium.vector import AutoresetMode
 
 from plastic_rl.arrays import SingleArray
 from plastic_rl.envs.vector_env import RowVectorEnv
+from plastic_rl.errors import TaskError, unknown_name_message
 
 
 class RowEnv(gymnasium.Env[SingleArray, Any]):
@@ -37,7 +38,14 @@ class RowEnv(gymnasium.Env[SingleArray, Any]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[SingleArray, dict[str, Any]]:
-        """Start a lifetime; `info["task"]` is its hidden task."""
+        """Start a lifetime; `info["task"]` is its hidden task.
+
+        Raises:
+            TaskError: If there are other options than `task`, such as the `tasks` of a vector environment.
+        """
+        for name in options or {}:
+            if name != "task":
+                raise TaskError(unknown_name_message("option of reset", name, ["task"]))
         super().reset(seed=seed)
         task = (options or {}).get("task")
         observations, info = self.vector.reset(seed=seed, options=None if task is None else {"tasks": [task]})

@@ -30,6 +30,8 @@ DOUBLINGS = 2.0 ** np.arange(-6, 13)
 """Currents among which a rheobase is looked for."""
 REFINED = 256
 CURVE_POINTS = 49
+LARGEST = 1e30
+"""What is beyond it has grown without bound; a picture's axes could not show it."""
 SETTLING, LEAST_SETTLING, ENOUGH = 0.5, 0.2, 3
 """Share of a run that is left out of a rate, and that where otherwise there are not enough spikes."""
 
@@ -63,6 +65,13 @@ class NeuronView:
     currents: FloatArray
     responses: FloatArray
     response: float
+
+    @property
+    def unbounded_from(self) -> float | None:
+        """Time after which the run has grown without bound, ms; None if it stays bounded."""
+        beyond = [~(np.abs(each) <= LARGEST) for each in (self.output, *self.traces.values())]
+        found = np.flatnonzero(np.any(beyond, axis=0))
+        return float(self.times[found[0]]) if found.size else None
 
 
 def view_neuron(
@@ -165,7 +174,21 @@ def plot_neuron(view: NeuronView, path: str | Path) -> Path:
 
     Returns:
         `path`.
+
+    Raises:
+        ConfigError: If the unit grows without bound.
     """
+    since = view.unbounded_from
+    if since is not None or not bool((np.abs(view.responses) <= LARGEST).all()):
+        when = (
+            f"other currents than {view.current:g}"
+            if since is None
+            else f"a current of {view.current:g} after {since:g} ms"
+        )
+        raise ConfigError(
+            f"{view.name} grows beyond {LARGEST:g} within {view.times[-1]:g} ms, at {when}: too much for a picture. "
+            "Use a shorter duration, or options with which it stays bounded"
+        )
     variables = view.neuron.variables
     groups = _panels(view)
     plane = len(variables) == 2

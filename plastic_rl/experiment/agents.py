@@ -230,8 +230,14 @@ def card(target: Path, trained: TrainedAgent, evaluation: Evaluation, pictures: 
     config = trained.config
     trained_for = f"`{'candidates' if config.candidates else config.algorithm.name}`, {config.total:,} {config.unit}"
     parameters = sum(tensor.numel() for tensor in read_checkpoint(trained.checkpoint).tensors["params"].values())
-    arguments = (f"{name} = {value}" for name, value in config.environment.kwargs.items())
-    settings = ", ".join([*arguments, *map(wrapper_text, config.environment.wrappers)])
+    environment = config.environment
+    arguments = dict(environment.kwargs)
+    if environment.trials > 1:
+        arguments["trials"] = environment.trials
+        if environment.same_task_each_trial is not None:
+            arguments["same_task_each_trial"] = environment.same_task_each_trial
+    stated = (f"{name} = {value}" for name, value in arguments.items())
+    settings = ", ".join([*stated, *map(wrapper_text, environment.wrappers)])
     rule = config.network.get("rule")
     size = f"hidden size {config.network.get('hidden_size', '-')}, {parameters:,} parameters"
     command = f"plastic-rl evaluate {target.as_posix()}{plugin_options(config.plugins)}"
@@ -239,9 +245,9 @@ def card(target: Path, trained: TrainedAgent, evaluation: Evaluation, pictures: 
     lines = [
         f"# {target.name}",
         "",
-        config.description or f"An agent for {config.environment.id}.",
+        config.description or f"An agent for {environment.id}.",
         "",
-        f"- Environment: `{config.environment.id}` {settings}",
+        f"- Environment: `{environment.id}` {settings}",
         f"- Network: `{config.network.get('kind')}`{f', rule `{rule}`' if rule else ''}, {size}",
         f"- Training: {trained_for}, {one_seed}",
         f"- Checkpoint: {trained.checkpoint.name} steps"

@@ -190,7 +190,7 @@ def draw_own_curves(runs: Sequence[RunFolder], path: Path, *, evaluation: Evalua
 def draw_curves(
     runs: Sequence[RunFolder], path: Path, *, evaluation: Evaluation | None = None, column: str = "rollout/score"
 ) -> Path:
-    """Draw the learning curves of runs; sibling seeds are one curve with its interval.
+    """Draw the learning curves of runs; sibling seeds are one curve with its interval, a run given twice counts once.
 
     The scores on `valid` are drawn beside those of training where there is one experiment: in evolution the score while
     training is the population's, and the agent that comes out is another.
@@ -202,11 +202,11 @@ def draw_curves(
     """
     if not runs:
         raise RunError("there are no runs to draw.")
-    groups: dict[str, list[str | Path]] = {}
-    for run in runs:
+    seeds: dict[Path, list[str | Path]] = {}
+    for run in {run.path.resolve(): run for run in runs}.values():
         resolved = run.path.resolve()
-        name = resolved.parent.name if resolved.name.startswith("seed-") else resolved.name
-        groups.setdefault(name, []).append(run.metrics)
+        seeds.setdefault(resolved.parent if resolved.name.startswith("seed-") else resolved, []).append(run.metrics)
+    groups = dict(zip(_told_apart(list(seeds)), seeds.values(), strict=True))
     if evaluation is None and runs[0].evaluation.exists():
         evaluation = Evaluation.load(runs[0].evaluation)
     # Levels of one environment make no sense above the curves of another.
@@ -216,6 +216,21 @@ def draw_curves(
     # Of several experiments the curves alone are enough to tell apart.
     also = "valid/score" if column == "rollout/score" and len(groups) == 1 and _any_has(runs, "valid/score") else None
     return plot_learning_curves(groups, path, levels=levels, column=column, also=also, title=title)
+
+
+def _told_apart(folders: Sequence[Path]) -> list[str]:
+    """The names of different folders, each with as many of those around it as it takes."""
+
+    def ending(folder: Path, parts: int) -> str:
+        return str(Path(*folder.parts[-parts:]))
+
+    names = []
+    for folder in folders:
+        parts = 1
+        while [ending(each, parts) for each in folders].count(ending(folder, parts)) > 1:
+            parts += 1
+        names.append(ending(folder, parts))
+    return names
 
 
 def _any_has(runs: Sequence[RunFolder], column: str) -> bool:

@@ -17,6 +17,7 @@ from plastic_rl.feedback import Feedback, FeedbackLayout
 from plastic_rl.networks.attractor import AttractorNetwork
 from plastic_rl.networks.base import Inside, Params, PlasticNetwork, Recording, State
 from plastic_rl.networks.feed_forward import PlasticFeedForward
+from plastic_rl.networks.fine_tuning import FineTuningNetwork
 from plastic_rl.networks.phases import PhasesConfig, phased
 from plastic_rl.networks.plastic_rnn import PlasticRNN
 from plastic_rl.networks.plastic_units import PlasticUnits
@@ -31,6 +32,7 @@ __all__ = [
     "NETWORKS",
     "AttractorNetwork",
     "Feedback",
+    "FineTuningNetwork",
     "Inside",
     "Params",
     "PlainRNN",
@@ -62,6 +64,7 @@ NETWORKS.register("gru", GRU)
 NETWORKS.register("lstm", LSTM)
 NETWORKS.register("rule_table", RuleTableNetwork)
 NETWORKS.register("attractor", AttractorNetwork)
+NETWORKS.register("fine_tuning", FineTuningNetwork)
 
 
 def make_network(

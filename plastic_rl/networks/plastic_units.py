@@ -283,16 +283,15 @@ class PlasticUnitsConfig(PhasesConfig):
                 f"turnover needs outgoing synapses that learn, but those of {', '.join(fixed)} are fixed: a new unit "
                 "would stay silent there for good; give them a rule"
             )
-        whole = [
-            name for name, rule in {INPUT: self.input, **outgoing}.items() if rule and rule.trace_start == "weight"
-        ]
-        others = ["excitatory"] if self.excitatory is not None else []
-        others += ["inhibitory"] if self.inhibitory is not None else []
-        if whole or others:
-            named = ", ".join([*others, *(f"{name}.trace_start: weight" for name in whole)])
+        others = [name for name in ("excitatory", "inhibitory") if getattr(self, name) is not None]
+        for name, rule in {INPUT: self.input, **outgoing}.items():
+            if rule is not None:
+                others += [f"{name}.trace_start"] if rule.trace_start == "weight" else []
+                others += [f"{name}.sign"] if rule.sign != "presynaptic" else []
+        if others:
             raise ValueError(
-                f"turnover draws start weights of new units anew, beside a trace that starts at 0 and whatever their "
-                f"sign; leave out {named}"
+                "turnover draws the start weights of new units anew, of both signs, beside a trace that starts at 0; "
+                f"leave out {', '.join(others)}"
             )
         return self
 
@@ -630,7 +629,9 @@ class PlasticUnits(PlasticNetwork):
         outputs, following = self._lived(params, inputs, current)
         for name, course in outputs.items():
             self._show(name, course)
-        if not self.plasticity_frozen:
+        if self.plasticity_frozen:
+            following |= self._unchanged(inputs, outputs, current)
+        else:
             following |= self._updated(params, inputs, outputs, current) | self._used(params, outputs, current)
         if "age" in following:
             following["age"] = following["age"] + 1
@@ -928,6 +929,16 @@ class PlasticUnits(PlasticNetwork):
                 moved["output"] = self._output(name, post)
             updated |= {f"{entry}.{name}": value for entry, value in moved.items()}
         return updated
+
+    def _unchanged(self, inputs: Tensor, outputs: dict[str, Tensor], state: State) -> State:
+        """What waits for the reward of a step without plasticity: its outputs, and no change."""
+        waiting: State = {}
+        for name in self._synapses:
+            if self._keeps_change(name):
+                waiting[f"change.{name}"] = torch.zeros_like(state[f"change.{name}"])
+            if self._keeps_output(name):
+                waiting[f"output.{name}"] = self._output(name, self._sides(name, inputs, outputs, state)[1])
+        return waiting
 
     def _sides(self, name: str, inputs: Tensor, outputs: dict[str, Tensor], state: State) -> tuple[Tensor, Tensor]:
         """What reached the synapses and what their units put out, in each substep."""

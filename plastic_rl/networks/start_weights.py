@@ -4,6 +4,11 @@ The state holds one whole number a lifetime, `key (B,)`; all follows from it, an
 `unroll` finds what `step` drew, a population that shares its keys shares its numbers, and no random generator is
 carried about. Numbers come from a counter-based hash (the finaliser of SplitMix64; Steele, Lea & Flood 2014), the same
 on every device.
+
+What a lifetime's first step draws by `step_numbers` (age 0), its successor draws at birth by `uniform_numbers` of the
+same stream: `next_keys` makes its key of the same hash. So no network uses one stream for both: noise from age 0 on
+(Poisson inputs: 0) has streams apart from those of birth (start weights: layers; structures), and rewiring, which has
+the streams of structures, begins at age 1.
 """
 
 from __future__ import annotations
@@ -66,7 +71,7 @@ def step_numbers(keys: Tensor, ages: Tensor, stream: int, shape: tuple[int, ...]
     Args:
         keys: int64, any shape.
         ages: Steps that the lifetime has lived, of the same shape; every step has numbers of its own.
-        stream: See `uniform_numbers`.
+        stream: See `uniform_numbers`; at age 0 one of which no newborn draws (see the module).
         shape: Of the numbers of one lifetime.
     """
     distinct, place = torch.unique(_mixed(keys + (ages + 1) * _STEP), return_inverse=True)

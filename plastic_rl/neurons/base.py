@@ -27,6 +27,8 @@ Voltage = Annotated[float, Field(ge=-1000, le=1000)]
 """mV."""
 FAR_BELOW = -1e6
 """Distance from the threshold of a voltage that cannot spike in this step, whatever it is."""
+LEAST_FALL = 1e-3
+"""How far below its cut-off a voltage is set back at the least, mV."""
 REST_GRID = 2001
 """Voltages at which a rest is looked for, in each of its refinements."""
 
@@ -140,6 +142,11 @@ class ResettingNeuron(SpikingNeuron):
         """The voltage after the spikes: `value` where there was one."""
         fired = spikes if self.options.differentiate_reset else spikes.detach()
         return fired * value + (1 - fired) * voltage
+
+    @staticmethod
+    def below(cutoff: Tensor, value: Tensor) -> Tensor:
+        """The reset `value`, or just below the `cutoff` where one of them was learned across the other."""
+        return torch.minimum(value, cutoff - LEAST_FALL)
 
 
 class IntegratedNeuron(SpikingNeuron):

@@ -79,7 +79,8 @@ class Exponential(IntegratedNeuron, ResettingNeuron):
         """See `IntegratedNeuron.coefficients`."""
         tau, resistance, sharpness = params["tau"], params["resistance"], params["slope_factor"]
         voltage = torch.minimum(values[0], params["cutoff"])
-        upstroke = sharpness * torch.exp((voltage - params["threshold"]) / sharpness)
+        # Numbers that were learned may come to lie outside of what the constructor takes.
+        upstroke = sharpness * torch.exp(((voltage - params["threshold"]) / sharpness).clamp_max(STEEPEST))
         leak = torch.ones_like(voltage) if drive.conductance is None else 1 + resistance * drive.conductance
         return [((params["rest"] + upstroke + resistance * drive.current) / tau, leak / tau)]
 
@@ -90,8 +91,9 @@ class Exponential(IntegratedNeuron, ResettingNeuron):
     def inner_step(self, params: NamedTensors, drive: Drive, values: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
         """See `IntegratedNeuron.inner_step`."""
         (voltage,) = self.advance(params, drive, values)
-        distance = (voltage - params["cutoff"]) / (params["cutoff"] - params["reset"])
-        return distance, [self.reset(self.spikes(distance), voltage, params["reset"])]
+        reset = self.below(params["cutoff"], params["reset"])
+        distance = (voltage - params["cutoff"]) / (params["cutoff"] - reset)
+        return distance, [self.reset(self.spikes(distance), voltage, reset)]
 
 
 NEURONS.register("exponential", Exponential)

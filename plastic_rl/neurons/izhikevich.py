@@ -79,7 +79,7 @@ class Izhikevich(IntegratedNeuron, ResettingNeuron):
         """See `IntegratedNeuron.inner_step`."""
         v, u = values
         a, b, c, d, cutoff = (params[name] for name in ("a", "b", "c", "d", "cutoff"))
-        h = self.inner_step_size
+        h, c = self.inner_step_size, self.below(cutoff, c)
         kept = torch.exp(-a * h / 2)
         u = b * v + (u - b * v) * kept
         pull = -SLOPE if drive.conductance is None else drive.conductance - SLOPE

@@ -171,7 +171,8 @@ class Quadratic(ResettingNeuron):
     def step(self, params: NamedTensors, drive: Drive, state: NamedTensors) -> tuple[Tensor, dict[str, Tensor]]:
         """See `Neuron.step`."""
         parabola, centre = self.parabola(params, drive)
-        cutoff, reset = number(params, "cutoff"), number(params, "reset")
+        cutoff = number(params, "cutoff")
+        reset = self.below(cutoff, number(params, "reset"))
         x = torch.minimum(state["voltage"], cutoff) - centre
         spike = rise(
             parabola, x, self.step_size, cutoff - centre, reset - centre, 0.0, through=self.options.differentiate_reset

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
+from collections.abc import Collection
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
@@ -307,13 +308,17 @@ class Channels(Modulator):
             steps = self.options.trial_steps
             self._surprises["reward_prediction_error"] = RewardPredictionError(step_size, trial_steps=steps)
 
+    @classmethod
+    def used_numbers(cls, options: Any) -> Collection[str]:
+        """See `Part.used_numbers`: those that the channels need."""
+        return {name for channel in options.channels for name in _CHANNEL_NUMBERS[channel]}
+
     def parameters(self, post_size: int, generator: torch.Generator | None = None) -> dict[str, Parameter]:
         """`channel_weight` w `(C, O)`, the numbers that the channels need, `modulator_weight` and so on of `simple`.
 
         With attention also `attention_weight` `(O, O)`, uniform within +-1/sqrt(O), and `attention_bias` `(O,)`, zero.
         """
-        needed = {name for channel in self.channels for name in _CHANNEL_NUMBERS[channel]}
-        parameters = {name: number for name, number in self.numbers().items() if name in needed}
+        parameters = self.numbers()
         weight = torch.full((len(self.channels), post_size), self.options.channel_start, dtype=torch.float32)
         parameters["channel_weight"] = Parameter(weight, is_gain=False)
         if "learned_signal" in self.channels:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import functools
 import math
 from abc import ABC
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple, Self, TypeVar
 
@@ -120,7 +120,7 @@ class Part(ABC):  # noqa: B024 - what is abstract stands in the kinds of parts
 
     def __init__(self, step_size: float = 1.0, **options: Any) -> None:
         self.step_size = step_size
-        chosen, problems = check(options_model(type(self)), options)
+        chosen, problems = check_options(type(self), options)
         if chosen is None:
             raise ConfigError(describe(problems, f"the options of {type(self).__name__}"))
         self.options: Any = chosen
@@ -129,12 +129,17 @@ class Part(ABC):  # noqa: B024 - what is abstract stands in the kinds of parts
         """What a picture of this part, with these options, shows; None by default: there is none."""
         return None
 
+    @classmethod
+    def used_numbers(cls, options: Any) -> Collection[str]:
+        """Names of the numbers that anything depends on with these `options`: all of them by default."""
+        return ranges(type(options))
+
     def numbers(self) -> dict[str, Parameter]:
-        """The options that are numbers, as parameters `(1,)` with their ranges, by name.
+        """The options that are numbers, and used, as parameters `(1,)` with their ranges, by name.
 
         `params[name].unsqueeze(-2)` broadcasts against `(.., B, O)`, with a population too.
         """
-        learned = self.options.learned
+        learned, used = self.options.learned, self.used_numbers(self.options)
         return {
             name: Parameter(
                 torch.full((1,), getattr(self.options, name), dtype=torch.float32),
@@ -143,6 +148,7 @@ class Part(ABC):  # noqa: B024 - what is abstract stands in the kinds of parts
                 is_gain=False,
             )
             for name, valid in ranges(type(self.options)).items()
+            if name in used
         }
 
 
@@ -160,6 +166,19 @@ def ranges(model: type[PartOptions]) -> dict[str, Range]:
             low, high = ([getattr(one, end) for one in field.metadata if hasattr(one, end)] for end in ("ge", "le"))
             found[name] = (float(low[0]) if low else -math.inf, float(high[0]) if high else math.inf)
     return found
+
+
+def check_options(part: type[Part], options: Mapping[str, Any]) -> tuple[PartOptions | None, list[str]]:
+    """What a part's options are; or None and every problem with them as one line."""
+    chosen, problems = check(options_model(part), options)
+    if chosen is None:
+        return None, problems
+    used = part.used_numbers(chosen)
+    idle = [name for name in chosen.learned if name not in used]
+    if idle:
+        there = f"those that would: {', '.join(sorted(used))}" if used else "no number of it would"
+        return None, [f"learned: {', '.join(idle)} would change nothing with these options; {there}"]
+    return chosen, []
 
 
 def named_part(registry: Registry[type[PartT]], value: Named) -> type[PartT]:
@@ -195,7 +214,7 @@ def check_named(registry: Registry[type[PartT]], value: Named) -> Named:
         raise ValueError(f"name is missing: use one of {', '.join(sorted(registry))}")
     if name not in registry:
         raise ValueError(unknown_name_message(registry.kind, name, registry))
-    _, problems = check(options_model(registry[name]), options)
+    _, problems = check_options(registry[name], options)
     if problems:
         raise PydanticCustomError("problems", "{count} problems", {"count": len(problems), "problems": problems})
     return {"name": name, **options} if options else name

@@ -8,6 +8,7 @@ a layer, one for each post neuron or one for each synapse, as the rule's `coeffi
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Collection
 from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -292,18 +293,21 @@ class Covariance(Term):
     ) -> None:
         super().__init__(step_size, **handed_on(locals()))
 
+    @classmethod
+    def used_numbers(cls, options: Any) -> Collection[str]:
+        """See `Part.used_numbers`: those that the thresholds need."""
+        means, starts = ["mean_rate"], ["threshold_post", "threshold_pre"]
+        return {"layer_mean": [], "parameter": starts, "running_mean": starts + means}[options.threshold]
+
     def parameters(
         self, post_size: int, pre_size: int, coefficients: GainConfig, generator: torch.Generator | None = None
     ) -> dict[str, Parameter]:
         """`threshold_post` `(O,)` and `threshold_pre` `(I,)`, and `mean_rate`, where thresholds need them."""
-        if self.options.threshold == "layer_mean":
-            return {}
-        numbers = self.numbers()
-        rate = {} if self.options.threshold == "parameter" else {"mean_rate": numbers["mean_rate"]}
         sizes = {"threshold_post": post_size, "threshold_pre": pre_size}
         return {
-            name: replace(numbers[name], value=numbers[name].value.repeat(size)) for name, size in sizes.items()
-        } | rate
+            name: replace(number, value=number.value.repeat(sizes.get(name, 1)))
+            for name, number in self.numbers().items()
+        }
 
     def state_entries(self, post_size: int, pre_size: int) -> dict[str, StateEntry]:
         """`mean_post` `(O,)` and `mean_pre` `(I,)`, where the thresholds are running means."""

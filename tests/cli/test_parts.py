@@ -135,6 +135,26 @@ def test_every_kind_of_picture(call: Any, tmp_path: Path, name: str) -> None:
     assert picture.read_text().startswith("<?xml")
 
 
+def test_a_unit_that_grows_without_bound_is_told_and_not_drawn(call: Any, tmp_path: Path) -> None:
+    """u grows by exp(a h / tau), e^2 a step: from about 1 it passes 1e30 after ln(1e30) / 20 = 3.5 ms."""
+    picture = tmp_path / "grown.png"
+    code, out, err = call("neurons", "show", "linear_2d", "a=100", "--plot", picture)
+    assert code == 2
+    assert "output    grows without bound: after 3.6 ms it is beyond 1e+30, at a current of 10" in out
+    message = "linear_2d grows beyond 1e+30 within 300 ms, at a current of 10 after 3.6 ms: too much for a picture"
+    assert message in err
+    assert "Traceback" not in err
+    assert not picture.exists()
+    # At a current of 0 it stays at 0, but not at the others of the curve.
+    code, out, err = call("neurons", "show", "linear_2d", "a=100", "--current", "0", "--plot", picture)
+    assert code == 2
+    assert "output    0 at a current of 0, at the end" in out
+    assert "linear_2d grows beyond 1e+30 within 300 ms, at other currents than 0: too much for a picture" in err
+    code, _, err = call("neurons", "show", "linear_2d", "a=100", "--duration", "3", "--plot", picture)
+    assert code == 0, err
+    assert picture.exists()
+
+
 def test_a_plugged_in_neuron_is_shown_like_any_other(call: Any, plugin: Path) -> None:
     code, out, err = call("neurons", "show", "tests_softplus", "gain=1", "--current", "2", "--plugin", plugin)
     assert code == 0, err

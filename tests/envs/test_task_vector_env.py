@@ -13,7 +13,7 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
 
 from plastic_rl.envs import Outcome, Params, Task, TaskDistribution, TaskEnv, TaskVectorEnv, make_vector, number_of
-from plastic_rl.errors import CheckpointError, ConfigError, SpaceError
+from plastic_rl.errors import CheckpointError, ConfigError, SpaceError, TaskError
 
 SAME_STEP, DISABLED = AutoresetMode.SAME_STEP, AutoresetMode.DISABLED
 
@@ -123,6 +123,19 @@ def test_measures_stand_in_the_info_of_their_step():
     scalar.reset(seed=0, options={"task": Task("Fuel", "train", 0, 0, {"fuel": 9.0})})
     assert "left" not in scalar.step(0)[4]
     assert scalar.step(1)[4]["left"] == 8.0
+
+
+def test_a_scalar_environment_refuses_options_of_reset_that_it_does_not_take():
+    class FuelEnv(TaskEnv):
+        vector_class = FuelVectorEnv
+
+    scalar = FuelEnv(action_space=spaces.Discrete(2))
+    task = Task("Fuel", "train", 0, 0, {"fuel": 9.0})
+    with pytest.raises(TaskError, match=r"unknown option of reset 'tasks'\. Did you mean 'task'\? Valid: task\."):
+        scalar.reset(seed=0, options={"tasks": [task]})
+    assert scalar.reset(seed=0, options={})[1]["task"].params != task.params
+    assert scalar.reset(seed=0, options={"task": None})[1]["task"].params != task.params
+    assert scalar.reset(seed=0, options={"task": task})[1]["task"] is task
 
 
 def test_a_state_of_another_family_is_refused():

@@ -6,6 +6,7 @@ import io
 import multiprocessing
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,20 +28,23 @@ from plastic_rl.errors import (
     RunError,
     TrainingInterrupted,
 )
+from plastic_rl.evaluation import Evaluation
 from plastic_rl.experiment import (
     ExperimentConfig,
     RunFolder,
     check_experiment,
     create_runs,
+    draw_curves,
     find_run,
     find_runs,
     load_comparison,
     load_experiment,
     parse_experiment,
+    scoring,
     train,
 )
 from plastic_rl.experiment.__main__ import main as run_recorded
-from plastic_rl.experiment.agents import acting_part, agent_names, find_agent
+from plastic_rl.experiment.agents import acting_part, agent_names, card, find_agent
 from plastic_rl.experiment.config import is_comparison
 from plastic_rl.experiment.folder import locate
 from plastic_rl.experiment.metrics import TensorBoardWriter
@@ -412,3 +416,48 @@ def test_every_shipped_agent_lies_within_every_valid_range(name: str) -> None:
     parameters = policy.parameters_by_name()
     for own, (low, high) in policy.valid_ranges().items():
         assert bool(((parameters[own] >= low) & (parameters[own] <= high)).all()), own
+
+
+def test_a_card_names_the_trials_of_a_lifetime() -> None:
+    trained = find_agent(ROOT / "agents" / "cartpole")
+    evaluation = Evaluation.load(trained.folder / "evaluation.json")
+
+    def environment_line(**changes: Any) -> str:
+        environment = trained.config.environment.model_copy(update=changes)
+        other = replace(trained, config=trained.config.model_copy(update={"environment": environment}))
+        (line,) = [line for line in card(Path("mine"), other, evaluation, []).splitlines() if "Environment" in line]
+        return line.rstrip()
+
+    assert environment_line() == "- Environment: `CartPole-v1`"
+    assert environment_line(trials=4) == "- Environment: `CartPole-v1` trials = 4"
+    told = environment_line(kwargs={"length": 2}, trials=4, same_task_each_trial=False)
+    assert told == "- Environment: `CartPole-v1` length = 2, trials = 4, same_task_each_trial = False"
+
+
+def test_curves_merge_the_seeds_of_one_experiment_and_no_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = (ROOT / "agents" / "default" / "config.yaml").read_text()
+
+    def made(name: str) -> RunFolder:
+        folder = tmp_path / name
+        folder.mkdir(parents=True)
+        (folder / "config.yaml").write_text(config)
+        (folder / "metrics.csv").write_text("time/total_timesteps,rollout/score\n10,1.0\n20,2.0\n")
+        return RunFolder(folder)
+
+    drawn: dict[str, Any] = {}
+    monkeypatch.setattr(scoring, "plot_learning_curves", lambda groups, path, **_: drawn.update(groups) or path)
+    seeds = [made("old/maze/seed-0"), made("old/maze/seed-1")]
+    others = [made("new/maze/seed-0"), made("new/other"), made("older/other"), made("alone")]
+    draw_curves([*seeds, *others, seeds[0]], tmp_path / "curves.png")
+    assert drawn == {
+        "old/maze": [run.metrics for run in seeds],
+        "new/maze": [others[0].metrics],
+        "new/other": [others[1].metrics],
+        "older/other": [others[2].metrics],
+        "alone": [others[3].metrics],
+    }
+    drawn.clear()
+    draw_curves(seeds, tmp_path / "curves.png")
+    assert drawn == {"maze": [run.metrics for run in seeds]}

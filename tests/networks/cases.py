@@ -381,6 +381,29 @@ ATTRACTORS: dict[str, dict[str, Any]] = {
         "rate": 0.3,
     },
 }
+_META_SGD = {"granularity": "synapse", "low": 0.2, "high": 0.5}
+FINE_TUNING: dict[str, dict[str, Any]] = {
+    "fine_tuning": {"kind": "fine_tuning"},
+    "fine_tuning_to_go": {
+        "kind": "fine_tuning",
+        "inputs": "all",
+        "credit": "reward_to_go",
+        "discount": 0.8,
+        "segments": 2,
+        "inner_rate": _META_SGD,
+    },
+    "fine_tuning_first_order": {
+        "kind": "fine_tuning",
+        "first_order": True,
+        "segment_steps": 3,
+        "discount": 0.9,
+        "baseline": "none",
+    },
+    "fine_tuning_without": {
+        "kind": "fine_tuning",
+        "inner_rate": {"granularity": "scalar", "low": 0.0, "high": 0.0, "trainable": False},
+    },
+}
 ALL: dict[str, dict[str, Any]] = (
     {rule: {"kind": "plastic_rnn", "rule": rule} for rule in RULES}
     | {kind: {"kind": kind} for kind in ("rnn", "gru", "lstm")}
@@ -391,6 +414,7 @@ ALL: dict[str, dict[str, Any]] = (
     | PHASES
     | WIRING
     | ATTRACTORS
+    | FINE_TUNING
 )
 FUSED = [
     "differentiable_plasticity",

@@ -195,3 +195,29 @@ def test_gradients_of_every_rule_by_finite_differences(rule: str) -> None:
 
         leaves = [case.xs, *(case.params[name] for name in names), *case.state.values()]
         assert torch.autograd.gradcheck(outcome, [leaf.clone().requires_grad_() for leaf in leaves], fast_mode=True)
+
+
+@pytest.mark.parametrize("rule", ["reward_gated", "reward_gated_retroactive"])
+def test_after_a_freeze_a_reward_meets_the_activity_of_its_own_step(rule: str) -> None:
+    """What waits for a reward here is activity, which goes on while plasticity is frozen; F and E are held."""
+    case = make_case({"kind": "plastic_rnn", "rule": rule, "bound": "none"})
+    network, params = case.network, case.params
+    none = torch.zeros(5, dtype=torch.bool)
+
+    def feedback(step: int) -> Feedback:
+        return case.feedbacks.at(step)._replace(valid=~none, trial_start=none)
+
+    with network.freeze_plasticity():
+        _, first = network.step(params, case.xs[0], feedback(0), case.state, none)
+        _, second = network.step(params, case.xs[1], feedback(1), first, none)
+    _, thawed = network.step(params, case.xs[2], feedback(2), second, none)
+    surprise = feedback(2).reward - case.state["reward_average"]
+    own = second["activity"].unsqueeze(-1) * first["activity"].unsqueeze(-2)
+    source = case.state["eligibility"] if rule == "reward_gated_retroactive" else own
+    expected = case.state["trace"] + params["eta"] * surprise.reshape(-1, 1, 1) * source
+    torch.testing.assert_close(thawed["trace"], expected, atol=1e-12, rtol=0)
+    if rule == "reward_gated_retroactive":
+        share = params["eta_eligibility"]
+        torch.testing.assert_close(
+            thawed["eligibility"], (1 - share) * case.state["eligibility"] + share * own, atol=1e-12, rtol=0
+        )

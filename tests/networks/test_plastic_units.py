@@ -297,3 +297,56 @@ def test_what_resets_with_trials_of_one_step() -> None:
     recurrent = {"hidden_size": 2, "recurrent": {"rule": "oja"}, "reset": {"activity.hidden": "trial"}}
     with pytest.raises(ConfigError, match="trials have one step"):
         make_network({"kind": "plastic_units", **recurrent}, 6, 2, steps_per_trial=1)
+
+
+@pytest.mark.parametrize("efference_copy", [False, True])
+def test_after_a_freeze_no_reward_meets_the_change_of_another_step(efference_copy: bool) -> None:
+    """One input, one unit for each action, D = y x, G = reward: a change waits one step for its own reward, or none."""
+    readout = {
+        "rule": "reward_gated",
+        "neuron": "linear",
+        "population": 1,
+        "weight": constant(1.0),
+        "alpha": constant(1.0),
+        "eta": constant(0.5),
+        "bound": "none",
+        "modulator": {"name": "reward", "reward_average_rate": 0.0},
+        "efference_copy": efference_copy,
+    }
+    network = units({"hidden_size": 0, "inputs": "features", "readout": readout}, inputs=6)
+    params = {name: value.detach() for name, value in network.named_parameters()}
+
+    def step(state: dict[str, Tensor], x: float, reward: float) -> dict[str, Tensor]:
+        columns = torch.tensor([[x, 0, 0, 0, 0, 0]], dtype=torch.float64)
+        return network.step(params, columns, quiet(reward), state, NEVER)[1]
+
+    before = step(step(network.initial_state(1), 1.0, 0.0), 2.0, 1.0)
+    assert before["trace.readout"][0, 0].tolist() == [0.5]  # y x = 1 of the first step
+    assert before["change.readout"][0, 0].tolist() == [6.0]  # y x = 1.5 * 2 * 2 of the second
+    with network.freeze_plasticity():
+        frozen = step(step(before, 3.0, 1.0), 3.0, 1.0)
+    assert torch.equal(frozen["trace.readout"], before["trace.readout"])
+    assert not frozen["change.readout"].any()
+    # The reward of the last frozen step comes, and meets nothing; that of the first step after it meets its own change.
+    thawed = step(frozen, 1.0, 10.0)
+    assert torch.equal(thawed["trace.readout"], before["trace.readout"])
+    after = step(thawed, 1.0, 1.0)
+    assert after["trace.readout"][0, 0].tolist() == [0.5 + 0.5 * 1.5]
+
+
+def test_an_eligibility_is_held_by_a_freeze_and_gated_after_it() -> None:
+    """E is a memory of earlier steps, which any later reward gates: time stands still for it."""
+    rule = {"rule": "reward_gated_retroactive", "bound": "none"}
+    case = make_case({"kind": "plastic_units", "recurrent": rule})
+    network = case.network
+    none = torch.zeros(5, dtype=torch.bool)
+    with network.freeze_plasticity():
+        _, frozen = network.step(case.params, case.xs[0], case.feedbacks.at(1)._replace(valid=~none), case.state, none)
+    feedback = case.feedbacks.at(2)._replace(valid=~none, trial_start=none)
+    _, thawed = network.step(case.params, case.xs[1], feedback, frozen, none)
+    eta = case.params["synapses.recurrent.eta"]
+    gate = eta * (feedback.reward - case.state["reward_average.recurrent"]).reshape(-1, 1, 1)
+    expected = case.state["trace.recurrent"] + gate * case.state["eligibility.recurrent"]
+    torch.testing.assert_close(thawed["trace.recurrent"], expected, atol=1e-12, rtol=0)
+    kept = (1 - case.params["synapses.recurrent.eta_eligibility"]) * case.state["eligibility.recurrent"]
+    torch.testing.assert_close(thawed["eligibility.recurrent"], kept, atol=1e-12, rtol=0)

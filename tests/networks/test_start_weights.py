@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
 import torch
 
-from plastic_rl.networks.start_weights import draw_keys, next_keys, normal_weights, uniform_numbers
+from plastic_rl.networks import start_weights, structure
+from plastic_rl.networks.start_weights import draw_keys, next_keys, normal_weights, step_numbers, uniform_numbers
+from plastic_rl.plasticity.structure import Rewire
+from tests.networks.cases import ALL, make_case, run_steps
 
 
 def reference(state: int, count: int) -> list[int]:
@@ -62,3 +70,53 @@ def test_only_lifetimes_that_start_get_new_keys() -> None:
     assert later[1] == 5
     assert later[0] != 5
     assert later[2] not in {6, int(later[0])}
+
+
+def test_the_first_step_of_a_lifetime_and_its_successors_birth_share_a_stream() -> None:
+    """Why no network may use a stream for both: see the module. The second step shares nothing."""
+    keys, age = torch.tensor([5, 2**61]), torch.tensor([0, 0])
+    later = uniform_numbers(next_keys(keys, keys > 0), 3, 4)
+    assert torch.equal(step_numbers(keys, age, 3, (4,)), later)
+    assert not torch.isclose(step_numbers(keys, age + 1, 3, (4,)), later).any()
+
+
+NOISY_AND_DRAWN: dict[str, Any] = {
+    "kind": "plastic_units",
+    "coding": "poisson",
+    "on_off": True,
+    "input": {"rule": "oja", "structure": {"name": "sparse", "drawn": "lifetime"}},
+    "recurrent": {"rule": "oja", "structure": {"name": "rewire", "drawn": "lifetime"}},
+}
+
+
+@pytest.mark.parametrize("config", [*ALL.values(), NOISY_AND_DRAWN], ids=[*ALL, "noisy_and_drawn"])
+def test_no_network_draws_its_first_step_from_a_stream_of_birth(
+    config: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    born: set[int] = set()
+    first: set[int] = set()
+
+    def watched(name: str, streams: set[int]) -> Callable[..., torch.Tensor]:
+        original = getattr(start_weights, name)
+
+        def draw(keys: torch.Tensor, *arguments: Any) -> torch.Tensor:
+            streams.add(arguments[-2])
+            return original(keys, *arguments)
+
+        return draw
+
+    modules = {module for name, module in sys.modules.items() if name.startswith("plastic_rl.networks.")}
+    for module in modules - {start_weights}:
+        for name, streams in (("normal_weights", born), ("uniform_numbers", born), ("step_numbers", first)):
+            # Rewiring draws for all lifetimes, but nothing comes of it where it is not due.
+            if hasattr(module, name) and (module, name) != (structure, "step_numbers"):
+                monkeypatch.setattr(module, name, watched(name, streams))
+    case = make_case(config, steps=6, start_rate=0.3)
+    run_steps(case)
+    assert not born & first, f"drawn from at birth and in the first step: {born & first}"
+
+
+def test_rewiring_is_never_due_in_the_first_step() -> None:
+    for every in (1, 2, 5):
+        due = Rewire(every=every).due(torch.arange(11))
+        assert due.nonzero().flatten().tolist() == list(range(every, 11, every))

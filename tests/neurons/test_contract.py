@@ -229,3 +229,37 @@ def test_it_says_what_it_is(name: str) -> None:
     assert first.endswith(".")
     assert len(first) <= 80
     assert "=" in told.partition("Args:")[0]  # its equation
+
+
+CUT_OFF = {"quadratic": "reset", "exponential": "reset", "izhikevich": "c"}
+"""Where a unit is after it met its cut-off, by the name of this number."""
+
+
+@pytest.mark.parametrize(("name", "reset"), CUT_OFF.items())
+@pytest.mark.parametrize("beyond", [0.0, 5.0, 500.0])
+def test_a_reset_that_was_learned_beyond_the_cut_off_lies_just_below_it(name: str, reset: str, beyond: float) -> None:
+    neuron = make(name, step_size=longest(name) if name != "quadratic" else 1.0, differentiate_reset=True)
+    params = numbers(neuron, torch.float64)
+    params[reset] = (params["cutoff"] + beyond).requires_grad_()
+    silent = [Drive(torch.zeros(ROWS, UNITS, dtype=torch.float64))] * 40
+    outputs, _ = run(neuron, params, silent, newborn(neuron, params, (ROWS,), torch.float64))
+    assert not outputs.any(), "it spikes without a drive"
+    driven = [Drive(torch.full((ROWS, UNITS), 60.0, dtype=torch.float64))] * 150
+    outputs, after = run(neuron, params, driven, newborn(neuron, params, (ROWS,), torch.float64))
+    first = int(outputs[:, 0, 0].nonzero()[0])
+    # Set back to just below the cut-off it meets it again in the next step.
+    assert outputs[first : first + 3].all()
+    assert all(bool(torch.isfinite(entry).all()) for entry in after.values())
+    assert bool((after["voltage"] <= params["cutoff"]).all())
+    gradients = torch.autograd.grad(sum(entry.sum() for entry in after.values()) + outputs.sum(), params[reset])
+    assert bool(torch.isfinite(gradients[0]).all())
+
+
+def test_an_upstroke_that_was_learned_too_sharp_does_not_overflow() -> None:
+    neuron = make("exponential", 0.1)
+    params = numbers(neuron)
+    params["slope_factor"] = torch.full((1,), 0.01)
+    driven = [Drive(torch.full((ROWS, UNITS), 60.0))] * 150
+    outputs, after = run(neuron, params, driven, newborn(neuron, params, (ROWS,)))
+    assert outputs.any()
+    assert bool(torch.isfinite(after["voltage"]).all())

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
 from pydantic import ValidationError
 
-from plastic_rl.errors import UnknownNameError
+from plastic_rl.errors import ConfigError, UnknownNameError
 from plastic_rl.plasticity import (
     BOUNDS,
     ELIGIBILITIES,
     MODULATORS,
     NORMALISATIONS,
+    PARTS,
     RULES,
     TERMS,
     GainConfig,
     RuleConfig,
     Synapse,
     SynapseConfig,
+    make_part,
 )
 
 
@@ -208,3 +211,30 @@ def test_rates_that_start_outside_their_range_are_refused(changes: dict[str, obj
 
 def test_a_rate_that_the_rule_does_not_read_may_be_anything() -> None:
     assert RuleConfig.model_validate({"rule": "backpropamine_simple", "eta": {"low": 5, "high": 5}}).eta.low == 5
+
+
+@pytest.mark.parametrize(
+    ("kind", "part", "idle", "used"),
+    [
+        ("modulator", {"name": "channels", "channels": ["novelty"]}, "discount", "novelty_rate"),
+        ("modulator", {"name": "channels", "channels": ["learned_signal"]}, "serotonin_rate", ""),
+        ("term", {"name": "covariance", "threshold": "layer_mean"}, "threshold_post", ""),
+        (
+            "term",
+            {"name": "covariance", "threshold": "parameter"},
+            "mean_rate",
+            "threshold_post, threshold_pre",
+        ),
+    ],
+)
+def test_numbers_that_the_options_do_not_use_cannot_be_learned(
+    kind: str, part: dict[str, Any], idle: str, used: str
+) -> None:
+    there = f"those that would: {used}" if used else "no number of it would"
+    with pytest.raises(ConfigError, match=f"learned: {idle} would change nothing with these options; {there}"):
+        make_part(PARTS[kind], part | {"learned": [idle]})
+    with pytest.raises(ValidationError, match="1 problems") as told:
+        RuleConfig.model_validate({kind: part | {"learned": [idle]}})
+    assert told.value.errors()[0]["ctx"]["problems"][0].startswith(f"learned: {idle} would change nothing")
+    for name in filter(None, used.split(", ")):
+        make_part(PARTS[kind], part | {"learned": [name]})
