@@ -1,7 +1,7 @@
 """What agents are compared by: one number for each task that they lived, or one for each training run.
 
-A measure is named in a config, alone or with options (`score`, `{name: trials, first: 11}`), and made by `make_measure`.
-Plug-ins register their own in `MEASURES`.
+A measure is named in a config, alone or with options (`score`, `{name: trials, first: 11}`), and made by
+`make_measure`. Plug-ins register their own in `MEASURES`.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from plastic_rl.evaluation.statistics import mean_of_present
 from plastic_rl.registry import Registry
 
 
-class Measure(ABC):
+class Measure:
     """Base of all measures; what one takes beside its name are the keyword-only arguments of its constructor."""
 
 
-class LifetimeMeasure(Measure):
+class LifetimeMeasure(Measure, ABC):
     """A number for each task, from the lifetime that an agent lived on it.
 
     Attributes:
@@ -65,7 +65,7 @@ class Reading(NamedTuple):
     censored: bool = False
 
 
-class RunMeasure(Measure):
+class RunMeasure(Measure, ABC):
     """A number for each training run, from what it recorded in its folder."""
 
     @abstractmethod

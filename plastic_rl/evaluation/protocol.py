@@ -102,8 +102,8 @@ def evaluate(
             as a network with hand-written rules. A name of a reference agent replaces that one.
         resamples: Bootstrap resamples.
         progress: Called with a line of text before each agent starts.
-        keep: Called with what each agent lived, by task: `sampled`, `greedy`, `frozen` or `reference:NAME`, its lifetimes,
-            and its accuracies where the tasks have held-out samples.
+        keep: Called with what each agent lived: its key (`sampled`, `greedy`, `frozen` or `reference:NAME`), its
+            lifetimes, and its accuracies where the tasks have held-out samples.
 
     Returns:
         The evaluation; `save` writes `evaluation.json`, `table` shows it, `plot_adaptation` draws it.

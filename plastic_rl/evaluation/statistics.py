@@ -154,9 +154,9 @@ def crossed_difference(one: npt.ArrayLike, other: npt.ArrayLike) -> Difference:
     """Difference of two sides that were each trained with several seeds and scored on the same tasks, with its t test.
 
     Seeds (a draw of each side's own) and tasks (shared) are random effects, crossed. The variance of the difference is
-    put together from mean squares: that of each side's means over tasks, and that of the tasks' mean differences, both of
-    which hold the residual, which is therefore taken off once (never below either of them). Its degrees of freedom are
-    Satterthwaite's. With one task it is Welch's t test over seeds.
+    put together from mean squares: that of each side's means over tasks, and that of the tasks' mean differences, both
+    of which hold the residual, which is therefore taken off once (never below either of them). Its degrees of freedom
+    are Satterthwaite's. With one task it is Welch's t test over seeds.
 
     Of what it assumes, means of seeds that are about normal is what may fail: with 3 to 5 seeds of which a few do not
     learn at all it is a guide. In simulations with normal effects of any proportion it covers .94 to .99, where
