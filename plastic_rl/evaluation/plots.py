@@ -254,7 +254,6 @@ def plot_differences(rows: Sequence[LabelledDifference], path: str | Path, *, ti
         color = VERDICT_COLORS.get(row.verdict, "#999999")
         axis.axhline(place, color="#EEEEEE", linewidth=0.8, zorder=0)
         if np.isnan(row.mean):
-            axis.annotate(row.verdict, (0, place), xytext=(6, 0), textcoords="offset points", va="center", color=color)
             continue
         if not np.isnan(row.low):
             axis.plot([row.low, row.high], [place, place], color=color, linewidth=2.4, solid_capstyle="butt", zorder=2)
@@ -267,10 +266,15 @@ def plot_differences(rows: Sequence[LabelledDifference], path: str | Path, *, ti
     right = axis.secondary_yaxis("right")
     right.set_yticks(range(len(rows)), [f"{row.note}\n{row.verdict}" for row in rows])
     right.tick_params(length=0, labelsize=9.5)
+    axis.annotate(
+        "with | without", (1, 1), xycoords="axes fraction", xytext=(6, 4), textcoords="offset points", fontsize=9.5,
+        color="#333333",
+    )  # fmt: skip
     right.spines["right"].set_visible(False)
     for tick, row in zip(right.get_yticklabels(), rows, strict=True):
         tick.set_color(VERDICT_COLORS.get(row.verdict, "#777777"))
-    axis.set_xlabel("with minus without, towards the claim (1: from random to the limit)", fontsize=11)
+    stars = "\n* no limit is known: 1 is the larger mean" if any("*" in row.detail for row in rows) else ""
+    axis.set_xlabel(f"with minus without, towards the claim (1: from random to the limit){stars}", fontsize=11)
     plain_axes(axis)
     axis.grid(axis="y", visible=False)
     axis.grid(axis="x", color="#DDDDDD", linewidth=0.8)

@@ -254,7 +254,7 @@ def labelled(findings: Sequence[Finding]) -> list[LabelledDifference]:
                 low=low,
                 high=high,
                 verdict=finding.verdict,
-                note=f"{means[0]} | {means[1]}" if len(means) > 1 else "",
+                note=" | ".join(means),
             )
         )
     return rows
@@ -283,27 +283,29 @@ def study_table(study: Study, findings: Sequence[Finding], *, width: int | None 
 
 
 def _cells(finding: Finding) -> dict[str, str]:
-    places, sides, difference = _decimals(finding), finding.sides, finding.difference
-    cells = {"kind": finding.question.config.kind or "-"}
-    for name in SIDES:
-        cells[name] = _number(sides[name].mean, places) if sides else "-"
-    for name in SIDES:
-        cells[f"{name}, frozen"] = _number(sides[name].frozen, places) if sides else "-"
+    places, sides, difference = _decimals(finding), list(finding.sides.values()), finding.difference
     interval = f"[{difference.low:+.{places}f}, {difference.high:+.{places}f}]"
-    cells["difference"] = "-" if math.isnan(difference.mean) else f"{difference.mean:+.{places}f}"
-    cells["95% interval"] = "-" if math.isnan(difference.low) else interval
-    cells["p"] = _p(difference.p)
-    cells["p (Holm)"] = _p(finding.corrected)
-    for name in SIDES:
-        cells[f"s/run {name}"] = _number(sides[name].cost("seconds"), 0) if sides else "-"
-        cells[f"CPU s/run {name}"] = _number(sides[name].cost("cpu_seconds"), 0) if sides else "-"
-    cells["verdict"] = finding.verdict
-    return cells
+
+    def both(numbers: Sequence[float], digits: int) -> str:
+        return " | ".join(_number(number, digits) for number in numbers) or "-"
+
+    return {
+        "with | without": both([side.mean for side in sides], places),
+        "frozen": both([side.frozen for side in sides], places),
+        "difference": "-" if math.isnan(difference.mean) else f"{difference.mean:+.{places}f}",
+        "95% interval": "-" if math.isnan(difference.low) else interval,
+        "p": _p(difference.p),
+        "Holm's p": _p(finding.corrected),
+        "verdict": finding.verdict,
+        "s/run": both([side.cost("seconds") for side in sides], 0),
+        "CPU s/run": both([side.cost("cpu_seconds") for side in sides], 0),
+    }
 
 
 def _paragraph(finding: Finding) -> list[str]:
     question = finding.question
-    lines = [f"{question.name}: {question.config.claim}"]
+    kind = f" ({question.config.kind})" if question.config.kind else ""
+    lines = [f"{question.name}{kind}: {question.config.claim}"]
     where = "training runs" if question.environment is None else _place(finding)
     lines.append(f"{measure_text(question.config.measure)}, claimed {question.config.direction}; {where}")
     lines.append(f"{finding.verdict}{_because(finding)}")
@@ -351,8 +353,8 @@ def _notes(findings: Sequence[Finding]) -> list[str]:
             "effects, paired on tasks, seeds of each side on their own. It takes the means of seeds as normal: with "
             "few seeds, some of which do not learn, it is a guide."
         ),
-        f"p (Holm): corrected for {len(findings)} questions{so_far}; helps or hurts where it is below .05.",
-        "frozen: the same agents, plasticity held still. s/run: seconds of a training, choice of checkpoint included.",
+        f"Holm's p: corrected for {len(findings)} questions{so_far}; helps or hurts where it is below .05.",
+        "frozen: the same agents, plasticity held still. s/run: seconds of a training with its scores on valid.",
     ]
     if any(finding.question.config.measure["name"] == "normalised_score" for finding in findings):
         notes.append("normalised_score: 0 is acting at random, 1 the limit.")
@@ -390,10 +392,9 @@ def study_json(name: str, study: Study, findings: Sequence[Finding]) -> str:
 
 
 def _document(finding: Finding) -> dict[str, Any]:
-    question = finding.question
     scale, of = finding.scale
     return {
-        **question.fixed(),
+        "asked": finding.question.fixed(),
         "verdict": finding.verdict,
         "difference": finding.difference._asdict(),
         "p_corrected": finding.corrected,

@@ -122,7 +122,8 @@ class Question:
     def fixed(self) -> dict[str, Any]:
         """All that must not change once the first run has begun, as plain data."""
         sides = {side: self.sides[side][0].model_copy(update={"seed": 0}).to_mapping() for side in SIDES}
-        return {**self.config.model_dump(mode="json", by_alias=True), "seeds": list(self.seeds), **sides}
+        stated = self.config.model_dump(mode="json", by_alias=True)
+        return {**stated, "split": self.split, "seeds": list(self.seeds), **sides}
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from plastic_rl.arrays import FloatArray
 from plastic_rl.checkpoint import write_atomically
 from plastic_rl.checkpoint.files import remove_unfinished
 from plastic_rl.config import ConfigModel, differences, dump, parse, read_mapping
-from plastic_rl.engine import ENGINES
+from plastic_rl.engine import ENGINES, Engine
 from plastic_rl.envs.plugins import load_plugins
 from plastic_rl.errors import CheckpointError, ConfigError, NonFiniteError, RunError, TrainingInterrupted
 from plastic_rl.evaluation import evaluate
@@ -222,8 +222,11 @@ class Runner:
             PlasticRLError: What a piece of work raised, other than a network that became NaN or infinite: that is an
                 outcome.
         """
-        self._do([*self._tuning_jobs(), *self._level_jobs()])
-        self._do(self._final_jobs())
+        prepare = functools.partial(load_plugins, self.plugins)
+        # Workers start with the first piece of work.
+        with ENGINES["serial" if self.processes == 1 else "process"](workers=self.processes, prepare=prepare) as engine:
+            for jobs in (self._tuning_jobs, lambda: [*self._final_jobs(), *self._level_jobs()]):
+                self._do(jobs(), engine)
 
     def _tuning_jobs(self) -> list[Job]:
         jobs: dict[str, Job] = {}
@@ -254,18 +257,16 @@ class Runner:
                     jobs[place] = job._replace(asked=(*job.asked, asked))
         return list(jobs.values())
 
-    def _do(self, jobs: Sequence[Job]) -> None:
+    def _do(self, jobs: Sequence[Job], engine: Engine) -> None:
         left = [job for job in jobs if not is_done(job)]
         if not left:
             return
-        places = [job.run or str(job.asked[0].target.relative_to(self.folder)) for job in left]
-        self.note(f"{len(left)} of {len(jobs)} to do: {places[0]}{f' to {places[-1]}' if len(places) > 1 else ''}")
+        names = [job.run or str(job.asked[0].target.relative_to(self.folder)) for job in left]
+        self.note(f"{len(left)} of {len(jobs)} to do: {names[0]}{f' to {names[-1]}' if len(names) > 1 else ''}")
         if self.processes == 1 or len(left) == 1:
             for job in left:
                 do(job)
-            return
-        prepare = functools.partial(load_plugins, self.plugins)
-        with ENGINES["process"](workers=self.processes, prepare=prepare) as engine:
+        else:
             engine.map(do_in_pool, left)
 
 
@@ -345,7 +346,7 @@ def do(job: Job) -> None:
         found = measure(RunFolder(path), job, asked)
         asked.target.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(asked.target, f"{found.model_dump_json()}\n".encode())
-        progress.say(found.failed or f"{asked.measure['name']} {np.nanmean(found.table()):.4g}")
+        progress.say(f"failed: {found.failed}" if found.failed else "measured")
 
 
 def measure(run: RunFolder, job: Job, asked: Asked) -> Measured:
