@@ -26,6 +26,8 @@ from plastic_rl.experiment.studies.running import LEVELS, MEASURED, Choice, Leve
 
 HELPS, HURTS, NOTHING, UNDECIDED, NOT_RUN = "helps", "hurts", "no difference shown", "undecided", "not run"
 NO_DIFFERENCE = Difference(math.nan, math.nan, math.nan, math.nan, math.nan)
+LEAST_WAY = 0.05
+"""Of the larger mean: where the limit is closer to the random agent, the measure does not tell them apart."""
 WIDTH = 80
 """Columns of `study.txt`."""
 
@@ -113,11 +115,12 @@ class Finding:
         """What a difference of 1 is on the scale that all questions share, and what that is."""
         if getattr(self.question.measure, "normalised", False):
             return 1.0, "limit"
+        largest = max((abs(side.mean) for side in self.sides.values()), default=math.nan)
         if self.levels is not None and self.levels.random is not None and self.levels.limit is not None:
             way = abs(self.levels.limit - self.levels.random)
-            if way > 0:
+            if way > LEAST_WAY * largest:
                 return way, "limit"
-        return max((abs(side.mean) for side in self.sides.values()), default=math.nan) or math.nan, "larger mean"
+        return largest or math.nan, "larger mean"
 
 
 def verdict_of(difference: float, corrected: float, direction: str) -> str:
@@ -350,8 +353,8 @@ def _notes(findings: Sequence[Finding]) -> list[str]:
     notes = [
         (
             "difference: with minus without; 95% interval and p: Student t with seeds and tasks as crossed random "
-            "effects, paired on tasks, seeds of each side on their own. It takes the means of seeds as normal: with "
-            "few seeds, some of which do not learn, it is a guide."
+            "effects, paired on tasks, seeds of each side on their own. It takes the means of seeds as normal: where "
+            "one training in ten does not learn, few seeds may show none of them."
         ),
         f"Holm's p: corrected for {len(findings)} questions{so_far}; helps or hurts where it is below .05.",
         "frozen: the same agents, plasticity held still. s/run: seconds of a training with its scores on valid.",

@@ -282,7 +282,11 @@ def tuning_runs(question: Question) -> list[tuple[ExperimentConfig, str]]:
 
 
 def choice(folder: Path, places: Places, question: Question, side: str) -> Choice:
-    """What tuning chose for a side; a tie goes to the setting that was stated first."""
+    """What tuning chose for a side; a tie goes to the setting that was stated first.
+
+    Raises:
+        RunError: If a training that chooses is still to be done.
+    """
     if question.config.tune is None:
         return Choice([], 0)
     scores = []
@@ -290,7 +294,10 @@ def choice(folder: Path, places: Places, question: Question, side: str) -> Choic
         found = []
         for seed in question.config.tune.seeds:
             wanted = f"{question.name}/{side}/tune-{number}/seed-{seed}"
-            run = RunFolder(folder / places.of(question.experiment(side, number, seed), wanted))
+            place = places.of(question.experiment(side, number, seed), wanted)
+            if not trained(Job(folder, place, (), ())):
+                raise RunError(f"{folder / place} is not trained to its end yet.")
+            run = RunFolder(folder / place)
             best = None if (run.path / FAILED).exists() else run.best_score()
             found.append(math.nan if best is None else best.valid_score)
         scores.append(float(np.mean(found)))
