@@ -161,8 +161,8 @@ def crossed_difference(one: npt.ArrayLike, other: npt.ArrayLike) -> Difference:
     In simulations with normal effects of any proportion it covers .93 to .99, where `crossed_interval` of the
     differences covers .73 to .99 with 3 seeds and .84 to .99 with 5. What it assumes and may fail is that means of
     seeds are about normal: where one training in ten does not learn at all it covers .4 with 3 or 5 seeds, .6 with 10;
-    where three in ten, .6, .8 and .95. No exact test over seeds alone could do instead: with 3 + 3 seeds no permutation has a
-    two-sided p below .1.
+    where three in ten, .6, .8 and .95. No exact test over seeds alone could do instead: with 3 + 3 seeds no permutation
+    has a two-sided p below .1.
 
     Args:
         one: `(S, N)`, a row for each training run.
