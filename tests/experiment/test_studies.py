@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -23,6 +22,8 @@ from plastic_rl.errors import ConfigError, NonFiniteError, RunError, UnknownName
 from plastic_rl.evaluation.statistics import crossed_difference
 from plastic_rl.experiment import RunFolder, find_agent, load_experiment, load_study, score_agent, study
 from plastic_rl.experiment.studies.findings import NOT_RUN, UNDECIDED, find, labelled, study_table, verdict_of
+from plastic_rl.experiment.studies.running import MEASURED
+from tests.experiment.watching import Pressing
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "configs" / "studies" / "example"
@@ -262,7 +263,7 @@ def test_normalised_scores_and_the_common_scale(tmp_path: Path) -> None:
 
 # --- processes, and being killed -------------------------------------------------------------------------------------
 
-LONG = {**BANDIT, "algorithm": {**BANDIT["algorithm"], "total_timesteps": 4000}}
+LONG = {**BANDIT, "algorithm": {**BANDIT["algorithm"], "total_timesteps": 2400}}
 
 
 def launch(folder: Path, *arguments: str) -> subprocess.Popen[str]:
@@ -282,37 +283,64 @@ def rows(file: Path) -> int:
     return file.read_bytes().count(b"\n") if file.exists() else 0
 
 
-@pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds the workers in /proc")
-def test_a_study_that_is_stopped_twice_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
-    write(tmp_path, {"oja": asked()}, base=LONG)
-    whole = tmp_path / "whole"
-    run_quietly(tmp_path / "small", runs_folder=whole)
-    folder = tmp_path / "runs" / "small"
-    # Ctrl-C in one run, and killed outright in another.
-    for number, place in ((signal.SIGINT, "with"), (signal.SIGKILL, "without")):
-        process = launch(tmp_path, "--processes", "2")
-        metrics = folder / "oja" / place / "seed-0" / "metrics.csv"
-        while rows(metrics) < 8:
-            assert process.poll() is None, process.communicate()[0]
-            time.sleep(0.002)
-        workers = alive(process)
-        assert len(workers) >= 2
-        process.send_signal(number)
-        said, _ = process.communicate(timeout=300)
-        assert process.returncode == (-9 if number == signal.SIGKILL else 130)
-        assert "Traceback" not in said
-        assert not (folder / "study.json").exists()
-        while any(Path(f"/proc/{worker}").exists() for worker in workers):  # they end with the one that started them
-            time.sleep(0.01)
-    process = launch(tmp_path, "--processes", "2")
-    said, _ = process.communicate(timeout=600)
-    assert process.returncode == 0, said
-    files = sorted(file.relative_to(whole / "small") for file in whole.rglob("measured.json"))
+def assert_same_bytes(folder: Path, whole: Path) -> None:
+    files = sorted(file.relative_to(whole) for file in whole.rglob("measured.json"))
     assert len(files) == 4
     for file in files:
-        assert (folder / file).read_bytes() == (whole / "small" / file).read_bytes()
+        assert (folder / file).read_bytes() == (whole / file).read_bytes()
         computed = file.parent / "metrics.csv"
-        assert (folder / computed).read_bytes() == (whole / "small" / computed).read_bytes()
+        assert (folder / computed).read_bytes() == (whole / computed).read_bytes()
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("undisturbed")
+    run_quietly(write(folder, {"oja": asked()}, base=LONG), runs_folder=folder / "runs")
+    return folder / "runs" / "small"
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds the workers in /proc")
+def test_a_study_in_two_processes_that_is_killed_goes_on_to_the_same_bytes(tmp_path: Path, undisturbed: Path) -> None:
+    path = write(tmp_path, {"oja": asked()}, base=LONG)
+    folder = tmp_path / "runs" / "small"
+    process = launch(tmp_path, "--processes", "2")
+    metrics = [folder / "oja" / "without" / f"seed-{seed}" / "metrics.csv" for seed in (0, 1)]
+    while max(map(rows, metrics)) < 8:  # the runs of the first side are finished
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.002)
+    workers = alive(process)
+    assert len(workers) >= 2
+    process.kill()
+    process.communicate(timeout=300)
+    assert not all(file.exists() for file in (folder / "study.json", *(each.parent / MEASURED for each in metrics)))
+    while any(Path(f"/proc/{worker}").exists() for worker in workers):  # they end with the one that started them
+        time.sleep(0.01)
+    finished = [folder / "oja" / "with" / f"seed-{seed}" / MEASURED for seed in (0, 1)]
+    before = [file.stat().st_mtime_ns for file in finished if file.exists()]
+    assert before
+    run_quietly(path, runs_folder=tmp_path / "runs")
+    assert [file.stat().st_mtime_ns for file in finished][: len(before)] == before
+    assert_same_bytes(folder, undisturbed)
+
+
+def test_ctrl_c_stops_a_study_which_goes_on_to_the_same_bytes(
+    tmp_path: Path, undisturbed: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write(tmp_path, {"oja": asked()}, base=LONG)
+    arguments = ["study", str(path), "--processes", "1", "--runs-folder", str(tmp_path / "runs")]
+    with monkeypatch.context() as pressed:
+        pressed.setattr(running, "PlainProgress", lambda **_: Pressing(1200))
+        assert main(arguments) == 130
+    assert capsys.readouterr().err.splitlines() == [
+        "5 of 5 to do: oja/with/seed-0 to oja/levels.json",
+        "stopped; the same command goes on where it was.",
+        "stopped.",
+    ]
+    folder = tmp_path / "runs" / "small"
+    assert RunFolder(folder / "oja" / "with" / "seed-0").latest() is not None
+    assert not (folder / "oja" / "with" / "seed-0" / MEASURED).exists()
+    assert main(arguments) == 0
+    assert_same_bytes(folder, undisturbed)
 
 
 # --- what is refused -------------------------------------------------------------------------------------------------

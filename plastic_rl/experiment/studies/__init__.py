@@ -121,6 +121,6 @@ def _state(folder: Path, place: str) -> str:
         return "to do"
     if (folder / place / FAILED).exists():
         return "failed"
-    if trained(Job(folder, place, (), ())):
+    if trained(Job(folder, place)):
         return "done"
     return "to do" if RunFolder(folder / place).latest() is None else "begun"

@@ -100,8 +100,8 @@ class Job(NamedTuple):
 
     folder: Path
     run: str | None
-    asked: tuple[Asked, ...]
-    plugins: tuple[str, ...]
+    asked: tuple[Asked, ...] = ()
+    plugins: tuple[str, ...] = ()
 
 
 @dataclass
@@ -295,7 +295,7 @@ def choice(folder: Path, places: Places, question: Question, side: str) -> Choic
         for seed in question.config.tune.seeds:
             wanted = f"{question.name}/{side}/tune-{number}/seed-{seed}"
             place = places.of(question.experiment(side, number, seed), wanted)
-            if not trained(Job(folder, place, (), ())):
+            if not trained(Job(folder, place)):
                 raise RunError(f"{folder / place} is not trained to its end yet.")
             run = RunFolder(folder / place)
             best = None if (run.path / FAILED).exists() else run.best_score()
