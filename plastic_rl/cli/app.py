@@ -45,6 +45,7 @@ for verb in (
     training.train,
     training.resume,
     training.compare,
+    training.study,
     scoring.evaluate,
     scoring.export,
     scoring.plot,

@@ -93,7 +93,7 @@ def check_env(env_id: EnvironmentId, wrapper: Wrappers = None, plugin: Plugins =
 def config(
     section: Annotated[
         str | None,
-        typer.Argument(metavar="SECTION", help="A key, e.g. algorithm or network, or else compare."),
+        typer.Argument(metavar="SECTION", help="A key, e.g. algorithm or network, or else compare or study."),
     ] = None,
     plugin: Plugins = None,
 ) -> None:
@@ -105,6 +105,7 @@ def config(
       plastic-rl config algorithm
       plastic-rl config network --plugin my_networks.py
       plastic-rl config compare
+      plastic-rl config study
     """  # noqa: D301 - click's \b keeps the lines of a paragraph
     from plastic_rl.cli.reference import reference
 

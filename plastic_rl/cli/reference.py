@@ -6,7 +6,7 @@ import json
 import textwrap
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -16,27 +16,28 @@ from plastic_rl.config.loading import models_in
 from plastic_rl.config.schedule import EndsWithin
 from plastic_rl.envs.wrappers import WRAPPERS, wrapper_model
 from plastic_rl.errors import ConfigError, did_you_mean
-from plastic_rl.experiment import ComparisonConfig
+from plastic_rl.evaluation.measures import MEASURES, measure_model
+from plastic_rl.experiment import ComparisonConfig, StudyConfig
 from plastic_rl.experiment.config import ExperimentConfig
 from plastic_rl.plasticity import PARTS, RULES, Part, RuleConfig, SynapseConfig
 from plastic_rl.plasticity.parts import options_model
 
 WIDTH = 110
-COMPARE = "compare"
-"""The section that is no key of an experiment: the keys of a comparison's file."""
+FILES: Mapping[str, type[BaseModel]] = {"compare": ComparisonConfig, "study": StudyConfig}
+"""The sections that are no keys of an experiment: the keys of the files that other verbs read."""
 
 
 def reference(section: str | None = None, width: int | None = None) -> str:
-    """Return the keys of a section, or of a whole config and of a comparison's file.
+    """Return the keys of a section, or of a whole config and of the files of comparisons and studies.
 
     Args:
-        section: A top-level key (`algorithm`, `network`, ...), `compare`, or None.
+        section: A top-level key (`algorithm`, `network`, ...), `compare`, `study`, or None.
         width: Columns of the terminal; None: `WIDTH`.
 
     Raises:
         ConfigError: If there is no such section.
     """
-    names = [*ExperimentConfig.model_fields, COMPARE]
+    names = [*ExperimentConfig.model_fields, *FILES]
     if section is not None and section not in names:
         hint = did_you_mean(section, names)
         raise ConfigError(f"a config has no section {section!r}.{hint} Valid: {', '.join(names)}.")
@@ -46,10 +47,12 @@ def reference(section: str | None = None, width: int | None = None) -> str:
 
 
 def _lines_of(name: str) -> Iterator[str]:
-    if name == COMPARE:
-        yield f"{COMPARE}, the file of `plastic-rl compare`: {_summary(ComparisonConfig)}"
-        for key, own in ComparisonConfig.model_fields.items():
-            yield from field_lines(key, own)
+    if name in FILES:
+        yield f"{name}, the file of `plastic-rl {name}`: {_summary(FILES[name])}"
+        for key, own in FILES[name].model_fields.items():
+            yield from _nested(key, own)
+        if name == "study":
+            yield from _measures()
         return
     field = ExperimentConfig.model_fields[name]
     yield from field_lines(name, field, kind="mapping" if name == "algorithm" else None)
@@ -72,6 +75,14 @@ def wrapper_lines(name: str, prefix: str = "") -> Iterator[str]:
     """The keys of a wrapper behind `prefix`, each with its range and default, and its help below."""
     for key, field in wrapper_model(WRAPPERS[name]).model_fields.items():
         yield from field_lines(f"{prefix}{key}", field)
+
+
+def _measures() -> Iterator[str]:
+    for name, measure in MEASURES.items():
+        model = measure_model(measure)
+        yield f"questions.KEY.measure, name {name}: {_summary(model)}"
+        for key, field in model.model_fields.items():
+            yield from field_lines(f"questions.KEY.measure.{key}", field)
 
 
 def _networks() -> Iterator[str]:
@@ -132,7 +143,7 @@ def _nested(path: str, field: FieldInfo, default: str | None = None) -> Iterator
         parts = (field.annotation, *get_args(field.annotation))
         inside = f"{path}.KEY" if any(get_origin(part) in {dict, Mapping} for part in parts) else path
         for inner, inner_field in model.model_fields.items():
-            yield from _nested(f"{inside}.{inner}", inner_field, default)
+            yield from _nested(f"{inside}.{inner_field.alias or inner}", inner_field, default)
 
 
 def field_lines(path: str, field: FieldInfo, default: str | None = None, kind: str | None = None) -> Iterator[str]:
@@ -164,6 +175,8 @@ def _default(field: FieldInfo) -> str:
 
 def _type_name(annotation: Any) -> str:
     origin, inside = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _type_name(inside[0])
     if origin is Literal:
         return f"one of {', '.join(map(str, inside))}"
     if origin in {Union, UnionType}:

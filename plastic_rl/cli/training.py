@@ -1,4 +1,4 @@
-"""The verbs that train: train, resume, compare."""
+"""The verbs that train: train, resume, compare, study."""
 
 from __future__ import annotations
 
@@ -115,6 +115,61 @@ def compare(
         config,
         overrides or [],
         name=name,
+        plugins=load_plugins(plugin),
+        runs_folder=runs_folder,
+        say=typer.echo,
+        note=note,
+        width=terminal_width(),
+    )
+
+
+def study(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of the study, with its study.yaml.")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="KEY.PATH=VALUE", help="Changes to the study, e.g. seeds=[0,1,2] questions.NAME.tasks=100."
+        ),
+    ] = None,
+    plugin: Plugins = None,
+    name: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Name of the study's runs; by default that of the folder."),
+    ] = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(metavar="QUESTION", help="Run this question alone. Can be given several times."),
+    ] = None,
+    processes: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Trainings at a time; by default one for each processor."),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the runs, and train nothing.")] = False,
+    runs_folder: RunsFolder = RUNS,
+) -> None:
+    """Answer questions about mechanisms: does one help, and where?
+
+    Each question in study.yaml has two sides, an experiment with the mechanism and one without, and says beforehand
+    what is measured, on which tasks, and which side is claimed to be better. Both are tuned alike on valid, trained
+    with several seeds, and compared on the same tasks, the frozen twins beside them; p-values are corrected for the
+    number of questions. Every training is a run of its own in runs/NAME/QUESTION/SIDE/seed-S, and what came of it
+    stands in runs/NAME/study.txt, .json and .png. After Ctrl-C or a crash the same command goes on where it was
+    stopped. `plastic-rl config study` lists the keys and the measures.
+
+    \b
+    Examples:
+      plastic-rl study configs/studies/example
+      plastic-rl study configs/studies/example --dry-run
+    """  # noqa: D301 - click's \b keeps the lines of a paragraph
+    from plastic_rl.experiment import study as run_study
+
+    run_study(
+        folder,
+        overrides or [],
+        name=name,
+        only=only or [],
+        processes=processes,
+        dry_run=dry_run,
         plugins=load_plugins(plugin),
         runs_folder=runs_folder,
         say=typer.echo,

@@ -189,7 +189,7 @@ def _problem(model: type[BaseModel], details: Mapping[str, Any], prefix: Sequenc
     where = ".".join([*prefix, *keys])
     match details["type"]:
         case "extra_forbidden":
-            names = list(_holder(model, keys).model_fields)
+            names = [field.alias or name for name, field in _holder(model, keys).model_fields.items()]
             return f"{where}: unknown key.{did_you_mean(keys[-1], names)} Valid: {', '.join(names)}."
         case "missing":
             return f"{where}: missing, and it has no default."

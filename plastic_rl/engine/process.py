@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import pickle
 import signal
+import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -154,6 +155,7 @@ def _serve(connection: Connection[Any, Any]) -> None:
     os.environ["OMP_NUM_THREADS"] = "1"
     # Ctrl-C goes to all processes of a terminal; the one that started this one decides what to do.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     parcel: Parcel | None = None
     while True:
         try:
@@ -169,6 +171,14 @@ def _serve(connection: Connection[Any, Any]) -> None:
             return
         except Exception as raised:  # noqa: BLE001 - a result that cannot be pickled is told, not died of
             connection.send((portable(raised), None))
+
+
+def _end_with_parent() -> None:
+    """End this process as soon as the one that started it is gone: nobody would take what it is working on."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 # --- what runs in the worker processes of every engine ---------------------------------------------------------------

@@ -205,6 +205,84 @@ def plot_comparison(
     return save_figure(figure, path)
 
 
+@dataclass(frozen=True)
+class LabelledDifference:
+    """The difference that a mechanism makes, as a row of a picture.
+
+    Attributes:
+        label: Name of the question.
+        kind: Kind of mechanism.
+        detail: What was measured.
+        mean: Difference towards what was claimed, on the scale that all rows share; NaN where there is none.
+        low: Lower end of its interval.
+        high: Upper end.
+        verdict: In words; it is the colour of the row.
+        note: The means of both sides.
+    """
+
+    label: str
+    kind: str
+    detail: str
+    mean: float
+    low: float
+    high: float
+    verdict: str
+    note: str
+
+
+VERDICT_COLORS = {"helps": "#009E73", "hurts": "#D55E00", "no difference shown": "#666666"}
+
+
+def plot_differences(rows: Sequence[LabelledDifference], path: str | Path, *, title: str) -> Path:
+    """Draw the difference of each question with its interval, one row each, coloured by the verdict.
+
+    Args:
+        rows: From the top down.
+        path: `.png`, `.svg` or `.pdf`.
+        title: Above the picture.
+
+    Returns:
+        `path`.
+    """
+    figure = new_figure(10.4, 1.9 + 0.62 * len(rows))
+    axis = figure.subplots()
+    seen = [end for row in rows for end in (row.mean, row.low, row.high) if not np.isnan(end)]
+    # An interval of few seeds may be far wider than all differences.
+    most = max((abs(row.mean) for row in rows if not np.isnan(row.mean)), default=1.0) or 1.0
+    limit = 1.15 * min(max(map(abs, seen), default=1.0) or 1.0, max(2.5 * most, 0.1))
+    for place, row in enumerate(rows):
+        color = VERDICT_COLORS.get(row.verdict, "#999999")
+        axis.axhline(place, color="#EEEEEE", linewidth=0.8, zorder=0)
+        if np.isnan(row.mean):
+            continue
+        if not np.isnan(row.low):
+            axis.plot([row.low, row.high], [place, place], color=color, linewidth=2.4, solid_capstyle="butt", zorder=2)
+        axis.plot(row.mean, place, "o", color=color, markersize=8, zorder=3)
+    axis.axvline(0, color="#333333", linewidth=1, zorder=1)
+    axis.set_xlim(-limit, limit)
+    axis.set_ylim(len(rows) - 0.5, -0.5)
+    names = [f"{row.label}\n{', '.join(filter(None, (row.kind, row.detail)))}" for row in rows]
+    axis.set_yticks(range(len(rows)), names)
+    right = axis.secondary_yaxis("right")
+    right.set_yticks(range(len(rows)), [f"{row.note}\n{row.verdict}" for row in rows])
+    right.tick_params(length=0, labelsize=9.5)
+    axis.annotate(
+        "with | without", (1, 1), xycoords="axes fraction", xytext=(6, 4), textcoords="offset points", fontsize=9.5,
+        color="#333333",
+    )  # fmt: skip
+    right.spines["right"].set_visible(False)
+    for tick, row in zip(right.get_yticklabels(), rows, strict=True):
+        tick.set_color(VERDICT_COLORS.get(row.verdict, "#777777"))
+    stars = "\n* no limit is known: 1 is the larger mean" if any("*" in row.detail for row in rows) else ""
+    axis.set_xlabel(f"with minus without, towards the claim (1: from random to the limit){stars}", fontsize=11)
+    plain_axes(axis)
+    axis.grid(axis="y", visible=False)
+    axis.grid(axis="x", color="#DDDDDD", linewidth=0.8)
+    axis.tick_params(axis="y", length=0)
+    figure_title(figure, title)
+    return save_figure(figure, path)
+
+
 def plot_curves(curves: Mapping[str, Curves], path: str | Path) -> Path:
     """Draw what parts of a synapse or a unit show of themselves, one panel each.
 

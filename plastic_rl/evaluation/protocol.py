@@ -49,6 +49,7 @@ TIME_BINS = 20
 """Points of a curve where trials differ in length, so that their returns say little (a maze: always the goal's)."""
 
 Progress = Callable[[str], None]
+Keep = Callable[[str, Lifetimes, AccuracyAfter | None], None]
 
 
 def evaluate(
@@ -70,6 +71,7 @@ def evaluate(
     extra_agents: Mapping[str, Agent] | None = None,
     resamples: int = 2000,
     progress: Progress | None = None,
+    keep: Keep | None = None,
 ) -> Evaluation:
     """Score an agent on fixed tasks, beside the reference agents of the tasks' family.
 
@@ -100,6 +102,8 @@ def evaluate(
             as a network with hand-written rules. A name of a reference agent replaces that one.
         resamples: Bootstrap resamples.
         progress: Called with a line of text before each agent starts.
+        keep: Called with what each agent lived: its key (`sampled`, `greedy`, `frozen` or `reference:NAME`), its
+            lifetimes, and its accuracies where the tasks have held-out samples.
 
     Returns:
         The evaluation; `save` writes `evaluation.json`, `table` shows it, `plot_adaptation` draws it.
@@ -165,6 +169,8 @@ def evaluate(
                 )
             if questions is not None:
                 accuracies[key] = questions.result(lived[key])
+            if keep is not None:
+                keep(key, lived[key], accuracies.get(key))
             seconds[split][key] = round(time.perf_counter() - before, 3)
         result = score_lifetimes(
             lived,

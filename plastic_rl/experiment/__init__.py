@@ -25,12 +25,14 @@ from plastic_rl.experiment.config import ExperimentConfig, load_experiment, pars
 from plastic_rl.experiment.folder import RunFolder, create_runs, find_run, find_runs
 from plastic_rl.experiment.pipeline import check_experiment, resume, start
 from plastic_rl.experiment.scoring import draw_curves, score_agent, score_run, seeds_table, write_seeds_table
+from plastic_rl.experiment.studies import StudyConfig, load_study, study
 from plastic_rl.experiment.training import make_algorithm, train
 
 __all__ = [
     "ComparisonConfig",
     "ExperimentConfig",
     "RunFolder",
+    "StudyConfig",
     "TrainedAgent",
     "agent_names",
     "check_experiment",
@@ -45,6 +47,7 @@ __all__ = [
     "load_agent",
     "load_comparison",
     "load_experiment",
+    "load_study",
     "make_algorithm",
     "needs_plugins",
     "parse_experiment",
@@ -53,6 +56,7 @@ __all__ = [
     "score_run",
     "seeds_table",
     "start",
+    "study",
     "train",
     "write_seeds_table",
 ]

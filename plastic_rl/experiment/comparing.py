@@ -7,7 +7,6 @@ came of it stands in `runs/NAME/comparison.txt`, `comparison.json` and `comparis
 
 from __future__ import annotations
 
-import csv
 import itertools
 import json
 import math
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from plastic_rl.arrays import FloatArray
 from plastic_rl.checkpoint import write_atomically
@@ -27,8 +26,9 @@ from plastic_rl.evaluation import Evaluation, crossed_interval
 from plastic_rl.evaluation.plots import Estimate, LearningCurve, plot_comparison, read_metric
 from plastic_rl.evaluation.table import Column, fit, folded
 from plastic_rl.experiment.agents import needs_plugins
-from plastic_rl.experiment.config import ExperimentConfig, parse_experiment
-from plastic_rl.experiment.folder import CONFIG, RunFolder, create_runs
+from plastic_rl.experiment.config import ExperimentConfig, Seeds, parse_experiment
+from plastic_rl.experiment.folder import RunFolder, create_runs, reopen_run
+from plastic_rl.experiment.metrics import clock
 from plastic_rl.experiment.pipeline import Say, check_experiment, finish
 from plastic_rl.experiment.training import is_trained
 
@@ -38,19 +38,12 @@ class ComparisonConfig(ConfigModel):
 
     description: str = ""
     """What is compared, in a sentence."""
-    seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
+    seeds: Seeds = (0,)
     """Training seeds: each variant is trained with each of them."""
     common: dict[str, Any]
     """The part of the experiment that all variants share: environment, network, evaluation ..."""
     variants: dict[str, dict[str, Any]] = Field(min_length=2)
     """The rest of the experiment, by the name of the variant: its algorithm, and whatever else is its own."""
-
-    @field_validator("seeds", mode="after")
-    @classmethod
-    def _distinct(cls, value: tuple[int, ...]) -> tuple[int, ...]:
-        if len(set(value)) < len(value):
-            raise ValueError(f"each seed may stand once, got {', '.join(map(str, value))}")
-        return value
 
 
 @dataclass(frozen=True)
@@ -174,8 +167,11 @@ def compare(
         check_experiment(experiment)
     name = name or Path(path).stem
     folder = Path(runs_folder) / name
-    made = not folder.exists()
-    for run in create_runs(Path(runs_folder), name, comparison.experiments) if made else _reopened(folder, comparison):
+    if folder.exists():
+        begun = [reopen_run(folder, place, each, "comparison") for place, each in comparison.experiments.items()]
+    else:
+        begun = create_runs(Path(runs_folder), name, comparison.experiments)
+    for run in begun:
         config = run.config()
         if not is_trained(run, config) or not run.evaluation.exists():
             say(f"{run.path}:")
@@ -197,43 +193,19 @@ def compare(
     say(f"in {folder}: comparison.txt, comparison.json, comparison.png")
 
 
-def _reopened(folder: Path, comparison: Comparison) -> list[RunFolder]:
-    """The runs of a comparison that was begun before."""
-    runs = []
-    for place, experiment in comparison.experiments.items():
-        if not (folder / place / CONFIG).is_file() or RunFolder(folder / place).config() != experiment:
-            raise RunError(
-                f"{folder} exists already and holds something else than this comparison ({place} differs), and nothing "
-                "is overwritten. Give the comparison another name with --name NAME."
-            )
-        runs.append(RunFolder(folder / place))
-    return runs
-
-
 def _curve(run: RunFolder) -> LearningCurve:
     """Scores on `valid` by samples and seconds; where none were taken, scores of training lifetimes."""
     try:
         samples, scores = read_metric(run.metrics, "valid/score")
     except RunError:
         samples, scores = read_metric(run.metrics, "rollout/score")
-    steps, seconds = _clock(run.path / "timing.csv")
+    steps, seconds = clock(run.path / "timing.csv")
     return LearningCurve(samples, np.interp(samples, steps, seconds), scores)
-
-
-def _clock(path: Path) -> tuple[FloatArray, FloatArray]:
-    """Steps and seconds of training up to each row of a run's clock readings, which begin anew where it was resumed."""
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = [(row["step"], row["time/time_elapsed"]) for row in csv.DictReader(file) if row["time/time_elapsed"]]
-    if not rows:
-        raise RunError(f"{path} has no clock readings; set logging.interval to at most the number of updates.")
-    steps, elapsed = np.array(rows, np.float64).T
-    passed = np.diff(elapsed, prepend=0.0)
-    return steps, np.where(passed < 0, elapsed, passed).cumsum()
 
 
 def _variant(runs: Sequence[RunFolder], first: Sequence[RunFolder] | None) -> Variant:
     """What came of the runs of a variant; `first`: those of the first variant, if this is another."""
-    clocks = [_clock(run.path / "timing.csv") for run in runs]
+    clocks = [clock(run.path / "timing.csv") for run in runs]
     own = _tables(runs)
     return Variant(
         samples=float(np.mean([steps[-1] for steps, _ in clocks])),

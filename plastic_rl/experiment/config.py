@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from plastic_rl.algorithms import ALGORITHMS, PlasticAlgorithm
 from plastic_rl.algorithms.base import AlgorithmConfig, algorithm_model
@@ -22,6 +22,16 @@ from plastic_rl.errors import ConfigError, UnknownNameError
 from plastic_rl.evaluation.protocol import TASKS_BY_DEFAULT
 from plastic_rl.networks import NETWORKS
 from plastic_rl.policies import POLICIES
+
+
+def _distinct(seeds: tuple[int, ...]) -> tuple[int, ...]:
+    if len(set(seeds)) < len(seeds):
+        raise ValueError(f"each seed may stand once, got {', '.join(map(str, seeds))}")
+    return seeds
+
+
+Seeds = Annotated[tuple[Annotated[int, Field(ge=0, lt=2**32)], ...], Field(min_length=1), AfterValidator(_distinct)]
+"""Training seeds: each trains a run of its own."""
 
 
 class EnvironmentConfig(ConfigModel):
@@ -190,6 +200,8 @@ def load_experiment(path: str | Path, overrides: Sequence[str] = (), **changes: 
     mapping = apply_overrides(read_mapping(path), overrides) | changes
     if is_comparison(mapping):
         raise ConfigError(f"{path} compares several experiments; run it with: plastic-rl compare {path}")
+    if "questions" in mapping:
+        raise ConfigError(f"{path} is a study; run it with: plastic-rl study {path}")
     return parse_experiment(mapping, str(path))
 
 

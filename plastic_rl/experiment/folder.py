@@ -152,11 +152,17 @@ class RunFolder:
         Raises:
             CheckpointError: If the newest checkpoint, which recorded it, is damaged.
         """
-        newest = self.latest()
-        if newest is None:
-            return None
-        best = RunDocument.of(read_checkpoint(newest, only=[RUN_DOCUMENT]), newest).best
+        best = self.best_score()
         return best.step if best is not None and best.step in saved_steps(self.checkpoints) else None
+
+    def best_score(self) -> Best | None:
+        """Return the best score on `valid` so far; None where none was taken.
+
+        Raises:
+            CheckpointError: If the newest checkpoint, which recorded it, is damaged.
+        """
+        newest = self.latest()
+        return None if newest is None else RunDocument.of(read_checkpoint(newest, only=[RUN_DOCUMENT]), newest).best
 
     @contextmanager
     def owned(self) -> Iterator[None]:
@@ -190,6 +196,11 @@ def plugins_in(path: Path) -> list[str]:
     return [str(plugin) for plugin in named]
 
 
+def is_name(text: str) -> bool:
+    """Tell whether a text is good as the name of a run's folder, or of one around it."""
+    return _NAME.fullmatch(text) is not None
+
+
 def create_runs(parent: Path, name: str, configs: Mapping[str, ExperimentConfig]) -> list[RunFolder]:
     """Make the folder `parent/name` of a run, or of sibling runs.
 
@@ -198,7 +209,7 @@ def create_runs(parent: Path, name: str, configs: Mapping[str, ExperimentConfig]
     Raises:
         RunError: If the name is taken, or no good as a folder's name.
     """
-    if not all(_NAME.fullmatch(part) for part in name.split("/")):
+    if not all(map(is_name, name.split("/"))):
         raise RunError(f"{name!r} is no good as the name of a run: use letters, digits, '.', '_', '+' and '-'.")
     path = Path(parent) / name
     if path.exists():
@@ -220,6 +231,20 @@ def create_runs(parent: Path, name: str, configs: Mapping[str, ExperimentConfig]
         raise RunError(f"cannot make the run folder {path}: {error.strerror}.") from None
     sync_folder(path.parent)
     return [RunFolder(path / folder) for folder in configs]
+
+
+def reopen_run(folder: Path, place: str, config: ExperimentConfig, what: str) -> RunFolder:
+    """Return the run `folder/place` of a comparison or study (`what`) that was begun before.
+
+    Raises:
+        RunError: If it is not there, or has another config.
+    """
+    if not (folder / place / CONFIG).is_file() or RunFolder(folder / place).config() != config:
+        raise RunError(
+            f"{folder} exists already and holds something else than this {what} ({place} differs), and nothing is "
+            f"overwritten. Give the {what} another name with --name NAME."
+        )
+    return RunFolder(folder / place)
 
 
 def seeds_of(path: Path) -> list[Path]:

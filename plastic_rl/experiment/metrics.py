@@ -21,15 +21,18 @@ from stable_baselines3.common.logger import KVWriter, TensorBoardOutputFormat
 from torch.utils.tensorboard import SummaryWriter
 from typing_extensions import override
 
+from plastic_rl.arrays import FloatArray
 from plastic_rl.checkpoint import write_atomically
 from plastic_rl.checkpoint.files import file_named
 from plastic_rl.config import ConfigModel
-from plastic_rl.errors import CheckpointError
+from plastic_rl.errors import CheckpointError, RunError
 
 CLOCK = "time/"
 """Keys that begin so are clock readings, or counters that `step` already tells."""
 ELAPSED = "time/time_elapsed"
 """Seconds since training began or was resumed."""
+CPU = "time/cpu"
+"""Seconds of processor time since then, of this process alone."""
 
 
 class TableState(ConfigModel):
@@ -112,6 +115,7 @@ class MetricsWriter(KVWriter):
         self.metrics = Table(folder / "metrics.csv", None if state is None else state.metrics)
         self.timing = Table(folder / "timing.csv", None if state is None else state.timing)
         self._began = time.monotonic()
+        self._cpu_began = time.process_time()
 
     @override
     def write(self, key_values: dict[str, Any], key_excluded: dict[str, tuple[str, ...]], step: int = 0) -> None:
@@ -126,6 +130,7 @@ class MetricsWriter(KVWriter):
             self.metrics.append(step, metrics)
         if ELAPSED in timing:
             timing[ELAPSED] = round(time.monotonic() - self._began, 3)
+            timing[CPU] = round(time.process_time() - self._cpu_began, 3)
         if timing:
             self.timing.append(step, timing)
 
@@ -144,6 +149,25 @@ def _plain(value: Any) -> float | int | str:
     if isinstance(value, bool | np.bool_ | int | np.integer):
         return int(value)
     return float(value)
+
+
+def clock(path: Path, column: str = ELAPSED) -> tuple[FloatArray, FloatArray]:
+    """Steps and seconds of training up to each row of a run's clock readings, which begin anew where it was resumed.
+
+    `column`: `ELAPSED`, or `CPU` for processor time.
+
+    Raises:
+        RunError: If it has none.
+    """
+    rows: list[tuple[str, str]] = []
+    if path.is_file():
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = [(row["step"], row[column]) for row in csv.DictReader(file) if row.get(column)]
+    if not rows:
+        raise RunError(f"{path} has no clock readings; set logging.interval to at most the number of updates.")
+    steps, elapsed = np.array(rows, np.float64).T
+    passed = np.diff(elapsed, prepend=0.0)
+    return steps, np.where(passed < 0, elapsed, passed).cumsum()
 
 
 class TensorBoardWriter(TensorBoardOutputFormat):

@@ -15,6 +15,7 @@ from plastic_rl.experiment.agents import baseline_of, checkpoint_line, find_agen
 from plastic_rl.experiment.candidates import Candidates
 from plastic_rl.experiment.config import ExperimentConfig, load_experiment
 from plastic_rl.experiment.folder import RunFolder, create_runs, find_runs
+from plastic_rl.experiment.progress import Progress
 from plastic_rl.experiment.scoring import SEEDS_TABLE, draw_own_curves, score_run, write_seeds_table
 from plastic_rl.experiment.training import built, check_unfinished, make_algorithm, train
 
@@ -162,13 +163,14 @@ def finish(
     say: Say = print,
     note: Say | None = None,
     skip: Sequence[RunFolder] = (),
+    progress: Progress | None = None,
 ) -> None:
     """Train each run but those to `skip` to its end, score it, and draw all of them together; see `start`."""
     for run in runs:
         if run in skip:
             continue
         config = run.config()
-        train(run)
+        train(run, progress=progress)
         if config.evaluation.final:
             try:
                 evaluation = score_run(run, plugins=plugins, progress=note)

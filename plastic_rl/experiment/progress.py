@@ -54,10 +54,14 @@ class Progress(AbstractContextManager["Progress"]):
 
 
 class PlainProgress(Progress):
-    """A line every `interval` seconds, and one at the end: for logs. By default they go to standard error."""
+    """A line every `interval` seconds, and one at the end: for logs. By default they go to standard error.
 
-    def __init__(self, stream: TextIO | None = None, interval: float = PLAIN_INTERVAL) -> None:
+    `name`: before each line, where several trainings speak at the same time.
+    """
+
+    def __init__(self, stream: TextIO | None = None, interval: float = PLAIN_INTERVAL, name: str = "") -> None:
         super().__init__()
+        self.name = name
         self.stream = sys.stderr if stream is None else stream
         self.interval = interval
         self._shown = self._began
@@ -77,7 +81,7 @@ class PlainProgress(Progress):
 
     @override
     def say(self, line: str) -> None:
-        print(line, file=self.stream, flush=True)
+        print(f"{self.name}: {line}" if self.name else line, file=self.stream, flush=True)
 
 
 class RichProgress(Progress):

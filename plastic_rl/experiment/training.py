@@ -218,7 +218,7 @@ def _read_own(run: RunFolder, newest: Path, config: ExperimentConfig) -> tuple[C
         raise CheckpointError(f"{error} {advice}") from None
     with damage_is_refused(f"{newest} is no checkpoint of this run"):
         document = RunDocument.of(checkpoint, newest)
-        changes = differences(_with_defaults(document.config), _own_config(config))
+        changes = differences(_with_defaults(document.config), own_config(config))
         changed = [f"{path}: {old!r} became {new!r}" for path, old, new in changes]
     if changed:
         raise CheckpointError(
@@ -228,7 +228,7 @@ def _read_own(run: RunFolder, newest: Path, config: ExperimentConfig) -> tuple[C
     return checkpoint, document
 
 
-def _own_config(config: ExperimentConfig) -> dict[str, Any]:
+def own_config(config: ExperimentConfig) -> dict[str, Any]:
     """The part of the config that the bytes of a run depend on."""
     own = {name: value for name, value in config.to_mapping().items() if name not in {"description", "plugins"}}
     if config.algorithm is None:
@@ -242,7 +242,7 @@ def _own_config(config: ExperimentConfig) -> dict[str, Any]:
 def _with_defaults(stored: Mapping[str, Any]) -> Mapping[str, Any]:
     """The config that a checkpoint holds, with the defaults of keys that came into being after it was written."""
     try:
-        return _own_config(parse_experiment(stored))
+        return own_config(parse_experiment(stored))
     except ConfigError:
         return stored
 
@@ -286,7 +286,7 @@ class RunWriter:
 
     def save(self, checkpoint: Checkpoint, step: int) -> None:
         """Write a checkpoint, and remove those that are needed no more."""
-        own = RunDocument(step=step, config=_own_config(self.config), metrics=self.tables.state(), best=self.best)
+        own = RunDocument(step=step, config=own_config(self.config), metrics=self.tables.state(), best=self.best)
         checkpoint = replace(checkpoint, documents={**checkpoint.documents, RUN_DOCUMENT: own.model_dump()})
         # Scores taken in mid-training are not those of the run that ends here. Gone before the checkpoint appears, so
         # that a run which is killed before its final evaluation never counts as evaluated.

@@ -23,12 +23,13 @@ from plastic_rl.cli.app import app, main
 from plastic_rl.config import read_mapping
 from plastic_rl.envs import distribution_for
 from plastic_rl.evaluation import evaluate
+from plastic_rl.evaluation.measures import MEASURES
 from plastic_rl.evaluation.network_view import WIDTH
 from plastic_rl.evaluation.protocol import TASKS_BY_DEFAULT
 from plastic_rl.experiment import RunFolder, load_agent
 
 ROOT = Path(__file__).parents[2]
-VERBS = ["train", "resume", "evaluate", "export", "plot", "video", "config", "doctor"]
+VERBS = ["train", "resume", "study", "evaluate", "export", "plot", "video", "config", "doctor"]
 VERBS += ["agents list", "envs list", "envs show", "envs check"]
 VERBS += ["neurons list", "neurons show", "rules list", "rules show"]
 
@@ -441,6 +442,16 @@ def test_config_reference_names_the_keys_of_a_comparison(call: Any) -> None:
     assert code == 0
     for key in ("seeds", "common", "variants"):
         assert f"\n{key}: " in out
+    assert out in call("config")[1]
+
+
+def test_config_reference_names_the_keys_and_measures_of_a_study(call: Any) -> None:
+    code, out, _ = call("config", "study")
+    assert code == 0
+    for key in ("seeds: list of whole numbers", "questions.KEY.with: ", "questions.KEY.tune.grid: "):
+        assert f"\n{key}" in out
+    for measure in MEASURES:
+        assert f"\nquestions.KEY.measure, name {measure}: " in out
     assert out in call("config")[1]
 
 

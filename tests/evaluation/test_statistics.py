@@ -3,10 +3,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
+from scipy import stats
 
 import plastic_rl.evaluation.statistics as statistics
 from plastic_rl.evaluation.statistics import (
     bootstrap_means,
+    crossed_difference,
+    crossed_interval,
+    holm,
     mean_of_present,
     normalise,
     normalised_interval,
@@ -122,6 +126,93 @@ def test_student_t_intervals_of_three_runs_cover_95_percent() -> None:
     runs = np.random.default_rng(11).normal(loc=5.0, size=(3, 20_000))
     _, low, high = student_t_interval(runs)
     assert ((low <= 5.0) & (high >= 5.0)).mean() == pytest.approx(0.95, abs=0.006)
+
+
+def test_holm_by_hand() -> None:
+    # Holm 1979: the least p times m, the next times m - 1, ..., never falling, never above 1.
+    assert_allclose(holm([0.04, 0.001, 0.6, 0.012]), [0.08, 0.004, 0.6, 0.036], rtol=1e-12)
+    assert_allclose(holm([0.02, 0.021, 0.9]), [0.06, 0.06, 0.9], rtol=1e-12)
+    assert_allclose(holm([0.3, 0.5]), [0.6, 0.6], rtol=1e-12)
+    assert holm([0.03]).item() == 0.03
+
+
+def test_a_test_that_was_not_made_counts_and_making_it_lowers_the_others_only() -> None:
+    before = holm([0.02, np.nan, 0.01])
+    assert_allclose(before, [0.04, np.nan, 0.03], rtol=1e-12)
+    for p in (0.001, 0.015, 0.3, 1.0):
+        after = holm([0.02, p, 0.01])
+        assert (after[[0, 2]] <= before[[0, 2]] + 1e-15).all()
+
+
+def test_the_difference_of_two_sides_is_welchs_test_where_there_is_one_task() -> None:
+    from scipy.stats import ttest_ind
+
+    generator = np.random.default_rng(12)
+    one, other = generator.normal(1.0, 1.0, (5, 1)), generator.normal(0.0, 3.0, (4, 1))
+    found = crossed_difference(one, other)
+    expected = ttest_ind(one[:, 0], other[:, 0], equal_var=False)
+    low, high = expected.confidence_interval(0.95)
+    assert_allclose(found, [one.mean() - other.mean(), low, high, expected.pvalue, expected.df], rtol=1e-9)
+
+
+def test_the_difference_of_two_sides_is_a_paired_test_over_tasks_where_seeds_are_all_alike() -> None:
+    from scipy.stats import ttest_rel
+
+    generator = np.random.default_rng(13)
+    difficulty = generator.normal(scale=5.0, size=12)
+    one, other = difficulty + generator.normal(0.3, 1.0, 12), difficulty + generator.normal(0.0, 1.0, 12)
+    found = crossed_difference(np.tile(one, (3, 1)), np.tile(other, (3, 1)))
+    expected = ttest_rel(one, other)
+    low, high = expected.confidence_interval(0.95)
+    assert_allclose(found, [(one - other).mean(), low, high, expected.pvalue, 11], rtol=1e-9)
+
+
+def test_the_difference_of_two_sides_by_hand() -> None:
+    # Means of seeds: 2, 4 and 1, 1; differences of tasks: 3 - 0, 3 - 2; left over: +-.5 on one side, else nothing.
+    found = crossed_difference([[2.5, 1.5], [3.5, 4.5]], [[0.0, 2.0], [0.0, 2.0]])
+    seeds, tasks, residual = 2.0 / 2, 2.0 / 2, 4 * 0.5**2 / 1 / 4
+    variance = seeds + tasks - residual
+    freedom = variance**2 / (seeds**2 + tasks**2 + residual**2)
+    assert found.mean == 2.0
+    assert found.freedom == pytest.approx(freedom, rel=1e-12)
+    assert (found.high - found.low) / 2 == pytest.approx(stats.t.ppf(0.975, freedom) * np.sqrt(variance), rel=1e-9)
+
+
+def test_sides_without_any_spread_are_equal_or_not_tested() -> None:
+    assert crossed_difference(np.ones((2, 3)), np.ones((2, 3)))[:4] == (0.0, 0.0, 0.0, 1.0)
+    mean, *rest = crossed_difference(np.ones((2, 3)), np.zeros((2, 3)))
+    assert mean == 1.0
+    assert np.isnan(rest).all()
+    with pytest.raises(ValueError, match="2 runs or more"):
+        crossed_difference([[1.0, 2.0]], [[1.0, 2.0], [3.0, 4.0]])
+
+
+@pytest.mark.parametrize(("seeds", "spread_of_seeds", "noise"), [(3, 1.0, 1.0), (3, 0.1, 3.0), (5, 1.0, 1.0)])
+def test_intervals_of_a_difference_cover_it_with_few_seeds_where_a_bootstrap_does_not(
+    seeds: int, spread_of_seeds: float, noise: float
+) -> None:
+    generator = np.random.default_rng(14)
+    draws, tasks, true = 300, 40, 0.7
+    hits = bootstrap_hits = rejected = 0
+    for draw in range(draws):
+        difficulty = generator.normal(size=tasks)
+
+        def side(share: float, level: float, difficulty: np.ndarray = difficulty) -> np.ndarray:
+            luck = generator.normal(scale=spread_of_seeds, size=(seeds, 1))
+            return level + share * difficulty + luck + generator.normal(scale=noise, size=(seeds, tasks))
+
+        one, other = side(1.0, true), side(0.5, 0.0)
+        found = crossed_difference(one, other)
+        assert (found.p < 0.05) == (not found.low <= 0.0 <= found.high)
+        hits += found.low <= true <= found.high
+        rejected += crossed_difference(one - true, other).p < 0.05
+        _, low, high = crossed_interval(one - other, resamples=100, seed=draw)
+        bootstrap_hits += low <= true <= high
+    # Binomial standard error .013.
+    assert 0.92 <= hits / draws <= 0.995
+    assert rejected / draws <= 0.08
+    if spread_of_seeds == 1.0:
+        assert bootstrap_hits / draws < 0.9
 
 
 def test_no_tasks_and_no_resamples_are_refused() -> None:

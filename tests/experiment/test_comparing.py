@@ -16,7 +16,8 @@ from plastic_rl.errors import ConfigError, RunError
 from plastic_rl.evaluation import Evaluation
 from plastic_rl.evaluation.plots import Estimate
 from plastic_rl.experiment import compare, load_comparison, load_experiment
-from plastic_rl.experiment.comparing import Variant, _clock, comparison_table
+from plastic_rl.experiment.comparing import Variant, comparison_table
+from plastic_rl.experiment.metrics import clock
 
 ROOT = Path(__file__).parents[2]
 
@@ -127,7 +128,7 @@ def test_seconds_add_up_over_interruptions(tmp_path: Path) -> None:
             [40, 5],
         ]  # stopped at 20, then resumed
         csv.writer(file).writerows(rows)
-    steps, seconds = _clock(tmp_path / "timing.csv")
+    steps, seconds = clock(tmp_path / "timing.csv")
     assert steps.tolist() == [10, 20, 30, 40]
     assert seconds.tolist() == [4, 9, 11, 14]
 

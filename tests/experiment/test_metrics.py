@@ -33,13 +33,14 @@ def test_clock_readings_have_a_table_of_their_own(tmp_path: Path) -> None:
 
 
 def test_seconds_are_not_cut_to_whole_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = iter([100.0, 102.3456, 107.0])
+    clock, processor = iter([100.0, 102.3456, 107.0]), iter([7.0, 7.5, 8.25])
     monkeypatch.setattr("time.monotonic", lambda: next(clock))
+    monkeypatch.setattr("time.process_time", lambda: next(processor))
     logger = Logger(str(tmp_path), [MetricsWriter(tmp_path)])
     for step, seconds in ((1, 2), (2, 7)):
         logger.record("time/time_elapsed", seconds)
         logger.dump(step)
-    assert (tmp_path / "timing.csv").read_text() == "step,time/time_elapsed\n1,2.346\n2,7.0\n"
+    assert (tmp_path / "timing.csv").read_text() == "step,time/cpu,time/time_elapsed\n1,0.5,2.346\n2,1.25,7.0\n"
 
 
 def test_no_rows_no_file(tmp_path: Path) -> None:
