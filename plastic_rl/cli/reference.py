@@ -87,22 +87,23 @@ def _networks() -> Iterator[str]:
                 yield f"    One of: {', '.join(sorted(names))}."
     for kind in PARTS:
         if any(kind in network.config_model.model_fields for network in NETWORKS.values()):
-            yield from _parts(kind)
+            yield from _parts(f"network.{kind}", PARTS[kind])
 
 
-def _parts(kind: str) -> Iterator[str]:
-    """The options of the parts that a key may name, those of plugins included."""
-    for name, part in PARTS[kind].items():
+def _parts(path: str, registry: Mapping[str, Any]) -> Iterator[str]:
+    """The options of the parts that the key `path` may name, those of plugins included."""
+    for name, part in registry.items():
         if isinstance(part, type) and issubclass(part, Part):
             own = {key: field for key, field in options_model(part).model_fields.items() if key != "learned"}
             if own:
-                yield f"network.{kind} {{name: {name}, ...}}, with options:"
+                yield f"{path} {{name: {name}, ...}}, with options:"
             for key, field in own.items():
-                yield from field_lines(f"network.{kind}.{key}", field)
+                yield from field_lines(f"{path}.{key}", field)
 
 
 def _algorithms() -> Iterator[str]:
     from plastic_rl.algorithms import ALGORITHMS, algorithm_model
+    from plastic_rl.algorithms.regularisers import REGULARISERS
 
     for name in ALGORITHMS:
         model = algorithm_model(name)
@@ -110,6 +111,7 @@ def _algorithms() -> Iterator[str]:
         for inner, field in model.model_fields.items():
             if inner != "name":
                 yield from _nested(f"algorithm.{inner}", field)
+    yield from _parts("algorithm.regulariser", REGULARISERS)
 
 
 def _registered(model: type[BaseModel], key: str) -> Collection[str]:
