@@ -341,13 +341,8 @@ class GradientAlgorithm(PlasticAlgorithm, OnPolicyAlgorithm):  # type: ignore[mi
 
     def _point(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Gradients and parameters as they are now, as copies."""
-        trained = self._trained()
-        copies = {
-            name: own.grad.clone()
-            for name, own in trained.items()
-            if own.grad is not None  # type: ignore[redundant-expr]  # it may be, whatever torch's types say
-        }
-        return copies, {name: own.detach().clone() for name, own in trained.items()}
+        gradients = {name: p.grad.clone() for name, p in self.policy.named_parameters() if p.grad is not None}
+        return gradients, {name: own.detach().clone() for name, own in self._trained().items()}
 
     @torch.no_grad()
     def _project(self) -> None:
@@ -389,8 +384,7 @@ class GradientAlgorithm(PlasticAlgorithm, OnPolicyAlgorithm):  # type: ignore[mi
         counted = self.num_timesteps, deque(self.score_buffer), deque(self.ep_info_buffer or [])
         hooks = CallbackList([])
         hooks.init_callback(self)
-        self._last_obs = cast("Any", self.env.reset())
-        self._last_episode_starts = np.ones(self.n_envs, dtype=bool)
+        self._start_lifetimes(begun=True)
         self._begin_lifetimes()
         trained = self._trained()
         try:
@@ -401,7 +395,8 @@ class GradientAlgorithm(PlasticAlgorithm, OnPolicyAlgorithm):  # type: ignore[mi
                 likelihood, told = self.log_likelihood(row)
                 if told == 0:
                     continue
-                found = torch.autograd.grad(likelihood / told**0.5, list(trained.values()), allow_unused=True)
+                of_all = torch.autograd.grad(likelihood / told**0.5, list(trained.values()), allow_unused=True)
+                found: list[Tensor | None] = list(of_all)
                 yield {name: own for name, own in zip(trained, found, strict=True) if own is not None}
         finally:
             self.num_timesteps = counted[0]
@@ -510,9 +505,13 @@ class GradientAlgorithm(PlasticAlgorithm, OnPolicyAlgorithm):  # type: ignore[mi
             "the bytes of an undisturbed run",
             stacklevel=3,
         )
+        self._start_lifetimes(begun=begun)
+
+    def _start_lifetimes(self, *, begun: bool) -> None:
+        """Let the environment start lifetimes in all rows: its next ones, where it has `begun`."""
         assert self.env is not None
         if begun:
-            # The environment went on to its next lifetimes; the seed kept for a first reset would turn it back.
+            # The seed kept for a first reset would turn it back.
             for layer in layers(self.env):
                 layer._reset_seeds()
         self._last_obs = cast("Any", self.env.reset())

@@ -106,7 +106,9 @@ def restored(regulariser: Regulariser, checkpoint: Checkpoint, parameters: Mappi
                 f"{where} {key!r} must be {own.dtype} of shape {tuple(own.shape)}, got {value.dtype} of shape "
                 f"{tuple(value.shape)}"
             )
-    return {key: value.to(parameters[key.partition("/")[2]].device) for key, value in stored.items()}
+    # In the order of the parameters, on which the last bits of sums over all of them depend.
+    keys = [f"{kind}/{name}" for kind in regulariser.entries if kind in found for name in parameters]
+    return {key: stored[key].to(parameters[key.partition("/")[2]].device) for key in keys}
 
 
 REGULARISERS: Registry[type[Regulariser]] = Registry("regulariser")
