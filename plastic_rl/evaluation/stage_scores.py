@@ -89,9 +89,12 @@ class StageScores(ConfigModel):
     @model_validator(mode="before")
     @classmethod
     def _derived(cls, given: Any) -> Any:
-        if isinstance(given, dict) and len(given.get("stages", ())) > 1 and given.get("backward_transfer") is None:
+        if not isinstance(given, dict) or len(given.get("stages", ())) < 2 or "backward_transfer" in given:
+            return given
+        try:
             return {**given, **transfers(np.array(given["scores"]), given["column"])}
-        return given
+        except (IndexError, KeyError, TypeError, ValueError):
+            return given  # no matrix: `_is_a_matrix` says so
 
     @model_validator(mode="after")
     def _is_a_matrix(self) -> Self:
