@@ -113,7 +113,7 @@ def evaluate(
       plastic-rl evaluate agents/grid_maze_backpropamine --env-kwargs side=13
       plastic-rl evaluate runs/mine --env-kwargs data=digits --carry-over
       plastic-rl evaluate agents/default --wrapper '{name: lesion, share: 0.25}'
-      plastic-rl evaluate runs/stages_bandits --stages
+      plastic-rl evaluate runs/stages_reversal_bandit --stages
     """  # noqa: D301 - click's \b keeps the lines of a paragraph
     from plastic_rl.experiment import RunFolder, find_agents, score_agent, score_run, seeds_table, write_seeds_table
 
