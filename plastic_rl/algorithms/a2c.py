@@ -139,6 +139,14 @@ class PlasticA2C(GradientAlgorithm):
             **told,
         }
 
+    def log_likelihood(self, row: int) -> tuple[Tensor, int]:
+        """See `GradientAlgorithm.log_likelihood`: of the actions, as they were sampled."""
+        policy, (observations, state, starts) = self.policy, self._row(row)
+        own = slice(row, row + 1)
+        result = policy.evaluate(policy.parameters_by_name(), observations, self.rollout.actions[:, own], state, starts)
+        counted = self.rollout.counted[:, own]
+        return (counted * result.log_probability).sum(), int(counted.sum())
+
     def _centred(self, rewards: Tensor, lived: Tensor) -> Tensor:
         count = int(lived.sum())
         self._reward_count += count

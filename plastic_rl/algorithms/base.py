@@ -28,6 +28,7 @@ from plastic_rl.checkpoint.torch_state import load_parameters, space_from_docume
 from plastic_rl.config import ConfigModel, check, describe
 from plastic_rl.config.signatures import Argument, NotStored, argument_of, arguments_of, handed_on, model_of
 from plastic_rl.envs import first_task
+from plastic_rl.envs.task import TASKS_PER_SEED
 from plastic_rl.errors import CheckpointError, ConfigError, damage_is_refused
 from plastic_rl.policies import POLICIES, PlasticPolicy
 from plastic_rl.registry import Registry
@@ -66,6 +67,8 @@ class PlasticAlgorithm(BaseAlgorithm):
         verbose: 0 silent, 1 a table per logging interval.
         seed: Of parameters, action sampling, environments and everything else random; global random state is not
             touched. None: from the operating system.
+        task_offset: Tasks of `train` that the seed has, and that are left out at the start, where `env` is an id:
+            stages of one run meet other tasks, and other noise.
         device: `"auto"`, `"cpu"`, `"cuda"`, ...
         **shared: The arguments of the subclass.
 
@@ -82,6 +85,7 @@ class PlasticAlgorithm(BaseAlgorithm):
         score_buffer: Scores of the last lifetimes: sums of expected reward where the environment knows it, else of
             reward.
         description: What the policy knows of the environment besides its spaces.
+        span: Steps between which schedules go from their start to their end; None: from 0 to where training ends.
     """
 
     budget: ClassVar[str] = "total_timesteps"
@@ -93,6 +97,7 @@ class PlasticAlgorithm(BaseAlgorithm):
     iterations: int
     score_buffer: deque[float]
     description: EnvironmentDescription
+    span: tuple[int, int] | None = None
     env_id: str | None = None
     env_kwargs: dict[str, Any]
 
@@ -110,6 +115,7 @@ class PlasticAlgorithm(BaseAlgorithm):
         tensorboard_log: Annotated[str | Path | None, NotStored] = None,
         verbose: Annotated[int, NotStored] = 0,
         seed: Annotated[int | None, Field(ge=0, lt=2**63)] = None,
+        task_offset: Annotated[int, Field(ge=0, lt=TASKS_PER_SEED)] = 0,
         device: Annotated[torch.device | str, NotStored] = "auto",
         **shared: Any,
     ) -> None:
@@ -149,6 +155,12 @@ class PlasticAlgorithm(BaseAlgorithm):
         """Where training ends that is to go to `total`, in `unit`s."""
         return total
 
+    def end_stage(self) -> None:
+        """Say that training goes on in another environment (`set_env`), and is to keep what it has taught so far.
+
+        Nothing is to be done by default; what a regulariser does may take lifetimes in the present environment.
+        """
+
     # --- set-up ----------------------------------------------------------------------------------------------------
 
     def _adapted(self, env: Any, n_envs: int) -> Any:
@@ -162,7 +174,7 @@ class PlasticAlgorithm(BaseAlgorithm):
             trials=self.settings.trials,
             same_task_each_trial=self.settings.same_task_each_trial,
             wrappers=self.settings.wrappers,
-            task_start=first_task(self.seed or 0),
+            task_start=first_task(self.seed or 0) + self.settings.task_offset,
         )
 
     @staticmethod
@@ -181,7 +193,7 @@ class PlasticAlgorithm(BaseAlgorithm):
     def _seed_environments(self, env: VecEnv) -> None:
         # Row i is keyed by this plus i: runs of neighbouring seeds must not share their rows' noise. 31 bits leave
         # room for the rows below 2**32, where seeds end for some environments.
-        env.seed(seeds_of(self.seed or 0)[2] >> 32)
+        env.seed((seeds_of(self.seed or 0)[2] >> 32) + self.settings.task_offset)
 
     def set_env(self, env: Any, force_reset: bool = True) -> None:
         """Act and learn in `env` from now on: in any form that the constructor takes, with as many rows as before.
@@ -226,6 +238,10 @@ class PlasticAlgorithm(BaseAlgorithm):
         for env in environments_of(hooks):
             exempt_feedback(env)
         return hooks
+
+    def _update_current_progress_remaining(self, num_timesteps: int, total_timesteps: int) -> None:
+        first, last = self.span or (0, total_timesteps)
+        super()._update_current_progress_remaining(num_timesteps - first, last - first)
 
     def dump_logs(self, iteration: int = 0) -> None:
         """Write the log; scores of lifetimes under `rollout/score`, clock readings only under `time/`."""

@@ -13,14 +13,14 @@ import itertools
 import warnings
 from abc import abstractmethod
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated, Any, Literal, Self, cast
 
 import gymnasium as gym
 import numpy as np
 import torch
 from pydantic import Field
-from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.callbacks import BaseCallback, CallbackList
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.type_aliases import MaybeCallback
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
@@ -28,6 +28,7 @@ from torch import Tensor
 
 from plastic_rl.algorithms.activity import activity_cost
 from plastic_rl.algorithms.base import PlasticAlgorithm, Rows
+from plastic_rl.algorithms.regularisers import REGULARISERS, restored
 from plastic_rl.algorithms.sparsity import Sparsity, SparsityConfig
 from plastic_rl.algorithms.unit_turnover import UnitTurnover, UnitTurnoverConfig
 from plastic_rl.algorithms.vec_env import (
@@ -49,6 +50,7 @@ from plastic_rl.envs.vector_env import stored_array
 from plastic_rl.errors import CheckpointError, ConfigError, NonFiniteError, damage_is_refused
 from plastic_rl.networks import Recording
 from plastic_rl.plasticity import UNBOUNDED
+from plastic_rl.plasticity.parts import Named, make_part, named_in
 from plastic_rl.policies import PlasticPolicy
 from plastic_rl.rollout import PolicyActor, Step, steps
 
@@ -75,6 +77,8 @@ class GradientAlgorithm(PlasticAlgorithm, OnPolicyAlgorithm):  # type: ignore[mi
             None: the mean square of outputs costs.
         unit_turnover: How hidden units of little use are replaced; None: none are.
         sparsity: Which weights are sparse, and how those that are there are chosen; None: all weights are there.
+        regulariser: What holds parameters to what earlier stages have taught (see `end_stage`): `none`, or its name and
+            options, e.g. `{name: ewc, strength: 10}`.
         **shared: See `PlasticAlgorithm`.
 
     Attributes:
@@ -83,6 +87,7 @@ class GradientAlgorithm(PlasticAlgorithm, OnPolicyAlgorithm):  # type: ignore[mi
         state_before: Plastic state at the start of that: where `unroll` begins.
         last_values: `(B,)` value of the observation behind its last step, zero where the lifetime ended.
         lifetime_scores: `(B,)` expected reward (else reward) so far in each row's lifetime.
+        regulariser_state: What the regulariser keeps of the trained parameters.
     """
 
     expected_rewards: bool = False
@@ -107,6 +112,7 @@ class GradientAlgorithm(PlasticAlgorithm, OnPolicyAlgorithm):  # type: ignore[mi
         activity_target: float | None = None,
         unit_turnover: UnitTurnoverConfig | None = None,
         sparsity: SparsityConfig | None = None,
+        regulariser: Annotated[Named, named_in(REGULARISERS)] = "none",
         **shared: Any,
     ) -> None:
         super().__init__(policy, env, **handed_on(locals()))
@@ -152,6 +158,8 @@ class GradientAlgorithm(PlasticAlgorithm, OnPolicyAlgorithm):  # type: ignore[mi
         self._check_activity()
         self._setup_optimizer()
         self._changes = self._weight_changes()
+        self.regulariser = make_part(REGULARISERS, self.settings.regulariser)
+        self.regulariser_state = self.regulariser.begun(self._trained())
         self.iterations = 0
         self.score_buffer: deque[float] = deque(maxlen=self._stats_window_size)
         self._plastic_state: dict[str, Tensor] = {}
@@ -361,12 +369,19 @@ class GradientAlgorithm(PlasticAlgorithm, OnPolicyAlgorithm):  # type: ignore[mi
             group["lr"] = learning_rate * group["scale"]
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
+        at = self._point() if self.regulariser.sees_steps else None
+        penalty = self.regulariser.penalty(self._trained(), self.regulariser_state)
+        if penalty is not None:
+            penalty.backward()  # type: ignore[no-untyped-call]
+            metrics = {**metrics, "penalty": penalty}
         for change in self._changes.values():
             change.before_step()
         gradient_norm = torch.nn.utils.clip_grad_norm_(self.policy.parameters(), self.max_grad_norm)
         self._check_finite(loss, gradient_norm)
         optimizer.step()
         self._project()
+        if at is not None:
+            self.regulariser_state = self.regulariser.stepped(self.regulariser_state, *at, self._trained())
         for change in self._changes.values():
             metrics |= change.after_step(self._current_progress_remaining)
         self._n_updates += 1
@@ -385,6 +400,14 @@ class GradientAlgorithm(PlasticAlgorithm, OnPolicyAlgorithm):  # type: ignore[mi
         Returns:
             The loss, and metrics by name.
         """
+
+    def _trained(self) -> dict[str, Tensor]:
+        return {name: own for name, own in self.policy.named_parameters() if own.requires_grad}
+
+    def _point(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Gradients and parameters as they are now, as copies."""
+        gradients = {name: p.grad.clone() for name, p in self.policy.named_parameters() if p.grad is not None}
+        return gradients, {name: own.detach().clone() for name, own in self._trained().items()}
 
     @torch.no_grad()
     def _project(self) -> None:
@@ -407,6 +430,56 @@ class GradientAlgorithm(PlasticAlgorithm, OnPolicyAlgorithm):  # type: ignore[mi
             "left as they stood. Lower learning_rate or max_grad_norm, or bound the trace (hard or soft clip)"
         )
 
+    # --- stages ----------------------------------------------------------------------------------------------------
+
+    def end_stage(self) -> None:
+        """Let the regulariser take in what was learned so far; see `PlasticAlgorithm.end_stage`."""
+        self.check_environment()
+        state, trained = self.regulariser_state, self._trained()
+        self.regulariser_state = self.regulariser.stage_ended(state, trained, self.lifetime_gradients)
+
+    def lifetime_gradients(self, count: int) -> Iterator[dict[str, Tensor]]:
+        """Live `count` lifetimes with the parameters as they are, and yield the gradient of each one's log-likelihood.
+
+        They are no part of training: nothing counts them. Where `n_steps` are fewer than a lifetime has, its pieces
+        stand for lifetimes. Each gradient is divided by the root of the steps, so that the mean of their squares is the
+        information of a step.
+        """
+        assert self.env is not None
+        counted = self.num_timesteps, deque(self.score_buffer), deque(self.ep_info_buffer or [])
+        hooks = CallbackList([])
+        hooks.init_callback(self)
+        self._start_lifetimes(begun=True)
+        self._begin_lifetimes()
+        trained = self._trained()
+        try:
+            for number in range(count):
+                row = number % self.n_envs
+                if row == 0:
+                    self.collect_rollouts(self.env, hooks)
+                likelihood, told = self.log_likelihood(row)
+                if told == 0:
+                    continue
+                of_all = torch.autograd.grad(likelihood / told**0.5, list(trained.values()), allow_unused=True)
+                found: list[Tensor | None] = list(of_all)
+                yield {name: own for name, own in zip(trained, found, strict=True) if own is not None}
+        finally:
+            self.num_timesteps = counted[0]
+            for buffer, kept in zip((self.score_buffer, self.ep_info_buffer), counted[1:], strict=True):
+                assert buffer is not None
+                buffer.clear()
+                buffer.extend(kept)
+
+    @abstractmethod
+    def log_likelihood(self, row: int) -> tuple[Tensor, int]:
+        """Log-likelihood of what a row of the rollout just collected has shown, and the steps that it is the sum of."""
+
+    def _row(self, row: int) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+        """Observations `(T, 1, I)`, plastic state before them and starts `(T, 1)` of a row of the rollout."""
+        own = slice(row, row + 1)
+        state = {name: value[own] for name, value in self.state_before.items()}
+        return self.rollout.observations[:, own], state, self.rollout.episode_starts[:, own]
+
     # --- saving ----------------------------------------------------------------------------------------------------
 
     def training_tensors(self) -> dict[str, dict[str, Tensor]]:
@@ -416,7 +489,8 @@ class GradientAlgorithm(PlasticAlgorithm, OnPolicyAlgorithm):  # type: ignore[mi
         having stopped; within a rollout, its steps so far are not learned from.
         """
         names = {own: name for name, own in self.policy.named_parameters()}
-        return {"optimizer": optimizer_tensors(self.policy.optimizer, names), "state": dict(self._plastic_state)}
+        own = {"optimizer": optimizer_tensors(self.policy.optimizer, names), "state": dict(self._plastic_state)}
+        return {**own, "regulariser": dict(self.regulariser_state)} if self.regulariser_state else own
 
     def environment_state(self) -> Any:
         """See `PlasticAlgorithm.environment_state`."""
@@ -449,8 +523,8 @@ class GradientAlgorithm(PlasticAlgorithm, OnPolicyAlgorithm):  # type: ignore[mi
         super().set_checkpoint(checkpoint)
         with damage_is_refused(f"{checkpoint.source} does not fit this {type(self).__name__}"):
             counters = checkpoint.documents["algorithm"]
-            trained = {name: own for name, own in self.policy.named_parameters() if own.requires_grad}
-            load_optimizer_tensors(self.policy.optimizer, checkpoint, trained)
+            load_optimizer_tensors(self.policy.optimizer, checkpoint, self._trained())
+            self.regulariser_state = restored(self.regulariser, checkpoint, self._trained())
             self._n_updates = count_in(counters, "n_updates")
             window = self._stats_window_size
             ended = [{**info, "r": float(info["r"]), "l": int(info["l"])} for info in counters["ep_info_buffer"]]
@@ -499,9 +573,13 @@ class GradientAlgorithm(PlasticAlgorithm, OnPolicyAlgorithm):  # type: ignore[mi
             "the bytes of an undisturbed run",
             stacklevel=3,
         )
+        self._start_lifetimes(begun=begun)
+
+    def _start_lifetimes(self, *, begun: bool) -> None:
+        """Let the environment start lifetimes in all rows: its next ones, where it has `begun`."""
         assert self.env is not None
         if begun:
-            # The environment went on to its next lifetimes; the seed kept for a first reset would turn it back.
+            # The seed kept for a first reset would turn it back.
             for layer in layers(self.env):
                 layer._reset_seeds()
         self._last_obs = cast("Any", self.env.reset())

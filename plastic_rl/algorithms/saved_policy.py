@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -63,6 +63,37 @@ def load_policy(checkpoint: Checkpoint, device: torch.device | str = "cpu") -> P
         set_torch_rng_state(policy.sampling, checkpoint.documents["rng"]["predict"])
     policy.set_training_mode(False)
     return policy.to(get_device(device))
+
+
+def acting_part(checkpoint: Checkpoint) -> Checkpoint:
+    """Leave out what only training needs: the optimizer, the lifetimes under way, the run's own part."""
+    with damage_is_refused(f"{checkpoint.source} is not that of an agent"):
+        checkpoint.check_finite("params")
+        counters: dict[str, Any] = dict(checkpoint.documents["algorithm"])
+        left_out: dict[str, Any] = dict.fromkeys(["last_obs", "last_episode_starts", "lifetime_scores", "search"])
+        left_out |= {"score_buffer": [], "ep_info_buffer": [], "ep_success_buffer": []}
+        counters |= {name: value for name, value in left_out.items() if name in counters}
+        return replace(
+            checkpoint,
+            tensors={"params": checkpoint.tensors["params"], "optimizer": {}, "state": {}},
+            documents={"rng": checkpoint.documents["rng"], "env": None, "algorithm": counters},
+        )
+
+
+def at_stage_start(checkpoint: Checkpoint, *, reset_optimizer: bool) -> Checkpoint:
+    """What a stage begins with, of the checkpoint at which the one before it ended: all but the lifetimes under way."""
+    begins = acting_part(checkpoint)
+    counters = {**begins.documents["algorithm"]}
+    kept = [part for part in ("optimizer", "regulariser") if part in checkpoint.tensors]
+    if reset_optimizer:
+        kept.remove("optimizer")
+    elif "search" in counters:
+        counters["search"] = checkpoint.documents["algorithm"]["search"]
+    return replace(
+        begins,
+        tensors={**begins.tensors, **{part: checkpoint.tensors[part] for part in kept}},
+        documents={**begins.documents, "algorithm": counters},
+    )
 
 
 def check_policy(checkpoint: Checkpoint) -> None:

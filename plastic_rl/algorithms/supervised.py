@@ -143,13 +143,7 @@ class SupervisedGradient(GradientAlgorithm):
             with_activity=self.costs_activity,
         )
         bits = isinstance(self.action_space, spaces.MultiBinary)
-        if bits:
-            errors = self._errors_of_bits(outputs, head, labels)
-        elif self.settings.loss == "cross_entropy":
-            errors = -(labels * torch.log_softmax(head, -1)).sum(-1)
-        else:
-            errors = (outputs - labels).square().sum(-1)
-        loss = errors[known].mean()
+        loss = self._errors(outputs, head, labels)[known].mean()
         told_of_units: dict[str, Tensor | float] = {}
         if activity is not None:
             cost, told_of_units = self.activity_loss(activity, remaining)
@@ -163,6 +157,21 @@ class SupervisedGradient(GradientAlgorithm):
             commonest = torch.bincount(answers, minlength=labels.shape[-1]).max() / answers.numel()
         # Near 1 the network has collapsed to one class.
         return loss, {"accuracy": right, "commonest_share": commonest, **told_of_units}
+
+    def log_likelihood(self, row: int) -> tuple[Tensor, int]:
+        """See `GradientAlgorithm.log_likelihood`: minus the error on the samples whose labels are known."""
+        labels, known = (each[:, row : row + 1] for each in self.labels())
+        observations, state, starts = self._row(row)
+        outputs, head = self.policy.outputs(self.policy.parameters_by_name(), observations, state, starts)
+        return -self._errors(outputs, head, labels)[known].sum(), int(known.sum())
+
+    def _errors(self, outputs: Tensor, head: Tensor, labels: Tensor) -> Tensor:
+        """Error at each step, `(T, B)`, for outputs, parameters of the action distribution and labels `(T, B, K)`."""
+        if isinstance(self.action_space, spaces.MultiBinary):
+            return self._errors_of_bits(outputs, head, labels)
+        if self.settings.loss == "cross_entropy":
+            return -(labels * torch.log_softmax(head, -1)).sum(-1)
+        return (outputs - labels).square().sum(-1)
 
     def _errors_of_bits(self, outputs: Tensor, head: Tensor, labels: Tensor) -> Tensor:
         """Mean error over the bits told at each step, `(T, B)`, for outputs, logits and labels `(T, B, K)`."""

@@ -116,6 +116,7 @@ def _parts(key: str, registry: Mapping[str, Any]) -> Iterator[str]:
 
 def _algorithms() -> Iterator[str]:
     from plastic_rl.algorithms import ALGORITHMS, algorithm_model
+    from plastic_rl.algorithms.regularisers import REGULARISERS
 
     for name in ALGORITHMS:
         model = algorithm_model(name)
@@ -123,6 +124,7 @@ def _algorithms() -> Iterator[str]:
         for inner, field in model.model_fields.items():
             if inner != "name":
                 yield from _nested(f"algorithm.{inner}", field)
+    yield from _parts("algorithm.regulariser", REGULARISERS)
 
 
 def _registered(model: type[BaseModel], key: str) -> Collection[str]:

@@ -83,6 +83,14 @@ def evaluate(
             "--carry-over", help="Carry the agent's rules over to a network of the sizes that the environment needs."
         ),
     ] = False,
+    stages: Annotated[
+        bool,
+        typer.Option(
+            "--stages",
+            help="Score what the agent could do on every stage of its training after each of them, in place of all "
+            "else; with --split and --tasks.",
+        ),
+    ] = False,
     plugin: Plugins = None,
     output: Annotated[
         Path | None, typer.Option(metavar="FILE.json", help="Also write the numbers here, and beside them the picture.")
@@ -105,6 +113,7 @@ def evaluate(
       plastic-rl evaluate agents/grid_maze_backpropamine --env-kwargs side=13
       plastic-rl evaluate runs/mine --env-kwargs data=digits --carry-over
       plastic-rl evaluate agents/default --wrapper '{name: lesion, share: 0.25}'
+      plastic-rl evaluate runs/stages_reversal_bandit --stages
     """  # noqa: D301 - click's \b keeps the lines of a paragraph
     from plastic_rl.experiment import RunFolder, find_agents, score_agent, score_run, seeds_table, write_seeds_table
 
@@ -114,6 +123,12 @@ def evaluate(
     wrappers = wrappers_of(wrapper or []) if wrapper or no_wrappers else None
     agents = find_agents(agent, runs_folder=runs_folder, agents_folder=agents_folder, plugins=plugins)
     outputs = _outputs(output, [trained.folder.name for trained in agents])
+    if stages:
+        others = (env, kwargs, trials, device, same_task_each_trial, wrappers, changes)
+        if any(other not in (None, {}) for other in others) or len(split or []) > 1:
+            raise RunError("--stages goes with one --split, --tasks and --output alone: the stages are the config's.")
+        _evaluate_stages(agents, split[0] if split else None, tasks, outputs)
+        return
     given = [each is not None for each in (same_task_each_trial, wrappers, changes)]
     as_trained = not any((split, tasks, env, kwargs, trials, device, *given))
     evaluations = {}
@@ -140,6 +155,37 @@ def evaluate(
     if len(agents) > 1:
         runs = [RunFolder(trained.folder) for trained in agents]
         typer.echo(write_seeds_table(runs) if as_trained else seeds_table(evaluations))
+
+
+def _evaluate_stages(
+    agents: Sequence[TrainedAgent], split: str | None, tasks: int | None, outputs: Sequence[Path]
+) -> None:
+    """Score runs on their stages, and write what came of it: to `outputs`, or as the config says into the runs."""
+    from plastic_rl.evaluation.stage_scores import pooled
+    from plastic_rl.experiment import RunFolder
+    from plastic_rl.experiment.stages import pool_stages, score_stages, write_stages
+
+    exported = [trained for trained in agents if not trained.is_run]
+    if exported:
+        raise RunError(
+            f"{exported[0].folder} is an exported agent, without the checkpoints at which its stages ended. What they "
+            "could do stands in its stages.json and README.md; --stages takes a run."
+        )
+    runs = [RunFolder(trained.folder) for trained in agents]
+    as_trained = split is None and tasks is None
+    found = []
+    for place, run in enumerate(runs):
+        scores = score_stages(run, split=split, tasks=tasks, progress=note)
+        found.append(scores)
+        typer.echo(f"{run.path}:\n{scores.table()}" if len(runs) > 1 else scores.table())
+        for file in [*([run.stages] if as_trained else []), *outputs[place : place + 1]]:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write_stages(scores, file)
+            typer.echo(f"written: {file}, {file.with_suffix('.png').name}", err=True)
+    if len(runs) > 1:
+        together = pool_stages(runs) if as_trained else pooled(found)
+        assert together is not None, "each run was scored"
+        typer.echo(together.table())
 
 
 def _outputs(output: Path | None, agents: Sequence[str]) -> list[Path]:

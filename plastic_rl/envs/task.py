@@ -342,10 +342,14 @@ class TaskDistribution(ABC):
         )
 
 
+TASKS_PER_SEED = 10**9
+"""Tasks of `train` between the first ones of two neighbouring seeds."""
+
+
 def first_task(seed: int) -> int:
     """Index of the first of the 10^9 tasks that a run with `seed` may train on before it meets those of the next seed.
 
     >>> first_task(0), first_task(2)
     (0, 2000000000)
     """
-    return seed * 10**9
+    return seed * TASKS_PER_SEED

@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from plastic_rl.algorithms.saved_policy import load_policy
-from plastic_rl.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
+from plastic_rl.algorithms.saved_policy import acting_part, load_policy
+from plastic_rl.checkpoint import read_checkpoint, write_checkpoint
 from plastic_rl.checkpoint.files import sync_folder, temporary_beside, write_synced
 from plastic_rl.config import read_mapping
 from plastic_rl.envs.wrappers import wrapper_text
-from plastic_rl.errors import AmbiguousNameError, CheckpointError, ConfigError, PluginError, RunError, damage_is_refused
+from plastic_rl.errors import AmbiguousNameError, CheckpointError, ConfigError, PluginError, RunError
 from plastic_rl.evaluation import Evaluation
+from plastic_rl.evaluation.stage_scores import StageScores
 from plastic_rl.experiment.config import ExperimentConfig, parse_experiment
 from plastic_rl.experiment.folder import (
     AGENT_CHECKPOINT,
@@ -201,31 +201,25 @@ def export_agent(run: RunFolder, target: str | Path, *, plugins: Sequence[str] =
     write_checkpoint(temporary / AGENT_CHECKPOINT, checkpoint)
     write_synced(temporary / CONFIG, trained.config.to_yaml().encode("utf-8"))
     write_synced(temporary / "evaluation.json", run.evaluation.read_bytes())
-    pictures = [picture for picture in (run.adaptation, run.curves) if picture.exists()]
+    stages = StageScores.load(run.stages) if run.stages.exists() else None
+    if stages is not None:
+        write_synced(temporary / run.stages.name, run.stages.read_bytes())
+    pictures = [picture for picture in (run.adaptation, run.curves, run.stages_picture) if picture.exists()]
     for picture in pictures:
         shutil.copyfile(picture, temporary / picture.name)
-    write_synced(temporary / "README.md", card(target, trained, evaluation, pictures).encode("utf-8"))
+    write_synced(temporary / "README.md", card(target, trained, evaluation, pictures, stages).encode("utf-8"))
     temporary.rename(target)
     sync_folder(target.parent)
     return TrainedAgent(target.name, target, trained.config, target / AGENT_CHECKPOINT, is_run=False)
 
 
-def acting_part(checkpoint: Checkpoint) -> Checkpoint:
-    """Leave out what only training needs: the optimizer, the lifetimes under way, the run's own part."""
-    with damage_is_refused(f"{checkpoint.source} is not that of an agent"):
-        checkpoint.check_finite("params")
-        counters: dict[str, Any] = dict(checkpoint.documents["algorithm"])
-        left_out: dict[str, Any] = dict.fromkeys(["last_obs", "last_episode_starts", "lifetime_scores", "search"])
-        left_out |= {"score_buffer": [], "ep_info_buffer": [], "ep_success_buffer": []}
-        counters |= {name: value for name, value in left_out.items() if name in counters}
-        return replace(
-            checkpoint,
-            tensors={"params": checkpoint.tensors["params"], "optimizer": {}, "state": {}},
-            documents={"rng": checkpoint.documents["rng"], "env": None, "algorithm": counters},
-        )
-
-
-def card(target: Path, trained: TrainedAgent, evaluation: Evaluation, pictures: Sequence[Path]) -> str:
+def card(
+    target: Path,
+    trained: TrainedAgent,
+    evaluation: Evaluation,
+    pictures: Sequence[Path],
+    stages: StageScores | None = None,
+) -> str:
     """Write the card of an agent: what it is, how good it is and on what, how to use it."""
     config = trained.config
     trained_for = f"`{'candidates' if config.candidates else config.algorithm.name}`, {config.total:,} {config.unit}"
@@ -242,6 +236,10 @@ def card(target: Path, trained: TrainedAgent, evaluation: Evaluation, pictures: 
     size = f"hidden size {config.network.get('hidden_size', '-')}, {parameters:,} parameters"
     command = f"plastic-rl evaluate {target.as_posix()}{plugin_options(config.plugins)}"
     one_seed = f"seed {config.seed} (one training run: its scores say nothing about the spread between seeds)"
+    if config.stages:
+        named = ", ".join(f"{stage.name} ({stage.budget:,})" for stage in config.stages)
+        trained_for += f" in the stages {named}"
+    tables = [evaluation.table(rich=False)] + ([] if stages is None else [stages.table()])
     lines = [
         f"# {target.name}",
         "",
@@ -254,7 +252,7 @@ def card(target: Path, trained: TrainedAgent, evaluation: Evaluation, pictures: 
         + (", the best on the split `valid`" if config.evaluation.valid_tasks else ""),
         "",
         "```",
-        evaluation.table(rich=False).rstrip(),
+        "\n\n".join(table.rstrip() for table in tables),
         "```",
         "",
         *[f"![{picture.stem}]({picture.name})" for picture in pictures],

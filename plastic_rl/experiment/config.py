@@ -5,6 +5,7 @@ The text under each field is the command line's help (`plastic-rl config`).
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -70,6 +71,52 @@ class EnvironmentConfig(ConfigModel):
         return distribution_for(self.id, self.kwargs)
 
 
+class EnvironmentChanges(ConfigModel):
+    """In what an environment differs from another one; null: in nothing."""
+
+    id: str | None = None
+    """Another environment, with its own defaults."""
+    kwargs: dict[str, Any] = Field(default_factory=dict)
+    """Arguments of the environment in place of those of the same names."""
+    trials: int | None = Field(default=None, ge=1)
+    """Inner episodes in one lifetime."""
+    same_task_each_trial: bool | None = None
+    """Whether each of these is reset with the lifetime's seed."""
+    wrappers: tuple[dict[str, Any], ...] | None = None
+    """Changes of the task, in place of all others."""
+
+    @field_validator("wrappers", mode="before")
+    @classmethod
+    def _known_wrappers(cls, stated: Any) -> tuple[dict[str, Any], ...] | None:
+        return None if stated is None else tuple(checked_wrappers(stated))
+
+    def of(self, environment: EnvironmentConfig) -> EnvironmentConfig:
+        """Return the environment that differs so; nothing of `environment` holds where the id is another."""
+        same = self.id in {None, environment.id}
+        base = environment if same else EnvironmentConfig(id=str(self.id))
+        own = self.same_task_each_trial
+        return EnvironmentConfig(
+            id=base.id,
+            kwargs={**base.kwargs, **self.kwargs},
+            trials=self.trials or base.trials,
+            same_task_each_trial=base.same_task_each_trial if own is None else own,
+            wrappers=base.wrappers if self.wrappers is None else self.wrappers,
+        )
+
+
+class StageConfig(ConfigModel):
+    """A stage of training: an environment, and for how long."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._+-]*$", max_length=40)
+    """What metrics and tables call it."""
+    budget: int = Field(ge=1)
+    """How long it takes, in what the algorithm counts: steps or generations."""
+    environment: EnvironmentChanges = EnvironmentChanges()
+    """In what its environment differs from the experiment's own."""
+    reset_optimizer: bool = False
+    """Whether the optimizer's moments, or the search of evolution, begin anew with it; the network never does."""
+
+
 class CandidatesConfig(ConfigModel):
     """Settings of the network, tried one after the other and not trained: the best on `valid` is kept."""
 
@@ -121,7 +168,7 @@ class ExperimentConfig(ConfigModel):
     description: str = ""
     """What the experiment is for, in a sentence."""
     environment: EnvironmentConfig
-    """What the agent lives in."""
+    """What the agent is for: what it lives in, is chosen on and evaluated in."""
     network: dict[str, Any]
     """The agent's network: `kind`, and the fields of that kind (see `plastic-rl config network`)."""
     policy: str = "PlasticPolicy"
@@ -130,6 +177,11 @@ class ExperimentConfig(ConfigModel):
     """The outer loop: its `name`, and its arguments."""
     candidates: CandidatesConfig | None = None
     """In place of an algorithm: networks that are tried and not trained, such as hand-written rules."""
+    stages: tuple[StageConfig, ...] = ()
+    """Environments that training goes through, one after the other, with the same network and optimizer; none: that of
+    the experiment. Schedules run from start to end in each stage, whose lifetimes are all new. The budgets together are
+    the algorithm's, which need not be stated. All checkpoints are scored on `valid` of the experiment's own
+    environment, and those of the last stage compete."""
     seed: int = Field(default=0, ge=0, lt=2**32)
     """Root of every random stream of the run."""
     device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")] = "cpu"
@@ -156,6 +208,22 @@ class ExperimentConfig(ConfigModel):
             )
         return self
 
+    @model_validator(mode="after")
+    def _stages_fill_the_budget(self) -> Self:
+        if not self.stages:
+            return self
+        names = [stage.name for stage in self.stages]
+        if len(set(names)) < len(names):
+            raise ValueError(f"stages: each needs a name of its own, got {', '.join(names)}")
+        if self.candidates:
+            raise ValueError("candidates are not trained, so they have no stages; leave `stages` out")
+        if isinstance(self.algorithm, AlgorithmConfig) and self.total != self.ends[-1]:
+            raise ValueError(
+                f"algorithm.{self.algorithm_class.budget} is {self.total:,}, and the budgets of the stages are "
+                f"{self.ends[-1]:,} together; leave it out, or change the budgets"
+            )
+        return self
+
     @property
     def algorithm_class(self) -> type[PlasticAlgorithm]:
         """The class of its algorithm, where there are no candidates."""
@@ -172,6 +240,21 @@ class ExperimentConfig(ConfigModel):
         if self.candidates:
             return math.prod(len(values) for values in self.candidates.grid.values())
         return int(getattr(self.algorithm, self.algorithm_class.budget))
+
+    @property
+    def ends(self) -> tuple[int, ...]:
+        """Where each stage ends, in `unit`s; without stages, where training does."""
+        return tuple(itertools.accumulate(stage.budget for stage in self.stages)) or (self.total,)
+
+    def stage_at(self, done: int) -> int:
+        """Return the number of the stage, from 0, that training is in after `done` `unit`s; at its end, of the last."""
+        return min(sum(end <= done for end in self.ends), len(self.ends) - 1)
+
+    def in_stage(self, number: int) -> ExperimentConfig:
+        """Return the experiment in the environment of a stage; without stages, as it is."""
+        if not self.stages:
+            return self
+        return self.model_copy(update={"environment": self.stages[number].environment.of(self.environment)})
 
     def done(self, counters: Mapping[str, Any]) -> int:
         """Return the `unit`s done at a checkpoint, from its document `algorithm`."""
@@ -217,7 +300,7 @@ def parse_experiment(mapping: Mapping[str, Any], source: str = "config") -> Expe
         ConfigError: With every problem at once; `source` says where the data came from.
     """
     network, network_problems = _check_network(mapping.get("network"))
-    algorithm, algorithm_problems = _check_algorithm(mapping.get("algorithm"))
+    algorithm, algorithm_problems = _check_algorithm(_with_budget(mapping.get("algorithm"), mapping.get("stages")))
     experiment, problems = check(ExperimentConfig, {**mapping, "algorithm": algorithm})
     problems = [*problems, *algorithm_problems, *network_problems]
     policy = mapping.get("policy")
@@ -243,6 +326,17 @@ def _check_network(mapping: Any) -> tuple[dict[str, Any], list[str]]:
         return {}, problems
     resolved = validated.model_dump(mode="json")
     return {name: resolved[name] for name in sorted(resolved, key=lambda name: name not in {"kind", "rule"})}, problems
+
+
+def _with_budget(algorithm: Any, stages: Any) -> Any:
+    """What a config says of its algorithm, with the budget that its stages are together where it states none."""
+    if not isinstance(algorithm, Mapping) or not isinstance(stages, list | tuple):
+        return algorithm
+    budgets = [stage.get("budget") if isinstance(stage, Mapping) else None for stage in stages]
+    name = algorithm.get("name", AlgorithmConfig.model_fields["name"].default)
+    if not budgets or not all(type(budget) is int for budget in budgets) or name not in ALGORITHMS:
+        return algorithm
+    return {ALGORITHMS[name].budget: sum(budgets), **algorithm}
 
 
 def _check_algorithm(mapping: Any) -> tuple[Any, list[str]]:

@@ -4,6 +4,8 @@
     runs/NAME/metrics.csv      what the run computed        runs/NAME/curves.png        learning curve
     runs/NAME/timing.csv       clock readings               runs/NAME/adaptation.png    learning within a lifetime
     runs/NAME/checkpoints/     the newest and the best      runs/NAME/tb/               TensorBoard
+    runs/NAME/stages.json      scores on all stages after   runs/NAME/stages.png        the same as a heat map
+                               each, where there are any
 
 Several seeds of one experiment are sibling folders: runs/NAME/seed-0, runs/NAME/seed-1, ...
 """
@@ -56,6 +58,16 @@ class RunDocument(ConfigModel):
     metrics: MetricsState
     best: Best | None
     """None without scores on `valid`."""
+    stage_ends: tuple[int, ...] = ()
+    """Steps of the checkpoints at which stages ended, where there are any; they are kept."""
+
+    def ends_before(self, stage: int) -> bool:
+        """Whether the checkpoint is the one at which the stage before number `stage` ended."""
+        return len(self.stage_ends) == stage > 0 and self.stage_ends[-1] == self.step
+
+    def document(self) -> dict[str, Any]:
+        """Return it as plain data."""
+        return self.model_dump(exclude=None if self.stage_ends else {"stage_ends"})
 
     @classmethod
     def of(cls, checkpoint: Checkpoint, where: object) -> RunDocument:
@@ -93,6 +105,8 @@ class RunFolder:
         self.evaluation = self.path / "evaluation.json"
         self.curves = self.path / "curves.png"
         self.adaptation = self.path / "adaptation.png"
+        self.stages = self.path / "stages.json"
+        self.stages_picture = self.path / "stages.png"
         self.tensorboard = self.path / "tb"
         self.saved = self.path / ".saved"
         """Made with the first checkpoint: tells a run that lost its checkpoints from one that never had any."""

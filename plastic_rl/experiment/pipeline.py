@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
+from plastic_rl.algorithms import PlasticAlgorithm
 from plastic_rl.algorithms.vec_env import VectorEnvAdapter
 from plastic_rl.envs.task_vector_env import TaskVectorEnv, check_size
 from plastic_rl.errors import ConfigError, FinishedError, RunError, TrainingInterrupted, UnknownNameError
@@ -17,6 +18,7 @@ from plastic_rl.experiment.config import ExperimentConfig, load_experiment
 from plastic_rl.experiment.folder import RunFolder, create_runs, find_runs
 from plastic_rl.experiment.progress import Progress
 from plastic_rl.experiment.scoring import SEEDS_TABLE, draw_own_curves, score_run, write_seeds_table
+from plastic_rl.experiment.stages import Fit, check_stages, pool_stages, score_stages, write_stages
 from plastic_rl.experiment.training import built, check_unfinished, make_algorithm, train
 
 Say = Callable[[str], None]
@@ -47,11 +49,22 @@ def check_experiment(config: ExperimentConfig) -> None:
         with built(config):
             Candidates(config)
         return
-    algorithm = make_algorithm(config, n_envs=1)
-    env = algorithm.env
-    if isinstance(env, VectorEnvAdapter) and isinstance(env.env, TaskVectorEnv):
-        check_size(config.algorithm_class.largest_rows(config.algorithm), env.env.steps)
-    algorithm.close()
+    alone = config.model_copy(update={"stages": ()})
+    fits = {"the experiment's own environment": _fit(make_algorithm(alone, n_envs=1), config)}
+    fits |= {
+        f"stage {stage.name}": _fit(make_algorithm(config, n_envs=1, stage=number), config)
+        for number, stage in enumerate(config.stages)
+    }
+    check_stages(config, fits)
+
+
+def _fit(algorithm: PlasticAlgorithm, config: ExperimentConfig) -> Fit:
+    """What a network must fit, after a look at the size of the environment."""
+    with closing(algorithm):
+        env = algorithm.env
+        if isinstance(env, VectorEnvAdapter) and isinstance(env.env, TaskVectorEnv):
+            check_size(config.algorithm_class.largest_rows(config.algorithm), env.env.steps)
+        return Fit.of(algorithm)
 
 
 def start(
@@ -173,14 +186,21 @@ def finish(
         train(run, progress=progress)
         if config.evaluation.final:
             try:
+                # Before the evaluation, which says that a run is finished.
+                stages = score_stages(run, progress=note) if config.stages else None
+                if stages is not None:
+                    write_stages(stages, run.stages)
                 evaluation = score_run(run, plugins=plugins, progress=note)
             except KeyboardInterrupt:
                 raise TrainingInterrupted(run.path, run.latest()) from None
             say(checkpoint_line(find_agent(run.path, plugins=plugins)))
             say(evaluation.table())
+            if stages is not None:
+                say(stages.table())
         else:
             draw_own_curves([run], run.curves)
-        files = [file.name for file in (run.metrics, run.curves, run.evaluation, run.adaptation) if file.exists()]
+        made = (run.metrics, run.curves, run.evaluation, run.adaptation, run.stages, run.stages_picture)
+        files = [file.name for file in made if file.exists()]
         say(f"in {run.path}: {', '.join(files)}, checkpoints/")
     if len(runs) > 1:
         _show_together(runs, say)
@@ -188,6 +208,9 @@ def finish(
 
 def _show_together(runs: Sequence[RunFolder], say: Say) -> None:
     say(write_seeds_table(runs))
+    stages = pool_stages(runs)
+    if stages is not None:
+        say(stages.table())
     picture = draw_own_curves(runs, runs[0].path.parent / runs[0].curves.name)
     if picture is not None:
         say(f"learning curve of all seeds: {picture}")

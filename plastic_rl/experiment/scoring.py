@@ -27,7 +27,7 @@ from plastic_rl.evaluation import (
 from plastic_rl.evaluation.plots import read_metric
 from plastic_rl.evaluation.report import SplitEvaluation
 from plastic_rl.experiment.agents import TrainedAgent, baseline_of, find_agent
-from plastic_rl.experiment.config import EnvironmentConfig
+from plastic_rl.experiment.config import EnvironmentChanges, EnvironmentConfig
 from plastic_rl.experiment.folder import RunFolder
 from plastic_rl.policies import PlasticPolicy
 
@@ -76,14 +76,13 @@ def score_agent(
     # As in training: with another number of threads the last bits, and with them sampled actions, may differ.
     torch.set_num_threads(config.torch_threads)
     same = env_id in {None, config.environment.id}
-    base = config.environment if same else EnvironmentConfig(id=str(env_id))
-    where = EnvironmentConfig(
-        id=base.id,
-        kwargs={**base.kwargs, **(env_kwargs or {})},
-        trials=trials or base.trials,
-        same_task_each_trial=base.same_task_each_trial if same_task_each_trial is None else same_task_each_trial,
-        wrappers=base.wrappers if wrappers is None else tuple(checked_wrappers(wrappers)),
-    )
+    where = EnvironmentChanges(
+        id=env_id,
+        kwargs=dict(env_kwargs or {}),
+        trials=trials,
+        same_task_each_trial=same_task_each_trial,
+        wrappers=None if wrappers is None else tuple(checked_wrappers(wrappers)),
+    ).of(config.environment)
 
     def acting(agent: TrainedAgent) -> PlasticPolicy:
         return agent.load(device) if network is None else carry_over(agent, where, network, device)

@@ -23,9 +23,11 @@ from stable_baselines3.common.logger import KVWriter, Logger, SeqWriter
 from typing_extensions import override
 
 from plastic_rl.algorithms import PlasticAlgorithm
+from plastic_rl.algorithms.saved_policy import at_stage_start
 from plastic_rl.checkpoint import Checkpoint, prune, read_checkpoint, saved_steps, write_checkpoint
 from plastic_rl.config import differences
 from plastic_rl.config.signatures import arguments_of
+from plastic_rl.envs.task import TASKS_PER_SEED
 from plastic_rl.errors import (
     CheckpointError,
     ConfigError,
@@ -40,7 +42,7 @@ from plastic_rl.experiment.candidates import Candidates
 from plastic_rl.experiment.config import ExperimentConfig, parse_experiment
 from plastic_rl.experiment.folder import RUN_DOCUMENT, Best, RunDocument, RunFolder
 from plastic_rl.experiment.metrics import MetricsWriter, TensorBoardWriter
-from plastic_rl.experiment.progress import Progress, make_progress
+from plastic_rl.experiment.progress import GAP, Progress, make_progress
 from plastic_rl.policies import PlasticPolicy
 
 
@@ -71,8 +73,8 @@ class StopRequest:
                 signal.signal(number, handler)
 
 
-def make_algorithm(config: ExperimentConfig, *, n_envs: int | None = None) -> PlasticAlgorithm:
-    """Build the algorithm of an experiment, in its environment, at its start.
+def make_algorithm(config: ExperimentConfig, *, n_envs: int | None = None, stage: int = 0) -> PlasticAlgorithm:
+    """Build the algorithm of an experiment, as it was drawn, in its environment or that of a stage.
 
     `n_envs` goes before the config's, where the algorithm has rows of its own.
 
@@ -82,6 +84,7 @@ def make_algorithm(config: ExperimentConfig, *, n_envs: int | None = None) -> Pl
         UnknownNameError: If there is no such environment.
     """
     check_device(config.device)
+    config = config.in_stage(stage)
     cls, environment = config.algorithm_class, config.environment
     # Not dumped: schedules and the like stay what they are.
     own = {name: getattr(config.algorithm, name) for name in type(config.algorithm).model_fields}
@@ -89,15 +92,19 @@ def make_algorithm(config: ExperimentConfig, *, n_envs: int | None = None) -> Pl
     if n_envs is not None and "n_envs" in own:
         own["n_envs"] = n_envs
     with built(config):
-        return cls(
+        algorithm = cls(
             config.policy,
             environment.id,
             policy_kwargs={"network": config.network},
             seed=config.seed,
+            task_offset=stage * (TASKS_PER_SEED // len(config.ends)),
             device=config.device,
             **environment.options,
             **own,
         )
+    if config.stages and algorithm.counter == "num_timesteps":
+        algorithm.span = (0, *config.ends)[stage], config.ends[stage]
+    return algorithm
 
 
 @contextmanager
@@ -141,16 +148,13 @@ def train(run: RunFolder, *, progress: Progress | None = None) -> PlasticAlgorit
     torch.set_num_threads(config.torch_threads)
     with ExitStack() as stack:
         stack.enter_context(run.owned())
+        present = stack.enter_context(ExitStack())
         newest = run.latest()
         run.check_record()
         stored, document = (None, None) if newest is None else _read_own(run, newest, config)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            algorithm = None if config.candidates else make_algorithm(config)
-            if algorithm is not None:
-                stack.callback(algorithm.close)
-                if stored is not None:
-                    algorithm.set_checkpoint(stored)
+            algorithm = None if config.candidates else present.enter_context(_going_on(config, stored, document))
         old_metrics = run.set_metrics_aside() if stored is None else None
         writer = RunWriter(run, config, document)
         stack.callback(writer.logger.close)
@@ -165,25 +169,64 @@ def train(run: RunFolder, *, progress: Progress | None = None) -> PlasticAlgorit
         try:
             if algorithm is None:
                 return _try_candidates(writer, shown, stop)
-            algorithm.set_logger(writer.logger)
-            if hasattr(algorithm, "engine"):
-                algorithm.engine.say = shown.say
-            done = int(getattr(algorithm, algorithm.counter))
-            shown.start(done, algorithm.planned(config.total), config.unit)
-            if done < config.total:
-                learn: Callable[..., Any] = algorithm.learn
-                learn(
-                    **{algorithm.budget: config.total - done},
-                    callback=CheckpointCallback(algorithm, writer, shown, stop),
-                    log_interval=config.logging.interval,
-                    reset_num_timesteps=stored is None,
-                )
+            shown.start(_done(algorithm), algorithm.planned(config.total), config.unit)
+            _train_stage(algorithm, writer, shown, stop)
+            while not stop.made and _done(algorithm) < config.total:
+                newest = run.latest()
+                assert newest is not None, "a stage that has ended is saved"
+                ended = read_checkpoint(newest)
+                present.close()
+                algorithm = present.enter_context(_going_on(config, ended, RunDocument.of(ended, newest)))
+                _train_stage(algorithm, writer, shown, stop)
         except KeyboardInterrupt:
             raise TrainingInterrupted(run.path, run.latest()) from None
         if stop.made:
             # Asked to stop in the last update: everything is saved, and the evaluation is left for later.
             raise TrainingInterrupted(run.path, run.latest())
         return algorithm
+
+
+def _done(algorithm: PlasticAlgorithm) -> int:
+    return int(getattr(algorithm, algorithm.counter))
+
+
+@contextmanager
+def _going_on(
+    config: ExperimentConfig, stored: Checkpoint | None, document: RunDocument | None
+) -> Iterator[PlasticAlgorithm]:
+    """The algorithm in the stage that is to be trained next: as a checkpoint has it, or as it was drawn."""
+    if stored is None or document is None:
+        algorithm = make_algorithm(config)
+    else:
+        stage = config.stage_at(config.done(stored.documents["algorithm"]))
+        algorithm = make_algorithm(config, stage=stage)
+        if document.ends_before(stage):
+            stored = at_stage_start(stored, reset_optimizer=config.stages[stage].reset_optimizer)
+        algorithm.set_checkpoint(stored)
+    try:
+        yield algorithm
+    finally:
+        algorithm.close()
+
+
+def _train_stage(algorithm: PlasticAlgorithm, writer: RunWriter, progress: Progress, stop: StopRequest) -> None:
+    """Train to the end of the present stage, or of training where there are no stages."""
+    config, done = writer.config, _done(algorithm)
+    algorithm.set_logger(writer.logger)
+    if hasattr(algorithm, "engine"):
+        algorithm.engine.say = progress.say
+    stage = config.stage_at(done)
+    writer.enter_stage(stage)
+    if config.stages:
+        progress.say(f"stage {stage + 1} of {len(config.stages)}: {config.stages[stage].name}")
+    if done < config.ends[stage]:
+        learn: Callable[..., Any] = algorithm.learn
+        learn(
+            **{algorithm.budget: config.ends[stage] - done},
+            callback=CheckpointCallback(algorithm, writer, progress, stop),
+            log_interval=config.logging.interval,
+            reset_num_timesteps=writer.saved_at is None,
+        )
 
 
 def _try_candidates(writer: RunWriter, progress: Progress, stop: StopRequest) -> PlasticPolicy:
@@ -257,6 +300,9 @@ class RunWriter:
         self.run, self.config, self.document = run, config, document
         self.tables = MetricsWriter(run.path, None if document is None else document.metrics)
         self.best = None if document is None else document.best
+        self.stage_ends = () if document is None else document.stage_ends
+        self.saved_at = None if document is None else document.step
+        self.stage = ""
         writers: list[KVWriter] = [self.tables]
         if config.logging.tensorboard:
             # From step 0 where there is no checkpoint: an attempt that died before its first one may have left records.
@@ -267,7 +313,21 @@ class RunWriter:
 
     def note(self) -> str:
         """What a person may want to know of the best checkpoint."""
-        return "" if self.best is None else f"best on valid {self.best.valid_score:.4g}"
+        said = [f"stage {self.stage}"] if self.stage else []
+        return GAP.join(said if self.best is None else [*said, f"best on valid {self.best.valid_score:.4g}"])
+
+    def enter_stage(self, number: int) -> None:
+        """Write of a stage from now on; checkpoints of the stages before it are no longer the best."""
+        if not self.config.stages:
+            return
+        self.stage = self.config.stages[number].name
+        if self.stage_ends and self.stage_ends[-1] == self.saved_at:
+            self.best = None
+
+    def log_stage(self) -> None:
+        """Let the next row of metrics name the stage."""
+        if self.stage:
+            self.logger.record("stage", self.stage, exclude="tensorboard")
 
     def score(self, policy: PlasticPolicy, step: int) -> None:
         """Score a policy on `valid`, where the config asks for that, and remember it if it is the best."""
@@ -281,19 +341,28 @@ class RunWriter:
         # A tie goes to the later checkpoint, which has seen more.
         if self.best is None or score >= self.best.valid_score:
             self.best = Best(step=step, valid_score=score)
+        self.log_stage()
         self.logger.record("valid/score", score)
         self.logger.dump(step)
 
     def save(self, checkpoint: Checkpoint, step: int) -> None:
         """Write a checkpoint, and remove those that are needed no more."""
-        own = RunDocument(step=step, config=own_config(self.config), metrics=self.tables.state(), best=self.best)
-        checkpoint = replace(checkpoint, documents={**checkpoint.documents, RUN_DOCUMENT: own.model_dump()})
+        own = RunDocument(
+            step=step,
+            config=own_config(self.config),
+            metrics=self.tables.state(),
+            best=self.best,
+            stage_ends=self.stage_ends,
+        )
+        checkpoint = replace(checkpoint, documents={**checkpoint.documents, RUN_DOCUMENT: own.document()})
         # Scores taken in mid-training are not those of the run that ends here. Gone before the checkpoint appears, so
         # that a run which is killed before its final evaluation never counts as evaluated.
         self.run.evaluation.unlink(missing_ok=True)
         write_checkpoint(self.run.checkpoints / str(step), checkpoint)
         self.run.saved.touch()
-        prune(self.run.checkpoints, self.config.checkpoint.keep, [] if self.best is None else [self.best.step])
+        self.saved_at = step
+        best = [] if self.best is None else [self.best.step]
+        prune(self.run.checkpoints, self.config.checkpoint.keep, [*best, *self.stage_ends])
 
 
 class SpokenLog(SeqWriter, KVWriter):
@@ -324,39 +393,44 @@ class CheckpointCallback(BaseCallback):
     def __init__(self, algorithm: PlasticAlgorithm, writer: RunWriter, progress: Progress, stop: StopRequest) -> None:
         super().__init__()
         self.algorithm, self.writer, self.progress, self.stop = algorithm, writer, progress, stop
-        self.saved_at = None if writer.document is None else algorithm.num_timesteps
 
     def _on_rollout_start(self) -> None:
         self._show()
         updates = self.algorithm.iterations
         due = updates and updates % self.writer.config.checkpoint.interval == 0
-        if due and self.saved_at != self.num_timesteps:
+        if due and self.writer.saved_at != self.num_timesteps:
             self._score_and_save()
         if self.stop.made:
-            if self.saved_at != self.num_timesteps:
+            if self.writer.saved_at != self.num_timesteps:
                 self._save()
             raise TrainingInterrupted(self.writer.run.path, self.writer.run.latest())
+        self.writer.log_stage()
 
     def _on_step(self) -> bool:
         return True
 
     def _on_training_end(self) -> None:
         self._show()
-        if self.saved_at != self.num_timesteps:
-            self._score_and_save()
+        if self.writer.saved_at == self.num_timesteps:
+            return
+        stages = self.writer.config.stages
+        if stages:
+            self.writer.stage_ends += (self.num_timesteps,)
+        if len(self.writer.stage_ends) < len(stages):
+            self.algorithm.end_stage()
+        self._score_and_save()
 
     def _show(self) -> None:
         scores = self.algorithm.score_buffer
-        done = int(getattr(self.algorithm, self.algorithm.counter))
-        self.progress.update(done, float(np.mean(scores)) if scores else None, self.writer.note())
+        score = float(np.mean(scores)) if scores else None
+        self.progress.update(_done(self.algorithm), score, self.writer.note())
 
     def _score_and_save(self) -> None:
         self.writer.score(self.algorithm.policy, self.algorithm.num_timesteps)
         self._save()
 
     def _save(self) -> None:
-        self.saved_at = self.algorithm.num_timesteps
-        self.writer.save(self.algorithm.get_checkpoint(), self.saved_at)
+        self.writer.save(self.algorithm.get_checkpoint(), self.algorithm.num_timesteps)
 
 
 def valid_score(policy: PlasticPolicy, config: ExperimentConfig) -> float:
