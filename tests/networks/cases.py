@@ -217,6 +217,17 @@ ATTRACTORS: dict[str, dict[str, Any]] = {
         "rate": 0.3,
     },
 }
+ONE_TO_ONE: dict[str, dict[str, Any]] = {
+    f"one_to_one_{rule}": {
+        "kind": "plastic_rnn",
+        "rule": rule,
+        "input_gain": {"granularity": granularity, "low": 2.0, "high": 2.0},
+        "readout": "units",
+        "reset": {"activity": "trial"},
+    }
+    for rule, granularity in (("differentiable_plasticity", "scalar"), ("reward_gated", "neuron"), ("fixed", "scalar"))
+}
+"""Three units see the features of `INPUTS` columns, the others nothing; two are the actions."""
 ALL: dict[str, dict[str, Any]] = (
     {rule: {"kind": "plastic_rnn", "rule": rule} for rule in RULES}
     | {kind: {"kind": kind} for kind in ("rnn", "gru", "lstm")}
@@ -225,6 +236,7 @@ ALL: dict[str, dict[str, Any]] = (
     | UNITS
     | PARTS
     | ATTRACTORS
+    | ONE_TO_ONE
 )
 FUSED = [
     "differentiable_plasticity",
