@@ -1,8 +1,8 @@
 """The plastic recurrent network of Miconi et al. (2016, 2018, 2019), under any rule of the one synapse.
 
 `y_t = tanh(U o_t + b + (W0 + alpha * F_t) y_{t-1})`. The forward pass of step t uses the trace left by step t-1. In
-pattern completion (arXiv 1804.02464, section 4.1) U has no weights to learn: unit i sees element i of the pattern alone,
-strongly enough to be clamped by it and free where it is 0, and the units themselves are the answer.
+pattern completion (arXiv 1804.02464, section 4.1) U has nothing to learn: unit i sees element i of the pattern alone,
+is clamped by it, or free where it is 0, and the units themselves are the answer.
 The order within a step: lifetimes that start are reset; an update that waited for the reward is made; synapses rewire,
 where a rule says so; what resets with a trial is reset; the forward pass; an update that needs no reward is made.
 """

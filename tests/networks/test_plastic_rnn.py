@@ -201,7 +201,7 @@ CLAMPED = {"input_gain": {"granularity": "scalar", "low": 20.0, "high": 20.0, "t
 
 
 def test_one_to_one_inputs_and_units_that_answer_by_hand() -> None:
-    """Four units, of which two see a feature each and are the two actions; observations end in 5 columns of feedback."""
+    """Four units, of which two see a feature each and are the actions; 5 columns of feedback are not seen."""
     config = {"kind": "plastic_rnn", "rule": "differentiable_plasticity", "hidden_size": 4, "weight_bound": 0.0}
     gains = {name: {"granularity": "scalar", "low": low, "high": low} for name, low in (("alpha", 2.0), ("eta", 0.25))}
     own = CLAMPED | {"input_gain": {"granularity": "neuron", "low": 0.5, "high": 0.5}}
