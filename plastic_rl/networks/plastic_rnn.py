@@ -1,6 +1,8 @@
 """The plastic recurrent network of Miconi et al. (2016, 2018, 2019), under any rule of the one synapse.
 
-`y_t = tanh(U o_t + b + (W0 + alpha * F_t) y_{t-1})`. The forward pass of step t uses the trace left by step t-1.
+`y_t = tanh(U o_t + b + (W0 + alpha * F_t) y_{t-1})`. The forward pass of step t uses the trace left by step t-1. In
+pattern completion (arXiv 1804.02464, section 4.1) U has nothing to learn: unit i sees element i of the pattern alone,
+is clamped by it, or free where it is 0, and the units themselves are the answer.
 The order within a step: lifetimes that start are reset; an update that waited for the reward is made; synapses rewire,
 where a rule says so; what resets with a trial is reset; the forward pass; an update that needs no reward is made.
 """
@@ -8,13 +10,14 @@ where a rule says so; what resets with a trial is reset; the forward pass; an up
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Literal, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from typing_extensions import override
 
+from plastic_rl.errors import ConfigError
 from plastic_rl.feedback import Feedback, FeedbackLayout
 from plastic_rl.networks.base import Params, PlasticNetwork, Recording, State, scoped_entries
 from plastic_rl.networks.fused.forward import Recorded, checkpoint_spacing, fused_unroll
@@ -25,7 +28,10 @@ from plastic_rl.networks.layer_norm import StartGain, check_normalised_size, lay
 from plastic_rl.networks.phases import PhasesConfig
 from plastic_rl.networks.recurrent import affine, unroll_stretches
 from plastic_rl.networks.structure import clock_entries, drawn_structure, rewired
-from plastic_rl.plasticity import ResetScope, RuleConfig, StateEntry, Synapse, after_reward
+from plastic_rl.plasticity import GainConfig, ResetScope, RuleConfig, StateEntry, Synapse, after_reward
+
+LARGEST_OUTPUT = 1 - 1e-6
+"""Of a unit that is read out: the logit of a bit is at most 14.5."""
 
 
 class PlasticRNNConfig(PhasesConfig, RuleConfig):
@@ -39,6 +45,15 @@ class PlasticRNNConfig(PhasesConfig, RuleConfig):
     input_bound: float | None = Field(
         None, gt=0, description="Input start weights are uniform within +-this; default sqrt(3 / number of inputs)."
     )
+    input_gain: GainConfig | None = Field(
+        None,
+        description="Of one-to-one inputs: unit i sees column i before the feedback alone, times this; null: units see "
+        "all columns, by weights.",
+    )
+    readout: Literal["units", "head"] = Field(
+        "head",
+        description="units: the first units are the actions, a bit each (MultiBinary); head: an action head reads all.",
+    )
     reset: dict[str, ResetScope] = Field(
         default_factory=dict,
         description="When a state entry resets, if not with the lifetime: e.g. {activity: trial}.",
@@ -48,15 +63,24 @@ class PlasticRNNConfig(PhasesConfig, RuleConfig):
         "fused", description="fused: fast and lean in memory, where the rule allows it; reference: plain autograd."
     )
 
+    @model_validator(mode="after")
+    def _inputs_have_weights_or_a_gain(self) -> Self:
+        if self.input_gain is not None and self.input_bound is not None:
+            raise ValueError("one-to-one inputs have no weights for input_bound; leave it or input_gain out")
+        return self
+
 
 class PlasticRNN(PlasticNetwork):
     """One recurrent layer of tanh units with plastic synapses; the feedback is input like any other.
 
     State entries: `activity` y, the synapse's own, `presynaptic` x where the update waits for the reward, and what a
-    structure needs: `connected` M, `key`, `age`.
+    structure needs: `connected` M, `key`, `age`. With `input_gain` g, `(1, 1)` or `(O, 1)`, there are no input weights:
+    unit i gets `g o_i + b_i`, and only `b_i` where the features before the feedback have no column i. With
+    `readout: units` a bit is 1 with probability `(1 + y) / 2`.
 
     Raises:
-        ConfigError: If a reset scope names no state entry, or leaves nothing to carry from trial to trial.
+        ConfigError: If a reset scope names no state entry, or leaves nothing to carry from trial to trial; if there are
+            fewer units than actions of `readout: units`, or no features for one-to-one inputs.
     """
 
     config_model = PlasticRNNConfig
@@ -65,8 +89,21 @@ class PlasticRNN(PlasticNetwork):
     @override
     def build(self, feedback: FeedbackLayout, generator: torch.Generator | None, steps_per_trial: int | None) -> None:
         config = self.config
-        check_normalised_size(config.layer_norm, config.hidden_size)
-        self.output_size = units = config.hidden_size
+        units = config.hidden_size
+        check_normalised_size(config.layer_norm, units)
+        self.has_readout = self.bits_only = config.readout == "units"
+        self.output_size = feedback.action_size if self.has_readout else units
+        if units < self.output_size:
+            raise ConfigError(
+                f"network.hidden_size={units} is too small for readout: units, which needs one for each of the "
+                f"{self.output_size} actions"
+            )
+        self._seen = min(units, feedback.start)
+        if config.input_gain is not None and not self._seen:
+            raise ConfigError(
+                "network.input_gain: this environment has no features before the feedback, so that units would see "
+                "nothing one to one; leave it out"
+            )
         self.synapse = Synapse(config, units, units)
         self.is_plastic = not self.synapse.non_plastic
         entries = {"activity": StateEntry((units,), momentary=True)} | self.synapse.state_entries()
@@ -80,8 +117,11 @@ class PlasticRNN(PlasticNetwork):
         # and 1.8 scored 66, 72 and 72 after 350 updates: small weights start with tiny products of pre and post.
         fan_in = math.sqrt(3 / self.input_size) if config.input_bound is None else config.input_bound
         fan_recurrent = 1 / math.sqrt(units) if config.weight_bound is None else config.weight_bound
-        drive = torch.empty(units, self.input_size, dtype=torch.float32).uniform_(-fan_in, fan_in, generator=generator)
-        self.input_weight = nn.Parameter(drive)
+        if config.input_gain is None:
+            drive = torch.empty(units, self.input_size, dtype=torch.float32)
+            self.input_weight = nn.Parameter(drive.uniform_(-fan_in, fan_in, generator=generator))
+        else:
+            self.adopt("input_gain", config.input_gain.draw(units, 1, generator, is_gain=False))
         self.input_bias = nn.Parameter(torch.zeros(units, dtype=torch.float32))
         recurrent = torch.empty(units, units, dtype=torch.float32)
         self.recurrent_weight = nn.Parameter(recurrent.uniform_(-fan_recurrent, fan_recurrent, generator=generator))
@@ -93,6 +133,8 @@ class PlasticRNN(PlasticNetwork):
     @override
     def hidden_layers(self) -> tuple[HiddenLayer, ...]:
         size = self.config.hidden_size
+        if self.config.input_gain is not None or self.has_readout:
+            return ()  # a unit is a feature or an action, and none is like another
         parameters = dict(self.named_parameters()), dict(self.rebuilt(hidden_size=size + 1).named_parameters())
         return (hidden_layer("hidden", *parameters, size, is_features=True),)
 
@@ -120,7 +162,7 @@ class PlasticRNN(PlasticNetwork):
             current = current | rewired(synapse, params, weight, current, current["key"], current["age"], 0)
         current = self.reset(feedback.trial_start, current, "trial", params)
         pre = current["activity"]
-        total = affine(x, params["input_weight"], params["input_bias"])
+        total = self._drive(params, x)
         if not synapse.is_plain:
             total = total + synapse.driven(params, weight, pre, current)
         else:
@@ -144,7 +186,23 @@ class PlasticRNN(PlasticNetwork):
                 following |= synapse.update(params, pre, post, current, None, openness)
             else:
                 following |= self._fused.update(params, pre, post, current)
-        return post, following
+        return self._read(post), following
+
+    def _drive(self, params: Params, x: Tensor) -> Tensor:
+        """What observations `x (.., B, I)` alone contribute to the input of the units, `(.., B, O)`."""
+        if self.config.input_gain is None:
+            return affine(x, params["input_weight"], params["input_bias"])
+        own = nn.functional.pad(x[..., : self._seen], (0, self.config.hidden_size - self._seen))
+        return own * params["input_gain"].mT + params["input_bias"].unsqueeze(-2)
+
+    def _read(self, activity: Tensor) -> Tensor:
+        """The features of an activity `(.., B, O)`: those of the units that are the actions, else all."""
+        return activity[..., : self.output_size] if self.has_readout else activity
+
+    @override
+    def readout(self, params: Params, features: Tensor) -> Tensor:
+        """Logits of the bits: `sigmoid(2 atanh y) = (1 + y) / 2`."""
+        return 2 * torch.atanh(features.clamp(-LARGEST_OUTPUT, LARGEST_OUTPUT)) if self.has_readout else features
 
     @override
     def weights(self, params: Params, state: State) -> dict[str, Tensor]:
@@ -166,13 +224,14 @@ class PlasticRNN(PlasticNetwork):
         """
         if recorded is not None and len(recorded) != xs.shape[0]:
             raise ValueError(f"a recording of {len(recorded)} steps cannot stand for the {xs.shape[0]} steps of xs.")
-        if self.synapse.non_plastic and self.synapse.is_plain and self.config.layer_norm is None:
+        plain = self.synapse.non_plastic and self.synapse.is_plain
+        if plain and self.config.layer_norm is None and self.config.input_gain is None:
             # A plain recurrent network.
             bias = params["input_bias"]
             weights = (params["input_weight"], params["recurrent_weight"], bias, torch.zeros_like(bias))
             starts = (self.starts("activity", feedbacks, episode_starts),)
             features, (activity,) = unroll_stretches(torch.rnn_tanh, xs, (state["activity"],), starts, weights)
-            return features, {**state, "activity": activity}
+            return self._read(features), {**state, "activity": activity}
         if self._fused is None or self.config.unroll == "reference" or self.plasticity_frozen:
             return self.unroll_reference(params, xs, feedbacks, state, episode_starts)
         resets = Resets(*(self.starts(name, feedbacks, episode_starts) for name in Resets._fields))
@@ -182,8 +241,8 @@ class PlasticRNN(PlasticNetwork):
                 recorded.activities,
                 {done: (kept["trace"], kept.get("eligibility")) for done, kept in recorded.checkpoints.items()},
             )
-        features, following = fused_unroll(self._fused, params, xs, state, resets, acted)
-        return features, following if recorded is None else recorded.checkpoints[len(recorded)]
+        features, following = fused_unroll(self._fused, params, self._drive(params, xs), state, resets, acted)
+        return self._read(features), following if recorded is None else recorded.checkpoints[len(recorded)]
 
     @override
     def recording(self, steps: int) -> Recording | None:

@@ -13,6 +13,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 
 from plastic_rl.algorithms import PlasticA2C, SupervisedGradient
 from plastic_rl.config import Schedule
+from plastic_rl.envs import make_vector
 from plastic_rl.errors import CheckpointError, ConfigError, SpaceError
 
 TAUGHT = "plastic_rl/SupervisedClassification-v0"
@@ -252,6 +253,48 @@ def test_the_loss_of_bits_is_that_of_those_that_were_missing(loss: str) -> None:
     assert metrics["accuracy"].item() == pytest.approx(((logits > 0) == (signs > 0))[told].mean())
     ones = (logits > 0)[told].mean()
     assert metrics["commonest_share"].item() == pytest.approx(max(ones, 1 - ones))
+
+
+@pytest.mark.parametrize("plastic", [True, False])
+def test_units_with_one_gain_learn_to_complete_patterns_and_without_it_guess(plastic: bool) -> None:
+    """After Miconi et al. 2018, section 4.1: at birth all weights and the gain are 0."""
+    zero = {"granularity": "scalar", "low": 0.0, "high": 0.0, "trainable": plastic}
+    network = {
+        "kind": "plastic_rnn",
+        "rule": "differentiable_plasticity",
+        "hidden_size": 80,
+        "input_gain": {"granularity": "scalar", "low": 20.0, "high": 20.0, "trainable": False},
+        "readout": "units",
+        "reset": {"activity": "trial"},
+        "weight_bound": 0.0,
+        "alpha": zero,
+        "eta": {"low": 0.01, "high": 0.01},
+    }
+    agent = SupervisedGradient(
+        "PlasticPolicy",
+        BITS,
+        env_kwargs={"bits": 80},
+        n_envs=4,
+        seed=0,
+        learning_rate=3e-4,
+        plasticity_lr_scale=300.0,
+        policy_kwargs={"network": network},
+    )
+    env = make_vector(BITS, 50, env_kwargs={"bits": 80}, split="test")
+
+    def share_right() -> float:
+        observations, _ = env.reset(seed=2)
+        state, total = None, np.zeros(50)
+        for _ in range(env.metadata["lifetime_steps"]):
+            actions, state = agent.predict(observations, state, deterministic=True)
+            observations, rewards, *_ = env.step(actions)
+            total += rewards
+        return float(total.mean())
+
+    chance = pytest.approx(0.5, abs=4 * 0.5 / 2000**0.5)
+    assert share_right() == chance
+    agent.learn(4 * 33 * 20)
+    assert share_right() > 0.99 if plastic else share_right() == chance
 
 
 def test_what_cannot_be_learned_from_is_refused() -> None:

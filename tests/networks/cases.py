@@ -404,6 +404,17 @@ FINE_TUNING: dict[str, dict[str, Any]] = {
         "inner_rate": {"granularity": "scalar", "low": 0.0, "high": 0.0, "trainable": False},
     },
 }
+ONE_TO_ONE: dict[str, dict[str, Any]] = {
+    f"one_to_one_{rule}": {
+        "kind": "plastic_rnn",
+        "rule": rule,
+        "input_gain": {"granularity": granularity, "low": 2.0, "high": 2.0},
+        "readout": "units",
+        "reset": {"activity": "trial"},
+    }
+    for rule, granularity in (("differentiable_plasticity", "scalar"), ("reward_gated", "neuron"), ("fixed", "scalar"))
+}
+"""Three units see the features of `INPUTS` columns, the others nothing; two are the actions."""
 ALL: dict[str, dict[str, Any]] = (
     {rule: {"kind": "plastic_rnn", "rule": rule} for rule in RULES}
     | {kind: {"kind": kind} for kind in ("rnn", "gru", "lstm")}
@@ -415,6 +426,7 @@ ALL: dict[str, dict[str, Any]] = (
     | WIRING
     | ATTRACTORS
     | FINE_TUNING
+    | ONE_TO_ONE
 )
 FUSED = [
     "differentiable_plasticity",

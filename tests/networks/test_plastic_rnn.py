@@ -221,3 +221,56 @@ def test_after_a_freeze_a_reward_meets_the_activity_of_its_own_step(rule: str) -
         torch.testing.assert_close(
             thawed["eligibility"], (1 - share) * case.state["eligibility"] + share * own, atol=1e-12, rtol=0
         )
+
+
+CLAMPED = {"input_gain": {"granularity": "scalar", "low": 20.0, "high": 20.0, "trainable": False}, "readout": "units"}
+
+
+def test_one_to_one_inputs_and_units_that_answer_by_hand() -> None:
+    """Four units, of which two see a feature each and are the actions; 5 columns of feedback are not seen."""
+    config = {"kind": "plastic_rnn", "rule": "differentiable_plasticity", "hidden_size": 4, "weight_bound": 0.0}
+    gains = {name: {"granularity": "scalar", "low": low, "high": low} for name, low in (("alpha", 2.0), ("eta", 0.25))}
+    own = CLAMPED | {"input_gain": {"granularity": "neuron", "low": 0.5, "high": 0.5}}
+    network = make_network(config | gains | own, 7, 2).double()
+    params = {name: value.detach().clone() for name, value in network.named_parameters()}
+    assert set(params) == {"input_gain", "input_bias", "recurrent_weight", "alpha", "eta"}
+    assert not params["recurrent_weight"].any()
+    params["input_gain"] = torch.tensor([[0.5], [2.0], [9.0], [9.0]], dtype=torch.float64)
+    params["input_bias"] = torch.tensor([0.0, 0.0, 0.3, -0.1], dtype=torch.float64)
+    feedback = torch.tensor([[7.0, -7.0, 7.0, -7.0, 7.0]], dtype=torch.float64)
+    x = torch.cat([torch.tensor([[1.0, -0.3]], dtype=torch.float64), feedback], -1)
+    features, state = network.step(params, x, quiet(), network.initial_state(1), NEVER)
+    first = [math.tanh(0.5), math.tanh(-0.6), math.tanh(0.3), math.tanh(-0.1)]
+    assert features[0].tolist() == pytest.approx(first[:2], abs=1e-12)
+    # W0 and F are 0. F then pairs the outputs of both steps: 2 F y = 2 * .25 y2 (y1 . y1), with y1 for the y of now.
+    _, state = network.step(params, x, quiet(), state, NEVER)
+    assert state["activity"][0].tolist() == pytest.approx(first, abs=1e-12)
+    features, _ = network.step(params, x, quiet(), state, NEVER)
+    drive, recalled = (0.5, -0.6), [0.5 * y * sum(other**2 for other in first) for y in first[:2]]
+    expected = [math.tanh(d + r) for d, r in zip(drive, recalled, strict=True)]
+    assert features[0].tolist() == pytest.approx(expected, abs=1e-12)
+    # (1 + y) / 2 is the probability of a 1; the second unit is the second bit.
+    probabilities = torch.sigmoid(network.readout(params, features))[0].tolist()
+    assert probabilities == pytest.approx([(1 + y) / 2 for y in expected], abs=1e-12)
+
+
+def test_a_clamped_unit_is_sure_and_its_logit_finite() -> None:
+    network = make_network({"kind": "plastic_rnn", "hidden_size": 2, **CLAMPED}, 7, 2)
+    params = dict(network.named_parameters())
+    x = torch.tensor([[1.0, -1.0, 0.0, 0.0, 0.0, 0.0, 0.0]])
+    features, _ = network.step(params, x, quiet(), network.initial_state(1), NEVER)
+    logits = network.readout(params, features)[0]
+    assert features[0].tolist() == [1.0, -1.0]
+    assert logits.tolist() == pytest.approx([14.5, -14.5], abs=0.1)
+    logits.sum().backward()
+    assert all(bool(value.grad.isfinite().all()) for value in params.values() if value.grad is not None)
+    assert params["input_gain"].grad is None
+
+
+def test_what_cannot_be_read_or_seen_one_to_one_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"hidden_size=3 is too small for readout: units, .* each of the 5 actions"):
+        make_network({"kind": "plastic_rnn", "hidden_size": 3, "readout": "units"}, 11, 5)
+    with pytest.raises(ConfigError, match=r"input_gain: this environment has no features"):
+        make_network({"kind": "plastic_rnn", **CLAMPED}, 5, 2)
+    with pytest.raises(ConfigError, match=r"no weights for input_bound; leave it or input_gain out"):
+        make_network({"kind": "plastic_rnn", "input_bound": 0.5, **CLAMPED}, 7, 2)

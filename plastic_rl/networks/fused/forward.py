@@ -231,7 +231,7 @@ def _forward(
 def fused_unroll(
     rule: FusedRule,
     params: Mapping[str, Tensor],
-    xs: Tensor,
+    drive: Tensor,
     state: State,
     resets: Resets,
     recorded: Recorded | None,
@@ -241,7 +241,7 @@ def fused_unroll(
     Args:
         rule: The member of the family.
         params: The network's parameters.
-        xs: Observations `(T, B, I)`.
+        drive: What the observations contribute to the input of the units, `(T, B, O)`.
         state: `activity`, `trace` and, where traced, `eligibility`, before the first step.
         resets: Where entries start anew.
         recorded: What acting left of these steps, or None.
@@ -249,9 +249,8 @@ def fused_unroll(
     Returns:
         Features `(T, B, O)`, and the state after the last step (without `trace` where `recorded`).
     """
-    drive = torch.nn.functional.linear(xs, params["input_weight"], params["input_bias"])
     trace = state["trace"]
-    every = checkpoint_spacing(xs.shape[0], trace, traced=rule.traced)
+    every = checkpoint_spacing(drive.shape[0], trace, traced=rule.traced)
     apply: Callable[..., tuple[Tensor, Tensor | None, Tensor | None]] = _FusedUnroll.apply
     post, last_trace, last_eligibility = apply(
         Plan(rule, every, resets, recorded),
