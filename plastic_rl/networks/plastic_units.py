@@ -14,6 +14,7 @@ With `substeps: 1`, tanh units and no readout this is `plastic_rnn`.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Annotated, Literal, Self
 
 import torch
@@ -64,6 +65,11 @@ class ConnectionConfig(RuleConfig):
     weight: GainConfig | None = Field(
         None, description="Start weights W0; null: uniform within +-sqrt(3 / presynaptic units), trained."
     )
+    one_to_one: bool = Field(
+        False,
+        description="Whether unit o has one synapse only, from unit o of the layer before (modulo its size), that keeps "
+        "its weight.",
+    )
 
     @model_validator(mode="after")
     def _a_rule_moves_what_is_named(self) -> Self:
@@ -78,11 +84,21 @@ class ConnectionConfig(RuleConfig):
                 )
         return self
 
+    @model_validator(mode="after")
+    def _one_synapse_each_stays(self) -> Self:
+        if self.one_to_one and (not self.alpha.is_zero or self.weight is None or self.weight.trainable):
+            raise ValueError("one_to_one synapses stay as they are: use rule: fixed, and a weight with trainable: false")
+        return self
+
     def start(self, post_size: int, pre_size: int, generator: torch.Generator | None) -> Parameter:
         """W0, `(O, I)`, or `(1, 1)` and `(O, 1)` where it is one number for all or for each unit."""
         bound = (3 / pre_size) ** 0.5
         weight = self.weight or GainConfig(granularity="synapse", low=-bound, high=bound)
-        return weight.draw(post_size, pre_size, generator, is_gain=False)
+        start = weight.draw(post_size, pre_size, generator, is_gain=False)
+        if not self.one_to_one:
+            return start
+        own = torch.arange(post_size).unsqueeze(-1) % pre_size == torch.arange(pre_size)
+        return replace(start, value=start.value * own)
 
 
 class ReadoutConfig(ConnectionConfig):
