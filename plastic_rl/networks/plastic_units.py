@@ -113,6 +113,11 @@ class ConnectionConfig(RuleConfig):
         description="Reversal potentials, {excitatory: mV, inhibitory: mV}: positive weights are conductances to the "
         "one, negative ones to the other, open while a presynaptic unit is above 0; null: they bring currents.",
     )
+    one_to_one: bool = Field(
+        False,
+        description="Whether unit o has one synapse only, from unit o of the layer before (modulo its size), that keeps "
+        "its weight.",
+    )
 
     @model_validator(mode="after")
     def _a_rule_moves_what_is_named(self) -> Self:
@@ -132,6 +137,14 @@ class ConnectionConfig(RuleConfig):
                 )
         return self
 
+    @model_validator(mode="after")
+    def _one_synapse_each_stays(self) -> Self:
+        if self.one_to_one and (not self.alpha.is_zero or self.weight is None or self.weight.trainable):
+            raise ValueError(
+                "one_to_one synapses stay as they are: use rule: fixed, and a weight with trainable: false"
+            )
+        return self
+
     def start_weight(self, pre_size: int) -> GainConfig:
         """How start weights are drawn."""
         bound = (3 / pre_size) ** 0.5
@@ -139,7 +152,11 @@ class ConnectionConfig(RuleConfig):
 
     def start(self, post_size: int, pre_size: int, generator: torch.Generator | None) -> Parameter:
         """W0, `(O, I)`, or `(1, 1)` and `(O, 1)` where it is one number for all or for each unit."""
-        return self.start_weight(pre_size).draw(post_size, pre_size, generator, is_gain=False)
+        start = self.start_weight(pre_size).draw(post_size, pre_size, generator, is_gain=False)
+        if not self.one_to_one:
+            return start
+        own = torch.arange(post_size).unsqueeze(-1) % pre_size == torch.arange(pre_size)
+        return replace(start, value=start.value * own)
 
 
 class ReadoutConfig(ConnectionConfig):
@@ -288,6 +305,7 @@ class PlasticUnitsConfig(PhasesConfig):
             if rule is not None:
                 others += [f"{name}.trace_start"] if rule.trace_start == "weight" else []
                 others += [f"{name}.sign"] if rule.sign != "presynaptic" else []
+                others += [f"{name}.one_to_one"] if rule.one_to_one else []
         if others:
             raise ValueError(
                 "turnover draws the start weights of new units anew, of both signs, beside a trace that starts at 0; "
