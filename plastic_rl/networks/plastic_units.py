@@ -115,8 +115,8 @@ class ConnectionConfig(RuleConfig):
     )
     one_to_one: bool = Field(
         False,
-        description="Whether unit o has one synapse only, from unit o of the layer before (modulo its size), that keeps "
-        "its weight.",
+        description="Whether unit o has one synapse only, from unit o (modulo their number) of the layer before, and "
+        "keeps its weight.",
     )
 
     @model_validator(mode="after")
