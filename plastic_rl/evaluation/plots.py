@@ -247,7 +247,7 @@ def plot_differences(rows: Sequence[LabelledDifference], path: str | Path, *, ti
     figure = new_figure(10.4, 1.9 + 0.62 * len(rows))
     axis = figure.subplots()
     seen = [end for row in rows for end in (row.mean, row.low, row.high) if not np.isnan(end)]
-    # An interval of few seeds may be far wider than all differences.
+    # An interval of few seeds may be far wider than all differences: one that goes on beyond the picture has an arrow.
     most = max((abs(row.mean) for row in rows if not np.isnan(row.mean)), default=1.0) or 1.0
     limit = 1.15 * min(max(map(abs, seen), default=1.0) or 1.0, max(2.5 * most, 0.1))
     for place, row in enumerate(rows):
@@ -258,6 +258,9 @@ def plot_differences(rows: Sequence[LabelledDifference], path: str | Path, *, ti
         if not np.isnan(row.low):
             axis.plot([row.low, row.high], [place, place], color=color, linewidth=2.4, solid_capstyle="butt", zorder=2)
         axis.plot(row.mean, place, "o", color=color, markersize=8, zorder=3)
+        for end, marker in ((row.low, "<"), (row.high, ">")):
+            if abs(end) > limit:
+                axis.plot(0.985 * np.sign(end) * limit, place, marker, color=color, markersize=9, zorder=4)
     axis.axvline(0, color="#333333", linewidth=1, zorder=1)
     axis.set_xlim(-limit, limit)
     axis.set_ylim(len(rows) - 0.5, -0.5)
