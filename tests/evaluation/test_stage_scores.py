@@ -18,7 +18,7 @@ from plastic_rl.evaluation.stage_scores import StageScores, plot_stages, pooled,
 MATRIX = [[5.0, 6.0], [9.0, 7.0], [4.0, 12.0], [8.0, 10.0]]
 
 
-def scores_of(matrix: list[list[float]], column: tuple[int, ...], **changes: Any) -> StageScores:
+def scores_of(matrix: list[list[float]], column: tuple[int, ...]) -> StageScores:
     names = ("A", "B", "a stage with quite a long name")[: len(column)]
     tested = [
         {
@@ -44,7 +44,7 @@ def scores_of(matrix: list[list[float]], column: tuple[int, ...], **changes: Any
         "scores": matrix,
         "intervals": [[(score - 0.5, score + 0.25) for score in row] for row in matrix],
     }
-    return StageScores.model_validate(given | changes)
+    return StageScores.model_validate(given)
 
 
 def test_transfer_and_forgetting_of_a_b_a_by_hand() -> None:
@@ -101,7 +101,7 @@ def test_scores_are_written_and_read(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="scores must have 4 rows and 2 columns"):
         scores_of(MATRIX[:3], (0, 1, 0))
     with pytest.raises(ValueError, match="column must tell one of 2 columns for each of 3 stages"):
-        scores_of(MATRIX, (0, 1, 0), column=(0, 1, 2))
+        StageScores.model_validate({**found.model_dump(), "column": (0, 1, 2)})
 
 
 def test_seeds_are_pooled_with_student_t_intervals() -> None:
