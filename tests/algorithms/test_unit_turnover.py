@@ -70,7 +70,7 @@ def answers(agent: PlasticA2C) -> tuple[Tensor, Tensor]:
     params = policy.parameters_by_name()
     with torch.no_grad():
         state = policy.network.initial_state(3, torch.Generator().manual_seed(8))
-        features = policy._unrolled(params, observations, state, starts, None)
+        features, _ = policy._unrolled(params, observations, state, starts, None, with_activity=False)
         head = policy.head(params, features)
         return head, policy._value(params, features, head)
 
