@@ -86,9 +86,10 @@ def _packed(names: Column, room: int, groups: Sequence[list[Column]], width: int
 def _heading(column: Column, *, stacked: bool) -> list[str]:
     if not stacked:
         return [column.heading]
-    # The narrowest of those with as few lines as its cells allow.
-    widest = max(map(len, (*column.heading.split(), *column.cells)))
-    choices = (textwrap.wrap(column.heading, width) for width in range(1, widest + 1))
+    # The narrowest of those with as few lines as its cells allow; no word is cut.
+    narrowest = max(map(len, column.heading.split()), default=1)
+    widest = max((narrowest, *map(len, column.cells)))
+    choices = (textwrap.wrap(column.heading, width) for width in range(narrowest, widest + 1))
     return min(choices, key=len)
 
 

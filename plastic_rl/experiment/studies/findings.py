@@ -298,7 +298,7 @@ def _cells(finding: Finding) -> dict[str, str]:
         "difference": "-" if math.isnan(difference.mean) else f"{difference.mean:+.{places}f}",
         "95% interval": "-" if math.isnan(difference.low) else interval,
         "p": _p(difference.p),
-        "Holm's p": _p(finding.corrected),
+        "Holm p": _p(finding.corrected),
         "verdict": finding.verdict,
         "s/run": both([side.cost("seconds") for side in sides], 0),
         "CPU s/run": both([side.cost("cpu_seconds") for side in sides], 0),
@@ -356,7 +356,7 @@ def _notes(findings: Sequence[Finding]) -> list[str]:
             "effects, paired on tasks, seeds of each side on their own. It takes the means of seeds as normal: where "
             "one training in ten does not learn, few seeds may show none of them."
         ),
-        f"Holm's p: corrected for {len(findings)} questions{so_far}; helps or hurts where it is below .05.",
+        f"Holm p: corrected for {len(findings)} questions{so_far}; helps or hurts where it is below .05.",
         "frozen: the same agents, plasticity held still. s/run: seconds of a training with its scores on valid.",
     ]
     if any(finding.question.config.measure["name"] == "normalised_score" for finding in findings):
