@@ -382,8 +382,11 @@ class GradientAlgorithm(PlasticAlgorithm, OnPolicyAlgorithm):  # type: ignore[mi
         self._project()
         if at is not None:
             self.regulariser_state = self.regulariser.stepped(self.regulariser_state, *at, self._trained())
+        stepped = self._values() if at is not None and self._changes else None
         for change in self._changes.values():
             metrics |= change.after_step(self._current_progress_remaining)
+        if stepped is not None:
+            self.regulariser_state = self.regulariser.set_anew(self.regulariser_state, stepped, self._trained())
         self._n_updates += 1
         metrics = {"loss": loss, **metrics, "gradient_norm": gradient_norm, "learning_rate": learning_rate}
         for name, value in metrics.items():
@@ -407,7 +410,10 @@ class GradientAlgorithm(PlasticAlgorithm, OnPolicyAlgorithm):  # type: ignore[mi
     def _point(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Gradients and parameters as they are now, as copies."""
         gradients = {name: p.grad.clone() for name, p in self.policy.named_parameters() if p.grad is not None}
-        return gradients, {name: own.detach().clone() for name, own in self._trained().items()}
+        return gradients, self._values()
+
+    def _values(self) -> dict[str, Tensor]:
+        return {name: own.detach().clone() for name, own in self._trained().items()}
 
     @torch.no_grad()
     def _project(self) -> None:
@@ -447,6 +453,7 @@ class GradientAlgorithm(PlasticAlgorithm, OnPolicyAlgorithm):  # type: ignore[mi
         """
         assert self.env is not None
         counted = self.num_timesteps, deque(self.score_buffer), deque(self.ep_info_buffer or [])
+        changes, self._changes = self._changes, {}
         hooks = CallbackList([])
         hooks.init_callback(self)
         self._start_lifetimes(begun=True)
@@ -464,7 +471,7 @@ class GradientAlgorithm(PlasticAlgorithm, OnPolicyAlgorithm):  # type: ignore[mi
                 found: list[Tensor | None] = list(of_all)
                 yield {name: own for name, own in zip(trained, found, strict=True) if own is not None}
         finally:
-            self.num_timesteps = counted[0]
+            self.num_timesteps, self._changes = counted[0], changes
             for buffer, kept in zip((self.score_buffer, self.ep_info_buffer), counted[1:], strict=True):
                 assert buffer is not None
                 buffer.clear()

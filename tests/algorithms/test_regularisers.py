@@ -22,6 +22,7 @@ from plastic_rl.algorithms.regularisers import (
     fisher_information,
     quadratic_penalty,
 )
+from plastic_rl.algorithms.unit_turnover import UnitTurnover
 from plastic_rl.config.signatures import arguments_of
 from plastic_rl.errors import CheckpointError, ConfigError
 from plastic_rl.plasticity import Part
@@ -238,6 +239,68 @@ def test_the_path_follows_the_gradient_of_the_loss_alone_and_the_steps_that_were
     assert sum(float(own.abs().sum()) for own in gradients.values()) > 1.0
 
 
+SPARSE = {"density": 0.5, "interval": 2, "share": 0.5, "until": 1.0}
+OTHER_CHANGES: dict[str, dict[str, Any]] = {
+    "sparsity": {"sparsity": SPARSE},
+    "unit_turnover": {"unit_turnover": {"rate": 1.0, "maturity": 1}},
+    "both": {"sparsity": SPARSE, "unit_turnover": {"rate": 1.0, "maturity": 1}},
+}
+
+
+@pytest.mark.parametrize("kind", OTHER_CHANGES)
+def test_weights_that_are_set_anew_begin_their_path_there(kind: str) -> None:
+    """Of a weight that was dropped, grown or redrawn only the steps since then count, and only the way since then."""
+    agent = make(
+        policy="PlasticPolicy",
+        policy_kwargs={"network": {"kind": "rnn", "hidden_size": 6}},
+        regulariser={"name": "synaptic_intelligence", "xi": 0.1},
+        learning_rate=0.02,
+        n_steps=5,
+        **OTHER_CHANGES[kind],
+    )
+    agent.span = 0, 1000
+    start, omega = params_of(agent), {name: torch.zeros_like(own) for name, own in params_of(agent).items()}
+    stepped, gradients = dict(start), dict(start)
+    si, original, set_anew = agent.regulariser, agent.regulariser.stepped, 0
+
+    def recorded(state: Any, found: Any, before: Any, after: Any) -> Any:
+        gradients.update(found)
+        stepped.update({name: own.detach().clone() for name, own in after.items()})
+        return original(state, found, before, after)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(si, "stepped", recorded)
+        for _ in range(6):
+            before = params_of(agent)
+            agent.learn(20, reset_num_timesteps=False)
+            now = params_of(agent)
+            for name, own in now.items():
+                omega[name] -= gradients[name] * (stepped[name] - before[name])
+                jumped = stepped[name] != own
+                set_anew += int(jumped.sum())
+                omega[name][jumped] = 0.0
+                start[name][jumped] = own[jumped]
+    assert set_anew > 10
+    agent.end_stage()
+    for name, own in now.items():
+        expected = omega[name].clamp_min(0.0) / ((own - start[name]).square() + 0.1)
+        torch.testing.assert_close(agent.regulariser_state[f"importance/{name}"], expected)
+        assert torch.equal(agent.regulariser_state[f"anchor/{name}"], own)
+
+
+@pytest.mark.parametrize("kind", OTHER_CHANGES)
+def test_a_saved_agent_whose_weights_were_set_anew_goes_on_to_the_bit(kind: str, tmp_path: Path) -> None:
+    options = {"regulariser": "synaptic_intelligence", "n_steps": 5, **OTHER_CHANGES[kind]}
+    agent = make(policy="PlasticPolicy", policy_kwargs={"network": {"kind": "rnn", "hidden_size": 6}}, **options)
+    agent.learn(80)
+    agent.save(tmp_path / "half")
+    rest = PlasticA2C.load(tmp_path / "half", env="plastic_rl/ReversalBandit-v0", force_reset=False)
+    for one in (agent, rest):
+        one.learn(60, reset_num_timesteps=False)
+        one.end_stage()
+    assert equal(agent.regulariser_state, rest.regulariser_state)
+
+
 # --- what all keep to ------------------------------------------------------------------------------------------------
 
 
@@ -271,6 +334,17 @@ def test_lifetimes_of_a_stage_end_are_not_counted(name: str) -> None:
         list(agent.ep_info_buffer or []),
         agent.iterations,
     )
+
+
+@everywhere
+def test_lifetimes_of_a_stage_end_say_nothing_of_the_use_of_units(name: str) -> None:
+    agent = make(policy="GRUPolicy", regulariser=named(name), unit_turnover={"maturity": 10**6}).learn(240)
+    agent.end_stage()
+    turnover = agent._changes["unit_turnover"]
+    assert isinstance(turnover, UnitTurnover)
+    assert turnover._steps == 0
+    agent.learn(80, reset_num_timesteps=False)
+    assert set(agent._changes) == {"unit_turnover"}
 
 
 @everywhere

@@ -1,7 +1,8 @@
 """What a regulariser is: a penalty on leaving what earlier stages of training have taught.
 
-Data flow: `begun` -> (`penalty`, a step of the optimizer, `stepped`) again and again -> `stage_ended` -> next stage. A
-regulariser holds nothing itself: its state goes in and comes out, by `ENTRY/PARAMETER`, and stands in checkpoints.
+Data flow: `begun` -> (`penalty`, a step of the optimizer, `stepped`, `set_anew` where weights are exchanged or units
+replaced) again and again -> `stage_ended` -> next stage. A regulariser holds nothing itself: its state goes in and
+comes out, by `ENTRY/PARAMETER`, and stands in checkpoints.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ class Regulariser(Part):
 
     Attributes:
         entries: What it may keep of each parameter.
-        sees_steps: Whether `stepped` is to be called after every step of the optimizer.
+        sees_steps: Whether `stepped` and `set_anew` are to be called.
     """
 
     entries: ClassVar[tuple[str, ...]] = ()
@@ -52,6 +53,16 @@ class Regulariser(Part):
             gradients: Of the loss alone, without the penalty, and before they were scaled down.
             before: The parameters that they were taken at.
             after: The parameters after the step.
+        """
+        return dict(state)
+
+    def set_anew(self, state: NamedTensors, before: NamedTensors, after: NamedTensors) -> RegulariserState:
+        """The state after something other than the optimizer has put parameters elsewhere, following `stepped`.
+
+        Args:
+            state: Before that; never modified.
+            before: The parameters after the step of the optimizer.
+            after: The parameters now.
         """
         return dict(state)
 

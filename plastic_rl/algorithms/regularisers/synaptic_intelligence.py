@@ -28,14 +28,16 @@ class SynapticIntelligence(Regulariser):
 
     `omega_i = sum_t -g_i(t) (w_i(t+1) - w_i(t))` is how much of the fall of the loss was parameter i's doing, g the
     gradient of the loss without the penalty; Delta w is how far the stage has moved it. Where noise makes an omega
-    negative it counts as 0: else the penalty had no minimum.
+    negative it counts as 0: else the penalty had no minimum. A weight that is exchanged, or drawn anew with its unit
+    (`sparsity`, `unit_turnover`), begins its path there: omega and Delta w are of the steps since then.
 
     Args:
         strength: c.
         xi: Keeps Omega finite where a parameter has hardly moved; in units of a squared parameter.
     """
 
-    entries = ("anchor", "omega", "importance")
+    # `start`, where paths begin, is there once one does not begin at the anchor.
+    entries = ("anchor", "omega", "importance", "start")
     sees_steps = True
 
     def __init__(
@@ -71,14 +73,24 @@ class SynapticIntelligence(Regulariser):
         }
         return {**state, **path}
 
+    def set_anew(self, state: NamedTensors, before: NamedTensors, after: NamedTensors) -> RegulariserState:
+        """Begin the paths of parameters that were put elsewhere at where they are now."""
+        jumped = {name: own.detach() != before[name] for name, own in after.items()}
+        if not any(bool(where.any()) for where in jumped.values()):
+            return dict(state)
+        omega, start = entry(state, "omega"), entry(state, "start") or entry(state, "anchor")
+        paths = {f"omega/{name}": omega[name].masked_fill(where, 0.0) for name, where in jumped.items()}
+        begun = {name: torch.where(where, after[name].detach(), start[name]) for name, where in jumped.items()}
+        return {**state, **paths, **{f"start/{name}": own for name, own in begun.items()}}
+
     def stage_ended(
         self, state: NamedTensors, parameters: NamedTensors, gradients: GradientsOfSamples
     ) -> RegulariserState:
         """Add the stage's omega to Omega, and begin the next from the parameters as they are."""
-        anchor, earlier = entry(state, "anchor"), entry(state, "importance")
+        start, earlier = entry(state, "start") or entry(state, "anchor"), entry(state, "importance")
         ended = _stage_from(parameters)
         for name, omega in entry(state, "omega").items():
-            moved = parameters[name].detach() - anchor[name]
+            moved = parameters[name].detach() - start[name]
             own = omega.clamp_min(0.0) / (moved.square() + self.options.xi)
             ended[f"importance/{name}"] = own + earlier[name] if name in earlier else own
         return ended
