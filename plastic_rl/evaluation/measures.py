@@ -22,6 +22,7 @@ from plastic_rl.errors import ConfigError, UnknownNameError, unknown_name_messag
 from plastic_rl.evaluation.classification import AccuracyAfter
 from plastic_rl.evaluation.lifetimes import Lifetimes
 from plastic_rl.evaluation.plots import read_metric
+from plastic_rl.evaluation.stage_scores import StageScores
 from plastic_rl.evaluation.statistics import mean_of_present
 from plastic_rl.registry import Registry
 
@@ -75,6 +76,10 @@ class RunMeasure(Measure, ABC):
         Raises:
             RunError: If the run recorded nothing of the kind.
         """
+
+    def problem(self, config: Mapping[str, Any]) -> str | None:
+        """Tell why a run of this `config` of an experiment records nothing of the kind; None where it does."""
+        return None
 
 
 MEASURES: Registry[type[Measure]] = Registry("measure")
@@ -200,6 +205,35 @@ class StepsToReach(RunMeasure):
         reached = np.flatnonzero(scores >= self.score)
         return Reading(float(steps[reached[0]])) if len(reached) else Reading(float(steps[-1]), censored=True)
 
+    @override
+    def problem(self, config: Mapping[str, Any]) -> str | None:
+        taken = config["evaluation"]["valid_tasks"] > 0
+        return None if taken else "is taken on valid: set evaluation.valid_tasks to 1 or more."
+
+
+class StageScore(RunMeasure):
+    """Score in the environment of one stage after the training of another, e.g. on A after B: what is not forgotten.
+
+    Args:
+        tested: Name of the stage in whose environment the agent lives.
+        trained: Name of the stage at whose end it is taken; null: the untrained agent.
+    """
+
+    def __init__(self, *, tested: str, trained: str | None = None) -> None:
+        self.tested, self.trained = tested, trained
+
+    @override
+    def of_run(self, folder: Path) -> Reading:
+        return Reading(StageScores.load(folder / "stages.json").score(self.tested, self.trained))
+
+    @override
+    def problem(self, config: Mapping[str, Any]) -> str | None:
+        stages = [stage["name"] for stage in config["stages"]]
+        if not stages:
+            return "is of the stages of training, and there are none: give the experiment `stages`."
+        wanted = (self.tested,) if self.trained is None else (self.tested, self.trained)
+        return next((unknown_name_message("stage", name, stages) for name in wanted if name not in stages), None)
+
 
 def _units(lived: Lifetimes) -> FloatArray:
     """Scores of the lifetime's trials, or of its steps where these are its unit, `(N, units)`; NaN after its end."""
@@ -268,3 +302,4 @@ MEASURES.register("adaptation", Adaptation)
 MEASURES.register("environment", EnvironmentMeasure)
 MEASURES.register("accuracy", Accuracy)
 MEASURES.register("steps_to_reach", StepsToReach)
+MEASURES.register("stage_score", StageScore)

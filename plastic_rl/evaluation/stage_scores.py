@@ -21,7 +21,7 @@ from pydantic import Field, ValidationError, model_validator
 from plastic_rl.arrays import FloatArray
 from plastic_rl.config import ConfigModel
 from plastic_rl.envs.wrappers import wrapper_text
-from plastic_rl.errors import RunError
+from plastic_rl.errors import RunError, unknown_name_message
 from plastic_rl.evaluation.plots import figure_title, new_figure, save_figure
 from plastic_rl.evaluation.statistics import Pair, student_t_interval
 from plastic_rl.evaluation.table import Column, fit, folded
@@ -127,6 +127,18 @@ class StageScores(ConfigModel):
                 f"{path} holds no scores of stages that plastic_rl wrote ({str(error).splitlines()[0]}). Make it anew "
                 "with: plastic-rl evaluate RUN --stages"
             ) from None
+
+    def score(self, tested: str, trained: str | None) -> float:
+        """The score in the environment of stage `tested` at the end of stage `trained`; None: of the untrained agent.
+
+        Raises:
+            RunError: If there is no such stage.
+        """
+        for name in (tested, trained):
+            if name is not None and name not in self.stages:
+                raise RunError(unknown_name_message("stage", name, self.stages))
+        row = 0 if trained is None else self.stages.index(trained) + 1
+        return self.scores[row][self.column[self.stages.index(tested)]]
 
     @property
     def rows(self) -> tuple[str, ...]:
@@ -268,10 +280,16 @@ def plot_stages(scores: StageScores, path: str | Path) -> Path:
     decimals = scores.decimals
     for row in range(rows):
         for column in range(columns):
-            low, high = scores.intervals[row][column]
             axis.text(column, row - 0.1, f"{table[row, column]:.{decimals}f}", ha="center", va="center", fontsize=12)
-            said = f"[{low:.{decimals}f}, {high:.{decimals}f}]"
-            axis.text(column, row + 0.24, said, ha="center", va="center", fontsize=8.5, color="#222222")
+            axis.text(
+                column,
+                row + 0.24,
+                _interval(scores.intervals[row][column], decimals),
+                ha="center",
+                va="center",
+                fontsize=8.5,
+                color="#222222",
+            )
     for row, column in enumerate(scores.column, 1):
         axis.add_patch(Rectangle((column - 0.49, row - 0.49), 0.98, 0.98, fill=False, edgecolor="#D55E00", linewidth=2))
     titles = [

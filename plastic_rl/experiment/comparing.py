@@ -168,7 +168,7 @@ def compare(
     name = name or Path(path).stem
     folder = Path(runs_folder) / name
     if folder.exists():
-        begun = [reopen_run(folder, place, each, "comparison") for place, each in comparison.experiments.items()]
+        begun = [reopen_run(folder, place, each) for place, each in comparison.experiments.items()]
     else:
         begun = create_runs(Path(runs_folder), name, comparison.experiments)
     for run in begun:

@@ -224,6 +224,17 @@ class ExperimentConfig(ConfigModel):
             )
         return self
 
+    @model_validator(mode="after")
+    def _regulariser_has_stages(self) -> Self:
+        stated = getattr(self.algorithm, "regulariser", "none")
+        name = stated if isinstance(stated, str) else stated["name"]
+        if name != "none" and len(self.stages) < 2:
+            raise ValueError(
+                f"algorithm.regulariser: {name} holds what earlier stages have taught, and does nothing without two "
+                f"or more; got {len(self.stages)}. Give the experiment `stages`, or leave it out"
+            )
+        return self
+
     @property
     def algorithm_class(self) -> type[PlasticAlgorithm]:
         """The class of its algorithm, where there are no candidates."""

@@ -247,16 +247,16 @@ def create_runs(parent: Path, name: str, configs: Mapping[str, ExperimentConfig]
     return [RunFolder(path / folder) for folder in configs]
 
 
-def reopen_run(folder: Path, place: str, config: ExperimentConfig, what: str) -> RunFolder:
-    """Return the run `folder/place` of a comparison or study (`what`) that was begun before.
+def reopen_run(folder: Path, place: str, config: ExperimentConfig) -> RunFolder:
+    """Return the run `folder/place` of a comparison that was begun before.
 
     Raises:
         RunError: If it is not there, or has another config.
     """
     if not (folder / place / CONFIG).is_file() or RunFolder(folder / place).config() != config:
         raise RunError(
-            f"{folder} exists already and holds something else than this {what} ({place} differs), and nothing is "
-            f"overwritten. Give the {what} another name with --name NAME."
+            f"{folder} exists already and holds something else than this comparison ({place} differs), and nothing is "
+            "overwritten. Give the comparison another name with --name NAME."
         )
     return RunFolder(folder / place)
 

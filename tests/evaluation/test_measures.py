@@ -16,16 +16,19 @@ from plastic_rl.evaluation.measures import (
     MEASURES,
     LifetimeMeasure,
     RunMeasure,
+    StageScore,
     checked_measure,
     make_measure,
     measure_text,
 )
+from plastic_rl.evaluation.stage_scores import StageScores
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "trials": {"first": 2},
     "environment": {"of": "latency"},
     "accuracy": {"after": 6},
     "steps_to_reach": {"score": 3.0},
+    "stage_score": {"tested": "A", "trained": "B"},
 }
 STEPS = Lifetimes(
     scores=np.array([[0.0, 0.0, 1.0, 1.0, 4.0, 6.0], [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]]),
@@ -47,6 +50,19 @@ TRIALS = Lifetimes(  # lifetimes of three and of one trial of two steps
     steps_per_trial=2,
 )
 ACCURACY = AccuracyAfter((3, 6), np.array([[0.5, 0.75], [0.25, 1.0]]), np.zeros((2, 2)), np.zeros((2, 2)))
+_PLACE = {"id": "plastic_rl/ReversalBandit-v0", "trials": 1, "same_task_each_trial": None, "wrappers": (), "tasks": 3}
+_LEVELS = {"random": None, "limit_kind": "none", "limit": None}
+STAGES = StageScores.model_validate(
+    {
+        "agent": "small",
+        "split": "test",
+        "stages": ("A", "B", "A again"),
+        "column": (0, 1, 0),
+        "tested": [{"name": name, "kwargs": {}, **_PLACE, **_LEVELS} for name in "AB"],
+        "scores": ((1.0, 2.0), (9.0, 3.0), (4.0, 8.0), (7.0, 5.0)),
+        "intervals": (((0.0, 9.0), (0.0, 9.0)),) * 4,
+    }
+)
 
 
 def by_task(stated: Any, lived: Lifetimes) -> list[float]:
@@ -90,6 +106,22 @@ def test_steps_to_reach_a_score_on_valid(tmp_path: Path) -> None:
         reading(1.0)
 
 
+def test_scores_of_stages_are_those_of_the_matrix(tmp_path: Path) -> None:
+    (tmp_path / "stages.json").write_bytes(STAGES.to_json())
+    read = {
+        (trained, tested): StageScore(trained=trained, tested=tested).of_run(tmp_path).value
+        for trained in (None, "A", "B", "A again")
+        for tested in ("A", "B", "A again")
+    }
+    assert (read[None, "A"], read["A", "A"], read["B", "A"], read["A again", "A"]) == (1.0, 9.0, 4.0, 7.0)
+    assert (read[None, "B"], read["B", "B"], read["A again", "B"]) == (2.0, 8.0, 5.0)
+    assert all(read[trained, "A"] == read[trained, "A again"] for trained in (None, "A", "B", "A again"))
+    with pytest.raises(RunError, match="unknown stage 'C'"):
+        StageScore(tested="C").of_run(tmp_path)
+    with pytest.raises(RunError, match="cannot read the scores of stages"):
+        StageScore(tested="A").of_run(tmp_path / "nowhere")
+
+
 @pytest.mark.parametrize("name", sorted(MEASURES))
 def test_every_measure_has_a_help_and_one_number_for_each_task(name: str, tmp_path: Path) -> None:
     document = checked_measure({"name": name, **OPTIONS.get(name, {})})
@@ -106,7 +138,10 @@ def test_every_measure_has_a_help_and_one_number_for_each_task(name: str, tmp_pa
     else:
         assert isinstance(measure, RunMeasure)
         (tmp_path / "metrics.csv").write_text("step,valid/score\n10,5.0\n")
-        assert measure.of_run(tmp_path) == (10.0, False)
+        (tmp_path / "stages.json").write_bytes(STAGES.to_json())
+        assert measure.problem({"evaluation": {"valid_tasks": 1}, "stages": [{"name": "A"}, {"name": "B"}]}) is None
+        value, censored = measure.of_run(tmp_path)
+        assert (value, censored) == (10.0 if name == "steps_to_reach" else 4.0, False)
 
 
 @pytest.mark.parametrize(

@@ -215,10 +215,11 @@ def test_schedules_run_from_start_to_end_in_each_stage(tmp_path: Path) -> None:
 
 
 def test_one_stage_trains_as_no_stages_do(tmp_path: Path) -> None:
-    plain = {**A2C, "algorithm": {**A2C["algorithm"], "total_timesteps": 400}, "stages": []}
+    free = {**A2C, "algorithm": {**A2C["algorithm"], "regulariser": "none"}}
+    plain = {**free, "algorithm": {**free["algorithm"], "total_timesteps": 400}, "stages": []}
     runs = [
         run_of(tmp_path, name, mapping)
-        for name, mapping in (("plain", plain), ("staged", {**A2C, "stages": [{"name": "A", "budget": 400}]}))
+        for name, mapping in (("plain", plain), ("staged", {**free, "stages": [{"name": "A", "budget": 400}]}))
     ]
     for run in runs:
         train(run, progress=quiet())
@@ -268,6 +269,11 @@ def test_evolution_begins_a_new_search_where_it_is_told_to(tmp_path: Path) -> No
             },
             "candidates are not trained, so they have no stages",
         ),
+        (
+            {"stages": [], "algorithm": {**A2C["algorithm"], "total_timesteps": 100}},
+            "ewc holds what earlier stages have taught, and does nothing without two or more; got 0",
+        ),
+        ({"stages": STAGES[:1]}, "ewc holds what earlier stages have taught.*got 1"),
     ],
 )
 def test_configs_that_make_no_sense_are_refused(changes: dict[str, Any], message: str) -> None:

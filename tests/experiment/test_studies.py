@@ -21,6 +21,7 @@ from plastic_rl.config import dump
 from plastic_rl.errors import ConfigError, NonFiniteError, RunError, UnknownNameError
 from plastic_rl.evaluation.statistics import crossed_difference
 from plastic_rl.experiment import RunFolder, find_agent, load_experiment, load_study, score_agent, study
+from plastic_rl.experiment.stages import score_stages
 from plastic_rl.experiment.studies.findings import NOT_RUN, UNDECIDED, find, labelled, study_table, verdict_of
 from plastic_rl.experiment.studies.running import MEASURED
 from tests.experiment.watching import Pressing
@@ -244,6 +245,35 @@ def test_steps_to_reach_a_score_are_read_from_the_runs(tmp_path: Path) -> None:
     assert "with: not reached by seed 0, 1, which counts with all its steps" in table
 
 
+STAGED: dict[str, Any] = {
+    **BANDIT,
+    "network": {"kind": "gru", "hidden_size": 4},
+    "algorithm": {"name": "a2c", "n_envs": 4, "learning_rate": 1e-2, "regulariser": {"name": "ewc", "samples": 4}},
+    "stages": [
+        {"name": "A", "budget": 120},
+        {"name": "B", "budget": 80, "environment": {"kwargs": {"hazard": 0.9}}},
+    ],
+}
+AFTER_B: dict[str, Any] = {"name": "stage_score", "tested": "A", "trained": "B"}
+UNHELD: dict[str, Any] = {"algorithm": {"regulariser": "none"}}
+
+
+def test_scores_of_stages_are_those_of_evaluate_stages(tmp_path: Path) -> None:
+    questions = {"held": asked(measure=AFTER_B, without=UNHELD)}
+    run_quietly(write(tmp_path, questions, STAGED), runs_folder=tmp_path / "runs")
+    folder = tmp_path / "runs" / "small"
+    for side in ("with", "without"):
+        for seed, found in zip((0, 1), values(folder, "held", side), strict=True):
+            run = RunFolder(folder / "held" / side / f"seed-{seed}")
+            scores = score_stages(run)
+            assert scores.to_json() == run.stages.read_bytes()
+            assert found == [scores.scores[2][0]]
+    document = json.loads((folder / "study.json").read_text())["questions"]["held"]
+    assert document["sides"]["with"]["frozen"] is None
+    told = " ".join((folder / "study.txt").read_text().split())
+    assert "stage_score (tested A, trained B), claimed greater; training runs" in told
+
+
 def test_normalised_scores_and_the_common_scale(tmp_path: Path) -> None:
     questions = {"share": asked(measure="normalised_score"), "raw": asked(direction="less")}
     path = write(tmp_path, questions)
@@ -374,6 +404,31 @@ def test_every_problem_of_all_files_is_told_before_anything_is_trained(
     ):
         assert problem in said.replace(f"{tmp_path}/", ""), problem
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"measure": {**AFTER_B, "trained": "C"}}, "questions.a.measure: unknown stage 'C'"),
+        ({"measure": AFTER_B, "without": {**UNHELD, "evaluation": {"splits": ["shift"]}}}, "split test of `with`, got"),
+        (
+            {"measure": AFTER_B, "without": {"environment": {"kwargs": {"steps": 12}}}},
+            "stage A is in another environment in `without` than in `with`",
+        ),
+        (
+            {"measure": AFTER_B, "with": {**STAGED, "evaluation": {"valid_tasks": 6, "splits": ["valid"]}}},
+            "training and its choices look at valid",
+        ),
+        (
+            {"measure": AFTER_B, "with": BANDIT, "without": {"network": {"rule": "bcm"}}},
+            "is of the stages of training, and there are none",
+        ),
+    ],
+)
+def test_scores_of_stages_that_make_no_sense_are_refused(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
+    path = write(tmp_path, {"a": {**asked(without=UNHELD), **changes}}, STAGED)
+    with pytest.raises(ConfigError, match=message):
+        load_study(path)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,14 @@ from pydantic import AfterValidator, Field, field_validator
 from plastic_rl.config import ConfigModel, apply_overrides, check, describe, merge, read_mapping
 from plastic_rl.envs import make_vector
 from plastic_rl.errors import ConfigError, PlasticRLError, UnknownNameError
-from plastic_rl.evaluation.measures import LifetimeMeasure, Measure, checked_measure, make_measure
+from plastic_rl.evaluation.measures import (
+    LifetimeMeasure,
+    Measure,
+    RunMeasure,
+    StageScore,
+    checked_measure,
+    make_measure,
+)
 from plastic_rl.experiment.config import EnvironmentConfig, ExperimentConfig, Seeds, parse_experiment
 from plastic_rl.experiment.folder import is_name
 from plastic_rl.experiment.pipeline import check_experiment
@@ -270,11 +277,27 @@ class _Asking:
             for key in ("split", "tasks", "environment"):
                 if getattr(self.stated, key):
                     self.problem(key, f"{self.stated.measure['name']} is read from the training runs: leave it out.")
-            if any(first.evaluation.valid_tasks < 1 for first in firsts):
-                self.problem("measure", "is taken on valid: set evaluation.valid_tasks to 1 or more.")
+            assert isinstance(measure, RunMeasure)
+            found = [problem for first in firsts if (problem := measure.problem(first.to_mapping())) is not None]
+            self.problem("measure", *found)
+            if isinstance(measure, StageScore) and not found:
+                self._check_stage(measure, firsts)
             return None, split, "none"
         environment = self._environment(firsts)
         return environment, split, "none" if environment is None else self._limit(measure, environment, split)
+
+    def _check_stage(self, measure: StageScore, firsts: Sequence[ExperimentConfig]) -> None:
+        """Refuse sides that are tested apart, or on tasks that training and its choices look at."""
+        places = [
+            first.in_stage([stage.name for stage in first.stages].index(measure.tested)).environment for first in firsts
+        ]
+        if places[0] != places[1]:
+            self.problem("measure", f"stage {measure.tested} is in another environment in `without` than in `with`.")
+        split, other = (first.evaluation.splits[0] for first in firsts)
+        if split != other:
+            self.problem("without", f"stages are scored on the split {split} of `with`, got {other}.")
+        elif split in CHOSEN_ON:
+            self.problem("measure", f"training and its choices look at {split}: let evaluation.splits begin with test.")
 
     def _environment(self, firsts: Sequence[ExperimentConfig]) -> EnvironmentConfig | None:
         places = []

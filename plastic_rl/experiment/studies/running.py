@@ -32,13 +32,14 @@ from plastic_rl.errors import CheckpointError, ConfigError, NonFiniteError, RunE
 from plastic_rl.evaluation import evaluate
 from plastic_rl.evaluation.classification import AccuracyAfter
 from plastic_rl.evaluation.lifetimes import Lifetimes
-from plastic_rl.evaluation.measures import LifetimeMeasure, RunMeasure, make_measure
+from plastic_rl.evaluation.measures import LifetimeMeasure, RunMeasure, StageScore, make_measure
 from plastic_rl.evaluation.protocol import FROZEN, REFERENCE, SAMPLED
 from plastic_rl.experiment.agents import find_agent, needs_plugins
 from plastic_rl.experiment.config import EnvironmentConfig, ExperimentConfig, parse_experiment
 from plastic_rl.experiment.folder import CONFIG, RunFolder, create_runs, is_name
 from plastic_rl.experiment.pipeline import Say, finish
 from plastic_rl.experiment.progress import PlainProgress
+from plastic_rl.experiment.stages import score_stages, write_stages
 from plastic_rl.experiment.studies.questions import SIDES, STUDY, Question, Study, identity
 from plastic_rl.experiment.training import is_trained
 
@@ -363,14 +364,16 @@ def measure(run: RunFolder, job: Job, asked: Asked) -> Measured:
     if failed.exists():
         return Measured(run=place, failed=failed.read_text(encoding="utf-8").strip())
     measure = make_measure(asked.measure)
-    if isinstance(measure, RunMeasure):
-        value, censored = measure.of_run(run.path)
-        return Measured(run=place, values=(value,), censored=censored)
-    assert isinstance(measure, LifetimeMeasure)
-    agent = find_agent(run.path, plugins=job.plugins)
-    # As in training: with another number of threads the last bits, and with them sampled actions, may differ.
-    torch.set_num_threads(agent.config.torch_threads)
     try:
+        if isinstance(measure, StageScore) and not run.stages.exists():
+            write_stages(score_stages(run), run.stages)
+        if isinstance(measure, RunMeasure):
+            value, censored = measure.of_run(run.path)
+            return Measured(run=place, values=(value,), censored=censored)
+        assert isinstance(measure, LifetimeMeasure)
+        agent = find_agent(run.path, plugins=job.plugins)
+        # As in training: with another number of threads the last bits, and with them sampled actions, may differ.
+        torch.set_num_threads(agent.config.torch_threads)
         found = lived_by(agent.load(), asked, measure)
     except NonFiniteError as error:
         return Measured(run=place, failed=str(error))
