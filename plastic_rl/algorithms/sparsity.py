@@ -45,7 +45,10 @@ class SparsityConfig(ConfigModel):
         0.3, ge=0, le=1, description="Of the weights that are there, what is exchanged at first; 0: none ever is."
     )
     until: float = Field(
-        0.75, gt=0, le=1, description="Share of the training, T_end, in which the exchanged share goes to 0."
+        0.75,
+        gt=0,
+        le=1,
+        description="Share of the training (of each of its stages), T_end, in which the exchanged share goes to 0.",
     )
     grow: Literal["gradient", "random"] = Field(
         "gradient", description="gradient: weights grow where the dense gradient is largest (RigL); random: SET."
