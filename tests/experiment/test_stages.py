@@ -205,6 +205,42 @@ def test_the_network_and_the_optimizer_are_carried_on_unless_told_otherwise(tmp_
     assert 0 < moved.abs().max() <= 0.02 + 1e-6
 
 
+@pytest.mark.parametrize("reset", [False, True])
+def test_masks_and_utilities_go_on_in_the_next_stage_and_after_a_stop(reset: bool, tmp_path: Path) -> None:
+    algorithm = {
+        **A2C["algorithm"],
+        "regulariser": {"name": "synaptic_intelligence", "strength": 3.0},
+        "sparsity": {"density": 0.5, "interval": 2, "share": 0.5, "until": 1.0},
+        "unit_turnover": {"rate": 0.1, "maturity": 2},
+        "activity_cost": {"start": 0.1, "end": 0},
+    }
+    stages = [STAGES[0], {**STAGES[1], "reset_optimizer": reset}]
+    mapping = {**A2C, "algorithm": algorithm, "stages": stages, "checkpoint": {"interval": 1, "keep": 1000}}
+    run = run_of(tmp_path, "whole", mapping)
+    train(run, progress=quiet())
+    wanted, steps, ends = bytes_of(run), saved_steps(run.checkpoints), ends_of(run)
+    for at in (ends[0], steps[steps.index(ends[0]) + 2]):
+        again = RunFolder(shutil.copytree(run.path, tmp_path / str(at)))
+        for step in steps[steps.index(at) + 1 :]:
+            shutil.rmtree(again.checkpoints / str(step))
+        train(again, progress=quiet())
+        assert bytes_of(again) == wanted, at
+    found = [read_checkpoint(run.checkpoints / str(step)) for step in steps]
+    documents = [one.documents["algorithm"] for one in found]
+    assert [one["sparsity"]["updates"] for one in documents] == list(range(1, len(steps) + 1))
+    counts = [(one["sparsity"]["exchanges"], one["unit_turnover"]["count"]) for one in documents]
+    assert counts == sorted(counts)
+    assert counts[-1] > counts[steps.index(ends[0])] > (0, 0)
+    for one, document in zip(found, documents, strict=True):
+        for name, mask in document["sparsity"]["masks"].items():
+            assert not one.tensors["params"][name][~torch.from_numpy(mask)].any()
+    # Up to its end each stage exchanges by its own schedule.
+    exchanged = np.diff([count for count, _ in counts], prepend=0)
+    first = steps.index(ends[0])
+    assert exchanged[1] > exchanged[first - 1 - first % 2]
+    assert exchanged[first + 1 :].max() > exchanged[first - 1 - first % 2]
+
+
 def test_schedules_run_from_start_to_end_in_each_stage(tmp_path: Path) -> None:
     run = run_of(tmp_path, "scheduled", A2C)
     train(run, progress=quiet())
