@@ -124,8 +124,8 @@ def evaluate(
     agents = find_agents(agent, runs_folder=runs_folder, agents_folder=agents_folder, plugins=plugins)
     outputs = _outputs(output, [trained.folder.name for trained in agents])
     if stages:
-        others = (env, kwargs, trials, device, same_task_each_trial, wrappers, changes)
-        if any(other not in (None, {}) for other in others) or len(split or []) > 1:
+        others = (env, env_kwargs, trials, device, same_task_each_trial, wrappers, changes)
+        if any(other is not None for other in others) or len(split or []) > 1:
             raise RunError("--stages goes with one --split, --tasks and --output alone: the stages are the config's.")
         _evaluate_stages(agents, split[0] if split else None, tasks, outputs)
         return

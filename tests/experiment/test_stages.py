@@ -426,6 +426,7 @@ def test_train_evaluate_and_export_tell_of_the_stages(tmp_path: Path, capsys: py
     for words, message in (
         ([str(agent.folder), "--stages"], "is an exported agent, without the checkpoints at which its stages ended"),
         ([str(run.path), "--stages", "--trials", "2"], "--stages goes with one --split, --tasks and --output alone"),
+        ([str(run.path), "--stages", "--carry-over"], "--stages goes with one --split, --tasks and --output alone"),
     ):
         assert main(["evaluate", *words]) == 2
         assert message in capsys.readouterr().err
