@@ -218,7 +218,7 @@ class _Asking:
         if not is_name(self.name):
             self.problem("", "a question's name is that of a folder: use letters, digits, '.', '_', '+' and '-'.")
         if len(self.seeds) < 2:
-            self.problem("seeds", f"one training says nothing about another: give two or more, got {self.seeds}.")
+            self.problem("seeds", f"one training says nothing about another: give two or more, got {self.seeds[0]}.")
         tune = self.stated.tune
         both = sorted(set(self.seeds) & set(tune.seeds)) if tune is not None else []
         if both:
