@@ -220,6 +220,26 @@ Valid: lesion, observation_gain.
     return documents
 
 
+def made_with(
+    kwargs: Mapping[str, Any],
+    trials: int,
+    same_task_each_trial: bool | None,
+    wrappers: Sequence[Mapping[str, Any]],
+    equals: str = "=",
+) -> str:
+    """What an environment is made with beside its id, as a reader sees it; trials where there are several.
+
+    >>> made_with({"length": 0.5}, 4, True, [{"name": "lesion", "share": 0.25}])
+    'length=0.5, trials=4, same_task_each_trial=True, lesion(share=0.25)'
+    """
+    arguments = dict(kwargs)
+    if trials > 1:
+        arguments["trials"] = trials
+        if same_task_each_trial is not None:
+            arguments["same_task_each_trial"] = same_task_each_trial
+    return ", ".join([*(f"{name}{equals}{value}" for name, value in arguments.items()), *map(wrapper_text, wrappers)])
+
+
 def wrapper_text(document: Mapping[str, Any]) -> str:
     """A wrapper as a reader sees it, without what is 0.
 

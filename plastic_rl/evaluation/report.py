@@ -18,7 +18,7 @@ from pydantic import Field, ValidationError
 
 from plastic_rl.checkpoint import write_atomically
 from plastic_rl.config import ConfigModel
-from plastic_rl.envs.wrappers import wrapper_text
+from plastic_rl.envs.wrappers import made_with
 from plastic_rl.errors import RunError
 from plastic_rl.evaluation.statistics import Pair
 from plastic_rl.evaluation.table import GAP, Column, fit, folded
@@ -186,9 +186,8 @@ class Evaluation(ConfigModel):
 
     @property
     def made_with(self) -> str:
-        """The arguments and wrappers of the environment, as a reader sees them."""
-        arguments = [f"{key}={value}" for key, value in self.env_kwargs.items()]
-        return ", ".join([*arguments, *map(wrapper_text, self.wrappers)])
+        """The arguments, trials and wrappers of the environment, as a reader sees them."""
+        return made_with(self.env_kwargs, self.trials, self.same_task_each_trial, self.wrappers)
 
     def save(self, path: str | Path) -> Path:
         """Write it to `path`, whose folder must exist, as indented JSON, replacing what is there in one move."""

@@ -20,7 +20,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from plastic_rl.arrays import FloatArray
 from plastic_rl.config import ConfigModel
-from plastic_rl.envs.wrappers import wrapper_text
+from plastic_rl.envs.wrappers import made_with
 from plastic_rl.errors import RunError, unknown_name_message
 from plastic_rl.evaluation.plots import figure_title, new_figure, save_figure
 from plastic_rl.evaluation.statistics import Pair, student_t_interval
@@ -52,11 +52,9 @@ class Tested(ConfigModel):
 
     @property
     def title(self) -> str:
-        """Id, arguments and wrappers."""
-        made_with = ", ".join(
-            [*(f"{key}={value}" for key, value in self.kwargs.items()), *map(wrapper_text, self.wrappers)]
-        )
-        return f"{self.id} ({made_with})" if made_with else self.id
+        """Id, arguments, trials and wrappers."""
+        text = made_with(self.kwargs, self.trials, self.same_task_each_trial, self.wrappers)
+        return f"{self.id} ({text})" if text else self.id
 
 
 class StageScores(ConfigModel):

@@ -15,7 +15,7 @@ from plastic_rl.algorithms.saved_policy import acting_part, load_policy
 from plastic_rl.checkpoint import read_checkpoint, write_checkpoint
 from plastic_rl.checkpoint.files import sync_folder, temporary_beside, write_synced
 from plastic_rl.config import read_mapping
-from plastic_rl.envs.wrappers import wrapper_text
+from plastic_rl.envs.wrappers import made_with
 from plastic_rl.errors import AmbiguousNameError, CheckpointError, ConfigError, PluginError, RunError
 from plastic_rl.evaluation import Evaluation
 from plastic_rl.evaluation.stage_scores import StageScores
@@ -225,13 +225,8 @@ def card(
     trained_for = f"`{'candidates' if config.candidates else config.algorithm.name}`, {config.total:,} {config.unit}"
     parameters = sum(tensor.numel() for tensor in read_checkpoint(trained.checkpoint).tensors["params"].values())
     environment = config.environment
-    arguments = dict(environment.kwargs)
-    if environment.trials > 1:
-        arguments["trials"] = environment.trials
-        if environment.same_task_each_trial is not None:
-            arguments["same_task_each_trial"] = environment.same_task_each_trial
-    stated = (f"{name} = {value}" for name, value in arguments.items())
-    settings = ", ".join([*stated, *map(wrapper_text, environment.wrappers)])
+    place = environment.kwargs, environment.trials, environment.same_task_each_trial, environment.wrappers
+    settings = made_with(*place, equals=" = ")
     rule = config.network.get("rule")
     size = f"hidden size {config.network.get('hidden_size', '-')}, {parameters:,} parameters"
     command = f"plastic-rl evaluate {target.as_posix()}{plugin_options(config.plugins)}"

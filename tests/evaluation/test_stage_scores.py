@@ -68,6 +68,13 @@ def test_transfers_are_those_of_the_definition(rows: list[list[float]]) -> None:
     assert found["forgetting"] == pytest.approx(sum(R[i, i] - R[i + 1, i] for i in range(T - 1)) / (T - 1))
 
 
+def test_stages_that_differ_in_their_trials_alone_are_told_apart() -> None:
+    one = scores_of(MATRIX, (0, 1, 0)).tested[0]
+    other = one.model_copy(update={"trials": 3, "same_task_each_trial": True})
+    assert one.title == "plastic_rl/ReversalBandit-v0 (steps=10, hazard=0.0)"
+    assert other.title == "plastic_rl/ReversalBandit-v0 (steps=10, hazard=0.0, trials=3, same_task_each_trial=True)"
+
+
 def test_a_single_stage_has_no_transfer() -> None:
     found = scores_of([[5.0], [9.0]], (0,))
     assert (found.backward_transfer, found.forward_transfer, found.forgetting) == (None, None, None)

@@ -483,6 +483,8 @@ def test_a_measurement_elsewhere_changes_the_environment_of_both_sides(tmp_path:
     assert question.sides["with"][0].environment.kwargs == {"steps": 10}
     run_quietly(tmp_path / "small", runs_folder=tmp_path / "runs")
     assert values(tmp_path / "runs" / "small", "oja", "with").shape == (2, 5)
+    told = " ".join((tmp_path / "runs" / "small" / "study.txt").read_text().split())
+    assert "ReversalBandit-v0 (steps=12, observation_gain(factor=0.5)), shift, 5 tasks, 2 seeds" in told
 
 
 def test_dry_run_lists_runs_and_how_far_they_are(finished: Path, tmp_path: Path) -> None:

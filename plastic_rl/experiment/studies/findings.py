@@ -14,6 +14,7 @@ import numpy as np
 
 from plastic_rl.arrays import FloatArray
 from plastic_rl.checkpoint import library_versions
+from plastic_rl.envs.wrappers import made_with
 from plastic_rl.errors import RunError
 from plastic_rl.evaluation.measures import LifetimeMeasure, measure_text
 from plastic_rl.evaluation.plots import LabelledDifference
@@ -325,11 +326,12 @@ def _paragraph(finding: Finding) -> list[str]:
 def _place(finding: Finding) -> str:
     question = finding.question
     assert question.environment is not None
-    arguments = "".join(f", {key} {value}" for key, value in question.environment.kwargs.items())
-    changed = f", {len(question.environment.wrappers)} wrappers" if question.environment.wrappers else ""
+    own = question.environment
+    text = made_with(own.kwargs, own.trials, own.same_task_each_trial, own.wrappers)
+    made = f" ({text})" if text else ""
     left_out = f" ({finding.left_out} left out, without a value in some run)" if finding.left_out else ""
     tasks = f", {finding.tasks:,} tasks{left_out}" if finding.tasks or finding.left_out else ""
-    return f"{question.environment.id}{arguments}{changed}, {question.split}{tasks}, {len(question.seeds)} seeds"
+    return f"{own.id}{made}, {question.split}{tasks}, {len(question.seeds)} seeds"
 
 
 def _because(finding: Finding) -> str:
