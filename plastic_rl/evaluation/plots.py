@@ -40,6 +40,7 @@ def plot_learning_curves(
     also: str | None = None,
     title: str = "Learning between lifetimes",
     levels: Mapping[str, float] | None = None,
+    stages: Mapping[str, float] | None = None,
 ) -> Path:
     """Draw a column of `metrics.csv` against environment steps, mean and interval over the runs of each name.
 
@@ -53,6 +54,7 @@ def plot_learning_curves(
         also: Another column on the same scale, drawn as points for those runs that have it.
         title: Above the plot.
         levels: Horizontal lines by name, e.g. random and limit.
+        stages: Steps at which the stages of training end, by name, in their order.
 
     Returns:
         `path`.
@@ -90,11 +92,20 @@ def plot_learning_curves(
             textcoords="offset points", ha="right", fontsize=9.5, color="#333333",
         )  # fmt: skip
         extremes.append(level)
+    begin = 0.0
+    for name, end in (stages or {}).items():
+        if begin > 0:
+            axis.axvline(begin, color="#555555", linestyle=(0, (1, 2)), linewidth=1.2, zorder=2)
+        axis.annotate(
+            name, ((begin + end) / 2, 1.0), xycoords=("data", "axes fraction"), xytext=(0, 2),
+            textcoords="offset points", ha="center", fontsize=9.5, color="#333333",
+        )  # fmt: skip
+        begin = end
     margin = 0.06 * (max(extremes) - min(extremes)) or 1.0
     axis.set_ylim(min(extremes) - margin, max(extremes) + margin)  # wide intervals of few seeds do not set the scale
     axis.set_xlabel("environment steps", fontsize=11)
     axis.set_ylabel(column.rsplit("/", 1)[-1].replace("_", " "))
-    axis.set_title(title, fontsize=13)
+    axis.set_title(title, fontsize=13, pad=20 if stages else None)
     axis.xaxis.set_major_formatter(si_formatter())
     plain_axes(axis)
     figure.legend(loc="outside right center", frameon=False, fontsize=10.5)

@@ -267,6 +267,11 @@ class ExperimentConfig(ConfigModel):
             return self
         return self.model_copy(update={"environment": self.stages[number].environment.of(self.environment)})
 
+    @property
+    def environments(self) -> tuple[EnvironmentConfig, ...]:
+        """That of each stage; without stages, the experiment's own."""
+        return tuple(self.in_stage(number).environment for number in range(len(self.ends)))
+
     def done(self, counters: Mapping[str, Any]) -> int:
         """Return the `unit`s done at a checkpoint, from its document `algorithm`."""
         return count_in(counters, "candidates" if self.candidates else self.algorithm_class.counter)

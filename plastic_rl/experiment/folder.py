@@ -178,6 +178,15 @@ class RunFolder:
         newest = self.latest()
         return None if newest is None else RunDocument.of(read_checkpoint(newest, only=[RUN_DOCUMENT]), newest).best
 
+    def stage_ends(self) -> tuple[int, ...]:
+        """Return the steps of the checkpoints at which stages have ended so far.
+
+        Raises:
+            CheckpointError: If the newest checkpoint, which recorded them, is damaged.
+        """
+        newest = self.latest()
+        return () if newest is None else RunDocument.of(read_checkpoint(newest, only=[RUN_DOCUMENT]), newest).stage_ends
+
     @contextmanager
     def owned(self) -> Iterator[None]:
         """Hold the run for this process, and clear away what a killed one left unfinished.

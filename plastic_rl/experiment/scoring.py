@@ -208,13 +208,17 @@ def draw_curves(
     groups = dict(zip(_told_apart(list(seeds)), seeds.values(), strict=True))
     if evaluation is None and runs[0].evaluation.exists():
         evaluation = Evaluation.load(runs[0].evaluation)
+    configs = [run.config() for run in runs]
+    made_for = {str(config.environment) for config in configs}
     # Levels of one environment make no sense above the curves of another.
-    one_environment = len({str(run.config().environment) for run in runs}) == 1
+    one_environment = len(made_for | {str(each) for config in configs for each in config.environments}) == 1
     levels = _levels(evaluation) if evaluation is not None and one_environment and column == "rollout/score" else None
-    title = runs[0].config().environment.id if one_environment else "Learning between lifetimes"
+    title = configs[0].environment.id if len(made_for) == 1 else "Learning between lifetimes"
+    ended = dict(zip([stage.name for stage in configs[0].stages], runs[0].stage_ends(), strict=False))
     # Of several experiments the curves alone are enough to tell apart.
     also = "valid/score" if column == "rollout/score" and len(groups) == 1 and _any_has(runs, "valid/score") else None
-    return plot_learning_curves(groups, path, levels=levels, column=column, also=also, title=title)
+    stages = ended if len(groups) == 1 else {}
+    return plot_learning_curves(groups, path, levels=levels, column=column, also=also, title=title, stages=stages)
 
 
 def _told_apart(folders: Sequence[Path]) -> list[str]:

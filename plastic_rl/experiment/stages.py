@@ -24,7 +24,7 @@ from plastic_rl.evaluation.report import SplitEvaluation
 from plastic_rl.evaluation.stage_scores import StageScores, Tested, plot_stages, pooled
 from plastic_rl.evaluation.statistics import Pair
 from plastic_rl.experiment.config import EnvironmentConfig, ExperimentConfig
-from plastic_rl.experiment.folder import RunDocument, RunFolder
+from plastic_rl.experiment.folder import RunFolder
 from plastic_rl.experiment.training import make_algorithm
 from plastic_rl.policies import PlasticPolicy
 
@@ -112,8 +112,7 @@ def score_stages(
     config = run.config()
     if not config.stages:
         raise RunError(f"{run.path} was trained in one environment, without stages: its config has no `stages`.")
-    newest = run.latest()
-    ends = () if newest is None else RunDocument.of(read_checkpoint(newest, only=["run"]), newest).stage_ends
+    ends = run.stage_ends()
     if len(ends) < len(config.stages):
         raise RunError(
             f"{run.path} has gone through {len(ends)} of its {len(config.stages)} stages. Go on with: plastic-rl "
@@ -121,7 +120,7 @@ def score_stages(
         )
     torch.set_num_threads(config.torch_threads)
     split = split or config.evaluation.splits[0]
-    environments = [config.in_stage(number).environment for number in range(len(config.stages))]
+    environments = config.environments
     tested = _distinct(config, environments)
     scores: list[list[float]] = []
     intervals: list[list[Pair]] = []

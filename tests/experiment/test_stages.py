@@ -12,17 +12,19 @@ import numpy as np
 import pytest
 import torch
 
+import plastic_rl.experiment.scoring as scoring
 from plastic_rl.algorithms.saved_policy import load_policy
 from plastic_rl.checkpoint import read_checkpoint, saved_steps
 from plastic_rl.cli.app import main
 from plastic_rl.config import parse
 from plastic_rl.errors import ConfigError, TrainingInterrupted, UnknownNameError
-from plastic_rl.evaluation import Evaluation, evaluate
+from plastic_rl.evaluation import Evaluation, evaluate, plot_learning_curves
 from plastic_rl.evaluation.stage_scores import StageScores
 from plastic_rl.experiment import (
     RunFolder,
     check_experiment,
     create_runs,
+    draw_curves,
     export_agent,
     find_agent,
     make_algorithm,
@@ -32,6 +34,7 @@ from plastic_rl.experiment import (
 from plastic_rl.experiment.stages import score_stages
 from tests.experiment.watching import Pressing, quiet
 
+ROOT = Path(__file__).parents[2]
 BANDIT = {"id": "plastic_rl/ReversalBandit-v0", "kwargs": {"steps": 10}}
 OTHER = {"kwargs": {"hazard": 0.9}}
 STAGES: list[dict[str, Any]] = [
@@ -56,6 +59,7 @@ A2C: dict[str, Any] = {
     "checkpoint": {"interval": 3, "keep": 1000},
     "logging": {"tensorboard": False},
 }
+FREE: dict[str, Any] = {**A2C, "algorithm": {**A2C["algorithm"], "regulariser": "none"}}
 TAUGHT: dict[str, Any] = {
     **A2C,
     "environment": {"id": "plastic_rl/SupervisedClassification-v0", "kwargs": {"data": "D", "steps": 12}},
@@ -149,6 +153,22 @@ def test_metrics_name_the_stage(whole: RunFolder) -> None:
         assert {row["stage"] for row in rows if before < int(row["step"]) <= end} == {name}
         before = end
     assert before == max(int(row["step"]) for row in rows)
+
+
+def test_curves_mark_the_stages_and_have_no_levels_of_one_of_them(
+    whole: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: dict[str, Any] = {}
+
+    def drawn(groups: Any, path: Path, **options: Any) -> Path:
+        told.update(options)
+        return plot_learning_curves(groups, path, **options)
+
+    monkeypatch.setattr(scoring, "plot_learning_curves", drawn)
+    evaluation = Evaluation.load(ROOT / "agents" / "default" / "evaluation.json")
+    assert draw_curves([whole], tmp_path / "curves.png", evaluation=evaluation).stat().st_size > 0
+    names = [stage.name for stage in whole.config().stages]
+    assert (told["levels"], told["stages"]) == (None, dict(zip(names, ends_of(whole), strict=True)))
 
 
 def test_the_best_checkpoint_is_one_of_the_last_stage(whole: RunFolder) -> None:
@@ -251,11 +271,10 @@ def test_schedules_run_from_start_to_end_in_each_stage(tmp_path: Path) -> None:
 
 
 def test_one_stage_trains_as_no_stages_do(tmp_path: Path) -> None:
-    free = {**A2C, "algorithm": {**A2C["algorithm"], "regulariser": "none"}}
-    plain = {**free, "algorithm": {**free["algorithm"], "total_timesteps": 400}, "stages": []}
+    plain = {**FREE, "algorithm": {**FREE["algorithm"], "total_timesteps": 400}, "stages": []}
     runs = [
         run_of(tmp_path, name, mapping)
-        for name, mapping in (("plain", plain), ("staged", {**free, "stages": [{"name": "A", "budget": 400}]}))
+        for name, mapping in (("plain", plain), ("staged", {**FREE, "stages": [{"name": "A", "budget": 400}]}))
     ]
     for run in runs:
         train(run, progress=quiet())
@@ -440,7 +459,7 @@ def test_the_matrix_of_an_unfinished_run_or_one_without_stages_is_refused(
         train(run, progress=Pressing(408 + 24))
     assert main(["evaluate", str(run.path), "--stages"]) == 2
     assert f"{run.path} has gone through 1 of its 3 stages. Go on with: plastic-rl resume" in capsys.readouterr().err
-    plain = {**A2C, "algorithm": {**A2C["algorithm"], "total_timesteps": 48}, "stages": []}
+    plain = {**FREE, "algorithm": {**FREE["algorithm"], "total_timesteps": 48}, "stages": []}
     alone = run_of(tmp_path, "plain", plain)
     train(alone, progress=quiet())
     assert main(["evaluate", str(alone.path), "--stages"]) == 2
