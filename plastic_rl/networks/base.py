@@ -124,6 +124,7 @@ class PlasticNetwork(nn.Module, ABC):
         output_size: `O`, the features that action and value heads read.
         valid_ranges: Lowest and highest value of parameters by name, where they have a range.
         plasticity_frozen: While true, nothing plastic changes (activity still does); set by `freeze_plasticity`.
+        structure_held: While true, no synapses and no units come or go; set by `hold_structure`.
         is_plastic: False where there is nothing that `freeze_plasticity` could hold.
         has_readout: True where the features are the network's own preferences among actions, turned into the
             distribution's parameters by `readout`; the policy then has no action head.
@@ -151,7 +152,7 @@ class PlasticNetwork(nn.Module, ABC):
         self.config = config
         self.input_size = input_size
         self._entries: dict[str, StateEntry] = {}
-        self.plasticity_frozen = False
+        self.plasticity_frozen = self.structure_held = False
         self.valid_ranges: dict[str, Range] = {}
         self._gains: set[str] = set()
         self._watch: Callable[[str, Tensor], None] | None = None
@@ -291,6 +292,10 @@ class PlasticNetwork(nn.Module, ABC):
         """
         return state
 
+    def recalled(self, params: Params, state: State) -> State:
+        """`state`, whose momentary entries are of an earlier step, without what was of units that are gone."""
+        return state
+
     def openness(self, params: Params, state: State) -> Tensor | None:
         """Share of their plasticity that synapses still have at the age in `state`, `(.., B, 1, 1)`; None: all."""
         return None
@@ -423,3 +428,17 @@ class PlasticNetwork(nn.Module, ABC):
             yield
         finally:
             self.plasticity_frozen = before
+
+    @property
+    def restructures(self) -> bool:
+        """Whether synapses and units may come and go in this step."""
+        return not (self.plasticity_frozen or self.structure_held)
+
+    @contextmanager
+    def hold_structure(self) -> Iterator[None]:
+        """Within this context no synapses and no units come or go, whatever the age in the state; weights change."""
+        before, self.structure_held = self.structure_held, True
+        try:
+            yield
+        finally:
+            self.structure_held = before

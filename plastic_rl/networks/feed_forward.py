@@ -255,7 +255,7 @@ class PlasticFeedForward(PlasticNetwork):
         current = self.begun(params, state, episode_start)
         if not self.plasticity_frozen:
             current = self.rewarded(params, current, feedback, feedback.valid & ~episode_start)
-        if "age" in current and not self.plasticity_frozen:
+        if "age" in current and self.restructures:
             current = self._rewired(params, current)
         post = x[..., : self.seen]
         activities = []

@@ -158,7 +158,7 @@ class PlasticRNN(PlasticNetwork):
         if not self.plasticity_frozen:
             current = self.rewarded(params, current, feedback, feedback.valid & ~episode_start)
         weight = params["recurrent_weight"]
-        if "age" in current and not self.plasticity_frozen:
+        if "age" in current and self.restructures:
             current = current | rewired(synapse, params, weight, current, current["key"], current["age"], 0)
         current = self.reset(feedback.trial_start, current, "trial", params)
         pre = current["activity"]

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -55,7 +56,6 @@ from plastic_rl.neurons import (
 )
 from plastic_rl.plasticity import (
     KINETICS,
-    RULES,
     SHORT_TERM,
     Parameter,
     StateEntry,
@@ -231,8 +231,7 @@ class PlasticUnits(PlasticNetwork):
         config = self.config
         if config.turnover is None:
             return None
-        larger = self.rebuilt(hidden_size=config.hidden_size + 1, turnover=None)
-        axes = unit_axes(self._entries, larger.state_entries(), config.hidden_size)
+        axes = unit_axes(self._entries, self._one_unit_more().state_entries(), config.hidden_size)
         # Which synapses there are stays.
         structures = {f"{entry}.{name}" for name, one in self._synapses.items() for entry in one.structure_entries()}
         self._unit_axes = {name: own for name, own in axes.items() if name not in structures}
@@ -241,6 +240,13 @@ class PlasticUnits(PlasticNetwork):
         for name in (name for name in self._synapses if name != READOUT):
             self._entries[f"fresh.{name}"] = StateEntry((self._synapses[name].post_size, self._synapses[name].pre_size))
         return turnover
+
+    def _one_unit_more(self) -> Self:
+        """This network with one hidden unit more, whose shapes tell what belongs to a unit."""
+        competition = self.config.competition
+        if isinstance(competition, dict):  # of a grid: so many units need not make up its rows
+            competition = {name: one for name, one in competition.items() if name != "columns"}
+        return self.rebuilt(hidden_size=self.config.hidden_size + 1, turnover=None, competition=competition)
 
     def _join(
         self, name: str, rule: ConnectionConfig, post_size: int, pre_size: int, generator: torch.Generator | None
@@ -263,9 +269,7 @@ class PlasticUnits(PlasticNetwork):
         if isinstance(rule, ReadoutConfig):
             parameters["inhibition"] = rule.inhibition.draw(1, 1, generator, is_gain=False)
             parameters["scale"] = rule.scale.draw(1, 1, generator, is_gain=False)
-        # What a frozen rule would normalise in its trace stays out of W0.
-        asked_of_fixed = rule.alpha.is_zero and rule.normalise != RULES[rule.rule].normalise
-        if rule.normalise != "none" and (asked_of_fixed or rule.trace_start == "weight"):
+        if rule.normalises_start:
             weight = parameters["weight"]
             value = weight.value.expand(post_size, pre_size)
             if "connected" in parameters:
@@ -320,6 +324,7 @@ class PlasticUnits(PlasticNetwork):
         current = self.begun(params, state, episode_start)
         if not self.plasticity_frozen:
             current = self.rewarded(params, current, feedback, feedback.valid & ~episode_start)
+        if self.restructures:
             current = self._rewired(params, current)
             current = self._turned_over(params, current)
         current = self.reset(feedback.trial_start, current, "trial", params)
@@ -367,8 +372,7 @@ class PlasticUnits(PlasticNetwork):
         shared = any(rule.weight is not None and rule.weight.granularity != "synapse" for rule in outgoing)
         if config.hidden_size == 0 or shared:
             return ()
-        larger = self.rebuilt(hidden_size=config.hidden_size + 1)
-        parameters = dict(self.named_parameters()), dict(larger.named_parameters())
+        parameters = dict(self.named_parameters()), dict(self._one_unit_more().named_parameters())
         return (hidden_layer("hidden", *parameters, config.hidden_size, is_features=config.readout is None),)
 
     @override
@@ -410,6 +414,18 @@ class PlasticUnits(PlasticNetwork):
                 # Among new units none hears another yet.
                 changed[f"fresh.{name}"] = reborn(fresh, replaced, (-1,), 0.0) if name == RECURRENT else fresh
         return state | changed
+
+    @override
+    def recalled(self, params: Params, state: State) -> State:
+        if self._turnover is None:
+            return state
+        born = state["born.hidden"]
+        since = (born > 0) & (born >= state["age"].unsqueeze(-1))
+        own = {name: axes for name, axes in self._unit_axes.items() if self._entries[name].momentary}
+        return state | {
+            name: reborn(state[name], since, axes, self._start(self._entries[name], params))
+            for name, axes in own.items()
+        }
 
     def _used(self, params: Params, outputs: dict[str, Tensor], state: State) -> State:
         """The hidden units' utility after the substeps from `state`, where units are replaced by it."""
@@ -530,9 +546,9 @@ class PlasticUnits(PlasticNetwork):
                     if name in between:
                         arrived.append(arriving(name, (units if name == READOUT else before)[source]["activity"]))
                 reached, conducted = separated(arrived)
-                reached = self._driving(params, layer.name, reached, own["activity"])
                 if layer.name in lengths:
                     reached = reached - lengths[layer.name] / 2
+                reached = self._driving(params, layer.name, reached, own["activity"])
                 adapting = numbers[f"{layer.name}_intrinsic"]
                 drive = together(layer.intrinsic.excited(adapting, reached, own), conducted)
                 output, moved = layer.neuron.step(numbers[layer.name], drive, own)

@@ -102,6 +102,13 @@ class ConnectionConfig(RuleConfig):
             )
         return self
 
+    @property
+    def normalises_start(self) -> bool:
+        """Whether start weights are normalised: where they do not change, or the trace starts at them."""
+        # What a frozen rule would normalise in its trace stays out of W0.
+        asked_of_fixed = self.alpha.is_zero and self.normalise != RULES[self.rule].normalise
+        return self.normalise != "none" and (asked_of_fixed or self.trace_start == "weight")
+
     def start_weight(self, pre_size: int) -> GainConfig:
         """How start weights are drawn."""
         bound = (3 / pre_size) ** 0.5
@@ -263,6 +270,7 @@ class PlasticUnitsConfig(PhasesConfig):
                 others += [f"{name}.trace_start"] if rule.trace_start == "weight" else []
                 others += [f"{name}.sign"] if rule.sign != "presynaptic" else []
                 others += [f"{name}.one_to_one"] if rule.one_to_one else []
+                others += [f"{name}.normalise"] if rule.normalises_start else []
         if others:
             raise ValueError(
                 "turnover draws the start weights of new units anew, of both signs, beside a trace that starts at 0; "
