@@ -199,6 +199,11 @@ class PlasticRNN(PlasticNetwork):
         """The features of an activity `(.., B, O)`: those of the units that are the actions, else all."""
         return activity[..., : self.output_size] if self.has_readout else activity
 
+    @property
+    @override
+    def tells_activity(self) -> bool:
+        return True
+
     @override
     def readout(self, params: Params, features: Tensor) -> Tensor:
         """Logits of the bits: `sigmoid(2 atanh y) = (1 + y) / 2`."""

@@ -191,8 +191,13 @@ class PlasticUnits(PlasticNetwork):
         self.is_plastic = any(not synapse.non_plastic for synapse in self._synapses.values()) or any(
             layer.intrinsic.state_entries(layer.size) or layer.competition.state_entries() for layer in self._layers
         )
-        # With plasticity in loops of synapses alone, trials of one step would leave nothing to associate.
         plastic = {name for name, synapse in self._synapses.items() if not synapse.non_plastic}
+        if self.is_plastic and not plastic and config.development and config.development.critical_period:
+            raise ConfigError(
+                "network.development.critical_period: no synapses of this network change, and what else adapts does so "
+                "at any age; leave it out, or name a rule that changes synapses"
+            )
+        # With plasticity in loops of synapses alone, trials of one step would leave nothing to associate.
         in_loops = bool(plastic) and plastic <= {RECURRENT, EXCITATION, INHIBITION}
         trial = steps_per_trial if in_loops and config.substeps == 1 else None
         self._entries = scoped_entries(entries, config.reset, trial) | clock_entries(self._synapses.values())
@@ -369,9 +374,11 @@ class PlasticUnits(PlasticNetwork):
         config = self.config
         excitation = None if config.inhibitory is None else config.inhibitory.excitation
         outgoing = [rule for rule in (config.recurrent, config.readout, excitation) if rule is not None]
-        shared = any(rule.weight is not None and rule.weight.granularity != "synapse" for rule in outgoing)
-        if config.hidden_size == 0 or shared:
-            return ()
+        starts = [(rule.weight, rule) for rule in outgoing if rule.weight is not None]
+        shared = any(weight.granularity != "synapse" for weight, _ in starts)
+        still = any(not weight.trainable and rule.alpha.is_zero for weight, rule in starts)
+        if config.hidden_size == 0 or shared or still:
+            return ()  # a new unit could not be cut off, or would be so for good
         parameters = dict(self.named_parameters()), dict(self._one_unit_more().named_parameters())
         return (hidden_layer("hidden", *parameters, config.hidden_size, is_features=config.readout is None),)
 

@@ -28,6 +28,7 @@ from plastic_rl.plasticity import (
     make_part,
     named_in,
 )
+from plastic_rl.plasticity.homeostasis import HOMEOSTASES
 from plastic_rl.plasticity.parts import named_part
 
 INPUT, RECURRENT, READOUT = "input", "recurrent", "readout"
@@ -80,7 +81,8 @@ class ConnectionConfig(RuleConfig):
     def _a_rule_moves_what_is_named(self) -> Self:
         if self.alpha.is_zero:
             preset = RULES[self.rule]
-            idle = ("term", "modulator", "eligibility", "bound", "metaplasticity", "consolidation")
+            idle: tuple[str, ...] = ("term", "modulator", "eligibility", "bound", "metaplasticity", "consolidation")
+            idle += () if make_part(HOMEOSTASES, self.homeostasis).scales else ("homeostasis",)
             named = [name for name in idle if getattr(self, name) != getattr(preset, name)]
             if named:
                 raise ValueError(
@@ -100,6 +102,8 @@ class ConnectionConfig(RuleConfig):
             raise ValueError(
                 "one_to_one synapses stay as they are: use rule: fixed, and a weight with trainable: false"
             )
+        if self.one_to_one and (self.structure != "none" or self.homeostasis != "none"):
+            raise ValueError("one_to_one synapses stay as they are: leave structure and homeostasis out")
         return self
 
     @property
@@ -330,6 +334,12 @@ class PlasticUnitsConfig(PhasesConfig):
                 )
             if ONTO[name] == "hidden" and (self.branches > 1 or self.dendrites != "linear"):
                 raise ValueError(f"{name}.conductance: dendrites take currents; use branches: 1 and dendrites: linear")
+        onto_hidden = [one for name, (one, _) in self.connections().items() if ONTO[name] == "hidden"]
+        if self.layer_norm is not None and onto_hidden and all(one.conductance for one in onto_hidden):
+            raise ValueError(
+                "layer_norm scales currents, and all synapses onto the hidden units bring conductances; leave one of "
+                "them out"
+            )
         return self
 
     @model_validator(mode="after")
@@ -338,9 +348,10 @@ class PlasticUnitsConfig(PhasesConfig):
             if layer is None or layer.competition == "none":
                 continue
             if named_part(NEURONS, layer.neuron).spiking:
+                rates = ", ".join(one for one in sorted(NEURONS) if not NEURONS[one].spiking)
                 raise ValueError(
                     f"{where}competition ranks rates, and the spikes of {where}neuron {layer.neuron!r} are 0 or 1; use "
-                    "a neuron of rates (tanh, relu, sigmoid, linear), or let spiking units inhibit each other"
+                    f"a neuron of rates ({rates}), or let spiking units inhibit each other"
                 )
         summed = self.branches > 1 or self.dendrites != "linear"
         if summed and make_part(COMPETITIONS, self.competition).by_distance:

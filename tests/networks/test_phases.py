@@ -480,6 +480,14 @@ def test_what_would_do_nothing_or_cannot_be_is_refused(config: dict[str, Any], m
         build({"kind": "plastic_rnn", **config})
 
 
+def test_a_critical_period_needs_synapses_that_change() -> None:
+    """Thresholds adapt at any age."""
+    adapting = {"kind": "plastic_units", "intrinsic": "adapting_threshold"}
+    with pytest.raises(ConfigError, match=r"critical_period: no synapses of this network change"):
+        build({**adapting, "development": {"critical_period": {}}})
+    assert isinstance(build({**adapting, "development": {}}), Phased)
+
+
 def test_there_must_be_features_to_be_active() -> None:
     with pytest.raises(ConfigError, match="no features that could be active"):
         make_network({"kind": "plastic_rnn", "development": {}}, ACTIONS + 3, ACTIONS)

@@ -350,3 +350,24 @@ def test_an_eligibility_is_held_by_a_freeze_and_gated_after_it() -> None:
     torch.testing.assert_close(thawed["trace.recurrent"], expected, atol=1e-12, rtol=0)
     kept = (1 - case.params["synapses.recurrent.eta_eligibility"]) * case.state["eligibility.recurrent"]
     torch.testing.assert_close(thawed["eligibility.recurrent"], kept, atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("added", "message"),
+    [
+        ({"structure": "sparse"}, "one_to_one synapses stay as they are: leave structure and homeostasis out"),
+        ({"homeostasis": "synaptic_scaling"}, "one_to_one synapses stay as they are: leave structure and homeostasis"),
+        ({"rule": "oja"}, "one_to_one synapses stay as they are: use rule: fixed, and a weight with trainable: false"),
+    ],
+)
+def test_one_to_one_synapses_are_all_there_and_stay(added: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        units({"input": {"one_to_one": True, "weight": constant(2.0), **added}})
+    network = units({"input": {"one_to_one": True, "weight": constant(2.0)}, "hidden_size": 3, "inputs": "features"})
+    assert torch.equal(network.get_parameter("synapses.input.weight"), 2 * torch.eye(3).double())
+
+
+def test_heterosynaptic_plasticity_of_fixed_weights_would_do_nothing() -> None:
+    with pytest.raises(ConfigError, match="weights do not change, so homeostasis would do nothing"):
+        units({"input": {"homeostasis": "heterosynaptic"}})
+    assert units({"input": {"homeostasis": "synaptic_scaling"}}).is_plastic
