@@ -28,7 +28,7 @@ from plastic_rl.networks.base import Params, PlasticNetwork, State, reset_entry
 from plastic_rl.networks.hidden_layers import HiddenLayer, hidden_layer
 from plastic_rl.networks.phases import PhasesConfig
 from plastic_rl.networks.start_weights import normal_weights
-from plastic_rl.networks.structure import clock_entries, drawn_structure, rewired
+from plastic_rl.networks.structure import CLOCK, clock_entries, drawn_structure, rewired
 from plastic_rl.plasticity import (
     RULES,
     GainConfig,
@@ -162,7 +162,7 @@ class PlasticFeedForward(PlasticNetwork):
             }
         self._entries |= clock_entries(self.synapses)
         if self.random_start:
-            self._entries["key"] = StateEntry((), dtype=torch.int64)
+            self._entries["key"] = CLOCK["key"]
         if self.reward_modulated:
             self._entries |= {
                 f"activity.{layer}": StateEntry((own.pre_size,), momentary=True)

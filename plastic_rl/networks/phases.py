@@ -21,7 +21,7 @@ from plastic_rl.feedback import Feedback, FeedbackLayout
 from plastic_rl.networks.base import Params, PlasticNetwork, Recording, State, reset_entry
 from plastic_rl.networks.development import CRITICAL_PERIOD, PROCESS, Development, DevelopmentConfig, openness
 from plastic_rl.networks.sleep import REWARD, SleepConfig, StoredTrials
-from plastic_rl.plasticity import StateEntry
+from plastic_rl.networks.structure import CLOCK
 
 
 class PhasesConfig(ConfigModel):
@@ -61,8 +61,7 @@ class Phased(PlasticNetwork):
                 f"nothing in this network is plastic, so network.{' and network.'.join(named)} would do nothing; leave "
                 "it out, or name a rule that changes synapses"
             )
-        clocks = {"key": StateEntry((), dtype=torch.int64), "age": StateEntry((), dtype=torch.int64, momentary=True)}
-        own = self._entries | clocks
+        own = self._entries | CLOCK
         self.__action_size = feedback.action_size
         self.__developing: Development | None = None
         self.__trials: StoredTrials | None = None

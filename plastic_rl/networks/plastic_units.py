@@ -29,7 +29,7 @@ from plastic_rl.networks.dale import clipped, held_trace, signed_weights, unit_s
 from plastic_rl.networks.hidden_layers import HiddenLayer, hidden_layer
 from plastic_rl.networks.layer_norm import check_normalised_size, layer_normalised
 from plastic_rl.networks.start_weights import step_numbers
-from plastic_rl.networks.structure import clock_entries, drawn_structure, rewired
+from plastic_rl.networks.structure import CLOCK, clock_entries, drawn_structure, rewired
 from plastic_rl.networks.turnover import Turnover, fresh_weights, reborn, renewed, unit_axes
 from plastic_rl.networks.units_config import (
     EXCITATION,
@@ -208,8 +208,7 @@ class PlasticUnits(PlasticNetwork):
             }
         self._turnover = self._make_turnover()
         if config.coding == "poisson" or self._turnover is not None:
-            self._entries["key"] = StateEntry((), dtype=torch.int64)
-            self._entries["age"] = StateEntry((), dtype=torch.int64, momentary=True)
+            self._entries |= CLOCK
 
     def _adopt_layer(self, layer: _Layer, generator: torch.Generator | None) -> dict[str, StateEntry]:
         """Register a layer's parameters; return its state entries."""
@@ -344,10 +343,10 @@ class PlasticUnits(PlasticNetwork):
         if "age" in following:
             following["age"] = following["age"] + 1
         last = self._layers[-1]
-        spiking, course = last.neuron.spiking, outputs[last.name]
+        course = outputs[last.name]
         if self.config.readout is None:
-            return course.mean(-2) if spiking else course[..., -1, :], following
-        of_actions = course.sum(-2) if spiking else course[..., -1, :]
+            return self.step_output(last.name, course), following
+        of_actions = course.sum(-2) if last.neuron.spiking else course[..., -1, :]
         return self._by_action(of_actions).mean(-1), following
 
     @property
@@ -441,7 +440,7 @@ class PlasticUnits(PlasticNetwork):
         with torch.no_grad():
             leaving = [name for name in (RECURRENT, READOUT) if name in self._synapses]
             outgoing = sum(self._weights(name, params, state).abs().sum(-2) for name in leaving)
-            output = self._output(INPUT, outputs["hidden"])
+            output = self.step_output("hidden", outputs["hidden"])
             return {"utility.hidden": self._turnover.used(state["utility.hidden"], output, torch.as_tensor(outgoing))}
 
     def _with_start(self, name: str, params: Params, state: State) -> State:
@@ -484,10 +483,6 @@ class PlasticUnits(PlasticNetwork):
         """The output of the units behind synapses, `(.., O)`, of those of all layers by name."""
         output = outputs[ONTO[name]]
         return self._branched(output) if ONTO[name] == "hidden" else output
-
-    def _output(self, name: str, course: Tensor) -> Tensor:
-        """A step's output of the units behind synapses, `(.., B, O)`: of spikes the mean, of rates the last."""
-        return course.mean(-2) if self._spikes(name) else course[..., -1, :]
 
     def _keeps_output(self, name: str) -> bool:
         """Whether a step's output waits with the reward: where the modulator reads it, and one spike says little."""
@@ -644,10 +639,10 @@ class PlasticUnits(PlasticNetwork):
                 source, taken_in = synapse.taken_in(numbers, change, own)
                 moved |= taken_in
                 if not synapse.reward_modulated:
-                    gated = synapse.gated(numbers, self._output(name, post), source, own, None, openness)
+                    gated = synapse.gated(numbers, self.step_output(ONTO[name], post), source, own, None, openness)
                     moved |= self._kept_to_sign(name, numbers, gated)
             if self._keeps_output(name):
-                moved["output"] = self._output(name, post)
+                moved["output"] = self.step_output(ONTO[name], post)
             updated |= {f"{entry}.{name}": value for entry, value in moved.items()}
         return updated
 
@@ -658,7 +653,7 @@ class PlasticUnits(PlasticNetwork):
             if self._keeps_change(name):
                 waiting[f"change.{name}"] = torch.zeros_like(state[f"change.{name}"])
             if self._keeps_output(name):
-                waiting[f"output.{name}"] = self._output(name, self._sides(name, inputs, outputs, state)[1])
+                waiting[f"output.{name}"] = self.step_output(ONTO[name], self._sides(name, inputs, outputs, state)[1])
         return waiting
 
     def _sides(self, name: str, inputs: Tensor, outputs: dict[str, Tensor], state: State) -> tuple[Tensor, Tensor]:

@@ -284,7 +284,7 @@ def test_modulators_read_the_mean_of_a_steps_spikes(waits: bool) -> None:
     config = {"neuron": neuron, "hidden_size": 1, "inputs": "features", "substeps": 4, "input": rule}
     network = units(config, inputs=6)
     course = torch.tensor([[[1.0], [1.0], [0.0], [0.0]]], dtype=torch.float64)
-    assert network._output("input", course).tolist() == [[0.5]]
+    assert network.step_output("hidden", course).tolist() == [[0.5]]
     assert network._keeps_output("input") == waits
     assert ("output.input" in network.state_entries()) == waits
 
