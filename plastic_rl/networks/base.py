@@ -234,11 +234,12 @@ class PlasticNetwork(nn.Module, ABC):
             for name, entry in self.state_entries().items()
         }
         params = {name: parameter.detach() for name, parameter in self.named_parameters()}
-        state = self.reset(torch.ones(batch, dtype=torch.bool, device=own.device), state, params=params)
+        every = torch.ones(batch, dtype=torch.bool, device=own.device)
+        state = self.reset(every, state, params=params)
         if self.draws_key:
             state["key"] = draw_keys(batch, generator).to(own.device)
             state |= {name: drawn.to(state[name].dtype) for name, drawn in self.newborn(state["key"]).items()}
-        return state
+        return self.pruned(params, state, every)
 
     def reset(self, start: Tensor, state: State, scope: ResetScope = "lifetime", params: Params | None = None) -> State:
         """Return `state` with the entries that reset with `scope` at their start where `start (.., B)` bool.
@@ -269,11 +270,17 @@ class PlasticNetwork(nn.Module, ABC):
     def begun(self, params: Params, state: State, start: Tensor) -> State:
         """`state` with the lifetimes that start, where `start (.., B)` bool, born anew; never modified."""
         begun = self.reset(start, state, params=params)
-        if begun is not state and self.draws_key:
+        if begun is state:
+            return state
+        if self.draws_key:
             begun["key"] = next_keys(state["key"], start)
             for name, drawn in self.newborn(begun["key"][start]).items():
                 begun[name] = begun[name].index_put((start,), drawn.to(begun[name].dtype))
-        return begun
+        return self.pruned(params, begun, start)
+
+    def pruned(self, params: Params, state: State, start: Tensor) -> State:
+        """`state` where, in lifetimes that `start (.., B)`, traces of synapses that are not there are 0. As it is."""
+        return state
 
     def starts(self, entry: str, feedbacks: Feedback, episode_starts: Tensor) -> Tensor:
         """Where a state entry resets in `T` steps, `(T, B)` bool."""

@@ -176,21 +176,8 @@ class PlasticFeedForward(PlasticNetwork):
         return self.synapses[layer].pre_size ** -0.5 if scale is None else scale
 
     @override
-    def initial_state(self, batch: int, generator: torch.Generator | None = None) -> State:
-        state = super().initial_state(batch, generator)
-        if not self.random_start:
-            return state
-        params = {name: parameter.detach() for name, parameter in self.named_parameters()}
-        return self._pruned(params, state, torch.ones_like(state["key"], dtype=torch.bool))
-
-    @override
-    def begun(self, params: Params, state: State, start: Tensor) -> State:
-        begun = super().begun(params, state, start)
-        return begun if begun is state or not self.random_start else self._pruned(params, begun, start)
-
-    def _pruned(self, params: Params, state: State, start: Tensor) -> State:
-        """The state with random start weights only where there is a synapse, in the lifetimes that start."""
-        if not self.synapses[0].structure.is_sparse:
+    def pruned(self, params: Params, state: State, start: Tensor) -> State:
+        if not (self.random_start and self.synapses[0].structure.is_sparse):
             return state
         pruned: State = {}
         for layer, synapse in enumerate(self.synapses):

@@ -23,7 +23,7 @@ from typing_extensions import override
 
 from plastic_rl.errors import ConfigError
 from plastic_rl.feedback import Feedback, FeedbackLayout
-from plastic_rl.networks.base import Params, PlasticNetwork, State, scoped_entries
+from plastic_rl.networks.base import Params, PlasticNetwork, State, reset_entry, scoped_entries
 from plastic_rl.networks.conductance import at_substep, carried, separated, together
 from plastic_rl.networks.dale import clipped, held_trace, signed_weights, unit_signs
 from plastic_rl.networks.hidden_layers import HiddenLayer, hidden_layer
@@ -388,6 +388,15 @@ class PlasticUnits(PlasticNetwork):
             for number, (name, synapse) in enumerate(self._synapses.items())
         }
         return {f"{entry}.{name}": one for name, entries in drawn.items() for entry, one in entries.items()}
+
+    @override
+    def pruned(self, params: Params, state: State, start: Tensor) -> State:
+        sparse = [name for name in self._starts_whole if self._synapses[name].structure.is_sparse]
+        pruned: State = {}
+        for name in sparse:
+            own = self._synapses[name].pruned(self._of(name, params), self._own(name, state))
+            pruned |= {f"{entry}.{name}": value for entry, value in own.items()}
+        return state | {name: reset_entry(start, state[name], value) for name, value in pruned.items()}
 
     def _rewired(self, params: Params, state: State) -> State:
         """The state in which synapses went and others came, where it is time."""
