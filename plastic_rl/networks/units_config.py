@@ -35,6 +35,8 @@ INPUT, RECURRENT, READOUT = "input", "recurrent", "readout"
 EXCITATION, INHIBITION = "excitation", "inhibition"
 ONTO = {INPUT: "hidden", RECURRENT: "hidden", INHIBITION: "hidden", EXCITATION: "inhibitory", READOUT: "output"}
 """The layers behind synapses."""
+PLACES = {EXCITATION: "inhibitory.excitation", INHIBITION: "inhibitory.inhibition"}
+"""Where synapses stand in the config, if not under their name."""
 NeuronName = Annotated[Named, named_in(NEURONS)]
 IntrinsicName = Annotated[Named, named_in(INTRINSICS)]
 CompetitionName = Annotated[Named, named_in(COMPETITIONS)]
@@ -318,7 +320,9 @@ class PlasticUnitsConfig(PhasesConfig):
             share = self.sign_of_units_before(name)
             if share is not None and connection.sign != "presynaptic":
                 whose = "they come from inhibitory units" if name == INHIBITION else f"network.excitatory is {share:g}"
-                raise ValueError(f"{name}.sign is {connection.sign}, but {whose}; leave one of them out")
+                raise ValueError(
+                    f"{PLACES.get(name, name)}.sign is {connection.sign}, but {whose}; leave one of them out"
+                )
         return self
 
     @model_validator(mode="after")
@@ -326,14 +330,15 @@ class PlasticUnitsConfig(PhasesConfig):
         for name, (connection, neuron) in self.connections().items():
             if connection.conductance is None:
                 continue
+            place = PLACES.get(name, name)
             if not named_part(NEURONS, neuron).takes_conductance:
                 takes = ", ".join(one for one in sorted(NEURONS) if NEURONS[one].takes_conductance)
                 raise ValueError(
-                    f"{name}.conductance: the neuron {neuron!r} has no voltage that a conductance could act on; use "
+                    f"{place}.conductance: the neuron {neuron!r} has no voltage that a conductance could act on; use "
                     f"one of {takes}, or leave conductance out"
                 )
             if ONTO[name] == "hidden" and (self.branches > 1 or self.dendrites != "linear"):
-                raise ValueError(f"{name}.conductance: dendrites take currents; use branches: 1 and dendrites: linear")
+                raise ValueError(f"{place}.conductance: dendrites take currents; use branches: 1 and dendrites: linear")
         onto_hidden = [one for name, (one, _) in self.connections().items() if ONTO[name] == "hidden"]
         if self.layer_norm is not None and onto_hidden and all(one.conductance for one in onto_hidden):
             raise ValueError(
