@@ -371,3 +371,21 @@ def test_heterosynaptic_plasticity_of_fixed_weights_would_do_nothing() -> None:
     with pytest.raises(ConfigError, match="weights do not change, so homeostasis would do nothing"):
         units({"input": {"homeostasis": "heterosynaptic"}})
     assert units({"input": {"homeostasis": "synaptic_scaling"}}).is_plastic
+
+
+@pytest.mark.parametrize("rule", [{"rule": "sorn"}, {"rule": "stdp", "normalise": "incoming_l2"}])
+def test_gradients_of_units_that_are_silent_for_long_are_finite(rule: dict[str, Any]) -> None:
+    """Traces that stay 0 are normalised in every step; with 12 decimal places lost in each, gradients were NaN."""
+    weak = {"granularity": "synapse", "low": -0.01, "high": 0.01}
+    network = units({"neuron": "lif", "hidden_size": 3, "recurrent": rule, "input": {"weight": weak}})
+    steps, no = 40, torch.zeros(40, 1, dtype=torch.bool)
+    xs = torch.ones(steps, 1, INPUTS, dtype=torch.float64)
+    told = Feedback(torch.zeros(steps, 1, ACTIONS).double(), torch.zeros(steps, 1).double(), no, ~no)
+    params = dict(network.named_parameters())
+    features, state = network.unroll(params, xs, told, network.initial_state(1), no)
+    assert not features.any()
+    total = features.sum() + state["trace.recurrent"].sum() + state["voltage.hidden"].sum()
+    trained = [own for own in params.values() if own.requires_grad]
+    gradients = [one for one in torch.autograd.grad(total, trained, allow_unused=True) if one is not None]
+    assert all(one.isfinite().all() for one in gradients)
+    assert any(one.any() for one in gradients)
