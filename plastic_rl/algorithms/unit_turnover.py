@@ -90,7 +90,8 @@ class UnitTurnover(WeightChange):
 
     def acted(self, outputs: Mapping[str, Tensor], counted: Tensor) -> None:
         """See `WeightChange.acted`."""
-        for name, output in outputs.items():
+        for name in self.layers:
+            output = outputs[name]
             total = output[counted.to(output.device)].abs().sum(0)
             self._outputs[name] = self._outputs[name].to(total.device) + total
         self._steps += int(counted.sum())

@@ -18,7 +18,7 @@ class WeightChange(ABC):
         """Take in what a step of acting put out.
 
         Args:
-            outputs: Of each layer of hidden units by name, `(B, H)`.
+            outputs: Of each layer by name, those of hidden units among them, `(B, H)`.
             counted: Which rows lived a step, `(B,)` bool.
         """
 

@@ -198,9 +198,8 @@ def test_utility_is_the_running_mean_of_output_times_outgoing_weights() -> None:
     for update in range(2):
         rollout, params = agent.rollout, policy.parameters_by_name()
         with torch.no_grad():
-            features = policy._unrolled(
-                params, rollout.observations, agent.state_before, rollout.episode_starts, rollout.recording
-            )
+            run = params, rollout.observations, agent.state_before, rollout.episode_starts, rollout.recording
+            features, _ = policy._unrolled(*run, with_activity=False)
         mean = features.abs().mean((0, 1)).double()
         heard = sum(
             params[name].detach().abs().sum(0).double()
