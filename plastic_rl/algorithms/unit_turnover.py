@@ -71,8 +71,8 @@ class UnitTurnover(WeightChange):
             raise ConfigError(
                 f"unit_turnover needs hidden units whose weights, in and out, are parameters, and this "
                 f"{policy.network_config['kind']} network has none. Use plastic_rnn, plastic_units (with outgoing "
-                "weights of granularity synapse), plastic_feed_forward (start: trained, with a hidden layer), rnn, gru "
-                "or lstm, or leave unit_turnover out"
+                "weights of granularity synapse that are trained or plastic), plastic_feed_forward (start: trained, "
+                "with a hidden layer), rnn, gru or lstm, or leave unit_turnover out"
             )
         self._begin()
 

@@ -124,6 +124,7 @@ class PlasticNetwork(nn.Module, ABC):
         output_size: `O`, the features that action and value heads read.
         valid_ranges: Lowest and highest value of parameters by name, where they have a range.
         plasticity_frozen: While true, nothing plastic changes (activity still does); set by `freeze_plasticity`.
+        structure_held: While true, no synapses and no units come or go; set by `hold_structure`.
         is_plastic: False where there is nothing that `freeze_plasticity` could hold.
         has_readout: True where the features are the network's own preferences among actions, turned into the
             distribution's parameters by `readout`; the policy then has no action head.
@@ -151,7 +152,7 @@ class PlasticNetwork(nn.Module, ABC):
         self.config = config
         self.input_size = input_size
         self._entries: dict[str, StateEntry] = {}
-        self.plasticity_frozen = False
+        self.plasticity_frozen = self.structure_held = False
         self.valid_ranges: dict[str, Range] = {}
         self._gains: set[str] = set()
         self._watch: Callable[[str, Tensor], None] | None = None
@@ -233,11 +234,12 @@ class PlasticNetwork(nn.Module, ABC):
             for name, entry in self.state_entries().items()
         }
         params = {name: parameter.detach() for name, parameter in self.named_parameters()}
-        state = self.reset(torch.ones(batch, dtype=torch.bool, device=own.device), state, params=params)
+        every = torch.ones(batch, dtype=torch.bool, device=own.device)
+        state = self.reset(every, state, params=params)
         if self.draws_key:
             state["key"] = draw_keys(batch, generator).to(own.device)
             state |= {name: drawn.to(state[name].dtype) for name, drawn in self.newborn(state["key"]).items()}
-        return state
+        return self.pruned(params, state, every)
 
     def reset(self, start: Tensor, state: State, scope: ResetScope = "lifetime", params: Params | None = None) -> State:
         """Return `state` with the entries that reset with `scope` at their start where `start (.., B)` bool.
@@ -268,11 +270,17 @@ class PlasticNetwork(nn.Module, ABC):
     def begun(self, params: Params, state: State, start: Tensor) -> State:
         """`state` with the lifetimes that start, where `start (.., B)` bool, born anew; never modified."""
         begun = self.reset(start, state, params=params)
-        if begun is not state and self.draws_key:
+        if begun is state:
+            return state
+        if self.draws_key:
             begun["key"] = next_keys(state["key"], start)
             for name, drawn in self.newborn(begun["key"][start]).items():
                 begun[name] = begun[name].index_put((start,), drawn.to(begun[name].dtype))
-        return begun
+        return self.pruned(params, begun, start)
+
+    def pruned(self, params: Params, state: State, start: Tensor) -> State:
+        """`state` where, in lifetimes that `start (.., B)`, traces of synapses that are not there are 0. As it is."""
+        return state
 
     def starts(self, entry: str, feedbacks: Feedback, episode_starts: Tensor) -> Tensor:
         """Where a state entry resets in `T` steps, `(T, B)` bool."""
@@ -289,6 +297,10 @@ class PlasticNetwork(nn.Module, ABC):
             feedback: What that step brought.
             happens: Where it is made, `(.., B)` bool.
         """
+        return state
+
+    def recalled(self, params: Params, state: State) -> State:
+        """`state`, whose momentary entries are of an earlier step, without what was of units that are gone."""
         return state
 
     def openness(self, params: Params, state: State) -> Tensor | None:
@@ -423,3 +435,17 @@ class PlasticNetwork(nn.Module, ABC):
             yield
         finally:
             self.plasticity_frozen = before
+
+    @property
+    def restructures(self) -> bool:
+        """Whether synapses and units may come and go in this step."""
+        return not (self.plasticity_frozen or self.structure_held)
+
+    @contextmanager
+    def hold_structure(self) -> Iterator[None]:
+        """Within this context no synapses and no units come or go, whatever the age in the state; weights change."""
+        before, self.structure_held = self.structure_held, True
+        try:
+            yield
+        finally:
+            self.structure_held = before

@@ -4,7 +4,8 @@
 
 s is what synapses see of their presynaptic units: spikes, or the kinetics of what spikes release. A `Drive` holds the
 sum as `current = g_e E_e + g_i E_i` and `conductance = g_e + g_i`; a leaky unit of resistance R then tends to
-`(rest + R current) / (1 + R conductance)`. Intrinsic plasticity changes what currents do, conductances it leaves alone.
+`(rest + R current) / (1 + R conductance)`. Intrinsic plasticity and layer normalisation change what currents do;
+conductances they leave alone.
 
 Source: Gerstner, Kistler, Naud & Paninski 2014, Neuronal Dynamics, chapter 3.
 """

@@ -28,7 +28,7 @@ from plastic_rl.networks.base import Params, PlasticNetwork, State, reset_entry
 from plastic_rl.networks.hidden_layers import HiddenLayer, hidden_layer
 from plastic_rl.networks.phases import PhasesConfig
 from plastic_rl.networks.start_weights import normal_weights
-from plastic_rl.networks.structure import clock_entries, drawn_structure, rewired
+from plastic_rl.networks.structure import CLOCK, clock_entries, drawn_structure, rewired
 from plastic_rl.plasticity import (
     RULES,
     GainConfig,
@@ -162,7 +162,7 @@ class PlasticFeedForward(PlasticNetwork):
             }
         self._entries |= clock_entries(self.synapses)
         if self.random_start:
-            self._entries["key"] = StateEntry((), dtype=torch.int64)
+            self._entries["key"] = CLOCK["key"]
         if self.reward_modulated:
             self._entries |= {
                 f"activity.{layer}": StateEntry((own.pre_size,), momentary=True)
@@ -176,21 +176,8 @@ class PlasticFeedForward(PlasticNetwork):
         return self.synapses[layer].pre_size ** -0.5 if scale is None else scale
 
     @override
-    def initial_state(self, batch: int, generator: torch.Generator | None = None) -> State:
-        state = super().initial_state(batch, generator)
-        if not self.random_start:
-            return state
-        params = {name: parameter.detach() for name, parameter in self.named_parameters()}
-        return self._pruned(params, state, torch.ones_like(state["key"], dtype=torch.bool))
-
-    @override
-    def begun(self, params: Params, state: State, start: Tensor) -> State:
-        begun = super().begun(params, state, start)
-        return begun if begun is state or not self.random_start else self._pruned(params, begun, start)
-
-    def _pruned(self, params: Params, state: State, start: Tensor) -> State:
-        """The state with random start weights only where there is a synapse, in the lifetimes that start."""
-        if not self.synapses[0].structure.is_sparse:
+    def pruned(self, params: Params, state: State, start: Tensor) -> State:
+        if not (self.random_start and self.synapses[0].structure.is_sparse):
             return state
         pruned: State = {}
         for layer, synapse in enumerate(self.synapses):
@@ -255,7 +242,7 @@ class PlasticFeedForward(PlasticNetwork):
         current = self.begun(params, state, episode_start)
         if not self.plasticity_frozen:
             current = self.rewarded(params, current, feedback, feedback.valid & ~episode_start)
-        if "age" in current and not self.plasticity_frozen:
+        if "age" in current and self.restructures:
             current = self._rewired(params, current)
         post = x[..., : self.seen]
         activities = []

@@ -156,6 +156,8 @@ class FineTuningNetwork(PlasticNetwork):
         seen = x[..., : self.seen].contiguous()
         activity = torch.tanh(self._driven(HIDDEN, params, seen, current))
         preference = self._driven(OUTPUT, params, activity, current)
+        self._show(HIDDEN, activity.unsqueeze(-2))
+        self._show(OUTPUT, preference.unsqueeze(-2))
         if not self.is_plastic:
             return preference, current
         return preference, {**current, "presynaptic": seen, "activity": activity, "preference": preference}
@@ -167,6 +169,11 @@ class FineTuningNetwork(PlasticNetwork):
         if not self.is_plastic:
             return driven
         return driven + (row.unsqueeze(-2) @ state[f"trace.{layer}"].mT).squeeze(-2)
+
+    @override
+    def weights(self, params: Params, state: State) -> dict[str, Tensor]:
+        starts = {layer: params[f"{layer}.weight"].unsqueeze(-3) for layer in LAYERS}
+        return {layer: start + state.get(f"trace.{layer}", 0.0) for layer, start in starts.items()}
 
     def _learned(self, params: Params, state: State, feedback: Feedback, lived: Tensor) -> State:
         """The state that the step before leaves, where there was one: `lived (.., B)` bool."""

@@ -21,7 +21,7 @@ from plastic_rl.feedback import Feedback, FeedbackLayout
 from plastic_rl.networks.base import Params, PlasticNetwork, Recording, State, reset_entry
 from plastic_rl.networks.development import CRITICAL_PERIOD, PROCESS, Development, DevelopmentConfig, openness
 from plastic_rl.networks.sleep import REWARD, SleepConfig, StoredTrials
-from plastic_rl.plasticity import StateEntry
+from plastic_rl.networks.structure import CLOCK
 
 
 class PhasesConfig(ConfigModel):
@@ -61,8 +61,7 @@ class Phased(PlasticNetwork):
                 f"nothing in this network is plastic, so network.{' and network.'.join(named)} would do nothing; leave "
                 "it out, or name a rule that changes synapses"
             )
-        clocks = {"key": StateEntry((), dtype=torch.int64), "age": StateEntry((), dtype=torch.int64, momentary=True)}
-        own = self._entries | clocks
+        own = self._entries | CLOCK
         self.__action_size = feedback.action_size
         self.__developing: Development | None = None
         self.__trials: StoredTrials | None = None
@@ -126,7 +125,8 @@ class Phased(PlasticNetwork):
 
         Returns:
             The features `(.., B, O)` of each replayed step, and the state: what was learned is as the replay left it,
-            what is momentary as it was. Lifetimes that are awake keep what they have.
+            what is momentary as it was. Lifetimes that are awake keep what they have. Synapses and units neither come
+            nor go, since no time is lived.
         """
         trials = self.__trials
         assert trials is not None, "there is sleep"
@@ -135,11 +135,12 @@ class Phased(PlasticNetwork):
         for _ in range(self.config.sleep.times):
             for trial in range(trials.trials):
                 count = trials.count(stored, trial) * asleep
-                current = own | trials.start(stored, trial)
+                current = self.recalled(params, own | trials.start(stored, trial))
                 feedback = self.__untold(stored[REWARD], trial_start=torch.ones_like(asleep))
                 for index in range(int(count.max())):
                     told, here = trials.at(stored, trial, index), index < count
-                    feature, moved = self.__lived(params, told.inputs, feedback, current)
+                    with self.hold_structure():
+                        feature, moved = self.__lived(params, told.inputs, feedback, current)
                     features.append(feature)
                     current = {name: reset_entry(here, current[name], entry) for name, entry in moved.items()}
                     action = reset_entry(here, feedback.action, told.action)

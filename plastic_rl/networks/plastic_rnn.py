@@ -158,7 +158,7 @@ class PlasticRNN(PlasticNetwork):
         if not self.plasticity_frozen:
             current = self.rewarded(params, current, feedback, feedback.valid & ~episode_start)
         weight = params["recurrent_weight"]
-        if "age" in current and not self.plasticity_frozen:
+        if "age" in current and self.restructures:
             current = current | rewired(synapse, params, weight, current, current["key"], current["age"], 0)
         current = self.reset(feedback.trial_start, current, "trial", params)
         pre = current["activity"]
@@ -198,6 +198,11 @@ class PlasticRNN(PlasticNetwork):
     def _read(self, activity: Tensor) -> Tensor:
         """The features of an activity `(.., B, O)`: those of the units that are the actions, else all."""
         return activity[..., : self.output_size] if self.has_readout else activity
+
+    @property
+    @override
+    def tells_activity(self) -> bool:
+        return True
 
     @override
     def readout(self, params: Params, features: Tensor) -> Tensor:

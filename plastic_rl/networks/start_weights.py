@@ -7,8 +7,9 @@ on every device.
 
 What a lifetime's first step draws by `step_numbers` (age 0), its successor draws at birth by `uniform_numbers` of the
 same stream: `next_keys` makes its key of the same hash. So no network uses one stream for both: noise from age 0 on
-(Poisson inputs: 0) has streams apart from those of birth (start weights: layers; structures), and rewiring, which has
-the streams of structures, begins at age 1.
+(Poisson inputs: 0; spontaneous activity: 2 << 20) has streams apart from those of birth (start weights: layers;
+structures: from 1 << 20 on), and rewiring, which has the streams of structures, begins at age 1, as does turnover
+(from 3 << 20 on).
 """
 
 from __future__ import annotations

@@ -16,6 +16,8 @@ from plastic_rl.networks.start_weights import step_numbers, uniform_numbers
 from plastic_rl.plasticity import StateEntry, Synapse
 from plastic_rl.plasticity.structure import Rewire, Sparse
 
+CLOCK = {"key": StateEntry((), dtype=torch.int64), "age": StateEntry((), dtype=torch.int64, momentary=True)}
+"""What random numbers of a lifetime's steps follow from."""
 FIRST_STREAM = 1 << 20
 """Random numbers of the structure of synapses number n come from stream `FIRST_STREAM + n`."""
 
@@ -25,7 +27,7 @@ def clock_entries(synapses: Iterable[Synapse]) -> dict[str, StateEntry]:
     structures = [synapse.structure for synapse in synapses]
     names = ["key"] if any(one.draws or one.rewires for one in structures) else []
     names += ["age"] if any(one.rewires for one in structures) else []
-    return {name: StateEntry((), dtype=torch.int64, momentary=name == "age") for name in names}
+    return {name: CLOCK[name] for name in names}
 
 
 def drawn_structure(synapse: Synapse, keys: Tensor, number: int) -> State:

@@ -8,7 +8,8 @@ here a lifetime does, by the same measure:
 
 A new unit has incoming start weights W0 of its own, drawn as those of the network were at first, and F = E = 0; its
 outgoing synapses have W0 = F = 0, so that nothing depends on the new unit until a rule has taught others to listen to
-it: in the step of the replacement the network puts out what it would if the old unit were cut off. All else of it,
+it: in the step of the replacement the network puts out what it would if the old unit were cut off (but that units
+which compete, or are normalised together, always hear each other). All else of it,
 voltage, traces, thresholds, is as at the start of a lifetime; its bias and other parameters are those of its place.
 
 W0 is a parameter, which all lifetimes share, so the new ones are state: `fresh (O, I)`, which stands in place of W0

@@ -56,24 +56,29 @@ def keep_scale(trace: Tensor) -> Tensor:
 
 def incoming_l1(trace: Tensor) -> Tensor:
     """Scale the synapses onto each post neuron to a sum of 1, their signs aside; all-zero ones stay zero."""
-    return trace / trace.abs().sum(-1, keepdim=True).clamp_min(TINY)
+    return _divided(trace, trace.abs().sum(-1, keepdim=True))
 
 
 def incoming_l2(trace: Tensor) -> Tensor:
     """Scale the synapses onto each post neuron to Euclidean length 1; all-zero ones stay zero."""
     length: Tensor = torch.linalg.vector_norm(trace, dim=-1, keepdim=True)
-    return trace / length.clamp_min(TINY)
+    return _divided(trace, length)
 
 
 def outgoing_l2(trace: Tensor) -> Tensor:
     """Scale the synapses from each pre neuron to Euclidean length 1; all-zero ones stay zero."""
     length: Tensor = torch.linalg.vector_norm(trace, dim=-2, keepdim=True)
-    return trace / length.clamp_min(TINY)
+    return _divided(trace, length)
 
 
 def layer_maximum(trace: Tensor) -> Tensor:
     """Divide by the largest absolute trace of the layer; an all-zero layer stays zero."""
-    return trace / trace.abs().amax(dim=(-2, -1), keepdim=True).clamp_min(TINY)
+    return _divided(trace, trace.abs().amax(dim=(-2, -1), keepdim=True))
+
+
+def _divided(trace: Tensor, size: Tensor) -> Tensor:
+    """`trace / size`; what has no size is left as it is, and so are gradients: in each step of a silent unit's life."""
+    return trace / size.masked_fill(size < TINY, 1.0)
 
 
 BOUNDS: Registry[Bound] = Registry("bound")

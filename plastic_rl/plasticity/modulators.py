@@ -356,7 +356,8 @@ class Channels(Modulator):
         """C, `(.., B)`."""
         if channel == "novelty":
             # Of a silent layer there is nothing to know: it is new.
-            known = (state["familiar"] * post).sum(-1) / post.square().sum(-1).clamp_min(TINY)
+            size = post.square().sum(-1)
+            known = (state["familiar"] * post).sum(-1) / size.masked_fill(size < TINY, 1.0)
             return 1 - known.clamp(0, 1)
         if channel == "serotonin":
             return state["serotonin"]

@@ -285,8 +285,9 @@ class Synapse:
         before = state["connected"]
         weight = self.weight(params, start, state)
         after = self.structure.rewired(weight, before, state.get("eligibility"), numbers)
-        connected = torch.where(due.unsqueeze(-1).unsqueeze(-1), after, before)
-        stays = self.pruned(params, {**state, "connected": connected & before})
+        due = due.unsqueeze(-1).unsqueeze(-1)
+        connected = torch.where(due, after, before)
+        stays = self.pruned(params, {**state, "connected": connected & before | ~due})
         rewired = stays | {"connected": connected}
         if self.eligibility.has_trace:
             rewired["eligibility"] = torch.where(connected & ~before, 0.0, state["eligibility"])

@@ -13,7 +13,7 @@ from plastic_rl.algorithms.activity import activity_cost
 from plastic_rl.config import Schedule
 from plastic_rl.errors import ConfigError
 from tests.algorithms.a2c_cases import equal, make, params_of
-from tests.networks.cases import UNITS, make_case
+from tests.networks.cases import ONE_TO_ONE, UNITS, make_case
 
 READOUT = {"rule": "reward_gated", "neuron": "tanh", "population": 2}
 RATES: dict[str, Any] = {
@@ -123,6 +123,19 @@ def test_the_supervised_twin_pays_it_too() -> None:
     loss, cost = first_loss(activity_cost=3.0)
     assert cost > 0.01
     assert loss == pytest.approx(plain + 3 * cost, rel=1e-5)
+
+
+def test_a_recurrent_network_whose_first_units_answer_tells_what_all_put_out() -> None:
+    case = make_case(ONE_TO_ONE["one_to_one_differentiable_plasticity"], steps=6)
+    network = case.network
+    assert network.has_readout
+    assert network.tells_activity
+    run = (case.params, case.xs, case.feedbacks, case.state, case.starts)
+    features, activity, final = network.unroll_with_activity(*run)
+    plain, _ = network.unroll(*run)
+    torch.testing.assert_close(features, plain, atol=1e-12, rtol=0)
+    torch.testing.assert_close(activity[-1], final["activity"], atol=0, rtol=0)
+    torch.testing.assert_close(activity[..., : network.output_size], features, atol=0, rtol=0)
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from tests.algorithms.a2c_cases import BANDIT, equal, make, params_of
 
 SIZE = 6
 _SYNAPSE = {"granularity": "synapse", "low": -0.3, "high": 0.3}
+_STAYS = {"granularity": "synapse", "low": 1.0, "high": 1.0, "trainable": False}
 NETWORKS: dict[str, dict[str, Any]] = {
     "plastic_rnn": {"kind": "plastic_rnn", "rule": "backpropamine_fan_out", "hidden_size": SIZE},
     "plastic_rnn_channels": {
@@ -284,6 +285,8 @@ def test_new_units_of_sparse_weights_are_sparse() -> None:
         {"kind": "plastic_feed_forward", "start": "trained", "hidden_size": []},
         {"kind": "plastic_units", "hidden_size": 0, "readout": {}},
         {"kind": "plastic_units", "readout": {"weight": {"granularity": "scalar", "low": 1, "high": 1}}},
+        {"kind": "plastic_units", "readout": {"one_to_one": True, "weight": _STAYS, "neuron": "linear"}},
+        {"kind": "plastic_units", "inhibitory": {"size": 3, "excitation": {"weight": _STAYS | {"low": 0.0}}}},
     ],
 )
 def test_networks_without_units_to_replace_are_refused(network: dict[str, Any]) -> None:

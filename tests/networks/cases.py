@@ -301,6 +301,34 @@ PHASES: dict[str, dict[str, Any]] = {
         "sleep": {"steps": 4, "trials": 2, "order": "reverse"},
     },
 }
+PHASES |= {
+    "developed_sleeping_units_that_turn_over": {
+        "kind": "plastic_units",
+        "neuron": "relu",
+        "competition": {"name": "k_cap", "k": 3},
+        "layer_norm": 1.0,
+        "input": {"rule": "instar"},
+        "recurrent": {
+            "rule": "reward_gated_retroactive",
+            "structure": _REWIRE | {"every": 2},
+            "consolidation": "two_speeds",
+        },
+        "readout": {"rule": "reward_gated_retroactive", "neuron": "linear", "competition": "winner_take_all"},
+        "turnover": {"every": 3, "share": 0.3, "maturity": 1, "utility_rate": 0.3},
+        "development": _DEVELOPMENT,
+        "sleep": {"steps": 4, "trials": 2, "times": 2},
+    },
+    "developed_sleeping_units_of_either_sign": {
+        "kind": "plastic_units",
+        "excitatory": 0.6,
+        "neuron": "linear",
+        "competition": {"name": "neighbourhood", "columns": 2},
+        "recurrent": {"rule": "oja", "trace_start": "weight", "structure": _REWIRE | {"every": 2}},
+        "inhibitory": {"size": 3, "neuron": "sigmoid", "inhibition": {"rule": "inhibitory_stdp"}},
+        "development": _DEVELOPMENT,
+        "sleep": {"steps": 4},
+    },
+}
 _STRENGTH = {"granularity": "synapse", "low": 0.0, "high": 1.0, "trainable": False}
 SORN: dict[str, Any] = {
     "kind": "plastic_units",

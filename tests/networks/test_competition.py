@@ -47,6 +47,19 @@ def test_the_nearest_unit_wins_and_moves_to_the_input() -> None:
         assert state["trace.input"].flatten().tolist() == weights
 
 
+def test_the_nearest_unit_wins_whatever_the_layer_is_normalised_to() -> None:
+    """Weights 0.5 and 4 at x = 4: the second is nearest, by 0 to 3.5; w x - w^2 / 2 is 1.875 and 8."""
+    competition = {"name": "winner_take_all", "winner": "distance"}
+    config = {"neuron": "linear", "hidden_size": 2, "inputs": "features", "competition": competition}
+    network = units(config | {"layer_norm": 1.0}, inputs=6)
+    params = dict(network.named_parameters())
+    params["synapses.input.weight"] = torch.tensor([[0.5], [4.0]], dtype=torch.float64)
+    x = torch.tensor([[4.0, 0, 0, 0, 0, 0]], dtype=torch.float64)
+    with torch.no_grad():
+        features, _ = network.step(params, x, quiet(), network.initial_state(1), ~NEVER)
+    torch.testing.assert_close(features, torch.tensor([[0.0, 1.0]]).double(), atol=1e-8, rtol=0)
+
+
 def test_a_trace_that_starts_at_the_weights_is_the_whole_weight() -> None:
     """Frozen at birth, such synapses drive their units as fixed ones of these weights do."""
     plain = {"neuron": "tanh", "hidden_size": 4}

@@ -150,6 +150,8 @@ def test_neurons_without_a_voltage_refuse_conductances(neuron: str) -> None:
         units({"neuron": neuron, "input": own})
     with pytest.raises(ConfigError, match=rf"readout\.conductance: the neuron '{neuron}' has no voltage"):
         units({"neuron": "lif", "readout": {"neuron": neuron, **own}})
+    with pytest.raises(ConfigError, match=rf"inhibitory\.excitation\.conductance: the neuron '{neuron}' has no"):
+        units({"neuron": "lif", "inhibitory": {"size": 2, "neuron": neuron, "excitation": own}})
 
 
 @pytest.mark.parametrize("neuron", sorted(name for name in NEURONS if NEURONS[name].takes_conductance))

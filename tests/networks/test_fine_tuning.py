@@ -64,6 +64,30 @@ def test_one_step_by_hand() -> None:
     assert logits[0].tolist() == pytest.approx(expected, abs=1e-6)
 
 
+def test_what_goes_on_inside_are_both_layers_and_their_weights() -> None:
+    network = build()
+    params = {name: value.detach() for name, value in network.named_parameters()}
+    generator = torch.Generator().manual_seed(0)
+    state = {
+        name: torch.randn(value.shape, generator=generator, dtype=torch.float64) if value.is_floating_point() else value
+        for name, value in network.initial_state(2).items()
+    }
+    x = torch.randn(2, network.input_size, generator=generator, dtype=torch.float64)
+    no = torch.zeros(2, dtype=torch.bool)
+    told = Feedback(torch.zeros(2, ACTIONS).double(), torch.zeros(2).double(), no, no)
+    inside = network.inside(params, x, told, state, no)
+    assert set(inside.weights) == set(inside.outputs) == {"hidden", "output"}
+    for layer, weight in inside.weights.items():
+        torch.testing.assert_close(weight, params[f"{layer}.weight"] + state[f"trace.{layer}"], atol=1e-12, rtol=0)
+    row = torch.nn.functional.pad(inside.outputs["hidden"][:, -1], (0, 1), value=1.0)
+    logits = (inside.weights["output"] @ row.unsqueeze(-1)).squeeze(-1)
+    torch.testing.assert_close(inside.outputs["output"][:, -1], logits, atol=1e-12, rtol=0)
+    without = build(inner_rate={**rate(0.0), "trainable": False})
+    own = dict(without.named_parameters())
+    weights = without.weights(own, without.initial_state(2))
+    assert torch.equal(weights["hidden"], own["hidden.weight"].unsqueeze(0))
+
+
 class Lives:
     """Random lifetimes: observations, actions, rewards, and where trials start."""
 

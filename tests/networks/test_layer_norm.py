@@ -97,3 +97,13 @@ def test_without_it_there_is_no_gain(config: dict[str, Any]) -> None:
 def test_one_unit_cannot_be_normalised(config: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="there are 1 hidden units; give hidden_size 2 or more, or layer_norm: null"):
         make_network({**config, "hidden_size": 1}, INPUTS, ACTIONS)
+
+
+def test_conductances_alone_leave_nothing_to_normalise() -> None:
+    """They are left as they are: with no current onto the hidden units the gain would do nothing."""
+    own = {"conductance": {"excitatory": 6.0, "inhibitory": -3.0}}
+    config: dict[str, Any] = {"kind": "plastic_units", "neuron": "lif", "layer_norm": 1.0, "hidden_size": 3}
+    for conducting in ({"input": own}, {"input": own, "recurrent": own}):
+        with pytest.raises(ConfigError, match="layer_norm scales currents, and all synapses onto the hidden units"):
+            make_network({**config, **conducting}, INPUTS, ACTIONS)
+    make_network({**config, "input": own, "recurrent": {}}, INPUTS, ACTIONS)

@@ -416,6 +416,27 @@ def test_the_first_steps_of_the_last_trials_are_stored() -> None:
     assert not state["sleep.reward"].any()
 
 
+@pytest.mark.parametrize("kind", ["plastic_rnn", "plastic_units", "plastic_feed_forward"])
+def test_no_synapse_comes_or_goes_in_sleep(kind: str) -> None:
+    """Every two steps of a lifetime some do; a replay of steps 0, 1, 2 is no time lived, and grows nothing."""
+    rewire = {"name": "rewire", "density": 0.5, "every": 2, "share": 0.5}
+    rule = {"rule": "oja", "structure": rewire}
+    own = {"input": rule} if kind == "plastic_units" else rule
+    network = build({"kind": kind, "sleep": {"steps": 3}, **own} | ({"start": "trained"} if "feed" in kind else {}))
+    params, state = dict(network.named_parameters()), network.initial_state(1)
+    assert isinstance(network, Phased)
+    (connected,), no, lived = ([name for name in state if name.startswith("connected")][:1], torch.zeros(1) > 0, [])
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for step in range(4):
+            x = torch.randn(1, INPUTS, generator=generator, dtype=torch.float64)
+            _, state = network.step(params, x, told(1, start=step == 0, trial=step == 3), state, no | (step == 0))
+            lived.append(state)
+    assert torch.equal(lived[1][connected], lived[0][connected])
+    assert not torch.equal(lived[2][connected], lived[1][connected])  # at age 2, awake
+    assert torch.equal(lived[3][connected], lived[2][connected])  # asleep through ages 0, 1, 2
+
+
 def test_gradients_reach_synapses_through_a_replay_and_not_through_what_is_stored() -> None:
     network = build({"kind": "plastic_rnn", "rule": "oja", "sleep": {"steps": 2}})
     params = {name: own.detach().clone().requires_grad_() for name, own in network.named_parameters()}
@@ -457,6 +478,14 @@ def test_gradients_reach_synapses_through_a_replay_and_not_through_what_is_store
 def test_what_would_do_nothing_or_cannot_be_is_refused(config: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         build({"kind": "plastic_rnn", **config})
+
+
+def test_a_critical_period_needs_synapses_that_change() -> None:
+    """Thresholds adapt at any age."""
+    adapting = {"kind": "plastic_units", "intrinsic": "adapting_threshold"}
+    with pytest.raises(ConfigError, match=r"critical_period: no synapses of this network change"):
+        build({**adapting, "development": {"critical_period": {}}})
+    assert isinstance(build({**adapting, "development": {}}), Phased)
 
 
 def test_there_must_be_features_to_be_active() -> None:

@@ -284,7 +284,7 @@ def test_modulators_read_the_mean_of_a_steps_spikes(waits: bool) -> None:
     config = {"neuron": neuron, "hidden_size": 1, "inputs": "features", "substeps": 4, "input": rule}
     network = units(config, inputs=6)
     course = torch.tensor([[[1.0], [1.0], [0.0], [0.0]]], dtype=torch.float64)
-    assert network._output("input", course).tolist() == [[0.5]]
+    assert network.step_output("hidden", course).tolist() == [[0.5]]
     assert network._keeps_output("input") == waits
     assert ("output.input" in network.state_entries()) == waits
 
@@ -350,3 +350,42 @@ def test_an_eligibility_is_held_by_a_freeze_and_gated_after_it() -> None:
     torch.testing.assert_close(thawed["trace.recurrent"], expected, atol=1e-12, rtol=0)
     kept = (1 - case.params["synapses.recurrent.eta_eligibility"]) * case.state["eligibility.recurrent"]
     torch.testing.assert_close(thawed["eligibility.recurrent"], kept, atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("added", "message"),
+    [
+        ({"structure": "sparse"}, "one_to_one synapses stay as they are: leave structure and homeostasis out"),
+        ({"homeostasis": "synaptic_scaling"}, "one_to_one synapses stay as they are: leave structure and homeostasis"),
+        ({"rule": "oja"}, "one_to_one synapses stay as they are: use rule: fixed, and a weight with trainable: false"),
+    ],
+)
+def test_one_to_one_synapses_are_all_there_and_stay(added: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        units({"input": {"one_to_one": True, "weight": constant(2.0), **added}})
+    network = units({"input": {"one_to_one": True, "weight": constant(2.0)}, "hidden_size": 3, "inputs": "features"})
+    assert torch.equal(network.get_parameter("synapses.input.weight"), 2 * torch.eye(3).double())
+
+
+def test_heterosynaptic_plasticity_of_fixed_weights_would_do_nothing() -> None:
+    with pytest.raises(ConfigError, match="weights do not change, so homeostasis would do nothing"):
+        units({"input": {"homeostasis": "heterosynaptic"}})
+    assert units({"input": {"homeostasis": "synaptic_scaling"}}).is_plastic
+
+
+@pytest.mark.parametrize("rule", [{"rule": "sorn"}, {"rule": "stdp", "normalise": "incoming_l2"}])
+def test_gradients_of_units_that_are_silent_for_long_are_finite(rule: dict[str, Any]) -> None:
+    """Traces that stay 0 are normalised in every step; with 12 decimal places lost in each, gradients were NaN."""
+    weak = {"granularity": "synapse", "low": -0.01, "high": 0.01}
+    network = units({"neuron": "lif", "hidden_size": 3, "recurrent": rule, "input": {"weight": weak}})
+    steps, no = 40, torch.zeros(40, 1, dtype=torch.bool)
+    xs = torch.ones(steps, 1, INPUTS, dtype=torch.float64)
+    told = Feedback(torch.zeros(steps, 1, ACTIONS).double(), torch.zeros(steps, 1).double(), no, ~no)
+    params = dict(network.named_parameters())
+    features, state = network.unroll(params, xs, told, network.initial_state(1), no)
+    assert not features.any()
+    total = features.sum() + state["trace.recurrent"].sum() + state["voltage.hidden"].sum()
+    trained = [own for own in params.values() if own.requires_grad]
+    gradients = [one for one in torch.autograd.grad(total, trained, allow_unused=True) if one is not None]
+    assert all(one.isfinite().all() for one in gradients)
+    assert any(one.any() for one in gradients)

@@ -12,7 +12,7 @@ import torch
 from plastic_rl.networks import start_weights, structure
 from plastic_rl.networks.start_weights import draw_keys, next_keys, normal_weights, step_numbers, uniform_numbers
 from plastic_rl.plasticity.structure import Rewire
-from tests.networks.cases import ALL, make_case, run_steps
+from tests.networks.cases import ALL, at, make_case, run_steps
 
 
 def reference(state: int, count: int) -> list[int]:
@@ -120,3 +120,30 @@ def test_rewiring_is_never_due_in_the_first_step() -> None:
     for every in (1, 2, 5):
         due = Rewire(every=every).due(torch.arange(11))
         assert due.nonzero().flatten().tolist() == list(range(every, 11, every))
+
+
+def test_all_that_is_drawn_in_a_step_has_streams_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Poisson inputs, spontaneous activity, rewiring of two kinds of synapses, turnover: each at its time."""
+    rewired = {"rule": "oja", "structure": {"name": "rewire", "density": 0.5, "every": 4}}
+    config = {
+        "kind": "plastic_units",
+        "coding": "poisson",
+        "input": rewired,
+        "recurrent": rewired,
+        "readout": {"rule": "reward_gated", "neuron": "linear"},
+        "turnover": {"every": 4, "maturity": 0},
+        "development": {"steps": 4, "process": "poisson"},
+    }
+    drawn: list[tuple[int, int]] = []
+    original = start_weights.step_numbers
+
+    def draw(keys: torch.Tensor, ages: torch.Tensor, stream: int, shape: tuple[int, ...]) -> torch.Tensor:
+        drawn.append((int(ages[0]), stream))
+        return original(keys, ages, stream, shape)
+
+    for module in {module for name, module in sys.modules.items() if name.startswith("plastic_rl.networks.")}:
+        if module is not start_weights and hasattr(module, "step_numbers"):
+            monkeypatch.setattr(module, "step_numbers", draw)
+    case = make_case(config, steps=1, batch=1)
+    case.network.step(case.params, case.xs[0], at(case.feedbacks, 0), case.state, torch.ones(1, dtype=torch.bool))
+    assert len(drawn) == len(set(drawn)) == 2 * 4 + 1 + 2 + 3

@@ -166,3 +166,26 @@ def test_a_scale_acts_on_the_whole_weight_in_every_network() -> None:
             features, _ = network.step(params, torch.zeros(1, INPUTS), told, state, no)
             expected = torch.tanh(state[scale] * (state[activity] @ weight.mT))
         torch.testing.assert_close(features, expected)
+
+
+@pytest.mark.parametrize("drawn", ["lifetime", "start"])
+def test_a_trace_that_starts_at_the_weights_is_of_synapses_that_are_there(drawn: str) -> None:
+    """Else the first recall of the delta rule would be through all of them: D = (y - F x) x."""
+    structure, whole = BY_LIFETIME | {"drawn": drawn}, {"granularity": "scalar", "low": 1.0, "high": 1.0}
+    eta = {**whole, "low": 0.1, "high": 0.1}
+    network = build("plastic_units", "delta", structure, trace_start="weight", consolidation="two_speeds", eta=eta)
+    params, state = dict(network.named_parameters()), network.initial_state(3, torch.Generator().manual_seed(0))
+    none, every = torch.zeros(3, dtype=torch.bool), torch.ones(3, dtype=torch.bool)
+    for begun in (state, network.begun(params, state, every)):
+        connected = begun.get("connected.recurrent", params.get("synapses.recurrent.connected", torch.zeros(())) > 0.5)
+        weight = torch.where(connected, params["synapses.recurrent.weight"], 0.0).expand(3, 8, 8)
+        assert torch.equal(begun["trace.recurrent"], weight)
+        assert torch.equal(begun["slow_trace.recurrent"], weight)
+        x = torch.randn(3, 8, generator=torch.Generator().manual_seed(1))
+        told = Feedback(torch.zeros(3, ACTIONS), torch.zeros(3), none, every)
+        post, after = network.step(params, torch.zeros(3, INPUTS), told, begun | {"activity.hidden": x}, none)
+        error = post - (weight @ x.unsqueeze(-1)).squeeze(-1)
+        moved = (weight + 0.1 * error.unsqueeze(-1) * x.unsqueeze(-2)) * connected
+        slow = torch.lerp(weight, moved, 0.01)
+        torch.testing.assert_close(after["slow_trace.recurrent"], slow)
+        torch.testing.assert_close(after["trace.recurrent"], torch.lerp(moved, slow, 0.1))

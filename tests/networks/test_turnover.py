@@ -12,6 +12,7 @@ from torch import Tensor
 from plastic_rl.errors import ConfigError
 from plastic_rl.feedback import Feedback
 from plastic_rl.networks import PlasticUnits, State
+from plastic_rl.networks.phases import Phased
 from plastic_rl.networks.turnover import FIRST_STREAM, Turnover, TurnoverConfig
 from tests.networks.cases import ACTIONS, ALL, INPUTS, make_case, make_network
 
@@ -291,6 +292,55 @@ def test_frozen_units_stay_and_newborn_lifetimes_have_the_networks_own() -> None
     assert not torch.equal(weights[1], params["synapses.input.weight"])
 
 
+@pytest.mark.parametrize("phases", [{"sleep": {"steps": 4}}, {"development": {"steps": 5}, "sleep": {"steps": 4}}])
+def test_no_unit_comes_or_goes_in_sleep(phases: dict[str, Any]) -> None:
+    network = build({"every": 1, "share": 0.2, "maturity": 0}, recurrent=HEBB, **phases)
+    assert isinstance(network, Phased)
+    params, state = dict(network.named_parameters()), newborn(network, 3)
+    _, state = network.step(params, noise(3, INPUTS), told(3), state, torch.ones(3, dtype=torch.bool))
+    state = live(network, state, noise(6, 3, INPUTS))[-1]
+    assert bool((state["born.hidden"] > 0).any())
+    with torch.no_grad():
+        _, after = network.replayed(params, state, torch.ones(3, dtype=torch.bool))
+    assert not torch.equal(after["trace.readout"], state["trace.readout"])
+    for name in ("born.hidden", "fresh.input", "fresh.recurrent"):
+        assert torch.equal(after[name], state[name])
+
+
+@BOTH
+def test_a_unit_born_since_begins_a_replay_as_at_birth(name: str) -> None:
+    """What is stored of the trial's start is of the unit that it replaced: nothing of that may teach its synapses."""
+    case = make_case({**ALL[name], "sleep": {"steps": 2}}, units=HIDDEN)
+    network, params = case.network, case.params
+    assert isinstance(network, PlasticUnits)
+    born = torch.tensor([0, 3, 4, 5, 6, 0]).expand(5, HIDDEN)
+    state = case.state | {"born.hidden": born, "age": torch.full((5,), 5)}
+    recalled = network.recalled(params, state)
+    start = network.reset(torch.ones(5, dtype=torch.bool), state, params=params)
+    since = torch.tensor([False, False, False, True, True, False])  # born before step 5, or after it
+    assert torch.equal(recalled["activity.hidden"], torch.where(since, 0.0, state["activity.hidden"]))
+    for entry, value in state.items():
+        if entry == "eligibility.recurrent":
+            both = since.unsqueeze(-1) | since
+            assert torch.equal(recalled[entry], torch.where(both, 0.0, value))
+        elif entry == "change.readout":
+            assert torch.equal(recalled[entry], torch.where(since, 0.0, value))
+        elif entry == "voltage.hidden":
+            assert torch.equal(recalled[entry], torch.where(since, start[entry], value))
+        elif not network.state_entries()[entry].momentary or entry.startswith("sleep."):
+            assert torch.equal(recalled[entry], value), entry
+
+
+def test_units_of_a_grid_are_replaced_too() -> None:
+    """Rows of three: a layer of one unit more, by which the state is told apart, would not be made up of them."""
+    grid = {"name": "neighbourhood", "columns": 3}
+    network = build({"every": 2, "share": 0.5, "maturity": 0}, competition=grid, recurrent=HEBB)
+    state = live(network, newborn(network, 2), noise(7, 2, INPUTS))[-1]
+    assert bool((state["born.hidden"] > 0).any(-1).all())
+    (layer,) = network.hidden_layers()
+    assert {one.parameter for one in layer.outgoing} >= {"synapses.recurrent.weight", "synapses.readout.weight"}
+
+
 def test_without_turnover_nothing_is_kept_or_drawn() -> None:
     plain, turning = build(None), build({"every": 3})
     added = {"key", "age", "utility.hidden", "born.hidden", "fresh.input"}
@@ -305,6 +355,7 @@ def test_without_turnover_nothing_is_kept_or_drawn() -> None:
         ({"readout": {"rule": "fixed"}}, "turnover needs outgoing synapses that learn, but those of readout are fixed"),
         ({"recurrent": {"rule": "fixed"}}, "but those of recurrent are fixed"),
         ({"hidden_size": 0}, "turnover: there are no hidden units to replace"),
+        ({"input": {"normalise": "incoming_l1"}}, r"leave out input\.normalise"),
         ({"turnover": {"share": 0.0}}, r"turnover\.share: must be greater than 0, got 0"),
         ({"turnover": {"shares": 0.1}}, "Did you mean 'share'"),
     ],

@@ -77,6 +77,16 @@ def test_novelty_is_one_at_first_sight_and_falls_as_a_running_mean_comes_near() 
         assert novelty == pytest.approx(1 - known * (1 - rate) ** away, abs=1e-12)
 
 
+def test_a_silent_layer_is_new_and_its_gradient_is_of_the_size_of_what_is_familiar() -> None:
+    modulator = Channels(channels=("novelty",))
+    params = {"channel_weight": torch.ones(1, 2).double(), "novelty_rate": torch.tensor([0.1]).double()}
+    silent = torch.zeros(1, 2, dtype=torch.float64, requires_grad=True)
+    gate = modulator.gate(params, silent, None, {"familiar": torch.tensor([[0.3, -0.2]]).double()})
+    assert gate.flatten().tolist() == [1.0, 1.0]
+    (gradient,) = torch.autograd.grad(gate[0, 0, 0], silent)
+    assert gradient.abs().max().item() == pytest.approx(0.3)
+
+
 def test_each_neuron_weighs_the_channels_in_its_own_way() -> None:
     # r = 2: r - rbar = 1.5; delta = 2 + 0 - .75; novelty of (1, 2) beside (.5, 0): 1 - .5/5; serotonin .25;
     # learned tanh(.5 - .5 * 2) of weights (.5, -.5). Attention sigmoid(ln 3) = .75 and sigmoid(0) = .5.
