@@ -123,15 +123,24 @@ def apply_overrides(mapping: Mapping[str, Any], overrides: Sequence[str]) -> dic
 def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """Return `base` with `changes` on top, key by key wherever both hold a mapping; neither is modified.
 
+    A mapping that has another `name` takes the place of the whole: options are those of a part.
+
     >>> merge({"cap": 5, "step": {"hidden": 0.1, "output": 0.1}}, {"step": {"hidden": 0.01}})
     {'cap': 5, 'step': {'hidden': 0.01, 'output': 0.1}}
+    >>> merge({"rule": {"name": "rewire", "every": 5}}, {"rule": {"name": "sparse"}})
+    {'rule': {'name': 'sparse'}}
     """
     merged = {**base, **changes}
     for key, value in changes.items():
         below = base.get(key)
-        if isinstance(value, Mapping) and isinstance(below, Mapping):
+        if isinstance(value, Mapping) and isinstance(below, Mapping) and not _names_another(value, below):
             merged[key] = merge(below, value)
     return merged
+
+
+def _names_another(change: Mapping[str, Any], below: Mapping[str, Any]) -> bool:
+    """Whether a mapping names another part, whose options are its own."""
+    return "name" in change and "name" in below and change["name"] != below["name"]
 
 
 def differences(one: Any, other: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:

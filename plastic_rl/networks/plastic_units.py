@@ -214,7 +214,8 @@ class PlasticUnits(PlasticNetwork):
         """Register a layer's parameters; return its state entries."""
         numbers = layer.neuron.parameters(layer.size, generator)
         if layer.name == "hidden":
-            numbers["bias"] = Parameter(torch.zeros(layer.size, dtype=torch.float32), is_gain=False)
+            if self.config.bias:
+                numbers["bias"] = Parameter(torch.zeros(layer.size, dtype=torch.float32), is_gain=False)
             if self.config.layer_norm is not None:
                 gain = torch.full((layer.size,), self.config.layer_norm, dtype=torch.float32)
                 numbers["norm_gain"] = Parameter(gain, is_gain=False)
@@ -585,7 +586,8 @@ class PlasticUnits(PlasticNetwork):
             reached = self._summed(self._of("dendrites", params), reached)
             if self.config.layer_norm is not None:
                 reached = layer_normalised(reached, numbers["norm_gain"])
-            reached = reached + numbers["bias"].unsqueeze(-2)
+            if self.config.bias:
+                reached = reached + numbers["bias"].unsqueeze(-2)
         return reached
 
     def _summed(self, params: Params, branches: Tensor) -> Tensor:

@@ -186,6 +186,7 @@ class PlasticUnitsConfig(PhasesConfig):
     )
     competition: CompetitionName = Field("none", description="Which hidden units put something out (of rates).")
     layer_norm: StartGain = None
+    bias: bool = Field(True, description="Whether each hidden unit has a bias, which the outer loop learns from 0.")
     hidden_size: int = Field(48, ge=0, description="Number of hidden units; 0: the input reaches the readout directly.")
     excitatory: float | None = Field(
         None,
@@ -237,7 +238,7 @@ class PlasticUnitsConfig(PhasesConfig):
             raise ValueError("recurrent synapses need hidden units: give hidden_size 1 or more, or recurrent: null")
         if self.hidden_size == 0 and self.input != ConnectionConfig():
             raise ValueError("input synapses need hidden units: give hidden_size 1 or more, or leave input out")
-        own = ("neuron", "intrinsic", "dendrites", "branches", "excitatory", "inhibitory", "competition")
+        own = ("neuron", "intrinsic", "dendrites", "branches", "excitatory", "inhibitory", "competition", "bias")
         idle = [name for name in own if getattr(self, name) != type(self).model_fields[name].default]
         if self.hidden_size == 0 and idle:
             raise ValueError(f"{', '.join(idle)}: there are no hidden units; give hidden_size 1 or more")
