@@ -147,7 +147,7 @@ def test_train_leaves_everything_in_the_run_folder(trained: Path) -> None:
     steps = [int(row.split(",")[0]) for row in rows]
     # One row for each of 6 updates of 80 steps, one for each of 3 checkpoints.
     assert steps == [80, 160, 160, 240, 320, 320, 400, 480, 480]
-    assert (run / "timing.csv").read_text().splitlines()[0].startswith("step,time/fps")
+    assert (run / "timing.csv").read_text().splitlines()[0].startswith("step,time/cpu,time/fps,")
     newest = read_checkpoint(run / "checkpoints" / "480")
     assert newest.documents["algorithm"]["num_timesteps"] == 480
     config = read_mapping(run / "config.yaml")
