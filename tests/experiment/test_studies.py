@@ -330,6 +330,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds the workers in /proc")
+@pytest.mark.slow
 def test_a_study_in_two_processes_that_is_killed_goes_on_to_the_same_bytes(tmp_path: Path, undisturbed: Path) -> None:
     path = write(tmp_path, {"oja": asked()}, base=LONG)
     folder = tmp_path / "runs" / "small"
