@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -57,7 +58,7 @@ def film(
         view = view_of(agent, environment.id, env)
         for place, task in enumerate(tasks):
             rows = TaskRows(env, [task], [seed + place])
-            shown = [_large(_frame(env.render(), environment.id))]
+            shown = [_frame(env.render(), environment.id)]
             glimpses: list[Glimpse] = []
             with acting(agent, view, env, [task], first=place, seed=seed) as (actor, state):
                 if network and not isinstance(actor, PolicyActor):
@@ -67,13 +68,17 @@ def film(
                         seen = actor.seen(step.observation, step.starts)
                         glimpses.append(Glimpse.of(actor.policy.inside(actor.params, seen[0], state, seen[1])))
                         state = step.acted.state
-                    shown.append(_large(_frame(env.render(), environment.id)))
+                    shown.append(_frame(env.render(), environment.id))
                     if step.time + 1 == max_steps:
                         break
             if network:
                 # The last picture is of an observation that nobody acts on.
                 drawn = panels(glimpses)
-                shown = [beside(one, panel) for one, panel in zip(shown, [*drawn, drawn[-1]], strict=True)]
+                factor = _factor(shown[0].shape[:2])
+                shown = [
+                    beside(one.repeat(factor, 0).repeat(factor, 1), panel)
+                    for one, panel in zip(shown, [*drawn, drawn[-1]], strict=True)
+                ]
             frames += shown
     _write(frames, output, fps)
     return len(frames)
@@ -86,10 +91,9 @@ def _frame(rendered: Any, env_id: str) -> npt.NDArray[np.uint8]:
     return picture
 
 
-def _large(frame: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """Whole pixels only, so that edges stay sharp (and the file small)."""
-    factor = -(-SMALLEST // max(frame.shape[:2]))
-    return frame.repeat(factor, 0).repeat(factor, 1)
+def _factor(size: Sequence[int]) -> int:
+    """How much a picture is enlarged: by whole pixels only, so that edges stay sharp (and the file small)."""
+    return -(-SMALLEST // max(size))
 
 
 def _write(frames: list[npt.NDArray[np.uint8]], output: Path, fps: float) -> None:
@@ -99,5 +103,9 @@ def _write(frames: list[npt.NDArray[np.uint8]], output: Path, fps: float) -> Non
     # One palette for all frames, so that colours don't flicker.
     palette = Image.fromarray(np.concatenate([frames[0], frames[len(frames) // 2], frames[-1]])).quantize(64)
     pictures = [Image.fromarray(frame).quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
+    factor = _factor(pictures[0].size)
+    if factor > 1:
+        size = (pictures[0].width * factor, pictures[0].height * factor)
+        pictures = [picture.resize(size, Image.Resampling.NEAREST) for picture in pictures]
     with file_named(output):
         pictures[0].save(output, save_all=True, append_images=pictures[1:], duration=round(1000 / fps), loop=0)

@@ -18,7 +18,7 @@ from typing_extensions import override
 from plastic_rl.config import ConfigModel
 from plastic_rl.errors import ConfigError
 from plastic_rl.feedback import Feedback, FeedbackLayout
-from plastic_rl.networks.base import Params, PlasticNetwork, Recording, State, reset_entry
+from plastic_rl.networks.base import Params, PlasticNetwork, State, reset_entry
 from plastic_rl.networks.development import CRITICAL_PERIOD, PROCESS, Development, DevelopmentConfig, openness
 from plastic_rl.networks.sleep import REWARD, SleepConfig, StoredTrials
 from plastic_rl.networks.structure import CLOCK
@@ -178,21 +178,9 @@ class Phased(PlasticNetwork):
         """The parameters of the process or of the critical period, under their own names."""
         return {name: params[whole] for name, whole in self.__phase_names[owner].items()}
 
-    @override
-    def recording(self, steps: int) -> Recording | None:
-        return None
-
-    @override
-    def unroll(
-        self,
-        params: Params,
-        xs: Tensor,
-        feedbacks: Feedback,
-        state: State,
-        episode_starts: Tensor,
-        recorded: Recording | None = None,
-    ) -> tuple[Tensor, State]:
-        return self.unroll_reference(self.prepared(params), xs, feedbacks, state, episode_starts)
+    # Step by step: a kind's own faster way knows of no phases.
+    recording = PlasticNetwork.recording
+    unroll = PlasticNetwork.unroll
 
 
 def phased(kind: type[PlasticNetwork]) -> type[Phased]:

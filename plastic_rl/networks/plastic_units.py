@@ -180,7 +180,6 @@ class PlasticUnits(PlasticNetwork):
         self._names: dict[str, dict[str, str]] = {}
         self.units, self.synapses = nn.ModuleDict(), nn.ModuleDict()
         self._releases: dict[str, _Release] = {}
-        self._starts_whole: set[str] = set()
         self._configs: dict[str, ConnectionConfig] = {}
         self._dendrites: Dendrites = make_part(DENDRITES, config.dendrites, config.step_size)
         self._names["dendrites"] = self._adopt_all("units", "dendrites", self._dendrites.numbers())
@@ -285,7 +284,6 @@ class PlasticUnits(PlasticNetwork):
         self._names[name] = self._adopt_all("synapses", name, parameters)
         own_entries = synapse.state_entries() | release.entries
         if rule.trace_start == "weight":
-            self._starts_whole.add(name)
             for entry in ("trace", *synapse.consolidation.slow_entries):
                 own_entries[entry] = replace(own_entries[entry], start="weight")
         if self._keeps_change(name):
@@ -392,10 +390,11 @@ class PlasticUnits(PlasticNetwork):
 
     @override
     def pruned(self, params: Params, state: State, start: Tensor) -> State:
-        sparse = [name for name in self._starts_whole if self._synapses[name].structure.is_sparse]
         pruned: State = {}
-        for name in sparse:
-            own = self._synapses[name].pruned(self._of(name, params), self._own(name, state))
+        for name, synapse in self._synapses.items():
+            if not synapse.structure.is_sparse or self._configs[name].trace_start != "weight":
+                continue
+            own = synapse.pruned(self._of(name, params), self._own(name, state))
             pruned |= {f"{entry}.{name}": value for entry, value in own.items()}
         return state | {name: reset_entry(start, state[name], value) for name, value in pruned.items()}
 
@@ -560,7 +559,7 @@ class PlasticUnits(PlasticNetwork):
                 reached, conducted = separated(arrived)
                 if layer.name in lengths:
                     reached = reached - lengths[layer.name] / 2
-                reached = self._driving(params, layer.name, reached, own["activity"])
+                reached = self._driving(params, numbers, layer.name, reached, own["activity"])
                 adapting = numbers[f"{layer.name}_intrinsic"]
                 drive = together(layer.intrinsic.excited(adapting, reached, own), conducted)
                 output, moved = layer.neuron.step(numbers[layer.name], drive, own)
@@ -577,17 +576,22 @@ class PlasticUnits(PlasticNetwork):
             following |= {f"{entry}.{name}": entries[entry] for entry in self._releases[name].entries}
         return {name: torch.stack(course, -2) for name, course in courses.items()}, following
 
-    def _driving(self, params: Params, layer: str, reached: Tensor, output: Tensor) -> Tensor:
-        """What drives the units of a layer, `(.., B, O)`, by what reaches them and their last output."""
+    def _driving(
+        self, params: Params, numbers: Mapping[str, Params], layer: str, reached: Tensor, output: Tensor
+    ) -> Tensor:
+        """What drives the units of a layer, `(.., B, O)`, by what reaches them and their last output.
+
+        `numbers`: the parameters of each layer and of the dendrites, under their own names.
+        """
         if layer == "output":
             return reached - self._inhibition(params, output)
         if layer == "hidden":
-            numbers = self._of("hidden", params)
-            reached = self._summed(self._of("dendrites", params), reached)
+            own = numbers["hidden"]
+            reached = self._summed(numbers["dendrites"], reached)
             if self.config.layer_norm is not None:
-                reached = layer_normalised(reached, numbers["norm_gain"])
+                reached = layer_normalised(reached, own["norm_gain"])
             if self.config.bias:
-                reached = reached + numbers["bias"].unsqueeze(-2)
+                reached = reached + own["bias"].unsqueeze(-2)
         return reached
 
     def _summed(self, params: Params, branches: Tensor) -> Tensor:
@@ -622,7 +626,7 @@ class PlasticUnits(PlasticNetwork):
 
     def _beneath(self, name: str, params: Params) -> Tensor | None:
         """W0, to which the trace adds; None where the trace starts at it."""
-        if name in self._starts_whole:
+        if self._configs[name].trace_start == "weight":
             return None
         return signed_weights(params["sign"], params["weight"]) if "sign" in params else params["weight"]
 

@@ -368,6 +368,14 @@ WIRING |= {
         "readout": {"rule": "delta", "neuron": "linear"},
     },
 }
+PARTS["units_one_to_one"] = {
+    "kind": "plastic_units",
+    "neuron": _LIF,
+    "bias": False,
+    "substeps": 3,
+    "input": {"one_to_one": True, "weight": {"granularity": "synapse", "low": 1.0, "high": 3.0, "trainable": False}},
+    "recurrent": {"rule": "stdp", "kinetics": "exponential"},
+}
 _TURNOVER = {"every": 3, "share": 0.3, "maturity": 1, "utility_rate": 0.3}
 PARTS |= {
     "units_turnover": {

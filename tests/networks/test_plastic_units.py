@@ -367,6 +367,19 @@ def test_one_to_one_synapses_are_all_there_and_stay(added: dict[str, Any], messa
     assert torch.equal(network.get_parameter("synapses.input.weight"), 2 * torch.eye(3).double())
 
 
+def test_units_without_a_bias_are_those_whose_bias_is_zero() -> None:
+    config = {"kind": "plastic_units", "recurrent": {"rule": "oja"}}
+    case, without = make_case(config), make_case(config | {"bias": False})
+    assert set(case.params) - set(without.params) == {"units.hidden.bias"}
+    params = case.params | {"units.hidden.bias": torch.zeros_like(case.params["units.hidden.bias"])}
+    run = case.xs, case.feedbacks, case.state, case.starts
+    expected, _ = case.network.unroll(params, *run)
+    features, _ = without.network.unroll({name: params[name] for name in without.params}, *run)
+    assert torch.equal(features, expected)
+    with pytest.raises(ConfigError, match="bias: there are no hidden units"):
+        units({"hidden_size": 0, "bias": False, "readout": {"rule": "r_stdp"}})
+
+
 def test_heterosynaptic_plasticity_of_fixed_weights_would_do_nothing() -> None:
     with pytest.raises(ConfigError, match="weights do not change, so homeostasis would do nothing"):
         units({"input": {"homeostasis": "heterosynaptic"}})
