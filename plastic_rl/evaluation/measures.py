@@ -215,11 +215,11 @@ class StageScore(RunMeasure):
     """Score in the environment of one stage after the training of another, e.g. on A after B: what is not forgotten.
 
     Args:
-        tested: Name of the stage in whose environment the agent lives.
+        tested: Name of the stage in whose environment the agent lives; null: the mean over those of all stages.
         trained: Name of the stage at whose end it is taken; null: the untrained agent.
     """
 
-    def __init__(self, *, tested: str, trained: str | None = None) -> None:
+    def __init__(self, *, tested: str | None = None, trained: str | None = None) -> None:
         self.tested, self.trained = tested, trained
 
     @override
@@ -231,7 +231,7 @@ class StageScore(RunMeasure):
         stages = [stage["name"] for stage in config["stages"]]
         if not stages:
             return "is of the stages of training, and there are none: give the experiment `stages`."
-        wanted = (self.tested,) if self.trained is None else (self.tested, self.trained)
+        wanted = [name for name in (self.tested, self.trained) if name is not None]
         return next((unknown_name_message("stage", name, stages) for name in wanted if name not in stages), None)
 
 

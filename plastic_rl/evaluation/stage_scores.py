@@ -126,8 +126,12 @@ class StageScores(ConfigModel):
                 "with: plastic-rl evaluate RUN --stages"
             ) from None
 
-    def score(self, tested: str, trained: str | None) -> float:
-        """The score in the environment of stage `tested` at the end of stage `trained`; None: of the untrained agent.
+    def score(self, tested: str | None, trained: str | None) -> float:
+        """The score in the environment of stage `tested` at the end of stage `trained`.
+
+        Args:
+            tested: Name of a stage; None: the mean over all environments (ACC of the source, at the last stage's end).
+            trained: Name of a stage; None: of the untrained agent.
 
         Raises:
             RunError: If there is no such stage.
@@ -136,7 +140,8 @@ class StageScores(ConfigModel):
             if name is not None and name not in self.stages:
                 raise RunError(unknown_name_message("stage", name, self.stages))
         row = 0 if trained is None else self.stages.index(trained) + 1
-        return self.scores[row][self.column[self.stages.index(tested)]]
+        scores = self.scores[row]
+        return float(np.mean(scores)) if tested is None else scores[self.column[self.stages.index(tested)]]
 
     @property
     def rows(self) -> tuple[str, ...]:

@@ -255,6 +255,7 @@ STAGED: dict[str, Any] = {
     ],
 }
 AFTER_B: dict[str, Any] = {"name": "stage_score", "tested": "A", "trained": "B"}
+ALL_AFTER_B: dict[str, Any] = {"name": "stage_score", "trained": "B"}
 UNHELD: dict[str, Any] = {"algorithm": {"regulariser": "none"}}
 
 
@@ -415,6 +416,14 @@ def test_every_problem_of_all_files_is_told_before_anything_is_trained(
         (
             {"measure": AFTER_B, "without": {"environment": {"kwargs": {"steps": 12}}}},
             "stage A is in another environment in `without` than in `with`",
+        ),
+        (
+            {"measure": ALL_AFTER_B, "without": {"environment": {"kwargs": {"steps": 12}}}},
+            "stage B is in another environment in `without` than in `with`",
+        ),
+        (
+            {"measure": ALL_AFTER_B, "without": {**UNHELD, "stages": STAGED["stages"][::-1]}},
+            "the stages of `without` are B, A, of `with` A, B",
         ),
         (
             {"measure": AFTER_B, "with": {**STAGED, "evaluation": {"valid_tasks": 6, "splits": ["valid"]}}},

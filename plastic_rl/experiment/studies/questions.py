@@ -288,11 +288,14 @@ class _Asking:
 
     def _check_stage(self, measure: StageScore, firsts: Sequence[ExperimentConfig]) -> None:
         """Refuse sides that are tested apart, or on tasks that training and its choices look at."""
-        places = [
-            first.in_stage([stage.name for stage in first.stages].index(measure.tested)).environment for first in firsts
-        ]
-        if places[0] != places[1]:
-            self.problem("measure", f"stage {measure.tested} is in another environment in `without` than in `with`.")
+        names = [[stage.name for stage in first.stages] for first in firsts]
+        if measure.tested is None and names[0] != names[1]:
+            self.problem("measure", f"the stages of `without` are {', '.join(names[1])}, of `with` {', '.join(names[0])}.")
+            return
+        for tested in names[0] if measure.tested is None else (measure.tested,):
+            places = [first.in_stage(own.index(tested)).environment for first, own in zip(firsts, names, strict=True)]
+            if places[0] != places[1]:
+                self.problem("measure", f"stage {tested} is in another environment in `without` than in `with`.")
         split, other = (first.evaluation.splits[0] for first in firsts)
         if split != other:
             self.problem("without", f"stages are scored on the split {split} of `with`, got {other}.")
