@@ -222,8 +222,7 @@ class LabelledDifference:
 
     Attributes:
         label: Name of the question.
-        kind: Kind of mechanism.
-        detail: What was measured.
+        detail: What was measured, and where.
         mean: Difference towards what was claimed, on the scale that all rows share; NaN where there is none.
         low: Lower end of its interval.
         high: Upper end.
@@ -232,7 +231,6 @@ class LabelledDifference:
     """
 
     label: str
-    kind: str
     detail: str
     mean: float
     low: float
@@ -275,7 +273,7 @@ def plot_differences(rows: Sequence[LabelledDifference], path: str | Path, *, ti
     axis.axvline(0, color="#333333", linewidth=1, zorder=1)
     axis.set_xlim(-limit, limit)
     axis.set_ylim(len(rows) - 0.5, -0.5)
-    names = [f"{row.label}\n{', '.join(filter(None, (row.kind, row.detail)))}" for row in rows]
+    names = [f"{row.label}\n{row.detail}" for row in rows]
     axis.set_yticks(range(len(rows)), names)
     right = axis.secondary_yaxis("right")
     right.set_yticks(range(len(rows)), [f"{row.note}\n{row.verdict}" for row in rows])

@@ -251,9 +251,8 @@ def labelled(findings: Sequence[Finding]) -> list[LabelledDifference]:
         means = [_number(side.mean, _decimals(finding)) for side in finding.sides.values()]
         rows.append(
             LabelledDifference(
-                label=question.name,
-                kind=question.config.kind,
-                detail=f"{measure_text(question.config.measure)}{'' if of == 'limit' else ' *'}",
+                label=_title(question),
+                detail=f"{_task(question)}, {measure_text(question.config.measure)}{'' if of == 'limit' else ' *'}",
                 mean=sign * finding.difference.mean / scale,
                 low=low,
                 high=high,
@@ -308,8 +307,7 @@ def _cells(finding: Finding) -> dict[str, str]:
 
 def _paragraph(finding: Finding) -> list[str]:
     question = finding.question
-    kind = f" ({question.config.kind})" if question.config.kind else ""
-    lines = [f"{question.name}{kind}: {question.config.claim}"]
+    lines = [f"{_title(question)}: {question.config.claim}"]
     where = "training runs" if question.environment is None else _place(finding)
     lines.append(f"{measure_text(question.config.measure)}, claimed {question.config.direction}; {where}")
     lines.append(f"{finding.verdict}{_because(finding)}")
@@ -321,6 +319,18 @@ def _paragraph(finding: Finding) -> list[str]:
         if censored:
             lines.append(f"{name}: not reached by seed {', '.join(censored)}, which counts with all its steps")
     return lines
+
+
+def _title(question: Question) -> str:
+    """The name of a question, and the kind that it is about where that says more."""
+    name, kind = question.name, question.config.kind
+    return f"{name} ({kind})" if kind and kind.lower() != name.lower() else kind or name
+
+
+def _task(question: Question) -> str:
+    """The task that it is asked on, without the parts of its id that say where it comes from."""
+    environment = question.environment or question.sides["with"][0].environment
+    return environment.id.split("/")[-1].rsplit("-v", 1)[0]
 
 
 def _place(finding: Finding) -> str:
