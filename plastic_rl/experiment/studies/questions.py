@@ -290,7 +290,9 @@ class _Asking:
         """Refuse sides that are tested apart, or on tasks that training and its choices look at."""
         names = [[stage.name for stage in first.stages] for first in firsts]
         if measure.tested is None and names[0] != names[1]:
-            self.problem("measure", f"the stages of `without` are {', '.join(names[1])}, of `with` {', '.join(names[0])}.")
+            self.problem(
+                "measure", f"the stages of `without` are {', '.join(names[1])}, of `with` {', '.join(names[0])}."
+            )
             return
         for tested in names[0] if measure.tested is None else (measure.tested,):
             places = [first.in_stage(own.index(tested)).environment for first, own in zip(firsts, names, strict=True)]
