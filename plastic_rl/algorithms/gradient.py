@@ -28,6 +28,7 @@ from torch import Tensor
 
 from plastic_rl.algorithms.activity import activity_cost
 from plastic_rl.algorithms.base import PlasticAlgorithm, Rows
+from plastic_rl.algorithms.patterns import matching
 from plastic_rl.algorithms.regularisers import REGULARISERS, restored
 from plastic_rl.algorithms.sparsity import Sparsity, SparsityConfig
 from plastic_rl.algorithms.unit_turnover import UnitTurnover, UnitTurnoverConfig
@@ -72,6 +73,9 @@ class GradientAlgorithm(PlasticAlgorithm, OnPolicyAlgorithm):  # type: ignore[mi
         optimizer_eps: The optimizer's epsilon.
         plasticity_lr_scale: Learning rate of the parameters of plasticity (alpha, eta, step sizes), as a multiple of
             `learning_rate`.
+        lr_scales: Learning rate of parameters by pattern of their names, as a multiple of `learning_rate`, e.g.
+            `{network.units.*.tau: 15}` for one in ms; a later pattern goes before an earlier one, and all before
+            `plasticity_lr_scale`. None: no patterns.
         activity_cost: Weight of a cost on what hidden units put out: a number or a linear schedule; 0: none.
         activity_target: What costs nothing is this mean output of each hidden unit over time, its distance is squared;
             None: the mean square of outputs costs.
@@ -108,6 +112,7 @@ class GradientAlgorithm(PlasticAlgorithm, OnPolicyAlgorithm):  # type: ignore[mi
         optimizer: Literal["adam", "rmsprop"] = "adam",
         optimizer_eps: Annotated[float, Field(gt=0)] = 1e-5,
         plasticity_lr_scale: Annotated[float, Field(ge=0)] = 1.0,
+        lr_scales: Mapping[str, Annotated[float, Field(ge=0)]] | None = None,
         activity_cost: Annotated[Scheduled, EndsWithin(0)] = 0.0,
         activity_target: float | None = None,
         unit_turnover: UnitTurnoverConfig | None = None,
@@ -217,11 +222,19 @@ class GradientAlgorithm(PlasticAlgorithm, OnPolicyAlgorithm):  # type: ignore[mi
         self._check_fit()
 
     def _setup_optimizer(self) -> None:
+        named = {name: parameter for name, parameter in self.policy.named_parameters() if parameter.requires_grad}
+        scales: dict[str, float] = {}
+        for pattern, scale in (self.settings.lr_scales or {}).items():
+            scales |= dict.fromkeys(matching(pattern, list(named), "algorithm.lr_scales"), scale)
+        others = {name: parameter for name, parameter in named.items() if name not in scales}
         plasticity = set(self.policy.plasticity_parameters())
-        named = [(name, parameter) for name, parameter in self.policy.named_parameters() if parameter.requires_grad]
         groups = [
-            {"params": [p for name, p in named if name not in plasticity], "scale": 1.0},
-            {"params": [p for name, p in named if name in plasticity], "scale": self.settings.plasticity_lr_scale},
+            {"params": [p for name, p in others.items() if name not in plasticity], "scale": 1.0},
+            {
+                "params": [p for name, p in others.items() if name in plasticity],
+                "scale": self.settings.plasticity_lr_scale,
+            },
+            *({"params": [named[name]], "scale": scale} for name, scale in scales.items()),
         ]
         optimizers: dict[str, Callable[..., torch.optim.Optimizer]]
         optimizers = {"adam": torch.optim.Adam, "rmsprop": torch.optim.RMSprop}

@@ -233,6 +233,28 @@ def test_plasticity_has_its_own_learning_rate() -> None:
     assert not torch.equal(before["network.recurrent_weight"], after["network.recurrent_weight"])
 
 
+def test_parameters_have_learning_rates_by_patterns_of_their_names() -> None:
+    scales = {"network.*": 3.0, "network.recurrent_weight": 0.5, "*head.bias": 0.0}
+    agent = make(learning_rate=1e-4, lr_scales=scales, plasticity_lr_scale=7.0, optimizer_eps=1e-30)
+    before = params_of(agent)
+    agent.learn(80)
+    after = params_of(agent)
+
+    # Adam's first step is as long as the learning rate, in each number that has a gradient.
+    def step(name: str) -> float:
+        return (after[name] - before[name]).abs().max().item()
+
+    assert step("network.recurrent_weight") == pytest.approx(0.5e-4, rel=1e-2)
+    assert step("network.input_weight") == pytest.approx(3e-4, rel=1e-2)
+    assert step(next(name for name in agent.policy.plasticity_parameters())) == pytest.approx(3e-4, rel=1e-2)
+    assert step("action_head.weight") == pytest.approx(1e-4, rel=1e-2)
+    assert step("action_head.bias") == step("value_head.bias") == 0.0
+    with pytest.raises(ConfigError, match=r"unknown parameter in algorithm\.lr_scales"):
+        make(lr_scales={"network.eeta": 2.0})
+    with pytest.raises(ConfigError, match=r"lr_scales.*: must be greater than or equal to 0"):
+        make(lr_scales={"network.eta": -2.0})
+
+
 def test_gradient_steps_are_projected_onto_valid_ranges() -> None:
     agent = make(learning_rate=5.0, policy_kwargs={"network": {"rule": "oja", "hidden_size": 8}}, max_grad_norm=1e3)
     reached = []
