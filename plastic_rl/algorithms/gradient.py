@@ -74,8 +74,8 @@ class GradientAlgorithm(PlasticAlgorithm, OnPolicyAlgorithm):  # type: ignore[mi
         plasticity_lr_scale: Learning rate of the parameters of plasticity (alpha, eta, step sizes), as a multiple of
             `learning_rate`.
         lr_scales: Learning rate of parameters by pattern of their names, as a multiple of `learning_rate`, e.g.
-            `{network.units.*.tau: 15}` for one in ms; a later pattern goes before an earlier one, and all before
-            `plasticity_lr_scale`. None: no patterns.
+            `{network.units.*.tau: 15}` for one in ms. Where several patterns match the last one counts, and any of
+            them replaces `plasticity_lr_scale`. None: no patterns.
         activity_cost: Weight of a cost on what hidden units put out: a number or a linear schedule; 0: none.
         activity_target: What costs nothing is this mean output of each hidden unit over time, its distance is squared;
             None: the mean square of outputs costs.
@@ -112,7 +112,7 @@ class GradientAlgorithm(PlasticAlgorithm, OnPolicyAlgorithm):  # type: ignore[mi
         optimizer: Literal["adam", "rmsprop"] = "adam",
         optimizer_eps: Annotated[float, Field(gt=0)] = 1e-5,
         plasticity_lr_scale: Annotated[float, Field(ge=0)] = 1.0,
-        lr_scales: Mapping[str, Annotated[float, Field(ge=0)]] | None = None,
+        lr_scales: Mapping[str, Annotated[float, Field(gt=0)]] | None = None,
         activity_cost: Annotated[Scheduled, EndsWithin(0)] = 0.0,
         activity_target: float | None = None,
         unit_turnover: UnitTurnoverConfig | None = None,

@@ -215,8 +215,9 @@ class StageScore(RunMeasure):
     """Score in the environment of one stage after the training of another, e.g. on A after B: what is not forgotten.
 
     Args:
-        tested: Name of the stage in whose environment the agent lives; null: the mean over those of all stages.
-        trained: Name of the stage at whose end it is taken; null: the untrained agent.
+        tested: Name of the stage in whose environment the agent lives; null: the mean over those of all stages, an
+            environment that comes again counted once. Scores are as they are: of rewards of one size.
+        trained: Name of the stage at whose end it is taken; null: the last one.
     """
 
     def __init__(self, *, tested: str | None = None, trained: str | None = None) -> None:

@@ -221,7 +221,7 @@ class LabelledDifference:
     """The difference that a mechanism makes, as a row of a picture.
 
     Attributes:
-        label: Name of the question.
+        label: Name of the question, and the kind of mechanism.
         detail: What was measured, and where.
         mean: Difference towards what was claimed, on the scale that all rows share; NaN where there is none.
         low: Lower end of its interval.

@@ -126,12 +126,12 @@ class StageScores(ConfigModel):
                 "with: plastic-rl evaluate RUN --stages"
             ) from None
 
-    def score(self, tested: str | None, trained: str | None) -> float:
+    def score(self, tested: str | None = None, trained: str | None = None) -> float:
         """The score in the environment of stage `tested` at the end of stage `trained`.
 
         Args:
-            tested: Name of a stage; None: the mean over all environments (ACC of the source, at the last stage's end).
-            trained: Name of a stage; None: of the untrained agent.
+            tested: Name of a stage; None: the mean over the environments of all stages, each once (ACC of the source).
+            trained: Name of a stage; None: the last one.
 
         Raises:
             RunError: If there is no such stage.
@@ -139,8 +139,7 @@ class StageScores(ConfigModel):
         for name in (tested, trained):
             if name is not None and name not in self.stages:
                 raise RunError(unknown_name_message("stage", name, self.stages))
-        row = 0 if trained is None else self.stages.index(trained) + 1
-        scores = self.scores[row]
+        scores = self.scores[-1 if trained is None else self.stages.index(trained) + 1]
         return float(np.mean(scores)) if tested is None else scores[self.column[self.stages.index(tested)]]
 
     @property

@@ -309,7 +309,7 @@ class RunWriter:
             purge = 0 if document is None else document.step + 1
             writers.append(TensorBoardWriter(run.tensorboard, purge))
         self.logger = Logger(str(run.path), writers)
-        self.scores_valid = config.evaluation.valid_tasks > 0 and "valid" in config.environment.distribution().splits
+        self.present = config
 
     def note(self) -> str:
         """What a person may want to know of the best checkpoint."""
@@ -320,7 +320,7 @@ class RunWriter:
         """Write of a stage from now on; checkpoints of the stages before it are no longer the best."""
         if not self.config.stages:
             return
-        self.stage = self.config.stages[number].name
+        self.stage, self.present = self.config.stages[number].name, self.config.in_stage(number)
         if self.stage_ends and self.stage_ends[-1] == self.saved_at:
             self.best = None
 
@@ -330,11 +330,12 @@ class RunWriter:
             self.logger.record("stage", self.stage, exclude="tensorboard")
 
     def score(self, policy: PlasticPolicy, step: int) -> None:
-        """Score a policy on `valid`, where the config asks for that, and remember it if it is the best."""
-        if not self.scores_valid:
+        """Score a policy on the stage's `valid`, where the config asks for that, and remember it if it is the best."""
+        evaluation, environment = self.present.evaluation, self.present.environment
+        if evaluation.valid_tasks < 1 or "valid" not in environment.distribution().splits:
             return
         try:
-            score = valid_score(policy, self.config)
+            score = valid_score(policy, self.present)
         except NonFiniteError as error:
             self.logger.warn(f"no score on valid at step {step:,}: {error}")
             return

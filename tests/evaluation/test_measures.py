@@ -113,10 +113,10 @@ def test_scores_of_stages_are_those_of_the_matrix(tmp_path: Path) -> None:
         for trained in (None, "A", "B", "A again")
         for tested in ("A", "B", "A again")
     }
-    assert (read[None, "A"], read["A", "A"], read["B", "A"], read["A again", "A"]) == (1.0, 9.0, 4.0, 7.0)
-    assert (read[None, "B"], read["B", "B"], read["A again", "B"]) == (2.0, 8.0, 5.0)
+    assert (read["A", "A"], read["B", "A"], read["A again", "A"], read[None, "A"]) == (9.0, 4.0, 7.0, 7.0)
+    assert (read["A", "B"], read["B", "B"], read[None, "B"]) == (STAGES.scores[1][1], 8.0, 5.0)
     assert all(read[trained, "A"] == read[trained, "A again"] for trained in (None, "A", "B", "A again"))
-    assert StageScore(trained="A again").of_run(tmp_path).value == 6.0  # of A and B, A once
+    assert StageScore().of_run(tmp_path).value == 6.0  # of A and B, A once
     assert StageScore(trained="B").of_run(tmp_path).value == 6.0
     with pytest.raises(RunError, match="unknown stage 'C'"):
         StageScore(tested="C").of_run(tmp_path)

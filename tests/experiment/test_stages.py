@@ -32,6 +32,7 @@ from plastic_rl.experiment import (
     train,
 )
 from plastic_rl.experiment.stages import score_stages
+from plastic_rl.experiment.training import valid_score
 from tests.experiment.watching import Pressing, quiet
 
 ROOT = Path(__file__).parents[2]
@@ -178,6 +179,14 @@ def test_the_best_checkpoint_is_one_of_the_last_stage(whole: RunFolder) -> None:
     best = max(own, key=lambda step: (scores[step], step))
     assert whole.chosen() == whole.checkpoints / str(best)
     assert set(own) < set(scores)
+
+
+def test_scores_on_valid_are_those_of_the_stage(whole: RunFolder) -> None:
+    config = whole.config()
+    scores = {int(row["step"]): float(row["valid/score"]) for row in rows_of(whole) if row["valid/score"]}
+    for number, end in enumerate(ends_of(whole)):
+        policy = load_policy(read_checkpoint(whole.checkpoints / str(end)))
+        assert scores[end] == pytest.approx(valid_score(policy, config.in_stage(number)), abs=1e-9)
 
 
 def test_stage_ends_outlive_the_newest_checkpoints(tmp_path: Path) -> None:

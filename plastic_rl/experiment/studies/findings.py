@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from gymnasium.envs.registration import parse_env_id
 
 from plastic_rl.arrays import FloatArray
 from plastic_rl.checkpoint import library_versions
@@ -324,13 +325,13 @@ def _paragraph(finding: Finding) -> list[str]:
 def _title(question: Question) -> str:
     """The name of a question, and the kind that it is about where that says more."""
     name, kind = question.name, question.config.kind
-    return f"{name} ({kind})" if kind and kind.lower() != name.lower() else kind or name
+    return f"{name} ({kind})" if kind and kind.lower() != name.lower() else name
 
 
 def _task(question: Question) -> str:
-    """The task that it is asked on, without the parts of its id that say where it comes from."""
+    """The task that it is asked on: its id without module, namespace and version."""
     environment = question.environment or question.sides["with"][0].environment
-    return environment.id.split("/")[-1].rsplit("-v", 1)[0]
+    return parse_env_id(environment.id.rpartition(":")[2])[1]
 
 
 def _place(finding: Finding) -> str:

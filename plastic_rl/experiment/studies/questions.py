@@ -298,6 +298,7 @@ class _Asking:
             places = [first.in_stage(own.index(tested)).environment for first, own in zip(firsts, names, strict=True)]
             if places[0] != places[1]:
                 self.problem("measure", f"stage {tested} is in another environment in `without` than in `with`.")
+                return
         split, other = (first.evaluation.splits[0] for first in firsts)
         if split != other:
             self.problem("without", f"stages are scored on the split {split} of `with`, got {other}.")
