@@ -158,6 +158,8 @@ def test_killed_runs_end_with_the_same_bytes(tmp_path: Path, undisturbed: Path, 
     assert not list(folder.glob("**/.unfinished-*"))
 
 
+# The others are stopped by the same code: killed, all four are tested above.
+@pytest.mark.parametrize("algorithm", ["a2c", "cma_es"], indirect=True, scope="module")
 def test_ctrl_c_saves_says_where_and_exits_130(tmp_path: Path, undisturbed: Path, algorithm: str) -> None:
     (tmp_path / "config.yaml").write_text(CONFIGS[algorithm])
     folder = tmp_path / "runs" / "stopped"

@@ -418,7 +418,10 @@ def test_every_problem_of_all_files_is_told_before_anything_is_trained(
             "stage A is in another environment in `without` than in `with`",
         ),
         (
-            {"measure": ALL_AFTER_B, "without": {"environment": {"kwargs": {"steps": 12}}}},
+            {
+                "measure": ALL_AFTER_B,
+                "without": {**UNHELD, "stages": [STAGED["stages"][0], {"name": "B", "budget": 80}]},
+            },
             "stage B is in another environment in `without` than in `with`",
         ),
         (
