@@ -1,0 +1,18 @@
+"""The compiled core, where the package was built with a C++ compiler; everything works without it, more slowly."""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+core: ModuleType | None
+try:
+    from plastic_rl._native import _core
+except ImportError:
+    core = None
+else:
+    core = _core
+
+
+def levels() -> list[str]:
+    """Return the instruction-set levels that this machine can run, best last; without a compiled core, none."""
+    return [] if core is None else list(core.levels())
