@@ -33,7 +33,7 @@ help:
 	@echo "make bench        measure the speed and memory of training"
 	@echo "make experiments  re-run the recorded experiments (SEEDS=0,1,2), skipping what is finished"
 	@echo "make wheel        a source distribution, and a wheel made of it, in dist/"
-	@echo "make clean        remove caches and build products, the compiled core too ($(VENV) and runs/ stay)"
+	@echo "make clean        remove caches and build products, the compiled core too (runs/ and what is in $(VENV) stay)"
 
 $(STAMP): pyproject.toml constraints.txt $(NATIVE)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -88,5 +88,5 @@ wheel: $(STAMP)
 	$(BIN)/python -m build
 
 clean:
-	rm -rf build dist plastic_rl/_native/_core*.so *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(STAMP) build dist plastic_rl/_native/_core*.so *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +

@@ -57,7 +57,7 @@ def test_levels_are_what_the_processor_has() -> None:
 def test_every_level_gives_the_same_bits() -> None:
     assert _native.core is not None
     values = np.random.default_rng(0).normal(size=1013).astype(np.float32)
-    sums = {_native.core.sum(values, level) for level in _native.levels()}
+    sums = {_native.core.total(values, level) for level in _native.levels()}
     assert len(sums) == 1
     assert sums.pop() == pytest.approx(values.sum(), abs=1e-4)
 
@@ -66,7 +66,7 @@ def test_every_level_gives_the_same_bits() -> None:
 def test_an_unknown_level_is_refused() -> None:
     assert _native.core is not None
     with pytest.raises(ValueError, match="no level mmx on this machine"):
-        _native.core.sum(np.zeros(1, np.float32), "mmx")
+        _native.core.total(np.zeros(1, np.float32), "mmx")
 
 
 @dataclass

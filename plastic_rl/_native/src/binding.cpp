@@ -21,7 +21,7 @@ std::vector<std::string> names() {
     return result;
 }
 
-float sum(const Floats& values, const std::string& name) {
+float total(const Floats& values, const std::string& name) {
     const plastic::Level* level = plastic::level(name.c_str());
     if (!level) throw nb::value_error(("no level " + name + " on this machine").c_str());
     const float* data = values.data();
@@ -35,5 +35,5 @@ float sum(const Floats& values, const std::string& name) {
 NB_MODULE(_core, module) {
     module.doc() = "The compiled core: the same functions at every instruction-set level.";
     module.def("levels", &names, "Names of the levels that this processor can run, best last.");
-    module.def("sum", &sum, nb::arg("values"), nb::arg("level"), "Sum of a vector, to the same bits at every level.");
+    module.def("total", &total, nb::arg("values"), nb::arg("level"), "Sum of a vector, to the same bits at every level.");
 }
