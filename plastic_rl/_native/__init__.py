@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 from types import ModuleType
 
 core: ModuleType | None
 try:
-    from plastic_rl._native import _core
+    core = importlib.import_module("plastic_rl._native._core")
 except ImportError:
     core = None
-else:
-    core = _core
 
 
 def levels() -> list[str]:
