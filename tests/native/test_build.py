@@ -7,6 +7,7 @@ import platform
 import re
 import shutil
 import subprocess
+import sys
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -36,6 +37,16 @@ def test_what_builds_the_package_is_pinned() -> None:
     pinned = {line.split("==")[0].replace("_", "-") for line in (ROOT / "constraints.txt").read_text().split()}
     assert {"cmake", "ninja"} <= pinned
     assert {requirement.split(">=")[0] for requirement in project["build-system"]["requires"]} <= pinned
+
+
+def test_pythonpath_goes_before_an_editable_install(tmp_path: Path) -> None:
+    """So that the tests of another working tree test that tree."""
+    (tmp_path / "plastic_rl").mkdir()
+    (tmp_path / "plastic_rl" / "__init__.py").touch()
+    command = [sys.executable, "-c", "import plastic_rl; print(plastic_rl.__file__)"]
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    output = subprocess.run(command, cwd=tmp_path.parent, env=environment, capture_output=True, text=True, check=True)
+    assert Path(output.stdout.strip()) == tmp_path / "plastic_rl" / "__init__.py"
 
 
 @needs_core
