@@ -258,6 +258,7 @@ class PolicyActor:
         shape: `(B,)`, or `(P, B)` with a population, whose rows run over individuals first.
         checked: Whether to look for what is not finite; such rows then take a valid action.
         view: Turns observations of the environment into those that the policy takes; None: they are.
+        steps: How many of the last steps a network on the native core keeps.
     """
 
     policy: PlasticPolicy
@@ -266,11 +267,18 @@ class PolicyActor:
     shape: tuple[int, ...]
     checked: bool = False
     view: Callable[[Array], Array] | None = None
+    steps: int = 32
     _device: torch.device = field(init=False)
+    _acting: Any = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         self._device = self.policy.device
         self.params = self.policy.prepared(self.params)
+
+    @property
+    def recorded(self) -> Any:
+        """What a network on the native core left of the steps, for `unroll`; else None."""
+        return None if self._acting is None else self._acting.run
 
     def seen(self, observation: Array, starts: BoolArray) -> tuple[Tensor, Tensor]:
         """Observations and starts as the policy takes them, `(.., B, I)` and `(.., B)`."""
@@ -282,8 +290,14 @@ class PolicyActor:
     def act(self, time: int, observation: Array, starts: BoolArray, state: Any) -> Acted:
         """See `Actor`."""
         policy = self.policy
-        shown, begins = self.seen(observation, starts)
-        features, state = policy.features(self.params, shown, state, begins)
+        if time == 0 or (self._acting is not None and state is not self._acting):
+            self._acting = policy.acting(self.params, state, self.shape, self.steps)
+        if self._acting is not None:
+            seen = observation if self.view is None else self.view(observation)
+            features, state = self._acting.step(seen, starts), self._acting
+        else:
+            shown, begins = self.seen(observation, starts)
+            features, state = policy.features(self.params, shown, state, begins)
         head = policy.head(self.params, features)
         actions = policy.choose(self.params, head, self.noise(time))
         finite = None

@@ -1,5 +1,30 @@
-import numpy as np
-from numpy.typing import NDArray
+from typing import Any
 
 def levels() -> list[str]: ...
-def total(values: NDArray[np.float32], level: str) -> float: ...
+def tanh(level: str, values: Any, out: Any) -> None: ...
+
+class Plan:
+    def __init__(
+        self,
+        level: str,
+        *,
+        oja: bool,
+        traced: bool,
+        decays: bool,
+        soft: bool,
+        gate_by_synapse: bool,
+        computes_signal: bool,
+        simple: bool,
+        clip: float,
+        individuals: int,
+        lifetimes: int,
+        steps: int,
+        units: int,
+        inputs: int,
+        signals: int,
+    ) -> None: ...
+    def bind(self, **arrays: Any) -> None: ...
+    def step(self, time: int) -> None: ...
+    def settle(self, time: int) -> None: ...
+    def forward(self) -> None: ...
+    def backward(self, spacing: int) -> None: ...

@@ -50,6 +50,7 @@ from plastic_rl.config.signatures import handed_on
 from plastic_rl.envs.vector_env import stored_array
 from plastic_rl.errors import CheckpointError, ConfigError, NonFiniteError, damage_is_refused
 from plastic_rl.networks import Recording
+from plastic_rl.networks.native import Run
 from plastic_rl.plasticity import UNBOUNDED
 from plastic_rl.plasticity.parts import Named, make_part, named_in
 from plastic_rl.policies import PlasticPolicy
@@ -96,7 +97,7 @@ class GradientAlgorithm(PlasticAlgorithm, OnPolicyAlgorithm):  # type: ignore[mi
 
     expected_rewards: bool = False
     rollout: RolloutBuffer
-    state_before: dict[str, Tensor]
+    state_before: Mapping[str, Tensor]
     last_values: Tensor
     lifetime_scores: FloatArray
 
@@ -167,7 +168,7 @@ class GradientAlgorithm(PlasticAlgorithm, OnPolicyAlgorithm):  # type: ignore[mi
         self.regulariser_state = self.regulariser.begun(self._trained())
         self.iterations = 0
         self.score_buffer: deque[float] = deque(maxlen=self._stats_window_size)
-        self._plastic_state: dict[str, Tensor] = {}
+        self._plastic_state: Mapping[str, Tensor] = {}
         if self.env is not None:
             self._begin_lifetimes()
 
@@ -322,7 +323,7 @@ class GradientAlgorithm(PlasticAlgorithm, OnPolicyAlgorithm):  # type: ignore[mi
         watching = policy.network.watched(outputs.__setitem__) if self._changes else contextlib.nullcontext()
         with torch.no_grad(), watching:
             noise = policy.distribution.draw_noise((rollout.n_steps, rollout.n_envs), self._sampling).to(self.device)
-            actor = PolicyActor(policy, params, noise.__getitem__, (rollout.n_envs,))
+            actor = PolicyActor(policy, params, noise.__getitem__, (rollout.n_envs,), steps=rollout.n_steps)
             assert self._last_obs is not None
             rows = VecEnvRows(env, np.asarray(self._last_obs), np.asarray(self._last_episode_starts))
             for step in itertools.islice(steps(rows, actor, self._plastic_state), rollout.n_steps):
@@ -348,9 +349,10 @@ class GradientAlgorithm(PlasticAlgorithm, OnPolicyAlgorithm):  # type: ignore[mi
                 if not callback.on_step():
                     return False
                 self._update_info_buffer(infos, dones)
+            rollout.recording = actor.recorded or rollout.recording
             starts = torch.from_numpy(np.asarray(self._last_episode_starts)).to(self.device)
             last = torch.from_numpy(np.asarray(self._last_obs)).to(self.device).float()
-            self.last_values = policy.value(params, last, self._plastic_state, starts)
+            self.last_values = policy.value(params, last, dict(self._plastic_state), starts)
         callback.update_locals(locals())
         callback.on_rollout_end()
         return True
@@ -369,7 +371,9 @@ class GradientAlgorithm(PlasticAlgorithm, OnPolicyAlgorithm):  # type: ignore[mi
             if "terminal_observation" in outcome.infos[row]:
                 behind[row] = outcome.infos[row]["terminal_observation"]
         going_on = torch.zeros(self.n_envs, dtype=torch.bool, device=self.device)
-        values = self.policy.value(params, torch.from_numpy(behind).to(self.device), self._plastic_state, going_on)
+        values = self.policy.value(
+            params, torch.from_numpy(behind).to(self.device), dict(self._plastic_state), going_on
+        )
         self.rollout.bootstrap[time, truncated] = values[truncated]
 
     def train(self) -> None:
@@ -631,7 +635,7 @@ class RolloutBuffer:
         self.ended = torch.zeros(shape, dtype=torch.bool, device=device)
         self.bootstrap = torch.zeros(shape, dtype=torch.float32, device=device)
         self.counted = torch.ones(shape, dtype=torch.float32, device=device)
-        self.recording: Recording | None = None
+        self.recording: Recording | Run | None = None
 
     def store(self, step: Step, reward: Array) -> None:
         """Keep a step, and the `reward (B,)` that learning uses."""
@@ -644,7 +648,7 @@ class RolloutBuffer:
         if time == 0:
             self.actions = torch.zeros((self.n_steps, *action.shape), dtype=action.dtype, device=action.device)
         self.actions[time] = action
-        if self.recording is not None:
+        if isinstance(self.recording, Recording):
             self.recording.append(step.acted.state)
 
     def check_finite(self) -> None:

@@ -16,10 +16,12 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor, nn
 
+from plastic_rl._native import chosen_core
 from plastic_rl.config import ConfigModel
 from plastic_rl.errors import ConfigError, unknown_name_message
 from plastic_rl.feedback import Feedback, FeedbackLayout
 from plastic_rl.networks.hidden_layers import HiddenLayer
+from plastic_rl.networks.native import Acting, Run
 from plastic_rl.networks.start_weights import draw_keys, next_keys
 from plastic_rl.plasticity import Parameter, Range, ResetScope, StateEntry
 from plastic_rl.plasticity.structure import HALF
@@ -157,6 +159,7 @@ class PlasticNetwork(nn.Module, ABC):
         self._gains: set[str] = set()
         self._watch: Callable[[str, Tensor], None] | None = None
         self._surroundings = feedback, steps_per_trial
+        self.core = chosen_core()
         self.build(feedback, generator, steps_per_trial)
 
     @abstractmethod
@@ -340,6 +343,17 @@ class PlasticNetwork(nn.Module, ABC):
         """A step's output `(.., B, H)` of a layer by that of its substeps `(.., B, S, H)`: of spikes the mean."""
         return course[..., -1, :]
 
+    def acting(self, params: Params, state: Mapping[str, Tensor], shape: tuple[int, ...], steps: int) -> Acting | None:
+        """Who acts in place on the native core, where it computes this network; else None, and `step` acts.
+
+        Args:
+            params: As in `step`.
+            state: Before the first step.
+            shape: `(B,)` or `(P, B)`.
+            steps: How many of the last steps are kept for `unroll`.
+        """
+        return None
+
     def recording(self, steps: int) -> Recording | None:
         """A recording for a rollout of `steps` steps, where this network's `unroll` is quicker with one; else None."""
         return None
@@ -351,7 +365,7 @@ class PlasticNetwork(nn.Module, ABC):
         feedbacks: Feedback,
         state: State,
         episode_starts: Tensor,
-        recorded: Recording | None = None,
+        recorded: Recording | Run | None = None,
     ) -> tuple[Tensor, State]:
         """`T` steps at once, differentiable, for learning: equals `T` calls of `step`, in values and gradients.
 
@@ -381,7 +395,7 @@ class PlasticNetwork(nn.Module, ABC):
         feedbacks: Feedback,
         state: State,
         episode_starts: Tensor,
-        recorded: Recording | None = None,
+        recorded: Recording | Run | None = None,
     ) -> tuple[Tensor, Tensor, State]:
         """`unroll`, for a loss that also reads what the hidden units put out; where `tells_activity`.
 

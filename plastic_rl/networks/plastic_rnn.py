@@ -10,6 +10,7 @@ where a rule says so; what resets with a trial is reset; the forward pass; an up
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Literal, Self
 
 import torch
@@ -17,13 +18,24 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from typing_extensions import override
 
+from plastic_rl._native import LEVELS
 from plastic_rl.errors import ConfigError
 from plastic_rl.feedback import Feedback, FeedbackLayout
 from plastic_rl.networks.base import Params, PlasticNetwork, Recording, State, scoped_entries
 from plastic_rl.networks.fused.forward import Recorded, checkpoint_spacing, fused_unroll
 from plastic_rl.networks.fused.rule import FusedRule
-from plastic_rl.networks.fused.sequences import Resets
+from plastic_rl.networks.fused.sequences import Resets as FusedResets
 from plastic_rl.networks.hidden_layers import HiddenLayer, hidden_layer
+from plastic_rl.networks.native import (
+    RESETS_ACTIVITY,
+    RESETS_ELIGIBILITY,
+    RESETS_TRACE,
+    Acting,
+    NativeRule,
+    Resets,
+    Run,
+    native_unroll,
+)
 from plastic_rl.networks.layer_norm import StartGain, check_normalised_size, layer_normalised
 from plastic_rl.networks.phases import PhasesConfig
 from plastic_rl.networks.recurrent import affine, unroll_stretches
@@ -110,6 +122,7 @@ class PlasticRNN(PlasticNetwork):
         if self.synapse.reward_modulated:
             entries["presynaptic"] = StateEntry((units,), momentary=True)
         self._fused = FusedRule.of(self.synapse) if config.layer_norm is None else None
+        self._native = NativeRule.of(self.synapse) if config.layer_norm is None else None
         self._entries = scoped_entries(entries, config.reset, steps_per_trial)
         self._entries |= self.synapse.structure_entries() | clock_entries([self.synapse])
 
@@ -220,7 +233,7 @@ class PlasticRNN(PlasticNetwork):
         feedbacks: Feedback,
         state: State,
         episode_starts: Tensor,
-        recorded: Recording | None = None,
+        recorded: Recording | Run | None = None,
     ) -> tuple[Tensor, State]:
         """`T` steps at once; see `PlasticNetwork.unroll`.
 
@@ -237,21 +250,55 @@ class PlasticRNN(PlasticNetwork):
             starts = (self.starts("activity", feedbacks, episode_starts),)
             features, (activity,) = unroll_stretches(torch.rnn_tanh, xs, (state["activity"],), starts, weights)
             return self._read(features), {**state, "activity": activity}
+        resets = Resets(*(self.starts(name, feedbacks, episode_starts) for name in Resets._fields))
+        if isinstance(recorded, Run) or self._runs_natively(params):
+            assert self._native is not None, "a rule that the native core knows"
+            driven = self.config.input_gain is not None
+            features, following = native_unroll(
+                self.core.level or LEVELS[0],
+                self._native,
+                params,
+                self._drive(params, xs) if driven else xs,
+                state,
+                resets,
+                frozen=self.plasticity_frozen,
+                driven=driven,
+                recorded=recorded if isinstance(recorded, Run) else None,
+            )
+            return self._read(features), {**state, **following}
         if self._fused is None or self.config.unroll == "reference" or self.plasticity_frozen:
             return self.unroll_reference(params, xs, feedbacks, state, episode_starts)
-        resets = Resets(*(self.starts(name, feedbacks, episode_starts) for name in Resets._fields))
         acted = None
         if recorded is not None:
             acted = Recorded(
                 recorded.activities,
                 {done: (kept["trace"], kept.get("eligibility")) for done, kept in recorded.checkpoints.items()},
             )
-        features, following = fused_unroll(self._fused, params, self._drive(params, xs), state, resets, acted)
+        fused = FusedResets(*resets)
+        features, following = fused_unroll(self._fused, params, self._drive(params, xs), state, fused, acted)
         return self._read(features), following if recorded is None else recorded.checkpoints[len(recorded)]
+
+    def _runs_natively(self, params: Params) -> bool:
+        """Whether the native core computes this network with these parameters."""
+        weight = params["recurrent_weight"]
+        here = self._native is not None and self.core.level is not None and self.config.unroll != "reference"
+        return here and "age" not in self._entries and weight.dtype is torch.float32 and weight.device.type == "cpu"
+
+    @override
+    def acting(self, params: Params, state: Mapping[str, Tensor], shape: tuple[int, ...], steps: int) -> Acting | None:
+        if not self._runs_natively(params) or self.config.input_gain is not None:
+            return None
+        assert self._native is not None, "a rule that the native core knows"
+        assert self.core.level is not None, "the native core has a level"
+        scopes = {"activity": RESETS_ACTIVITY, "trace": RESETS_TRACE, "eligibility": RESETS_ELIGIBILITY}
+        by_trial = sum(flag for name, flag in scopes.items() if name in self._entries and self._entries[name].reset == "trial")
+        run = Run(self.core.level, self._native, self._native.numbers(params), shape, steps)
+        feedback, _ = self._surroundings
+        return Acting(run, state, by_trial, feedback.trial_start[0], frozen=self.plasticity_frozen)
 
     @override
     def recording(self, steps: int) -> Recording | None:
-        if self._fused is None or self.config.unroll == "reference":
+        if self._fused is None or self.config.unroll == "reference" or self._runs_natively(dict(self.named_parameters())):
             return None
         traced = self._fused.traced
         return Recording(steps, lambda state: checkpoint_spacing(steps, state["trace"], traced=traced), "activity")

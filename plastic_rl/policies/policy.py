@@ -22,6 +22,7 @@ from plastic_rl.errors import PlasticRLError, SpaceError
 from plastic_rl.feedback import Feedback, FeedbackLayout
 from plastic_rl.networks import Inside, Recording, make_network
 from plastic_rl.networks.base import Params, State
+from plastic_rl.networks.native import Acting, Run
 from plastic_rl.networks.hidden_layers import HiddenLayer, UnitAxis
 from plastic_rl.networks.recurrent import affine
 from plastic_rl.plasticity import Range
@@ -197,6 +198,10 @@ class PlasticPolicy(BasePolicy):
         feedback = self.feedback(observation, episode_start)
         return self.network.step(_network(params), observation, feedback, state, episode_start)
 
+    def acting(self, params: Params, state: State, shape: tuple[int, ...], steps: int) -> Acting | None:
+        """Who acts in place on the native core, where it computes the network; see `PlasticNetwork.acting`."""
+        return self.network.acting(_network(params), state, shape, steps)
+
     def inside(self, params: Params, observation: Tensor, state: State, episode_start: Tensor) -> Inside:
         """What `features` with the same arguments (no population axis) does within the network."""
         feedback = self.feedback(observation, episode_start)
@@ -226,7 +231,7 @@ class PlasticPolicy(BasePolicy):
         actions: Tensor,
         state: State,
         episode_starts: Tensor,
-        recorded: Recording | None = None,
+        recorded: Recording | Run | None = None,
         *,
         with_activity: bool = False,
     ) -> Evaluation:
@@ -280,7 +285,7 @@ class PlasticPolicy(BasePolicy):
         observations: Tensor,
         state: State,
         episode_starts: Tensor,
-        recorded: Recording | None,
+        recorded: Recording | Run | None,
         with_activity: bool,
     ) -> tuple[Tensor, Tensor | None]:
         run = _network(params), observations, self.feedback(observations, episode_starts), state, episode_starts

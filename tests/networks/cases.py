@@ -583,7 +583,9 @@ def weighted_sum(features: Tensor, state: State, seed: int = 1) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     total = features.new_zeros(())
     for tensor in (features, *(state[name] for name in sorted(state) if state[name].is_floating_point())):
-        total = total + (tensor * torch.randn(tensor.shape, generator=generator, dtype=tensor.dtype)).sum()
+        # The same weights in every type.
+        weights = torch.randn(tensor.shape, generator=generator, dtype=torch.float64).to(tensor.dtype)
+        total = total + (tensor * weights).sum()
     return total
 
 

@@ -40,6 +40,12 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.fixture(autouse=True)
+def _torch_core(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The native core would serve these rules in float32."""
+    monkeypatch.setenv("PLASTIC_RL_CORE", "torch")
+
+
 LOSSES = ["features and final state", "features", "features, recorded"]
 """What the loss is of: training has it of the features alone, after acting has recorded what it computed."""
 

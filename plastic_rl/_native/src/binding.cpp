@@ -1,39 +1,251 @@
-// The Python module plastic_rl._native._core; its signatures stand in ../_core.pyi.
+// What Python sees: a `Plan` binds the arrays of one network once, by name; steps and passes then take no arrays.
+//
+// Arrays are taken as they are, float32 (flags: uint8) in C order on the CPU, never converted: a copy would swallow what
+// is written to it. The plan keeps them alive. No Python object is touched while a level works.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include <cstdlib>
+#include <functional>
+#include <map>
+#include <memory>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
-#include "level.h"
+#include "dispatch.h"
 
 namespace nb = nanobind;
 
 namespace {
 
-using Floats = nb::ndarray<const float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using Shape = std::vector<std::size_t>;
 
-std::vector<std::string> names() {
-    std::vector<std::string> result;
-    for (const char* const* name = plastic::levels(); *name; ++name) result.emplace_back(*name);
-    return result;
+std::string text(const Shape& shape) {
+    std::string written = "(";
+    for (std::size_t size : shape) written += (written.size() > 1 ? ", " : "") + std::to_string(size);
+    return written + ")";
 }
 
-float total(const Floats& values, const std::string& name) {
-    const plastic::Level* level = plastic::level(name.c_str());
-    if (!level) throw nb::value_error(("no level " + name + " on this machine").c_str());
-    const float* data = values.data();
-    const std::size_t size = values.size();
-    nb::gil_scoped_release released;
-    return level->sum(data, size);
+// Where the elements of `value` stand, if it is an array of this type, order and device and of this shape.
+template <class Element>
+Element* elements(const std::string& name, nb::handle value, const Shape& shape) {
+    using Array = nb::ndarray<Element, nb::c_contig, nb::device::cpu>;
+    Array array;
+    if (!nb::try_cast<Array>(value, array, false)) {
+        const char* type = sizeof(Element) == 1 ? "uint8" : "float32";
+        throw nb::type_error((name + " must be a writable array of " + type + " in C order on the CPU, got " +
+                              nb::repr(value).c_str() + " " +
+                              (nb::hasattr(value, "dtype") ? nb::str(nb::handle(value.attr("dtype"))).c_str() : ""))
+                                 .c_str());
+    }
+    Shape own;
+    for (std::size_t axis = 0; axis < array.ndim(); axis++) own.push_back(array.shape(axis));
+    if (own != shape)
+        throw nb::value_error((name + " must be of shape " + text(shape) + ", got " + text(own)).c_str());
+    return array.data();
 }
+
+const plastic::Level& level_named(const std::string& name) {
+    plastic::Levels all = plastic::levels();
+    std::string known;
+    for (std::size_t i = 0; i < all.count; i++) {
+        if (name == all.found[i]->name) return *all.found[i];
+        known += std::string(known.empty() ? "" : ", ") + all.found[i]->name;
+    }
+    throw nb::value_error(("no level " + name + " here; there are " + known).c_str());
+}
+
+std::vector<std::string> level_names() {
+    std::vector<std::string> names;
+    plastic::Levels all = plastic::levels();
+    for (std::size_t i = 0; i < all.count; i++) names.push_back(all.found[i]->name);
+    return names;
+}
+
+// A network, its rule and its arrays.
+class Plan {
+public:
+    Plan(const std::string& level, bool oja, bool traced, bool decays, bool soft, bool gate_by_synapse,
+         bool computes_signal, bool simple, float clip, std::size_t individuals, std::size_t lifetimes,
+         std::size_t steps, std::size_t units, std::size_t inputs, std::size_t signals)
+        : level_(level_named(level)) {
+        if (!individuals || !lifetimes || !steps || !units)
+            throw nb::value_error("a plan has at least one individual, lifetime, step and unit");
+        if (units > 16384) throw nb::value_error("a plan has at most 16384 units");
+        if (simple && (oja || soft || gate_by_synapse || (traced && decays)))
+            throw nb::value_error("a simple rule has Hebb's term and no soft clip, and does not both trace and decay");
+        if (computes_signal && !signals) throw nb::value_error("a computed signal is the first of the signals");
+        network_.rule = {oja, traced, decays, gate_by_synapse, computes_signal, soft, simple, clip};
+        network_.sizes = {individuals, lifetimes, steps, units, (units + 15) / 16 * 16, inputs, signals};
+    }
+
+    // Binds each array under its name; see `level.h` for shapes. None unbinds.
+    void bind(nb::kwargs arrays) {
+        for (auto [key, value] : arrays) bind_one(nb::cast<std::string>(key), value);
+    }
+
+    void step(std::size_t time) {
+        check_ready();
+        if (time >= network_.sizes.steps) throw nb::index_error("step beyond the last of the plan");
+        nb::gil_scoped_release released;
+        level_.step(network_, time);
+    }
+
+    void settle(std::size_t time) {
+        check_ready();
+        if (time > network_.sizes.steps) throw nb::index_error("step beyond the last of the plan");
+        nb::gil_scoped_release released;
+        level_.settle(network_, time);
+    }
+
+    void forward() {
+        check_ready();
+        nb::gil_scoped_release released;
+        for (std::size_t time = 0; time < network_.sizes.steps; time++) level_.step(network_, time);
+    }
+
+    // Adds to the bound gradients, going back through all steps with checkpoints `spacing` steps apart.
+    void backward(std::size_t spacing) {
+        check_ready();
+        const plastic::Gradients& own = gradients_;
+        const plastic::Rule& rule = network_.rule;
+        bool complete = own.total && own.alpha && (!rule.traced || own.rate) &&
+                        (rule.simple && !rule.decays ? true : own.keep != nullptr) &&
+                        (rule.gate_by_synapse ? own.gate != nullptr : own.offset != nullptr) &&
+                        (!network_.sizes.signals || (own.signal && (rule.gate_by_synapse || own.fan))) &&
+                        (!rule.computes_signal || (own.modulator && own.modulator_bias));
+        if (!complete) throw nb::value_error("a gradient that this rule has is not bound");
+        if (!spacing) throw nb::value_error("checkpoints are at least one step apart");
+        std::unique_ptr<float, void (*)(void*)> memory(nullptr, std::free);
+        nb::gil_scoped_release released;
+        std::size_t bytes = (level_.workspace(network_, spacing) * sizeof(float) + 63) / 64 * 64;
+        memory.reset(static_cast<float*>(std::aligned_alloc(64, bytes)));
+        if (!memory) throw std::bad_alloc();
+        level_.backward(network_, gradients_, spacing, memory.get());
+    }
+
+private:
+    const plastic::Level& level_;
+    plastic::Network network_{};
+    plastic::Gradients gradients_{};
+    std::map<std::string, nb::object> kept_;
+
+    void bind_one(const std::string& name, nb::handle value) {
+        const plastic::Sizes& own = network_.sizes;
+        std::size_t rows = own.individuals * own.lifetimes;
+        Shape by_row{rows, own.units, own.lanes}, vectors{rows, own.lanes};
+        auto over_time = [&](std::size_t steps, std::size_t size) { return Shape{steps, rows, size}; };
+        plastic::Parameters& parameters = network_.parameters;
+        plastic::Sequences& sequences = network_.sequences;
+        plastic::Gradients& gradients = gradients_;
+
+        auto plain = [&](auto*& place, const Shape& shape) {
+            using Element = std::remove_const_t<std::remove_reference_t<decltype(*place)>>;
+            place = value.is_none() ? nullptr : elements<Element>(name, value, shape);
+        };
+        auto matrix = [&](plastic::Matrix& place) {
+            place = {};
+            if (value.is_none()) return;
+            // One row, or one for each unit.
+            std::size_t found = own.units;
+            nb::ndarray<nb::c_contig, nb::device::cpu> any;
+            if (nb::try_cast(value, any, false) && any.ndim() == 3 && any.shape(1) == 1) found = 1;
+            place = {elements<float>(name, value, {own.individuals, found, own.lanes}), found};
+        };
+        // The gradient of a matrix has the shape of the matrix, which is bound before.
+        auto of_matrix = [&](float*& place, const plastic::Matrix& of) {
+            if (!value.is_none() && !of.data) throw nb::value_error((name + ": its matrix is not bound").c_str());
+            plain(place, {own.individuals, of.rows, own.lanes});
+        };
+
+        const std::map<std::string, std::function<void()>> places{
+            {"weight", [&] { matrix(parameters.weight); }},
+            {"alpha", [&] { matrix(parameters.alpha); }},
+            {"gate", [&] { matrix(parameters.gate); }},
+            {"keep", [&] { matrix(parameters.keep); }},
+            {"rate", [&] { matrix(parameters.rate); }},
+            {"offset", [&] { plain(parameters.offset, {own.individuals, own.lanes}); }},
+            {"fan", [&] { plain(parameters.fan, {own.individuals, own.signals, own.lanes}); }},
+            {"modulator", [&] { plain(parameters.modulator, {own.individuals, own.lanes}); }},
+            {"modulator_bias", [&] { plain(parameters.modulator_bias, {own.individuals}); }},
+            {"input", [&] { plain(parameters.input, {own.individuals, own.inputs, own.lanes}); }},
+            {"bias", [&] { plain(parameters.bias, {own.individuals, own.lanes}); }},
+            {"observation", [&] { plain(sequences.observation, over_time(own.steps, own.inputs)); }},
+            {"drive", [&] { plain(sequences.drive, over_time(own.steps, own.lanes)); }},
+            {"post", [&] { plain(sequences.post, over_time(own.steps + 1, own.lanes)); }},
+            {"gated", [&] { plain(sequences.gated, over_time(own.steps + 1, own.lanes)); }},
+            {"signal", [&] { plain(sequences.signal, over_time(own.steps + 1, own.signals)); }},
+            {"presynaptic", [&] { plain(sequences.presynaptic, vectors); }},
+            {"flags", [&] { plain(sequences.flags, {own.steps + 1, rows}); }},
+            {"trace", [&] { plain(network_.state.trace, by_row); }},
+            {"eligibility", [&] { plain(network_.state.eligibility, by_row); }},
+            {"d_post", [&] { plain(gradients.post, over_time(own.steps, own.units)); }},
+            {"d_trace", [&] { plain(gradients.trace, by_row); }},
+            {"d_eligibility", [&] { plain(gradients.eligibility, by_row); }},
+            {"d_activity", [&] { plain(gradients.activity, vectors); }},
+            {"d_presynaptic", [&] { plain(gradients.presynaptic, vectors); }},
+            {"d_total", [&] { plain(gradients.total, over_time(own.steps, own.lanes)); }},
+            {"d_signal", [&] { plain(gradients.signal, over_time(own.steps + 1, own.signals)); }},
+            {"d_alpha", [&] { of_matrix(gradients.alpha, parameters.alpha); }},
+            {"d_gate", [&] { of_matrix(gradients.gate, parameters.gate); }},
+            {"d_keep", [&] { of_matrix(gradients.keep, parameters.keep); }},
+            {"d_rate", [&] { of_matrix(gradients.rate, parameters.rate); }},
+            {"d_offset", [&] { plain(gradients.offset, {own.individuals, own.lanes}); }},
+            {"d_fan", [&] { plain(gradients.fan, {own.individuals, own.signals, own.lanes}); }},
+            {"d_modulator", [&] { plain(gradients.modulator, {own.individuals, own.lanes}); }},
+            {"d_modulator_bias", [&] { plain(gradients.modulator_bias, {own.individuals}); }},
+        };
+        auto place = places.find(name);
+        if (place == places.end()) throw nb::value_error(("a plan has no array " + name).c_str());
+        place->second();
+        kept_[name] = nb::borrow(value);
+    }
+
+    void check_ready() const {
+        const plastic::Rule& rule = network_.rule;
+        const plastic::Parameters& own = network_.parameters;
+        const plastic::Sequences& sequences = network_.sequences;
+        bool complete = own.weight.data && own.alpha.data && sequences.post && sequences.flags &&
+                        (sequences.drive || (sequences.observation && own.input && own.bias)) &&
+                        (rule.gate_by_synapse ? own.gate.data != nullptr : own.offset && sequences.gated) &&
+                        (!network_.sizes.signals || (sequences.signal && (rule.gate_by_synapse || own.fan))) &&
+                        (!rule.computes_signal || (own.modulator && own.modulator_bias)) &&
+                        (!rule.traced || own.rate.data) &&
+                        (rule.simple && !rule.decays ? true : own.keep.data != nullptr);
+        if (!complete) throw nb::value_error("an array that this rule needs is not bound");
+        if (rule.simple && (own.keep.rows > 1 || own.rate.rows > 1))
+            throw nb::value_error("keep and rate of a simple rule are the same for all synapses onto a unit");
+        if (rule.traced && network_.state.trace && !network_.state.eligibility)
+            throw nb::value_error("a trace is bound without its eligibility");
+    }
+};
 
 }  // namespace
 
 NB_MODULE(_core, module) {
-    module.doc() = "The compiled core: the same functions at every instruction-set level.";
-    module.def("levels", &names, "Names of the levels that this processor can run, best last.");
-    module.def("total", &total, nb::arg("values"), nb::arg("level"), "Sum of a vector, to the same bits at every level.");
+    module.def("levels", &level_names, "Names of the instruction-set levels that this processor runs, the fastest last.");
+    nb::class_<Plan>(module, "Plan")
+        .def(nb::init<const std::string&, bool, bool, bool, bool, bool, bool, bool, float, std::size_t, std::size_t,
+                      std::size_t, std::size_t, std::size_t, std::size_t>(),
+             nb::arg("level"), nb::kw_only(), nb::arg("oja"), nb::arg("traced"), nb::arg("decays"), nb::arg("soft"),
+             nb::arg("gate_by_synapse"), nb::arg("computes_signal"), nb::arg("simple"), nb::arg("clip"),
+             nb::arg("individuals"), nb::arg("lifetimes"), nb::arg("steps"), nb::arg("units"), nb::arg("inputs"),
+             nb::arg("signals"))
+        .def("bind", &Plan::bind)
+        .def("step", &Plan::step, nb::arg("time"))
+        .def("settle", &Plan::settle, nb::arg("time"))
+        .def("forward", &Plan::forward)
+        .def("backward", &Plan::backward, nb::arg("spacing"));
+    module.def(
+        "tanh",
+        [](const std::string& level, nb::handle values, nb::handle out) {
+            std::size_t count = nb::len(values);
+            if (count % 16) throw nb::value_error("as many values as whole vectors of sixteen have");
+            const float* from = elements<float>("values", values, {count});
+            level_named(level).tanh(from, elements<float>("out", out, {count}), count);
+        },
+        nb::arg("level"), nb::arg("values"), nb::arg("out"), "Write tanh of `values`, as a level computes it, to `out`.");
 }

@@ -1,0 +1,498 @@
+"""Plastic recurrent networks on the native core: which rules it knows, and its arrays as tensors.
+
+Data flow: a network's parameters -> `numbers` (one canonical tensor for each part of the rule, still in torch's graph)
+-> `Run`, which packs them and the state into the core's private layout (matrices transposed, units rounded up to
+sixteen) and binds them once -> steps that take no arrays. `native_unroll` is a whole sequence as one function with its
+own backward pass; `Acting` steps in place for who acts, and leaves behind what the backward pass needs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Self, cast
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from plastic_rl._native import extension
+from plastic_rl.arrays import Array, BoolArray
+from plastic_rl.plasticity import Synapse
+from plastic_rl.plasticity.bounds import hard_clip, keep_scale, soft_clip, unbounded
+from plastic_rl.plasticity.eligibility import DecayingTrace, Eligibility
+from plastic_rl.plasticity.modulators import Constant, FanOut, Simple
+from plastic_rl.plasticity.structure import Structure
+from plastic_rl.plasticity.terms import Hebb, Oja
+
+LANES = 16
+UPDATES, RESETS_TRACE, RESETS_ELIGIBILITY, RESETS_ACTIVITY = 1, 2, 4, 8
+"""What happens to a lifetime before a step; see `level.h`."""
+
+MATRICES = ("weight", "alpha", "gate", "keep", "rate")
+ROWS = ("offset", "modulator", "bias")
+NUMBERS = (*MATRICES, *ROWS, "fan", "input", "modulator_bias")
+"""Canonical tensors: matrices `(.., O, I)`, or `(.., O, 1)` where all synapses onto a unit have the same; rows
+`(.., O)`; `fan (.., K, O)`; `input (.., O, J)`; `modulator_bias (..)`."""
+
+_HELD = ("activity", "trace", "eligibility")
+"""Entries of the state that a run holds in its own layout."""
+
+State = dict[str, Tensor]
+
+
+class Resets(NamedTuple):
+    """Where entries start anew before a step, `(T, B)` bool."""
+
+    activity: Tensor
+    trace: Tensor
+    eligibility: Tensor
+
+
+@dataclass(frozen=True)
+class NativeRule:
+    """Which member of the family that the core knows a synapse is.
+
+    Attributes:
+        oja: Oja's term instead of Hebb's.
+        modulated: The network computes the gain; else it is eta.
+        traced: The gain gates an eligibility trace.
+        decays: The trace decays by 1 - eta.
+        soft: Changes shrink towards the bound.
+        clip: Bound of the trace; infinite where there is none.
+    """
+
+    oja: bool
+    modulated: bool
+    traced: bool
+    decays: bool
+    soft: bool
+    clip: float
+
+    @classmethod
+    def of(cls, synapse: Synapse) -> Self | None:
+        """The member that `synapse` is, or None where it has a part that is not of the family."""
+        # Exact types: a user's part registered under a built-in's name must not be mistaken for it.
+        soft = synapse.bound is soft_clip
+        known = (
+            synapse.is_bare
+            and not synapse.non_plastic
+            and type(synapse.structure) is Structure
+            and type(synapse.term) in {Hebb, Oja}
+            and type(synapse.modulator) in {Constant, Simple, FanOut}
+            and type(synapse.eligibility) in {Eligibility, DecayingTrace}
+            and synapse.bound in {unbounded, hard_clip, soft_clip}
+            and synapse.normalise is keep_scale
+            and not (soft and synapse.config.decay)
+        )
+        if not known:
+            return None
+        clip = 1.0 if soft else math.inf if synapse.bound is unbounded else synapse.config.clip
+        return cls(
+            oja=type(synapse.term) is Oja,
+            modulated=type(synapse.modulator) is not Constant,
+            traced=type(synapse.eligibility) is DecayingTrace,
+            decays=synapse.config.decay,
+            soft=soft,
+            clip=clip,
+        )
+
+    def numbers(self, params: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The canonical tensors of a network's parameters, by name (see `NUMBERS`); in torch's graph where they are."""
+        bias = params["input_bias"]
+        units = bias.shape[-1]
+
+        def by_unit(gain: Tensor) -> Tensor:
+            """Of each unit at least: `(.., O, 1 or I)`."""
+            return gain if gain.shape[-2] == units else gain.expand(*gain.shape[:-2], units, 1)
+
+        found = {"weight": params["recurrent_weight"], "alpha": by_unit(params["alpha"]), "bias": bias}
+        if "input_weight" in params:
+            found["input"] = params["input_weight"]
+        if self.traced:
+            found["rate"] = by_unit(params["eta_eligibility"])
+        ones = bias.new_ones(bias.shape)
+        found["keep"] = 1 - by_unit(params["eta"]) if self.decays else ones.unsqueeze(-1)
+        if self.modulated:
+            found["modulator"] = params["modulator_weight"].squeeze(-2)
+            found["modulator_bias"] = params["modulator_bias"].squeeze(-1)
+            found["offset"] = params.get("modulator_offset", bias.new_zeros(bias.shape))
+            found["fan"] = params.get("modulator_fan_out", ones).unsqueeze(-2)
+        elif params["eta"].shape[-1] > 1:
+            found["gate"] = params["eta"]
+        else:
+            found["offset"] = by_unit(params["eta"]).squeeze(-1)
+        return found
+
+    def is_simple(self, numbers: Mapping[str, Tensor]) -> bool:
+        """Whether the core's quickest path serves it; see `level.h`."""
+        by_row = all(numbers[name].shape[-1] == 1 for name in ("keep", "rate") if name in numbers)
+        plain = not (self.oja or self.soft or "gate" in numbers)
+        return plain and by_row and not (self.traced and self.decays)
+
+
+def padded(values: Tensor, lanes: int) -> Tensor:
+    """`values (.., O)` in rows of `lanes`, 0 beyond."""
+    if values.shape[-1] == lanes:
+        return values.detach().contiguous()
+    rows = values.new_zeros(*values.shape[:-1], lanes)
+    rows[..., : values.shape[-1]] = values.detach()
+    return rows
+
+
+class Run:
+    """The arrays of T steps of some lifetimes, bound to a plan of the core.
+
+    Args:
+        level: Of instructions.
+        rule: The member of the family.
+        numbers: Canonical tensors, with a leading `P` where there is a population.
+        shape: `(B,)` or `(P, B)`.
+        steps: `T`.
+        driven: Whether the drive is given, and not computed from observations.
+
+    Attributes:
+        post: `(T + 1, P B, S)`, what was before the first step first.
+        observation: `(T, P B, J)`, or the drive `(T, P B, S)` where `driven`.
+        flags: `(T + 1, P B)`, what happens before each step, and after the last one.
+        trace: `(P B, I, S)`, of the step that comes next; and `eligibility`, where the rule has one.
+    """
+
+    def __init__(
+        self,
+        level: str,
+        rule: NativeRule,
+        numbers: Mapping[str, Tensor],
+        shape: tuple[int, ...],
+        steps: int,
+        *,
+        driven: bool = False,
+    ) -> None:
+        core = extension()
+        assert core is not None, "a level comes with the extension"
+        self.rule, self.shape, self.steps = rule, shape, steps
+        self.units = units = numbers["bias"].shape[-1]
+        self.lanes = lanes = -(-units // LANES) * LANES
+        self.rows = rows = math.prod(shape)
+        inputs = 0 if driven else numbers["input"].shape[-1]
+        self.signals = numbers["fan"].shape[-2] if "fan" in numbers else 0
+        self._population = len(shape) == 2
+        self.plan = core.Plan(
+            level,
+            oja=rule.oja,
+            traced=rule.traced,
+            decays=rule.decays,
+            soft=rule.soft,
+            gate_by_synapse="gate" in numbers,
+            computes_signal=rule.modulated,
+            simple=rule.is_simple(numbers),
+            clip=rule.clip,
+            individuals=shape[0] if self._population else 1,
+            lifetimes=shape[-1],
+            steps=steps,
+            units=units,
+            inputs=inputs,
+            signals=self.signals,
+        )
+        like = numbers["bias"]
+        self.packed = {name: self._packed(name, value) for name, value in numbers.items() if name != "input" or inputs}
+        self.post = like.new_zeros(steps + 1, rows, lanes)
+        self.observation = like.new_zeros(steps, rows, lanes if driven else inputs)
+        self.flags = torch.zeros(steps + 1, rows, dtype=torch.uint8)
+        bound = {**self.packed, "post": self.post, "flags": self.flags}
+        bound["drive" if driven else "observation"] = self.observation
+        if "gate" not in numbers:
+            bound["gated"] = like.new_empty(steps + 1, rows, lanes)
+        if self.signals:
+            self.signal = like.new_empty(steps + 1, rows, self.signals)
+            bound["signal"] = self.signal
+        self.plan.bind(**bound)
+        self.trace: Tensor | None = None
+        self.eligibility: Tensor | None = None
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def _packed(self, name: str, value: Tensor) -> Tensor:
+        own = value.detach()
+        own = own if self._population else own.unsqueeze(0)
+        if name == "modulator_bias":
+            return own.contiguous()
+        return padded(own.mT if name in MATRICES or name == "input" else own, self.lanes)
+
+    def unpacked(self, name: str, packed: Tensor) -> Tensor:
+        """What is shaped as `packed`, in the shape of the canonical tensor."""
+        own = packed if name == "modulator_bias" else packed[..., : self.units]
+        own = own.mT if name in MATRICES or name == "input" else own
+        return own if self._population else own.squeeze(0)
+
+    def matrix(self, values: Tensor) -> Tensor:
+        """`values (.., B, O, I)` of lifetimes in the private layout, a copy."""
+        packed = values.new_zeros(self.rows, self.units, self.lanes)
+        packed[..., : self.units] = values.detach().reshape(self.rows, self.units, self.units).mT
+        return packed
+
+    def exported(self, packed: Tensor) -> Tensor:
+        """A matrix of lifetimes as state has it, `(.., B, O, I)`, a copy."""
+        own = packed[..., : self.units].mT
+        return own.contiguous().reshape(*self.shape, self.units, self.units)
+
+    def vectors(self, values: Tensor) -> Tensor:
+        """`values (.., B, O)` of lifetimes in the private layout, a copy."""
+        return padded(values.detach().reshape(self.rows, self.units), self.lanes).clone()
+
+    def hold(self, trace: Tensor | None, eligibility: Tensor | None) -> None:
+        """Let the core read and write these, `(P B, I, S)`."""
+        self.trace, self.eligibility = trace, eligibility
+        self.plan.bind(trace=trace, eligibility=eligibility)
+
+    def settled(self, time: int) -> State:
+        """Trace and eligibility with what waits after `time` steps, `(.., B, O, I)`; the core's own stay as they are."""
+        assert self.trace is not None, "a run holds a trace"
+        before = self.trace, self.eligibility
+        self.hold(*(None if own is None else own.clone() for own in before))
+        self.plan.settle(time)
+        found = {"trace": self.exported(self.trace)}
+        if self.eligibility is not None:
+            found["eligibility"] = self.exported(self.eligibility)
+        self.hold(*before)
+        return found
+
+
+def checkpoint_spacing(steps: int) -> int:
+    """Steps between checkpoints of the backward pass: both they and the steps between two of them are kept.
+
+    >>> checkpoint_spacing(200)
+    14
+    """
+    return max(1, round(math.sqrt(steps)))
+
+
+class _NativeUnroll(torch.autograd.Function):
+    """`forward(run, recorded, start, inputs, activity, trace, eligibility, presynaptic, *NUMBERS)`; absent are None."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, run: Run, recorded: bool, start: tuple[Tensor | None, Tensor | None], *tensors: Tensor | None
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        ctx.set_materialize_grads(False)
+        ctx.run, ctx.start = run, start
+        ctx.save_for_backward(tensors[0])
+        last: State = {}
+        if not recorded:
+            run.hold(*(None if own is None else own.clone() for own in start))
+            run.plan.forward()
+            last = run.settled(run.steps)
+        run.hold(None, None)
+        features = run.post[1:, :, : run.units]
+        return features, last.get("trace"), last.get("eligibility")
+
+    @staticmethod
+    @once_differentiable
+    def backward(
+        ctx: Any, d_post: Tensor | None, d_trace: Tensor | None, d_eligibility: Tensor | None
+    ) -> tuple[Tensor | None, ...]:
+        run: Run = ctx.run
+        (inputs,) = ctx.saved_tensors
+        needed = dict(zip(("inputs", "activity", "trace", "eligibility", "presynaptic", *NUMBERS),
+                          ctx.needs_input_grad[3:], strict=True))
+        post, rows, lanes, units = run.post, run.rows, run.lanes, run.units
+        packed: dict[str, Tensor | None] = {f"d_{name}": torch.zeros_like(value) for name, value in run.packed.items()
+                  if name not in {"weight", "input", "bias"}}
+        packed["d_total"] = d_totals = post.new_empty(run.steps, rows, lanes)
+        if run.signals:
+            packed["d_signal"] = torch.zeros_like(run.signal)
+        packed["d_post"] = None if d_post is None else d_post.contiguous()
+        for name, last in (("trace", d_trace), ("eligibility", d_eligibility)):
+            first = ctx.start[0 if name == "trace" else 1]
+            wanted = first is not None and (needed[name] or d_trace is not None or d_eligibility is not None)
+            packed[f"d_{name}"] = None if not wanted else torch.zeros_like(first) if last is None else run.matrix(last)
+        for name in ("activity", "presynaptic"):
+            packed[f"d_{name}"] = post.new_zeros(rows, lanes) if needed[name] else None
+        run.plan.bind(trace=ctx.start[0], eligibility=ctx.start[1], **packed)
+        run.plan.backward(checkpoint_spacing(run.steps))
+        run.plan.bind(**dict.fromkeys((*packed, "trace", "eligibility"), None))
+
+        d_total = d_totals[..., :units]
+        flat = d_total.reshape(-1, units)
+        found: dict[str, Tensor | None] = {"weight": None, "input": None, "bias": None}
+        if needed["weight"]:
+            pre = post[:-1]
+            resets = (run.flags[:-1] & RESETS_ACTIVITY) > 0
+            if bool(resets.any()):
+                pre = pre.masked_fill(resets.unsqueeze(-1), 0)
+            found["weight"] = flat.mT @ pre.reshape(-1, lanes)[:, :units]
+        if needed["bias"]:
+            found["bias"] = flat.sum(0)
+        if needed["input"]:
+            found["input"] = flat.mT @ inputs.reshape(flat.shape[0], -1)
+        for name in ("trace", "eligibility"):
+            own = packed[f"d_{name}"]
+            found[name] = run.exported(own) if needed[name] and own is not None else None
+        for name in ("activity", "presynaptic"):
+            own = packed[f"d_{name}"]
+            found[name] = None if own is None else own[:, :units]
+        for name in run.packed:
+            if name not in found and needed[name]:
+                found[name] = run.unpacked(name, cast("Tensor", packed[f"d_{name}"]))
+        if needed["inputs"]:
+            found["inputs"] = d_total if "input" not in run.packed else d_total @ run.unpacked("input", run.packed["input"])
+        return None, None, None, *(found.get(name) for name in needed)
+
+
+def native_unroll(
+    level: str,
+    rule: NativeRule,
+    params: Mapping[str, Tensor],
+    inputs: Tensor,
+    state: Mapping[str, Tensor],
+    resets: Resets,
+    *,
+    frozen: bool = False,
+    driven: bool = False,
+    recorded: Run | None = None,
+) -> tuple[Tensor, State]:
+    """`unroll` of a plastic recurrent network whose rule is of the family.
+
+    Args:
+        level: Of instructions.
+        rule: The member of the family.
+        params: The network's parameters, float32, on the CPU.
+        inputs: Observations `(T, B, J)`, or the drive `(T, B, O)`.
+        state: `activity`, `trace` and, where traced, `eligibility`, before the first step.
+        resets: Where entries start anew.
+        frozen: Whether synapses keep the state they have.
+        driven: Whether the drive is given.
+        recorded: What acting left of these steps, or None.
+
+    Returns:
+        Features `(T, B, O)`, and the state after the last step (`activity` alone where `recorded`).
+    """
+    numbers = rule.numbers(params)
+    run = recorded
+    steps, batch = inputs.shape[:2]
+    if run is None:
+        run = Run(level, rule, numbers, (batch,), steps, driven=driven)
+        run.observation.copy_(padded(inputs, run.lanes) if driven else inputs.detach())
+        flags = resets.activity.to(torch.uint8) * RESETS_ACTIVITY + resets.trace.to(torch.uint8) * RESETS_TRACE
+        if rule.traced:
+            flags += resets.eligibility.to(torch.uint8) * RESETS_ELIGIBILITY
+        run.flags[:-1] = flags
+        if not frozen:
+            run.flags[1:] |= UPDATES
+        run.post[0] = run.vectors(state["activity"])
+    names = ("activity", "trace", "eligibility")
+    # What every lifetime begins without need not be known.
+    newborn = bool(resets.trace[0].all()) and (not rule.traced or bool(resets.eligibility[0].all()))
+    apart = newborn and not any(state[name].requires_grad for name in names if name in state)
+    start = [state.get(name) for name in names[1:]]
+    packed = [None if own is None or (apart and recorded is not None) else run.matrix(own) for own in start]
+    post, trace, eligibility = _NativeUnroll.apply(  # type: ignore[no-untyped-call]
+        run,
+        recorded is not None,
+        (packed[0], packed[1]),
+        inputs,
+        *(state.get(name) for name in names),
+        None,
+        *(None if driven and name in {"input", "bias"} else numbers.get(name) for name in NUMBERS),
+    )
+    following: State = {"activity": post[-1]}
+    if trace is not None:
+        following["trace"] = trace
+    if eligibility is not None:
+        following["eligibility"] = eligibility
+    return post, following
+
+
+class Acting(Mapping[str, Tensor]):
+    """A network that acts on the native core, in place; as a mapping it is its state after the last step.
+
+    Args:
+        run: For as many steps as are kept: all of a rollout, or the last few.
+        state: Before the first step, entries `(.., B, ...)`.
+        by_trial: What resets with a trial, of `RESETS_ACTIVITY` and so on.
+        trial_start: Column of the observation that says where a trial starts.
+        frozen: Whether synapses keep the state they have.
+    """
+
+    def __init__(self, run: Run, state: Mapping[str, Tensor], by_trial: int, trial_start: int, *, frozen: bool) -> None:
+        self.run = run
+        self._before: Mapping[str, Tensor] | None = state
+        self._others = {name: entry for name, entry in state.items() if name not in _HELD}
+        self._by_trial, self._trial_start = by_trial, trial_start
+        self._by_lifetime = RESETS_ACTIVITY | RESETS_TRACE | RESETS_ELIGIBILITY
+        self._flags: npt.NDArray[np.uint8] = run.flags.numpy()
+        if not frozen:
+            self._flags[1:] = UPDATES
+        self._observations: npt.NDArray[np.float32] = run.observation.numpy()
+        self._features = run.post[1:, :, : run.units].view(run.steps, *run.shape, run.units).unbind(0)
+        self._time = 0
+        self._exported: tuple[int, State] | None = None
+
+    def step(self, observation: Array, starts: BoolArray) -> Tensor:
+        """Take a step.
+
+        Args:
+            observation: `(P B, J)`.
+            starts: Where a lifetime starts with it, `(P B,)`.
+
+        Returns:
+            Features `(.., B, O)`; good until `run.steps` more steps are done.
+        """
+        run = self.run
+        if self._before is not None:
+            self._load(self._before, starts)
+            self._before = None
+        if self._time == run.steps:
+            self._wrap()
+        time = self._time
+        self._observations[time] = observation
+        if starts.any():
+            self._flags[time] |= starts * np.uint8(self._by_lifetime)
+        if self._by_trial:
+            self._flags[time] |= (observation[:, self._trial_start] > 0.5) * np.uint8(self._by_trial)
+        run.plan.step(time)
+        self._time = time + 1
+        return self._features[time]
+
+    def _load(self, state: Mapping[str, Tensor], starts: BoolArray) -> None:
+        run = self.run
+        traced = run.rule.traced
+        if starts.all():  # whatever was is forgotten
+            like = run.post.new_zeros(run.rows, run.units, run.lanes)
+            run.hold(like, like.clone() if traced else None)
+            return
+        run.post[0] = run.vectors(state["activity"])
+        run.hold(run.matrix(state["trace"]), run.matrix(state["eligibility"]) if traced else None)
+
+    def _wrap(self) -> None:
+        """Begin at the first place again: what waits is an update into it."""
+        run = self.run
+        pre = run.post[-2].masked_fill((run.flags[-2] & RESETS_ACTIVITY).bool().unsqueeze(-1), 0)
+        run.plan.bind(presynaptic=pre)
+        run.post[0] = run.post[-1]
+        self._flags[1:] = self._flags[-1, :1] & UPDATES
+        self._flags[0] = self._flags[-1]
+        self._time = 0
+
+    def state(self) -> State:
+        """The state after the last step, in tensors of its own."""
+        if self._before is not None:
+            return dict(self._before)
+        if self._exported is None or self._exported[0] != self._time:
+            run = self.run
+            activity = self.run.post[self._time, :, : run.units].reshape(*run.shape, run.units).clone()
+            self._exported = self._time, {**self._others, "activity": activity, **run.settled(self._time)}
+        return self._exported[1]
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self.state()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.state())
+
+    def __len__(self) -> int:
+        return len(self.state())
