@@ -21,10 +21,15 @@ from plastic_rl.arrays import Array, BoolArray, FloatArray
 from plastic_rl.envs.task import Agent, Task
 from plastic_rl.envs.vector_env import RowVectorEnv
 from plastic_rl.errors import NonFiniteError, RunError
+from plastic_rl.feedback import Feedback
 from plastic_rl.policies import PlasticPolicy
 
 MAX_STEPS = 100_000
 """Longest lifetime: one that never comes to its end would stop everything."""
+BLOCK_STEPS = (16, 128)
+"""Steps that room for observations is made for: at first, and at the most (each time twice as many)."""
+BLOCK_BYTES = 1_000_000
+"""What these observations may take."""
 
 
 class Acted(NamedTuple):
@@ -247,6 +252,50 @@ class TaskRows:
 # --- actors ----------------------------------------------------------------------------------------------------------
 
 
+class _Block:
+    """What a policy on the CPU is shown in some steps: NumPy writes it, torch reads it.
+
+    The views that a step needs are made for all steps at once. Each step has room of its own, which is not written
+    again: networks may keep in their state what they were shown.
+
+    Args:
+        policy: The policy.
+        shape: See `PolicyActor`.
+        steps: For how many steps, unless their observations are too large.
+    """
+
+    def __init__(self, policy: PlasticPolicy, shape: tuple[int, ...], steps: int) -> None:
+        rows, width = math.prod(shape), policy.input_size
+        self._time, self.steps = 0, min(steps, max(BLOCK_BYTES // (4 * rows * width), 1))
+        steps = self.steps
+        self._trial_column = policy.feedback_layout.trial_start[0]
+        self._observations = np.zeros((steps, rows, width), dtype=np.float32)
+        self._starts, self._trial_starts, self._valid = np.zeros((3, steps, rows), dtype=np.bool_)
+        observations = torch.from_numpy(self._observations).reshape(steps, *shape, width)
+        starts, trial_starts, valid = (
+            torch.from_numpy(marks).reshape(steps, *shape) for marks in (self._starts, self._trial_starts, self._valid)
+        )
+        views = policy.feedback_views(observations, trial_starts, valid)
+        feedbacks = map(Feedback, *(view.unbind(0) for view in views if view is not None))
+        self._views = list(zip(observations.unbind(0), starts.unbind(0), feedbacks, strict=True))
+
+    @property
+    def is_full(self) -> bool:
+        """Whether all its steps are taken."""
+        return self._time == self.steps
+
+    def show(self, observation: Array, starts: BoolArray) -> tuple[Tensor, Tensor, Feedback]:
+        """The next step: an observation `(.., B, I)`, starts `(.., B)` and feedback, of all rows' `(rows, ..)`."""
+        time = self._time
+        self._time += 1
+        own = self._observations[time]
+        own[...] = observation
+        self._starts[time] = starts
+        np.greater(own[:, self._trial_column], 0.5, out=self._trial_starts[time])
+        np.logical_not(starts, out=self._valid[time])
+        return self._views[time]
+
+
 @dataclass
 class PolicyActor:
     """A policy, or a population of them, that acts by given parameters.
@@ -267,6 +316,7 @@ class PolicyActor:
     checked: bool = False
     view: Callable[[Array], Array] | None = None
     _device: torch.device = field(init=False)
+    _block: _Block | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         self._device = self.policy.device
@@ -279,11 +329,21 @@ class PolicyActor:
         shown = torch.from_numpy(observation).to(self._device, torch.float32).reshape(*self.shape, -1)
         return shown, torch.from_numpy(starts).to(self._device).reshape(self.shape)
 
+    def _shown(self, observation: Array, starts: BoolArray) -> tuple[Tensor, Tensor, Feedback | None]:
+        """What `seen` returns, and the feedback where it is at hand."""
+        if self._device.type != "cpu":
+            return *self.seen(observation, starts), None
+        if self._block is None:
+            self._block = _Block(self.policy, self.shape, BLOCK_STEPS[0])
+        elif self._block.is_full:
+            self._block = _Block(self.policy, self.shape, min(2 * self._block.steps, BLOCK_STEPS[1]))
+        return self._block.show(observation if self.view is None else self.view(observation), starts)
+
     def act(self, time: int, observation: Array, starts: BoolArray, state: Any) -> Acted:
         """See `Actor`."""
         policy = self.policy
-        shown, begins = self.seen(observation, starts)
-        features, state = policy.features(self.params, shown, state, begins)
+        shown, begins, feedback = self._shown(observation, starts)
+        features, state = policy.features(self.params, shown, state, begins, feedback)
         head = policy.head(self.params, features)
         actions = policy.choose(self.params, head, self.noise(time))
         finite = None

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import math
 import warnings
 from abc import abstractmethod
 from collections import deque
@@ -322,7 +323,7 @@ class GradientAlgorithm(PlasticAlgorithm, OnPolicyAlgorithm):  # type: ignore[mi
         watching = policy.network.watched(outputs.__setitem__) if self._changes else contextlib.nullcontext()
         with torch.no_grad(), watching:
             noise = policy.distribution.draw_noise((rollout.n_steps, rollout.n_envs), self._sampling).to(self.device)
-            actor = PolicyActor(policy, params, noise.__getitem__, (rollout.n_envs,))
+            actor = PolicyActor(policy, params, noise.unbind(0).__getitem__, (rollout.n_envs,))
             assert self._last_obs is not None
             rows = VecEnvRows(env, np.asarray(self._last_obs), np.asarray(self._last_episode_starts))
             for step in itertools.islice(steps(rows, actor, self._plastic_state), rollout.n_steps):
@@ -342,12 +343,14 @@ class GradientAlgorithm(PlasticAlgorithm, OnPolicyAlgorithm):  # type: ignore[mi
                 self._last_episode_starts = dones
                 self.num_timesteps += env.num_envs
                 self._score(outcome)
-                if outcome.truncated.any():
+                if np.count_nonzero(outcome.truncated):
                     self._bootstrap(params, outcome, step.time)
                 callback.update_locals(locals())
                 if not callback.on_step():
                     return False
-                self._update_info_buffer(infos, dones)
+                if np.count_nonzero(dones):  # sums of an episode are told at its end
+                    self._update_info_buffer(infos, dones)
+            rollout.complete()
             starts = torch.from_numpy(np.asarray(self._last_episode_starts)).to(self.device)
             last = torch.from_numpy(np.asarray(self._last_obs)).to(self.device).float()
             self.last_values = policy.value(params, last, self._plastic_state, starts)
@@ -357,7 +360,7 @@ class GradientAlgorithm(PlasticAlgorithm, OnPolicyAlgorithm):  # type: ignore[mi
 
     def _score(self, outcome: VecEnvOutcome) -> None:
         self.lifetime_scores += outcome.expected
-        for row in np.flatnonzero(outcome.starts):
+        for row in outcome.starts.nonzero()[0]:
             self.score_buffer.append(float(self.lifetime_scores[row]))
             self.lifetime_scores[row] = 0.0
 
@@ -370,7 +373,7 @@ class GradientAlgorithm(PlasticAlgorithm, OnPolicyAlgorithm):  # type: ignore[mi
                 behind[row] = outcome.infos[row]["terminal_observation"]
         going_on = torch.zeros(self.n_envs, dtype=torch.bool, device=self.device)
         values = self.policy.value(params, torch.from_numpy(behind).to(self.device), self._plastic_state, going_on)
-        self.rollout.bootstrap[time, truncated] = values[truncated]
+        self.rollout.bootstrap[time, truncated] = values[truncated].cpu()
 
     def train(self) -> None:
         """One gradient step on the rollout just collected."""
@@ -607,11 +610,11 @@ class GradientAlgorithm(PlasticAlgorithm, OnPolicyAlgorithm):  # type: ignore[mi
 
 
 class RolloutBuffer:
-    """One rollout: `n_steps` x `n_envs` transitions, time first, as `unroll` takes it.
+    """One rollout: `n_steps` x `n_envs` transitions, time first, as `unroll` takes it once it is `complete`.
 
     Attributes:
         observations: `(T, B, I)`, what the agent saw before acting.
-        actions: `(T, B)` or `(T, B, A)`, as sampled.
+        actions: `(T, B)` or `(T, B, A)`, as sampled; there once it is complete, and not before.
         rewards: `(T, B)`, what learning uses (expected or normalised ones where asked for).
         episode_starts: `(T, B)` bool, true where a lifetime starts with this observation.
         ended: `(T, B)` bool, true where the lifetime ended with this step, terminated or truncated.
@@ -623,35 +626,47 @@ class RolloutBuffer:
     actions: Tensor
 
     def __init__(self, n_steps: int, n_envs: int, observation_size: int, device: torch.device) -> None:
-        self.n_steps, self.n_envs = n_steps, n_envs
+        self.n_steps, self.n_envs, self._device = n_steps, n_envs, device
         shape = (n_steps, n_envs)
-        self.observations = torch.zeros((*shape, observation_size), dtype=torch.float32, device=device)
-        self.rewards = torch.zeros(shape, dtype=torch.float32, device=device)
-        self.episode_starts = torch.zeros(shape, dtype=torch.bool, device=device)
-        self.ended = torch.zeros(shape, dtype=torch.bool, device=device)
-        self.bootstrap = torch.zeros(shape, dtype=torch.float32, device=device)
-        self.counted = torch.ones(shape, dtype=torch.float32, device=device)
+        # NumPy writes a row into what it shares with a tensor several times quicker than torch would.
+        self._observations = np.zeros((*shape, observation_size), dtype=np.float32)
+        self._rewards, self._counted = np.zeros(shape, dtype=np.float32), np.ones(shape, dtype=np.float32)
+        self._episode_starts, self._ended = np.zeros((2, *shape), dtype=np.bool_)
+        self._sampled: list[Tensor] = []
+        self.observations = torch.from_numpy(self._observations)
+        self.rewards = torch.from_numpy(self._rewards)
+        self.episode_starts = torch.from_numpy(self._episode_starts)
+        self.ended = torch.from_numpy(self._ended)
+        self.bootstrap = torch.zeros(shape, dtype=torch.float32)
+        self.counted = torch.from_numpy(self._counted)
         self.recording: Recording | None = None
 
     def store(self, step: Step, reward: Array) -> None:
         """Keep a step, and the `reward (B,)` that learning uses."""
-        time, action = step.time, step.acted.sampled
-        self.observations[time] = torch.from_numpy(step.observation)
-        self.episode_starts[time] = torch.from_numpy(step.starts)
-        self.rewards[time] = torch.from_numpy(reward)
-        self.ended[time] = torch.from_numpy(step.outcome.ended)
-        self.counted[time] = torch.from_numpy(step.outcome.counted)
-        if time == 0:
-            self.actions = torch.zeros((self.n_steps, *action.shape), dtype=action.dtype, device=action.device)
-        self.actions[time] = action
+        time = step.time
+        self._observations[time] = step.observation
+        self._episode_starts[time] = step.starts
+        self._rewards[time] = reward
+        self._ended[time] = step.outcome.ended
+        self._counted[time] = step.outcome.counted
+        self._sampled.append(step.acted.sampled)
         if self.recording is not None:
             self.recording.append(step.acted.state)
+
+    def complete(self) -> None:
+        """Make what was stored ready to learn from, once all steps are."""
+        self.actions = torch.stack(self._sampled)
+        for name in ("observations", "rewards", "episode_starts", "ended", "bootstrap", "counted"):
+            setattr(self, name, getattr(self, name).to(self._device))
 
     def check_finite(self) -> None:
         """Raise `NonFiniteError` that names the first observation or reward that is NaN or infinite.
 
         The earliest is the cause: a reward comes back as feedback in the observation of the next step.
         """
+        # One that is not finite leaves no finite sum.
+        if math.isfinite(self.observations.sum() + self.rewards.sum() + self.bootstrap.sum()):
+            return
         found: list[tuple[int, str]] = []
         for name in ("observations", "rewards", "bootstrap"):
             values: Tensor = getattr(self, name)

@@ -74,9 +74,10 @@ class Categorical(ActionDistribution):
 
     def sample(self, head: Tensor, log_std: Tensor | None, noise: Tensor) -> Tensor:
         """Invert the cumulative distribution at the noise."""
-        # Leaving the last action out of the comparison keeps the index valid whatever the rounding of the sum.
-        cumulative = torch.softmax(head, -1).cumsum(-1)[..., :-1]
-        return (cumulative <= noise).sum(-1)
+        cumulative = torch.softmax(head, -1).cumsum(-1)
+        draws = noise.to(cumulative.dtype).expand(*cumulative.shape[:-1], 1).contiguous()
+        # How many are not above the draw: at most all but the last, whatever the rounding of their sum.
+        return torch.searchsorted(cumulative, draws, right=True).clamp_max_(self.head_size - 1).squeeze(-1)
 
     def mode(self, head: Tensor) -> Tensor:
         """The largest output."""

@@ -164,12 +164,17 @@ class PlasticPolicy(BasePolicy):
 
     def feedback(self, observations: Tensor, episode_starts: Tensor) -> Feedback:
         """Cut the feedback out of observations `(.., B, I)`; nothing is valid where `episode_starts` is true."""
+        trial_start = observations.select(-1, self.feedback_layout.trial_start[0]) > 0.5
+        return self.feedback_views(observations, trial_start, ~episode_starts)
+
+    def feedback_views(self, observations: Tensor, trial_start: Tensor, valid: Tensor) -> Feedback:
+        """The feedback in observations `(.., B, I)`, as views of them, with what is told as truth values `(.., B)`."""
         layout = self.feedback_layout
         return Feedback(
             action=_columns(observations, layout.action),
             reward=observations.select(-1, layout.reward[0]),
-            trial_start=observations.select(-1, layout.trial_start[0]) > 0.5,
-            valid=~episode_starts,
+            trial_start=trial_start,
+            valid=valid,
             label=None if layout.label is None else _columns(observations, layout.label),
         )
 
@@ -188,13 +193,20 @@ class PlasticPolicy(BasePolicy):
         ]
 
     def features(
-        self, params: Params, observation: Tensor, state: State, episode_start: Tensor
+        self,
+        params: Params,
+        observation: Tensor,
+        state: State,
+        episode_start: Tensor,
+        feedback: Feedback | None = None,
     ) -> tuple[Tensor, State]:
         """One step of the network: features `(.., B, O)` and the next state.
 
-        `params`, the observation `(.., B, I)` and its starts `(.., B)` may have a leading population axis `P`.
+        `params`, the observation `(.., B, I)` and its starts `(.., B)` may have a leading population axis `P`. The
+        `feedback` is cut out of the observation where it was not already.
         """
-        feedback = self.feedback(observation, episode_start)
+        if feedback is None:
+            feedback = self.feedback(observation, episode_start)
         return self.network.step(_network(params), observation, feedback, state, episode_start)
 
     def inside(self, params: Params, observation: Tensor, state: State, episode_start: Tensor) -> Inside:
