@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from gymnasium import spaces
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from plastic_rl.errors import SpaceError
 
@@ -85,10 +86,34 @@ class Categorical(ActionDistribution):
 
     def evaluate(self, head: Tensor, log_std: Tensor | None, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Exact values from the log-softmax."""
-        log_probabilities = torch.log_softmax(head, -1)
-        probabilities = log_probabilities.exp()
-        chosen = log_probabilities.gather(-1, actions.unsqueeze(-1)).squeeze(-1)
-        return chosen, -(probabilities * log_probabilities).sum(-1), probabilities.square().sum(-1)
+        log_probability, entropy, sum_p2 = _Terms.apply(head, actions)
+        return log_probability, entropy, sum_p2
+
+
+class _Terms(torch.autograd.Function):
+    """`log p_a`, entropy `H` and `S = sum_k p_k^2` of a choice with logits `x (.., n)`, with closed-form gradients.
+
+    d log p_a / dx_k = [k = a] - p_k;  dH / dx_k = -p_k (log p_k + H);  dS / dx_k = 2 p_k (p_k - S)
+
+    Actions come first within, `(n, ..)`: sums over a few of them then run along memory.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, head: Tensor, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        logs = torch.log_softmax(head.movedim(-1, 0).contiguous(), 0)
+        p = logs.exp()
+        entropy, sum_p2 = -(p * logs).sum(0), (p * p).sum(0)
+        ctx.save_for_backward(logs, p, entropy, sum_p2, actions)
+        return logs.gather(0, actions.unsqueeze(0)).squeeze(0), entropy, sum_p2
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, of_log: Tensor, of_entropy: Tensor, of_sum: Tensor) -> tuple[Tensor, None]:
+        logs, p, entropy, sum_p2, actions = ctx.saved_tensors
+        common = of_log + of_entropy * entropy + 2 * of_sum * sum_p2
+        gradient = (2 * of_sum * p - of_entropy * logs - common) * p
+        gradient.scatter_add_(0, actions.unsqueeze(0), of_log.unsqueeze(0))
+        return gradient.movedim(0, -1), None
 
 
 class MultiCategorical(ActionDistribution):

@@ -17,6 +17,7 @@ import torch
 from gymnasium import spaces
 from stable_baselines3.common.policies import BasePolicy
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from plastic_rl.errors import PlasticRLError, SpaceError
 from plastic_rl.feedback import Feedback, FeedbackLayout
@@ -255,8 +256,12 @@ class PlasticPolicy(BasePolicy):
             with_activity: Whether the hidden units' outputs are told, by a network that `tells_activity`.
         """
         features, activity = self._unrolled(params, observations, state, episode_starts, recorded, with_activity)
-        head = self.head(params, features)
-        values = self._value(params, features, head)
+        if self.network.has_readout:
+            head = self.head(params, features)
+            values = self._value(params, features, head)
+        else:
+            heads = [params[f"{name}_head.{part}"] for name in ("action", "value") for part in ("weight", "bias")]
+            head, values = _Heads.apply(features, *heads)
         return Evaluation(values, *self.distribution.evaluate(head, params.get("log_std"), actions), activity)
 
     def _value(self, params: Params, features: Tensor, head: Tensor) -> Tensor:
@@ -454,6 +459,33 @@ def _linear(inputs: int, outputs: int, scale: float, generator: torch.Generator)
 
 def _apply(params: Params, name: str, features: Tensor) -> Tensor:
     return affine(features, params[f"{name}.weight"], params[f"{name}.bias"])
+
+
+class _Heads(torch.autograd.Function):
+    """Outputs `(T, B, H)` and values `(T, B)` of two linear heads on the same features `(T, B, O)`.
+
+    Beside a network with a quick backward pass, the two gradients of that many features and their sum are not small:
+    here they are one matrix product.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, features: Tensor, weight: Tensor, bias: Tensor, value_weight: Tensor, value_bias: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        ctx.save_for_backward(features, weight, value_weight)
+        return affine(features, weight, bias), affine(features, value_weight, value_bias).squeeze(-1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, of_outputs: Tensor, of_values: Tensor) -> tuple[Tensor | None, ...]:
+        features, weight, value_weight = ctx.saved_tensors
+        both = torch.cat([of_outputs.movedim(-1, 0), of_values.unsqueeze(0)]).flatten(1)  # (H + 1, T B)
+        weights = both @ features.flatten(0, -2)
+        biases = both.sum(1)
+        of_features = None
+        if ctx.needs_input_grad[0]:
+            of_features = (both.mT @ torch.cat([weight, value_weight])).view(features.shape)
+        return of_features, weights[:-1], biases[:-1], weights[-1:], biases[-1:]
 
 
 def _columns(observations: Tensor, between: tuple[int, int]) -> Tensor:
