@@ -21,15 +21,11 @@ from plastic_rl.arrays import Array, BoolArray, FloatArray
 from plastic_rl.envs.task import Agent, Task
 from plastic_rl.envs.vector_env import RowVectorEnv
 from plastic_rl.errors import NonFiniteError, RunError
-from plastic_rl.feedback import Feedback
 from plastic_rl.policies import PlasticPolicy
+from plastic_rl.policies.policy import ArrayHead
 
 MAX_STEPS = 100_000
 """Longest lifetime: one that never comes to its end would stop everything."""
-BLOCK_STEPS = (16, 128)
-"""Steps that room for observations is made for: at first, and at the most (each time twice as many)."""
-BLOCK_BYTES = 1_000_000
-"""What these observations may take."""
 
 
 class Acted(NamedTuple):
@@ -38,7 +34,8 @@ class Acted(NamedTuple):
     Attributes:
         actions: `(B, ..)`, as the environment takes them.
         state: The actor's, after it has seen the observation.
-        sampled: The actions as they were drawn, before they were fitted to the environment; None where not kept.
+        sampled: The actions as they were drawn, tensor or array, before they were fitted to the environment; None where
+            not kept.
         finite: Where what the actor's network computed is finite, `(B,)`; None: everywhere, or not looked at.
     """
 
@@ -252,50 +249,6 @@ class TaskRows:
 # --- actors ----------------------------------------------------------------------------------------------------------
 
 
-class _Block:
-    """What a policy on the CPU is shown in some steps: NumPy writes it, torch reads it.
-
-    The views that a step needs are made for all steps at once. Each step has room of its own, which is not written
-    again: networks may keep in their state what they were shown.
-
-    Args:
-        policy: The policy.
-        shape: See `PolicyActor`.
-        steps: For how many steps, unless their observations are too large.
-    """
-
-    def __init__(self, policy: PlasticPolicy, shape: tuple[int, ...], steps: int) -> None:
-        rows, width = math.prod(shape), policy.input_size
-        self._time, self.steps = 0, min(steps, max(BLOCK_BYTES // (4 * rows * width), 1))
-        steps = self.steps
-        self._trial_column = policy.feedback_layout.trial_start[0]
-        self._observations = np.zeros((steps, rows, width), dtype=np.float32)
-        self._starts, self._trial_starts, self._valid = np.zeros((3, steps, rows), dtype=np.bool_)
-        observations = torch.from_numpy(self._observations).reshape(steps, *shape, width)
-        starts, trial_starts, valid = (
-            torch.from_numpy(marks).reshape(steps, *shape) for marks in (self._starts, self._trial_starts, self._valid)
-        )
-        views = policy.feedback_views(observations, trial_starts, valid)
-        feedbacks = map(Feedback, *(view.unbind(0) for view in views if view is not None))
-        self._views = list(zip(observations.unbind(0), starts.unbind(0), feedbacks, strict=True))
-
-    @property
-    def is_full(self) -> bool:
-        """Whether all its steps are taken."""
-        return self._time == self.steps
-
-    def show(self, observation: Array, starts: BoolArray) -> tuple[Tensor, Tensor, Feedback]:
-        """The next step: an observation `(.., B, I)`, starts `(.., B)` and feedback, of all rows' `(rows, ..)`."""
-        time = self._time
-        self._time += 1
-        own = self._observations[time]
-        own[...] = observation
-        self._starts[time] = starts
-        np.greater(own[:, self._trial_column], 0.5, out=self._trial_starts[time])
-        np.logical_not(starts, out=self._valid[time])
-        return self._views[time]
-
-
 @dataclass
 class PolicyActor:
     """A policy, or a population of them, that acts by given parameters.
@@ -316,34 +269,35 @@ class PolicyActor:
     checked: bool = False
     view: Callable[[Array], Array] | None = None
     _device: torch.device = field(init=False)
-    _block: _Block | None = field(init=False, default=None)
+    _array_head: ArrayHead | None = field(init=False)
 
     def __post_init__(self) -> None:
         self._device = self.policy.device
         self.params = self.policy.prepared(self.params)
+        alone = len(self.shape) == 1
+        self._array_head = self.policy.array_head(self.params, self.shape[0]) if alone else None
 
     def seen(self, observation: Array, starts: BoolArray) -> tuple[Tensor, Tensor]:
         """Observations and starts as the policy takes them, `(.., B, I)` and `(.., B)`."""
         if self.view is not None:
             observation = self.view(observation)
-        shown = torch.from_numpy(observation).to(self._device, torch.float32).reshape(*self.shape, -1)
-        return shown, torch.from_numpy(starts).to(self._device).reshape(self.shape)
-
-    def _shown(self, observation: Array, starts: BoolArray) -> tuple[Tensor, Tensor, Feedback | None]:
-        """What `seen` returns, and the feedback where it is at hand."""
-        if self._device.type != "cpu":
-            return *self.seen(observation, starts), None
-        if self._block is None:
-            self._block = _Block(self.policy, self.shape, BLOCK_STEPS[0])
-        elif self._block.is_full:
-            self._block = _Block(self.policy, self.shape, min(2 * self._block.steps, BLOCK_STEPS[1]))
-        return self._block.show(observation if self.view is None else self.view(observation), starts)
+        shown, begins = torch.from_numpy(observation), torch.from_numpy(starts)
+        if self._device.type != "cpu" or shown.dtype is not torch.float32:
+            shown, begins = shown.to(self._device, torch.float32), begins.to(self._device)
+        if len(self.shape) > 1:
+            shown, begins = shown.reshape(*self.shape, -1), begins.reshape(self.shape)
+        return shown, begins
 
     def act(self, time: int, observation: Array, starts: BoolArray, state: Any) -> Acted:
         """See `Actor`."""
         policy = self.policy
-        shown, begins, feedback = self._shown(observation, starts)
-        features, state = policy.features(self.params, shown, state, begins, feedback)
+        shown, begins = self.seen(observation, starts)
+        features, state = policy.features(self.params, shown, state, begins)
+        if self._array_head is not None:
+            logits = self._array_head(features)
+            if not self.checked or float(logits.max()) < math.inf:
+                chosen = self._array_head.choose(logits, self.noise(time))
+                return Acted(chosen, state, chosen)
         head = policy.head(self.params, features)
         actions = policy.choose(self.params, head, self.noise(time))
         finite = None

@@ -326,6 +326,7 @@ class GradientAlgorithm(PlasticAlgorithm, OnPolicyAlgorithm):  # type: ignore[mi
             actor = PolicyActor(policy, params, noise.unbind(0).__getitem__, (rollout.n_envs,))
             assert self._last_obs is not None
             rows = VecEnvRows(env, np.asarray(self._last_obs), np.asarray(self._last_episode_starts))
+            callback.update_locals(locals())
             for step in itertools.islice(steps(rows, actor, self._plastic_state), rollout.n_steps):
                 outcome = cast("VecEnvOutcome", step.outcome)
                 if self.expected_rewards and not np.all(outcome.known | ~outcome.counted):
@@ -335,20 +336,25 @@ class GradientAlgorithm(PlasticAlgorithm, OnPolicyAlgorithm):  # type: ignore[mi
                     )
                 rollout.store(step, outcome.expected if self.expected_rewards else outcome.reward)
                 infos, dones = outcome.infos, outcome.starts
-                shown = {name: policy.network.step_output(name, course) for name, course in outputs.items()}
-                for change in self._changes.values():
-                    change.acted(shown, torch.from_numpy(outcome.counted))
+                if self._changes:
+                    shown = {name: policy.network.step_output(name, course) for name, course in outputs.items()}
+                    for change in self._changes.values():
+                        change.acted(shown, torch.from_numpy(outcome.counted))
                 self._plastic_state = step.acted.state
                 self._last_obs = cast("Any", outcome.observation)
                 self._last_episode_starts = dones
                 self.num_timesteps += env.num_envs
-                self._score(outcome)
+                self.lifetime_scores += outcome.expected
+                over = np.count_nonzero(dones) > 0
+                if over:
+                    self._score(outcome)
                 if np.count_nonzero(outcome.truncated):
                     self._bootstrap(params, outcome, step.time)
-                callback.update_locals(locals())
+                # The others are as they were before the first step.
+                callback.update_locals({"step": step, "outcome": outcome, "infos": infos, "dones": dones})
                 if not callback.on_step():
                     return False
-                if np.count_nonzero(dones):  # sums of an episode are told at its end
+                if over:
                     self._update_info_buffer(infos, dones)
             rollout.complete()
             starts = torch.from_numpy(np.asarray(self._last_episode_starts)).to(self.device)
@@ -359,7 +365,7 @@ class GradientAlgorithm(PlasticAlgorithm, OnPolicyAlgorithm):  # type: ignore[mi
         return True
 
     def _score(self, outcome: VecEnvOutcome) -> None:
-        self.lifetime_scores += outcome.expected
+        """Note the scores of the lifetimes that are over."""
         for row in outcome.starts.nonzero()[0]:
             self.score_buffer.append(float(self.lifetime_scores[row]))
             self.lifetime_scores[row] = 0.0
@@ -632,7 +638,7 @@ class RolloutBuffer:
         self._observations = np.zeros((*shape, observation_size), dtype=np.float32)
         self._rewards, self._counted = np.zeros(shape, dtype=np.float32), np.ones(shape, dtype=np.float32)
         self._episode_starts, self._ended = np.zeros((2, *shape), dtype=np.bool_)
-        self._sampled: list[Tensor] = []
+        self._sampled: list[Tensor | Array] = []
         self.observations = torch.from_numpy(self._observations)
         self.rewards = torch.from_numpy(self._rewards)
         self.episode_starts = torch.from_numpy(self._episode_starts)
@@ -655,8 +661,8 @@ class RolloutBuffer:
 
     def complete(self) -> None:
         """Make what was stored ready to learn from, once all steps are."""
-        self.actions = torch.stack(self._sampled)
-        for name in ("observations", "rewards", "episode_starts", "ended", "bootstrap", "counted"):
+        self.actions = torch.stack([torch.as_tensor(each) for each in self._sampled])
+        for name in ("observations", "rewards", "episode_starts", "ended", "bootstrap", "counted", "actions"):
             setattr(self, name, getattr(self, name).to(self._device))
 
     def check_finite(self) -> None:

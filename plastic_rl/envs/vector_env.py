@@ -380,7 +380,7 @@ def number_of_this_step(info: Mapping[str, Any], key: str, ended: BoolArray, row
     known = np.zeros(rows, np.bool_)
     values = np.zeros(rows, np.float64)
     for source, eligible in ((info, None), (info.get("final_info"), ended)):
-        if isinstance(source, Mapping) and key in source:
+        if source is not None and isinstance(source, Mapping) and key in source:
             given = source.get(f"_{key}")
             present = np.ones(rows, np.bool_) if given is None else np.asarray(given, np.bool_)
             if eligible is not None:

@@ -10,11 +10,13 @@ import math
 from abc import ABC, abstractmethod
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from gymnasium import spaces
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from plastic_rl.arrays import BoolArray, IntArray, SingleArray
 from plastic_rl.errors import SpaceError
 
 
@@ -76,13 +78,26 @@ class Categorical(ActionDistribution):
     def sample(self, head: Tensor, log_std: Tensor | None, noise: Tensor) -> Tensor:
         """Invert the cumulative distribution at the noise."""
         cumulative = torch.softmax(head, -1).cumsum(-1)
-        draws = noise.to(cumulative.dtype).expand(*cumulative.shape[:-1], 1).contiguous()
+        # As torch.searchsorted takes it without a copy or a warning; drawn ahead it mostly is so already.
+        wanted = (*cumulative.shape[:-1], 1)
+        if noise.shape != wanted or noise.dtype is not cumulative.dtype or not noise.is_contiguous():
+            noise = noise.to(cumulative.dtype).expand(wanted).contiguous()
         # How many are not above the draw: at most all but the last, whatever the rounding of their sum.
-        return torch.searchsorted(cumulative, draws, right=True).clamp_max_(self.head_size - 1).squeeze(-1)
+        return torch.searchsorted(cumulative, noise, right=True).clamp_max_(self.head_size - 1).squeeze(-1)
 
     def mode(self, head: Tensor) -> Tensor:
         """The largest output."""
         return head.argmax(-1)
+
+    def choose_rows(self, head: SingleArray, noise: SingleArray | None) -> IntArray:
+        """`sample`, or `mode` without noise, in NumPy and up to rounding: `(B,)` for `(B, n)` and noise `(B, 1)`."""
+        if noise is None:
+            return np.asarray(head.argmax(-1))
+        # The ufuncs themselves: for few numbers the functions around them would cost more than the sums.
+        weights = np.exp(head - np.maximum.reduce(head, -1, keepdims=True))
+        cumulative = np.add.accumulate(weights, -1)
+        below: BoolArray = cumulative[:, :-1] / cumulative[:, -1:] <= noise
+        return np.asarray(np.add.reduce(below, -1))
 
     def evaluate(self, head: Tensor, log_std: Tensor | None, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Exact values from the log-softmax."""

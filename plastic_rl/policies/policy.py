@@ -19,8 +19,9 @@ from stable_baselines3.common.policies import BasePolicy
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from plastic_rl.arrays import IntArray, SingleArray
 from plastic_rl.errors import PlasticRLError, SpaceError
-from plastic_rl.feedback import Feedback, FeedbackLayout
+from plastic_rl.feedback import CutFeedback, Feedback, FeedbackLayout
 from plastic_rl.networks import Inside, Recording, make_network
 from plastic_rl.networks.base import Params, State
 from plastic_rl.networks.hidden_layers import HiddenLayer, UnitAxis
@@ -49,6 +50,34 @@ class PreparedParams(dict[str, Tensor]):
     def __init__(self, params: Params, network: Params) -> None:
         super().__init__(params)
         self.network = network
+
+
+SMALL_HEAD = 2**17
+"""Products of an action head over all rows up to which NumPy is quicker than a call into torch, cold caches counted."""
+
+
+class ArrayHead:
+    """Action head and choice of a categorical policy in NumPy: on few rows a call costs less than one into torch.
+
+    Args:
+        weight: `(n, O)`.
+        bias: `(n,)`.
+        distribution: The choice.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor, distribution: Categorical) -> None:
+        self._weight: SingleArray = np.ascontiguousarray(weight.detach().numpy().T)
+        self._bias: SingleArray = bias.detach().numpy()
+        self._distribution = distribution
+
+    def __call__(self, features: Tensor) -> SingleArray:
+        """Logits `(B, n)` of features `(B, O)`."""
+        shown = features.detach() if features.requires_grad else features
+        return np.asarray(shown.numpy() @ self._weight + self._bias)
+
+    def choose(self, logits: SingleArray, noise: Tensor | None) -> IntArray:
+        """Actions `(B,)`, as `PlasticPolicy.choose` has them up to rounding."""
+        return self._distribution.choose_rows(logits, None if noise is None else noise.numpy())
 
 
 class PlasticPolicy(BasePolicy):
@@ -165,25 +194,21 @@ class PlasticPolicy(BasePolicy):
 
     def feedback(self, observations: Tensor, episode_starts: Tensor) -> Feedback:
         """Cut the feedback out of observations `(.., B, I)`; nothing is valid where `episode_starts` is true."""
-        trial_start = observations.select(-1, self.feedback_layout.trial_start[0]) > 0.5
-        return self.feedback_views(observations, trial_start, ~episode_starts)
-
-    def feedback_views(self, observations: Tensor, trial_start: Tensor, valid: Tensor) -> Feedback:
-        """The feedback in observations `(.., B, I)`, as views of them, with what is told as truth values `(.., B)`."""
-        layout = self.feedback_layout
-        return Feedback(
-            action=_columns(observations, layout.action),
-            reward=observations.select(-1, layout.reward[0]),
-            trial_start=trial_start,
-            valid=valid,
-            label=None if layout.label is None else _columns(observations, layout.label),
-        )
+        return CutFeedback(self.feedback_layout, observations, episode_starts).whole()
 
     def head(self, params: Params, features: Tensor) -> Tensor:
         """Parameters `(.., B, H)` of the action distribution, from features `(.., B, O)`."""
         if self.network.has_readout:
             return self.network.readout(_network(params), features)
         return _apply(params, "action_head", features)
+
+    def array_head(self, params: Params, rows: int) -> ArrayHead | None:
+        """`head` and `choose` in NumPy, for so many rows and no population; None where torch is the better choice."""
+        if self.network.has_readout or not isinstance(self.distribution, Categorical) or self.device.type != "cpu":
+            return None
+        weight, bias = params["action_head.weight"], params["action_head.bias"]
+        small = rows * weight.numel() <= SMALL_HEAD and weight.dtype == torch.float32
+        return ArrayHead(weight, bias, self.distribution) if small else None
 
     def acting_parameters(self) -> list[str]:
         """Dotted names of the trainable parameters that actions depend on: all but those of the value head."""
@@ -194,20 +219,13 @@ class PlasticPolicy(BasePolicy):
         ]
 
     def features(
-        self,
-        params: Params,
-        observation: Tensor,
-        state: State,
-        episode_start: Tensor,
-        feedback: Feedback | None = None,
+        self, params: Params, observation: Tensor, state: State, episode_start: Tensor
     ) -> tuple[Tensor, State]:
         """One step of the network: features `(.., B, O)` and the next state.
 
-        `params`, the observation `(.., B, I)` and its starts `(.., B)` may have a leading population axis `P`. The
-        `feedback` is cut out of the observation where it was not already.
+        `params`, the observation `(.., B, I)` and its starts `(.., B)` may have a leading population axis `P`.
         """
-        if feedback is None:
-            feedback = self.feedback(observation, episode_start)
+        feedback: Any = CutFeedback(self.feedback_layout, observation, episode_start)
         return self.network.step(_network(params), observation, feedback, state, episode_start)
 
     def inside(self, params: Params, observation: Tensor, state: State, episode_start: Tensor) -> Inside:
@@ -486,10 +504,6 @@ class _Heads(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             of_features = (both.mT @ torch.cat([weight, value_weight])).view(features.shape)
         return of_features, weights[:-1], biases[:-1], weights[-1:], biases[-1:]
-
-
-def _columns(observations: Tensor, between: tuple[int, int]) -> Tensor:
-    return observations.narrow(-1, between[0], between[1] - between[0])
 
 
 def _network(params: Params) -> Params:
