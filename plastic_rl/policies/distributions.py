@@ -101,7 +101,7 @@ class Categorical(ActionDistribution):
 
     def evaluate(self, head: Tensor, log_std: Tensor | None, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Exact values from the log-softmax."""
-        log_probability, entropy, sum_p2 = _Terms.apply(head, actions)
+        log_probability, entropy, sum_p2 = _Terms.apply(head, actions)  # type: ignore[no-untyped-call]
         return log_probability, entropy, sum_p2
 
 

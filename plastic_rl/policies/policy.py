@@ -279,7 +279,7 @@ class PlasticPolicy(BasePolicy):
             values = self._value(params, features, head)
         else:
             heads = [params[f"{name}_head.{part}"] for name in ("action", "value") for part in ("weight", "bias")]
-            head, values = _Heads.apply(features, *heads)
+            head, values = _Heads.apply(features, *heads)  # type: ignore[no-untyped-call]
         return Evaluation(values, *self.distribution.evaluate(head, params.get("log_std"), actions), activity)
 
     def _value(self, params: Params, features: Tensor, head: Tensor) -> Tensor:
