@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
@@ -96,3 +97,54 @@ class Feedback(NamedTuple):
         """Return the feedback of one step of `T`."""
         label = None if self.label is None else self.label[step]
         return Feedback(self.action[step], self.reward[step], self.trial_start[step], self.valid[step], label)
+
+
+class CutFeedback:
+    """The attributes of `Feedback`, each cut out of an observation when it is first read.
+
+    Few networks read more than one or two in a step, and each costs several calls into torch.
+
+    Args:
+        layout: Where.
+        observation: `(.., B, I)`.
+        episode_start: Where nothing is valid, `(.., B)` bool.
+    """
+
+    def __init__(self, layout: FeedbackLayout, observation: Tensor, episode_start: Tensor) -> None:
+        self._layout, self._observation, self._episode_start = layout, observation, episode_start
+
+    @cached_property
+    def action(self) -> Tensor:
+        """See `Feedback`."""
+        return self._columns(self._layout.action)
+
+    @cached_property
+    def reward(self) -> Tensor:
+        """See `Feedback`."""
+        return self._observation.select(-1, self._layout.reward[0])
+
+    @cached_property
+    def trial_start(self) -> Tensor:
+        """See `Feedback`."""
+        return self._observation.select(-1, self._layout.trial_start[0]) > 0.5
+
+    @cached_property
+    def valid(self) -> Tensor:
+        """See `Feedback`."""
+        return ~self._episode_start
+
+    @cached_property
+    def label(self) -> Tensor | None:
+        """See `Feedback`."""
+        return None if self._layout.label is None else self._columns(self._layout.label)
+
+    def whole(self) -> Feedback:
+        """All of it."""
+        return Feedback(self.action, self.reward, self.trial_start, self.valid, self.label)
+
+    def _replace(self, **changes: Any) -> Feedback:
+        """As `Feedback`, a named tuple, has it."""
+        return self.whole()._replace(**changes)
+
+    def _columns(self, between: Columns) -> Tensor:
+        return self._observation.narrow(-1, between[0], between[1] - between[0])

@@ -21,7 +21,10 @@ from plastic_rl.arrays import Array, BoolArray, FloatArray
 from plastic_rl.envs.task import Agent, Task
 from plastic_rl.envs.vector_env import RowVectorEnv
 from plastic_rl.errors import NonFiniteError, RunError
+from plastic_rl.networks.native import MOST_PROBABLE, OUTPUTS, SAMPLES, Acting
 from plastic_rl.policies import PlasticPolicy
+from plastic_rl.policies.distributions import Categorical
+from plastic_rl.policies.policy import ArrayHead
 
 MAX_STEPS = 100_000
 """Longest lifetime: one that never comes to its end would stop everything."""
@@ -33,7 +36,8 @@ class Acted(NamedTuple):
     Attributes:
         actions: `(B, ..)`, as the environment takes them.
         state: The actor's, after it has seen the observation.
-        sampled: The actions as they were drawn, before they were fitted to the environment; None where not kept.
+        sampled: The actions as they were drawn, tensor or array, before they were fitted to the environment; None where
+            not kept.
         finite: Where what the actor's network computed is finite, `(B,)`; None: everywhere, or not looked at.
     """
 
@@ -259,6 +263,7 @@ class PolicyActor:
         checked: Whether to look for what is not finite; such rows then take a valid action.
         view: Turns observations of the environment into those that the policy takes; None: they are.
         steps: How many of the last steps a network on the native core keeps.
+        recorded: Who acts there, with what it keeps for `unroll`; None where the network does not, or before a step.
     """
 
     policy: PlasticPolicy
@@ -268,38 +273,60 @@ class PolicyActor:
     checked: bool = False
     view: Callable[[Array], Array] | None = None
     steps: int = 32
+    recorded: Acting | None = field(init=False, default=None)
     _device: torch.device = field(init=False)
-    _acting: Any = field(init=False, default=None)
+    _array_head: ArrayHead | None = field(init=False)
 
     def __post_init__(self) -> None:
         self._device = self.policy.device
         self.params = self.policy.prepared(self.params)
-
-    @property
-    def recorded(self) -> Any:
-        """What a network on the native core left of the steps, for `unroll`; else None."""
-        return None if self._acting is None else self._acting.run
+        alone = len(self.shape) == 1
+        self._array_head = self.policy.array_head(self.params, self.shape[0]) if alone else None
 
     def seen(self, observation: Array, starts: BoolArray) -> tuple[Tensor, Tensor]:
         """Observations and starts as the policy takes them, `(.., B, I)` and `(.., B)`."""
         if self.view is not None:
             observation = self.view(observation)
-        shown = torch.from_numpy(observation).to(self._device, torch.float32).reshape(*self.shape, -1)
-        return shown, torch.from_numpy(starts).to(self._device).reshape(self.shape)
+        shown, begins = torch.from_numpy(observation), torch.from_numpy(starts)
+        if self._device.type != "cpu" or shown.dtype is not torch.float32:
+            shown, begins = shown.to(self._device, torch.float32), begins.to(self._device)
+        if len(self.shape) > 1:
+            shown, begins = shown.reshape(*self.shape, -1), begins.reshape(self.shape)
+        return shown, begins
 
     def act(self, time: int, observation: Array, starts: BoolArray, state: Any) -> Acted:
         """See `Actor`."""
+        policy, acting, noise = self.policy, self.recorded, self.noise(time)
+        if time == 0 or (acting is not None and state is not acting):
+            acting = self.recorded = policy.acting(self.params, state, self.shape, self.steps)
+        if acting is not None:
+            return self._act_natively(acting, observation if self.view is None else self.view(observation), starts, noise)
+        shown, begins = self.seen(observation, starts)
+        features, state = policy.features(self.params, shown, state, begins)
+        if self._array_head is not None:
+            logits = self._array_head(features)
+            if not self.checked or float(logits.max()) < math.inf:
+                chosen = self._array_head.choose(logits, noise)
+                return Acted(chosen, state, chosen)
+        return self._chosen(policy.head(self.params, features), state, noise)
+
+    def _act_natively(self, acting: Acting, observation: Array, starts: BoolArray, noise: Tensor | None) -> Acted:
+        """Act on the native core, which also chooses among the actions of one Discrete space."""
+        choice = OUTPUTS
+        if acting.has_head and type(self.policy.distribution) is Categorical:
+            choice = MOST_PROBABLE if noise is None else SAMPLES
+        uniform = None if noise is None or choice == OUTPUTS else noise.numpy().reshape(-1)
+        well = acting.step(observation, starts, choice, uniform)
+        if choice != OUTPUTS and (well or not self.checked):
+            chosen = acting.actions.copy()
+            return Acted(chosen, acting, chosen)
+        head = acting.outputs if acting.has_head else self.policy.head(self.params, acting.features)
+        return self._chosen(head, acting, noise)
+
+    def _chosen(self, head: Tensor, state: Any, noise: Tensor | None) -> Acted:
+        """What is done by the action distribution's parameters `(.., B, H)`."""
         policy = self.policy
-        if time == 0 or (self._acting is not None and state is not self._acting):
-            self._acting = policy.acting(self.params, state, self.shape, self.steps)
-        if self._acting is not None:
-            seen = observation if self.view is None else self.view(observation)
-            features, state = self._acting.step(seen, starts), self._acting
-        else:
-            shown, begins = self.seen(observation, starts)
-            features, state = policy.features(self.params, shown, state, begins)
-        head = policy.head(self.params, features)
-        actions = policy.choose(self.params, head, self.noise(time))
+        actions = policy.choose(self.params, head, noise)
         finite = None
         if self.checked and not _all_well(head, actions):
             well = _well(head, actions)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
+import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor
@@ -193,11 +194,12 @@ def advantages_and_returns(
     """
     alive = (~ended).to(values.dtype)
     next_values = torch.cat((values[1:], last_values.unsqueeze(0))) * alive + bootstrap
-    deltas = rewards + gamma * next_values - values
-    advantages = torch.empty_like(deltas)
-    running = torch.zeros_like(last_values)
-    carry = gamma * gae_lambda * alive
-    for step in range(rewards.shape[0] - 1, -1, -1):
-        running = deltas[step] + carry[step] * running
-        advantages[step] = running
+    advantages = rewards + gamma * next_values - values
+    # In NumPy, whose calls on so few numbers cost a fraction of torch's.
+    sums, carry = advantages.cpu().numpy(), (gamma * gae_lambda * alive).cpu().numpy()
+    scratch = np.empty_like(sums[0])
+    for step in range(len(sums) - 2, -1, -1):
+        np.multiply(carry[step], sums[step + 1], out=scratch)
+        np.add(sums[step], scratch, out=sums[step])
+    advantages = torch.from_numpy(sums).to(advantages.device)
     return advantages, advantages + values

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import math
 import warnings
 from abc import abstractmethod
 from collections import deque
@@ -50,7 +51,7 @@ from plastic_rl.config.signatures import handed_on
 from plastic_rl.envs.vector_env import stored_array
 from plastic_rl.errors import CheckpointError, ConfigError, NonFiniteError, damage_is_refused
 from plastic_rl.networks import Recording
-from plastic_rl.networks.native import Run
+from plastic_rl.networks.native import Acting
 from plastic_rl.plasticity import UNBOUNDED
 from plastic_rl.plasticity.parts import Named, make_part, named_in
 from plastic_rl.policies import PlasticPolicy
@@ -323,9 +324,12 @@ class GradientAlgorithm(PlasticAlgorithm, OnPolicyAlgorithm):  # type: ignore[mi
         watching = policy.network.watched(outputs.__setitem__) if self._changes else contextlib.nullcontext()
         with torch.no_grad(), watching:
             noise = policy.distribution.draw_noise((rollout.n_steps, rollout.n_envs), self._sampling).to(self.device)
-            actor = PolicyActor(policy, params, noise.__getitem__, (rollout.n_envs,), steps=rollout.n_steps)
+            actor = PolicyActor(
+                policy, params, noise.unbind(0).__getitem__, (rollout.n_envs,), steps=rollout.n_steps
+            )
             assert self._last_obs is not None
             rows = VecEnvRows(env, np.asarray(self._last_obs), np.asarray(self._last_episode_starts))
+            callback.update_locals(locals())
             for step in itertools.islice(steps(rows, actor, self._plastic_state), rollout.n_steps):
                 outcome = cast("VecEnvOutcome", step.outcome)
                 if self.expected_rewards and not np.all(outcome.known | ~outcome.counted):
@@ -335,31 +339,45 @@ class GradientAlgorithm(PlasticAlgorithm, OnPolicyAlgorithm):  # type: ignore[mi
                     )
                 rollout.store(step, outcome.expected if self.expected_rewards else outcome.reward)
                 infos, dones = outcome.infos, outcome.starts
-                shown = {name: policy.network.step_output(name, course) for name, course in outputs.items()}
-                for change in self._changes.values():
-                    change.acted(shown, torch.from_numpy(outcome.counted))
+                if self._changes:
+                    shown = {name: policy.network.step_output(name, course) for name, course in outputs.items()}
+                    for change in self._changes.values():
+                        change.acted(shown, torch.from_numpy(outcome.counted))
                 self._plastic_state = step.acted.state
                 self._last_obs = cast("Any", outcome.observation)
                 self._last_episode_starts = dones
                 self.num_timesteps += env.num_envs
-                self._score(outcome)
-                if outcome.truncated.any():
+                self.lifetime_scores += outcome.expected
+                over = np.count_nonzero(dones) > 0
+                if over:
+                    self._score(outcome)
+                if np.count_nonzero(outcome.truncated):
                     self._bootstrap(params, outcome, step.time)
-                callback.update_locals(locals())
+                # The others are as they were before the first step.
+                callback.update_locals({"step": step, "outcome": outcome, "infos": infos, "dones": dones})
                 if not callback.on_step():
                     return False
-                self._update_info_buffer(infos, dones)
-            rollout.recording = actor.recorded or rollout.recording
+                if over:
+                    self._update_info_buffer(infos, dones)
+            rollout.complete()
+            if actor.recorded is not None:
+                rollout.recording = actor.recorded
             starts = torch.from_numpy(np.asarray(self._last_episode_starts)).to(self.device)
             last = torch.from_numpy(np.asarray(self._last_obs)).to(self.device).float()
-            self.last_values = policy.value(params, last, dict(self._plastic_state), starts)
+            # Behind the end of a lifetime there is nothing to value.
+            over = bool(rollout.ended[-1].all())
+            self.last_values = (
+                torch.zeros(self.n_envs, device=self.device)
+                if over
+                else policy.value(params, last, self._plastic_state, starts)
+            )
         callback.update_locals(locals())
         callback.on_rollout_end()
         return True
 
     def _score(self, outcome: VecEnvOutcome) -> None:
-        self.lifetime_scores += outcome.expected
-        for row in np.flatnonzero(outcome.starts):
+        """Note the scores of the lifetimes that are over."""
+        for row in outcome.starts.nonzero()[0]:
             self.score_buffer.append(float(self.lifetime_scores[row]))
             self.lifetime_scores[row] = 0.0
 
@@ -371,10 +389,8 @@ class GradientAlgorithm(PlasticAlgorithm, OnPolicyAlgorithm):  # type: ignore[mi
             if "terminal_observation" in outcome.infos[row]:
                 behind[row] = outcome.infos[row]["terminal_observation"]
         going_on = torch.zeros(self.n_envs, dtype=torch.bool, device=self.device)
-        values = self.policy.value(
-            params, torch.from_numpy(behind).to(self.device), dict(self._plastic_state), going_on
-        )
-        self.rollout.bootstrap[time, truncated] = values[truncated]
+        values = self.policy.value(params, torch.from_numpy(behind).to(self.device), self._plastic_state, going_on)
+        self.rollout.bootstrap[time, truncated] = values[truncated].cpu()
 
     def train(self) -> None:
         """One gradient step on the rollout just collected."""
@@ -611,11 +627,11 @@ class GradientAlgorithm(PlasticAlgorithm, OnPolicyAlgorithm):  # type: ignore[mi
 
 
 class RolloutBuffer:
-    """One rollout: `n_steps` x `n_envs` transitions, time first, as `unroll` takes it.
+    """One rollout: `n_steps` x `n_envs` transitions, time first, as `unroll` takes it once it is `complete`.
 
     Attributes:
         observations: `(T, B, I)`, what the agent saw before acting.
-        actions: `(T, B)` or `(T, B, A)`, as sampled.
+        actions: `(T, B)` or `(T, B, A)`, as sampled; there once it is complete, and not before.
         rewards: `(T, B)`, what learning uses (expected or normalised ones where asked for).
         episode_starts: `(T, B)` bool, true where a lifetime starts with this observation.
         ended: `(T, B)` bool, true where the lifetime ended with this step, terminated or truncated.
@@ -627,35 +643,47 @@ class RolloutBuffer:
     actions: Tensor
 
     def __init__(self, n_steps: int, n_envs: int, observation_size: int, device: torch.device) -> None:
-        self.n_steps, self.n_envs = n_steps, n_envs
+        self.n_steps, self.n_envs, self._device = n_steps, n_envs, device
         shape = (n_steps, n_envs)
-        self.observations = torch.zeros((*shape, observation_size), dtype=torch.float32, device=device)
-        self.rewards = torch.zeros(shape, dtype=torch.float32, device=device)
-        self.episode_starts = torch.zeros(shape, dtype=torch.bool, device=device)
-        self.ended = torch.zeros(shape, dtype=torch.bool, device=device)
-        self.bootstrap = torch.zeros(shape, dtype=torch.float32, device=device)
-        self.counted = torch.ones(shape, dtype=torch.float32, device=device)
-        self.recording: Recording | Run | None = None
+        # NumPy writes a row into what it shares with a tensor several times quicker than torch would.
+        self._observations = np.zeros((*shape, observation_size), dtype=np.float32)
+        self._rewards, self._counted = np.zeros(shape, dtype=np.float32), np.ones(shape, dtype=np.float32)
+        self._episode_starts, self._ended = np.zeros((2, *shape), dtype=np.bool_)
+        self._sampled: list[Tensor | Array] = []
+        self.observations = torch.from_numpy(self._observations)
+        self.rewards = torch.from_numpy(self._rewards)
+        self.episode_starts = torch.from_numpy(self._episode_starts)
+        self.ended = torch.from_numpy(self._ended)
+        self.bootstrap = torch.zeros(shape, dtype=torch.float32)
+        self.counted = torch.from_numpy(self._counted)
+        self.recording: Recording | Acting | None = None
 
     def store(self, step: Step, reward: Array) -> None:
         """Keep a step, and the `reward (B,)` that learning uses."""
-        time, action = step.time, step.acted.sampled
-        self.observations[time] = torch.from_numpy(step.observation)
-        self.episode_starts[time] = torch.from_numpy(step.starts)
-        self.rewards[time] = torch.from_numpy(reward)
-        self.ended[time] = torch.from_numpy(step.outcome.ended)
-        self.counted[time] = torch.from_numpy(step.outcome.counted)
-        if time == 0:
-            self.actions = torch.zeros((self.n_steps, *action.shape), dtype=action.dtype, device=action.device)
-        self.actions[time] = action
+        time = step.time
+        self._observations[time] = step.observation
+        self._episode_starts[time] = step.starts
+        self._rewards[time] = reward
+        self._ended[time] = step.outcome.ended
+        self._counted[time] = step.outcome.counted
+        self._sampled.append(step.acted.sampled)
         if isinstance(self.recording, Recording):
             self.recording.append(step.acted.state)
+
+    def complete(self) -> None:
+        """Make what was stored ready to learn from, once all steps are."""
+        self.actions = torch.stack([torch.as_tensor(each) for each in self._sampled])
+        for name in ("observations", "rewards", "episode_starts", "ended", "bootstrap", "counted", "actions"):
+            setattr(self, name, getattr(self, name).to(self._device))
 
     def check_finite(self) -> None:
         """Raise `NonFiniteError` that names the first observation or reward that is NaN or infinite.
 
         The earliest is the cause: a reward comes back as feedback in the observation of the next step.
         """
+        # One that is not finite leaves no finite sum.
+        if math.isfinite(self.observations.sum() + self.rewards.sum() + self.bootstrap.sum()):
+            return
         found: list[tuple[int, str]] = []
         for name in ("observations", "rewards", "bootstrap"):
             values: Tensor = getattr(self, name)

@@ -129,12 +129,14 @@ class VectorEnvAdapter(VecEnv):
         self._returns += rewards
         counted = ~self._over
         self._lengths += counted
-        infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
         ended = terminated | truncated
         known, expected = number_of_this_step(vector_info, "expected_reward", ended, self.num_envs)
         known &= counted
-        for row in np.flatnonzero(known):
-            infos[row]["expected_reward"] = float(expected[row])
+        infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
+        if np.count_nonzero(known):
+            for info, told, value in zip(infos, known.tolist(), expected.tolist(), strict=True):
+                if told:
+                    info["expected_reward"] = value
         self.arrays = StepArrays(ended, ended & ~terminated, counted, known, expected)
         final: Any = vector_info.get("final_obs")
         dones, cut_off = ended, self.arrays.truncated
@@ -143,13 +145,13 @@ class VectorEnvAdapter(VecEnv):
         elif self.autoreset_mode is AutoresetMode.NEXT_STEP:
             dones, cut_off, final = self._over, self._over_truncated, self._final
             self._over, self._over_truncated, self._final = ended, self.arrays.truncated, observations
-        for row in np.flatnonzero(dones):
+        for row in dones.nonzero()[0].tolist():
             infos[row]["terminal_observation"] = np.array(final[row])
             infos[row]["TimeLimit.truncated"] = bool(cut_off[row])
             infos[row]["episode"] = {"r": float(self._returns[row]), "l": int(self._lengths[row]), "t": 0.0}
             self._returns[row] = 0.0
             self._lengths[row] = 0
-        if self.autoreset_mode is AutoresetMode.DISABLED and ended.any():
+        if self.autoreset_mode is AutoresetMode.DISABLED and np.count_nonzero(ended):
             observations, _ = self.env.reset(options={"reset_mask": ended})
         return observations, rewards.astype(np.float32), dones.copy(), infos
 
@@ -494,7 +496,7 @@ class VecEnvRows:
             observation=observations,
             starts=dones,
             reward=rewards,
-            expected=np.where(arrays.known, arrays.expected, earned),
+            expected=_expected(arrays, earned),
             known=arrays.known,
             ended=arrays.ended,
             counted=arrays.counted,
@@ -502,6 +504,14 @@ class VecEnvRows:
             infos=infos,
             truncated=arrays.truncated,
         )
+
+
+def _expected(arrays: StepArrays, earned: Array) -> FloatArray:
+    """The expected reward where it is known, else what was `earned (B,)`."""
+    expected: FloatArray = earned.astype(np.float64)
+    if np.count_nonzero(arrays.known):
+        np.copyto(expected, arrays.expected, where=arrays.known)
+    return expected
 
 
 def _arrays_of(dones: BoolArray, infos: list[dict[str, Any]]) -> StepArrays:

@@ -58,10 +58,11 @@ class ActionCodec:
             )
         self._bits = isinstance(self.space, spaces.MultiBinary)
         self.size = len(self._sizes) if self._bits else int(self._sizes.sum())
-        self._unsigned_sizes = self._sizes.view(np.uint64)
         self._discrete = not isinstance(self.space, spaces.Box)
         self._offsets = np.concatenate([[0], np.cumsum(self._sizes)[:-1]])
         self._single = isinstance(self.space, spaces.Discrete)
+        # Without an axis NumPy compares with it as quickly as it can.
+        self._unsigned_sizes = (self._sizes.squeeze() if self._single else self._sizes).view(np.uint64)
         self._one_hot = np.eye(self.size if self._single else 0, dtype=np.float32)
         self._shape = () if self._single else (len(self._sizes),) if self._discrete else (self.size,)
         if isinstance(self.space, spaces.Box):
@@ -89,7 +90,7 @@ class ActionCodec:
     def encode(self, actions: Array, out: SingleArray) -> None:
         """Write the columns of checked `actions` into `out (B, A)`."""
         if self._single:
-            out[...] = self._one_hot[actions]
+            out[...] = self._one_hot.take(actions, axis=0)
         elif self._bits:
             out[...] = actions
         elif self._discrete:

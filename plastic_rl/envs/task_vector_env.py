@@ -171,7 +171,10 @@ class TaskVectorEnv(RowVectorEnv, Generic[TasksT]):
         self.steps = steps
         self.time: IntArray = np.zeros(num_envs, dtype=np.int64)
         self.returns: FloatArray = np.zeros(num_envs)
-        self._reward_range = reward_range
+        # NumPy works with arrays without axes quicker than with numbers, which it must turn into such first.
+        self._lowest_reward, self._highest_reward = np.array(reward_range[0], np.float32), np.array(reward_range[1])
+        self._one, self._horizon = np.array(1), np.array(steps)
+        self._shares: SingleArray = (np.arange(steps + 1) / steps).astype(np.float32)
         self._buffer: SingleArray = np.zeros((num_envs, feedback.stop), dtype=np.float32)
         self._features = self._buffer[:, : feedback.start]
         self._action_columns = self._buffer[:, slice(*feedback.action)]
@@ -233,15 +236,14 @@ class TaskVectorEnv(RowVectorEnv, Generic[TasksT]):
             # An idle row begins anew right after this step; until then its time must index its noise.
             self.time[idle] = 0
         reward, trial_end, expected_reward, ended, measures = self.transition(actions)
-        self.time += 1
+        self.time += self._one
         self.returns += reward
         self._codec.encode(actions, self._action_columns)
-        low, high = self._reward_range
-        np.minimum(reward, high, out=self._reward_column, casting="same_kind")
-        np.maximum(self._reward_column, low, out=self._reward_column)
-        self._trial_column[:] = trial_end
-        np.divide(self.time, self.steps, out=self._time_column, casting="same_kind")
-        terminated = self.time >= self.steps
+        self._reward_column[...] = np.minimum(reward, self._highest_reward)
+        np.maximum(self._reward_column, self._lowest_reward, out=self._reward_column)
+        self._trial_column[...] = trial_end
+        self._time_column[...] = self._shares.take(self.time)
+        terminated: BoolArray = self.time >= self._horizon
         if ended is not None:
             terminated |= ended
         info: dict[str, Array] = {"trial_end": trial_end}

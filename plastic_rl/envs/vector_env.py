@@ -120,6 +120,7 @@ class RowVectorEnv(VectorEnv[SingleArray, Array, Array], ABC):
                 "(or None)"
             )
         self._all_rows = np.arange(num_envs)
+        self._every_row = np.ones(num_envs, dtype=np.bool_)
         self._seeds: list[int] = [0] * num_envs
         self._generators = [np.random.Generator(np.random.PCG64(0)) for _ in range(num_envs)]
         self._lifetimes = np.zeros(num_envs, dtype=np.int64)
@@ -220,10 +221,11 @@ class RowVectorEnv(VectorEnv[SingleArray, Array, Array], ABC):
         if done is not checked:
             # The agent's previous action is the one that it chose.
             self._codec.encode(checked, self._observe()[:, slice(*self.feedback.action)])
-        live = np.ones(self.num_envs, dtype=np.bool_) if idle is None else ~idle
+        live = self._every_row if idle is None else ~idle
         names = [name for name in info if name[0] != "_"]
         for name in names:
-            info[f"_{name}"] = info.get(f"_{name}", True) & live
+            mask = info.get(f"_{name}")
+            info[f"_{name}"] = live.copy() if mask is None else mask & live
         if idle is not None:
             for values in (reward, terminated, truncated, *(info[name] for name in names)):
                 values[idle] = 0
@@ -377,11 +379,13 @@ def number_of_this_step(info: Mapping[str, Any], key: str, ended: BoolArray, row
     """
     known = np.zeros(rows, np.bool_)
     values = np.zeros(rows, np.float64)
-    final = info.get("final_info")
-    for source, eligible in ((info, np.ones(rows, np.bool_)), (final, ended)):
-        if isinstance(source, Mapping) and key in source:
-            present = eligible & np.asarray(source.get(f"_{key}", np.ones(rows, np.bool_)), np.bool_)
-            values[present] = np.asarray(source[key])[present].astype(np.float64)
+    for source, eligible in ((info, None), (info.get("final_info"), ended)):
+        if source is not None and isinstance(source, Mapping) and key in source:
+            given = source.get(f"_{key}")
+            present = np.ones(rows, np.bool_) if given is None else np.asarray(given, np.bool_)
+            if eligible is not None:
+                present = present & eligible
+            np.copyto(values, np.asarray(source[key]), where=present, casting="unsafe")
             known |= present
     return known, values
 

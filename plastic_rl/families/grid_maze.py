@@ -228,6 +228,7 @@ class GridMazeVectorEnv(TaskVectorEnv[GridMazeTasks]):
         self._position: IntArray = np.zeros(num_envs, dtype=np.int64)
         self._goal: IntArray = np.zeros(num_envs, dtype=np.int64)
         self._landings: IntArray = np.zeros((num_envs, tasks.steps), dtype=np.int64)
+        self._stride, self._prize = np.array(len(MOVES)), np.array(GOAL_REWARD)
 
     def _add_side(self, side: int) -> None:
         """Append the tables of another side of maze."""
@@ -261,14 +262,15 @@ class GridMazeVectorEnv(TaskVectorEnv[GridMazeTasks]):
 
     @override
     def transition(self, actions: Array) -> Outcome:
-        position = self._next_cell.take(self._position * len(MOVES) + actions)
+        position = self._next_cell.take(self._position * self._stride + actions)
         found = position == self._goal
-        reward = found * GOAL_REWARD
+        reward: FloatArray = found * self._prize
         if self.distribution.wall_penalty:
             reward -= self.distribution.wall_penalty * (position == self._position)
         self._position = position
         if np.count_nonzero(found):
-            position[found] = self._landings[found, self.time[found]]
+            rows = found.nonzero()[0]
+            position[rows] = self._landings[rows, self.time[rows]]
         return Outcome(reward, found)
 
     @override

@@ -21,7 +21,7 @@ from plastic_rl.config import ConfigModel
 from plastic_rl.errors import ConfigError, unknown_name_message
 from plastic_rl.feedback import Feedback, FeedbackLayout
 from plastic_rl.networks.hidden_layers import HiddenLayer
-from plastic_rl.networks.native import Acting, Run
+from plastic_rl.networks.native import Acting
 from plastic_rl.networks.start_weights import draw_keys, next_keys
 from plastic_rl.plasticity import Parameter, Range, ResetScope, StateEntry
 from plastic_rl.plasticity.structure import HALF
@@ -94,7 +94,9 @@ class Recording:
         self.checkpoints: dict[int, State] = {}
         self._activity = activity
 
-    def __len__(self) -> int:
+    @property
+    def steps_done(self) -> int:
+        """How many steps it holds."""
         return self._done
 
     def append(self, state: State) -> None:
@@ -254,7 +256,7 @@ class PlasticNetwork(nn.Module, ABC):
         names = entries if scope == "lifetime" else [name for name in entries if entries[name].reset == "trial"]
         if not names or not bool(start.any()):
             return state
-        return state | {name: reset_entry(start, state[name], self._start(entries[name], params)) for name in names}
+        return {**state, **{name: reset_entry(start, state[name], self._start(entries[name], params)) for name in names}}
 
     def _start(self, entry: StateEntry, params: Params | None) -> float | Tensor:
         """Where an entry starts: a number, or a tensor that broadcasts against `(.., B, ...)`."""
@@ -343,7 +345,14 @@ class PlasticNetwork(nn.Module, ABC):
         """A step's output `(.., B, H)` of a layer by that of its substeps `(.., B, S, H)`: of spikes the mean."""
         return course[..., -1, :]
 
-    def acting(self, params: Params, state: Mapping[str, Tensor], shape: tuple[int, ...], steps: int) -> Acting | None:
+    def acting(
+        self,
+        params: Params,
+        state: Mapping[str, Tensor],
+        shape: tuple[int, ...],
+        steps: int,
+        head: tuple[Tensor, Tensor] | None = None,
+    ) -> Acting | None:
         """Who acts in place on the native core, where it computes this network; else None, and `step` acts.
 
         Args:
@@ -351,6 +360,7 @@ class PlasticNetwork(nn.Module, ABC):
             state: Before the first step.
             shape: `(B,)` or `(P, B)`.
             steps: How many of the last steps are kept for `unroll`.
+            head: Weights `(.., A, O)` and bias `(.., A)` of outputs that each step computes too.
         """
         return None
 
@@ -365,7 +375,7 @@ class PlasticNetwork(nn.Module, ABC):
         feedbacks: Feedback,
         state: State,
         episode_starts: Tensor,
-        recorded: Recording | Run | None = None,
+        recorded: Recording | Acting | None = None,
     ) -> tuple[Tensor, State]:
         """`T` steps at once, differentiable, for learning: equals `T` calls of `step`, in values and gradients.
 
@@ -395,7 +405,7 @@ class PlasticNetwork(nn.Module, ABC):
         feedbacks: Feedback,
         state: State,
         episode_starts: Tensor,
-        recorded: Recording | Run | None = None,
+        recorded: Recording | Acting | None = None,
     ) -> tuple[Tensor, Tensor, State]:
         """`unroll`, for a loss that also reads what the hidden units put out; where `tells_activity`.
 

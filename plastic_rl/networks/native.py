@@ -9,7 +9,7 @@ own backward pass; `Acting` steps in place for who acts, and leaves behind what 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Self, cast
 
@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from plastic_rl._native import extension
-from plastic_rl.arrays import Array, BoolArray
+from plastic_rl.arrays import Array, BoolArray, IntArray
 from plastic_rl.plasticity import Synapse
 from plastic_rl.plasticity.bounds import hard_clip, keep_scale, soft_clip, unbounded
 from plastic_rl.plasticity.eligibility import DecayingTrace, Eligibility
@@ -31,6 +31,9 @@ from plastic_rl.plasticity.terms import Hebb, Oja
 LANES = 16
 UPDATES, RESETS_TRACE, RESETS_ELIGIBILITY, RESETS_ACTIVITY = 1, 2, 4, 8
 """What happens to a lifetime before a step; see `level.h`."""
+
+OUTPUTS, SAMPLES, MOST_PROBABLE = 0, 1, 2
+"""What becomes of a step's outputs."""
 
 MATRICES = ("weight", "alpha", "gate", "keep", "rate")
 ROWS = ("offset", "modulator", "bias")
@@ -153,6 +156,7 @@ class Run:
         shape: `(B,)` or `(P, B)`.
         steps: `T`.
         driven: Whether the drive is given, and not computed from observations.
+        head: Weights `(.., A, O)` and bias `(.., A)` of outputs `V y + c` that each step computes too.
 
     Attributes:
         post: `(T + 1, P B, S)`, what was before the first step first.
@@ -170,6 +174,7 @@ class Run:
         steps: int,
         *,
         driven: bool = False,
+        head: tuple[Tensor, Tensor] | None = None,
     ) -> None:
         core = extension()
         assert core is not None, "a level comes with the extension"
@@ -196,10 +201,12 @@ class Run:
             units=units,
             inputs=inputs,
             signals=self.signals,
+            outputs=0 if head is None else head[1].shape[-1],
         )
         like = numbers["bias"]
         self.packed = {name: self._packed(name, value) for name, value in numbers.items() if name != "input" or inputs}
-        self.post = like.new_zeros(steps + 1, rows, lanes)
+        self.post = like.new_empty(steps + 1, rows, lanes)
+        self.post[0] = 0
         self.observation = like.new_zeros(steps, rows, lanes if driven else inputs)
         self.flags = torch.zeros(steps + 1, rows, dtype=torch.uint8)
         bound = {**self.packed, "post": self.post, "flags": self.flags}
@@ -209,12 +216,15 @@ class Run:
         if self.signals:
             self.signal = like.new_empty(steps + 1, rows, self.signals)
             bound["signal"] = self.signal
+        if head is not None:
+            weight, bias = (own.detach() if self._population else own.detach().unsqueeze(0) for own in head)
+            self.output = like.new_empty(steps, rows, bias.shape[-1])
+            self.noise, self.action = like.new_empty(steps, rows), torch.empty(steps, rows, dtype=torch.int64)
+            bound |= {"head": padded(weight, lanes), "head_bias": bias.contiguous()}
+            bound |= {"output": self.output, "noise": self.noise, "action": self.action}
         self.plan.bind(**bound)
         self.trace: Tensor | None = None
         self.eligibility: Tensor | None = None
-
-    def __len__(self) -> int:
-        return self.steps
 
     def _packed(self, name: str, value: Tensor) -> Tensor:
         own = value.detach()
@@ -286,7 +296,7 @@ class _NativeUnroll(torch.autograd.Function):
             run.hold(*(None if own is None else own.clone() for own in start))
             run.plan.forward()
             last = run.settled(run.steps)
-        run.hold(None, None)
+            run.hold(None, None)
         features = run.post[1:, :, : run.units]
         return features, last.get("trace"), last.get("eligibility")
 
@@ -314,15 +324,15 @@ class _NativeUnroll(torch.autograd.Function):
             packed[f"d_{name}"] = post.new_zeros(rows, lanes) if needed[name] else None
         run.plan.bind(trace=ctx.start[0], eligibility=ctx.start[1], **packed)
         run.plan.backward(checkpoint_spacing(run.steps))
-        run.plan.bind(**dict.fromkeys((*packed, "trace", "eligibility"), None))
+        run.plan.bind(**dict.fromkeys(packed))
+        run.hold(run.trace, run.eligibility)
 
         d_total = d_totals[..., :units]
         flat = d_total.reshape(-1, units)
         found: dict[str, Tensor | None] = {"weight": None, "input": None, "bias": None}
         if needed["weight"]:
-            pre = post[:-1]
-            resets = (run.flags[:-1] & RESETS_ACTIVITY) > 0
-            if bool(resets.any()):
+            pre, resets = post[:-1], (run.flags[:-1] & RESETS_ACTIVITY) > 0
+            if bool(resets[1:].any()):  # before the first step a reset is an activity of 0
                 pre = pre.masked_fill(resets.unsqueeze(-1), 0)
             found["weight"] = flat.mT @ pre.reshape(-1, lanes)[:, :units]
         if needed["bias"]:
@@ -353,8 +363,8 @@ def native_unroll(
     *,
     frozen: bool = False,
     driven: bool = False,
-    recorded: Run | None = None,
-) -> tuple[Tensor, State]:
+    recorded: Acting | None = None,
+) -> tuple[Tensor, Mapping[str, Tensor]]:
     """`unroll` of a plastic recurrent network whose rule is of the family.
 
     Args:
@@ -369,10 +379,10 @@ def native_unroll(
         recorded: What acting left of these steps, or None.
 
     Returns:
-        Features `(T, B, O)`, and the state after the last step (`activity` alone where `recorded`).
+        Features `(T, B, O)`, and the state after the last step.
     """
     numbers = rule.numbers(params)
-    run = recorded
+    run = None if recorded is None else recorded.run
     steps, batch = inputs.shape[:2]
     if run is None:
         run = Run(level, rule, numbers, (batch,), steps, driven=driven)
@@ -383,28 +393,24 @@ def native_unroll(
         run.flags[:-1] = flags
         if not frozen:
             run.flags[1:] |= UPDATES
-        run.post[0] = run.vectors(state["activity"])
-    names = ("activity", "trace", "eligibility")
+        run.post[0] = run.vectors(state["activity"]).masked_fill_(resets.activity[0].unsqueeze(-1), 0)
     # What every lifetime begins without need not be known.
     newborn = bool(resets.trace[0].all()) and (not rule.traced or bool(resets.eligibility[0].all()))
-    apart = newborn and not any(state[name].requires_grad for name in names if name in state)
-    start = [state.get(name) for name in names[1:]]
-    packed = [None if own is None or (apart and recorded is not None) else run.matrix(own) for own in start]
+    before: Mapping[str, Tensor] = {} if newborn and recorded is not None else state
+    starts = [before.get(name) for name in _HELD]
     post, trace, eligibility = _NativeUnroll.apply(  # type: ignore[no-untyped-call]
         run,
         recorded is not None,
-        (packed[0], packed[1]),
+        tuple(None if own is None else run.matrix(own) for own in starts[1:]),
         inputs,
-        *(state.get(name) for name in names),
+        *starts,
         None,
         *(None if driven and name in {"input", "bias"} else numbers.get(name) for name in NUMBERS),
     )
-    following: State = {"activity": post[-1]}
-    if trace is not None:
-        following["trace"] = trace
-    if eligibility is not None:
-        following["eligibility"] = eligibility
-    return post, following
+    if recorded is not None:
+        return post, recorded
+    following = {**state, "activity": post[-1], "trace": trace}
+    return post, following if eligibility is None else following | {"eligibility": eligibility}
 
 
 class Acting(Mapping[str, Tensor]):
@@ -415,32 +421,47 @@ class Acting(Mapping[str, Tensor]):
         state: Before the first step, entries `(.., B, ...)`.
         by_trial: What resets with a trial, of `RESETS_ACTIVITY` and so on.
         trial_start: Column of the observation that says where a trial starts.
+        show: Told what the layer `hidden` puts out, `(.., B, 1, O)`; None: nobody is.
         frozen: Whether synapses keep the state they have.
     """
 
-    def __init__(self, run: Run, state: Mapping[str, Tensor], by_trial: int, trial_start: int, *, frozen: bool) -> None:
-        self.run = run
+    def __init__(
+        self,
+        run: Run,
+        state: Mapping[str, Tensor],
+        by_trial: int,
+        trial_start: int,
+        show: Callable[[str, Tensor], None] | None,
+        *,
+        frozen: bool,
+    ) -> None:
+        self.run, self._show = run, show
         self._before: Mapping[str, Tensor] | None = state
-        self._others = {name: entry for name, entry in state.items() if name not in _HELD}
         self._by_trial, self._trial_start = by_trial, trial_start
         self._by_lifetime = RESETS_ACTIVITY | RESETS_TRACE | RESETS_ELIGIBILITY
         self._flags: npt.NDArray[np.uint8] = run.flags.numpy()
         if not frozen:
             self._flags[1:] = UPDATES
         self._observations: npt.NDArray[np.float32] = run.observation.numpy()
+        self.has_head = hasattr(run, "output")
+        if self.has_head:
+            self._noise: npt.NDArray[np.float32] = run.noise.numpy()
+            self._actions: npt.NDArray[np.int64] = run.action.numpy()
         self._features = run.post[1:, :, : run.units].view(run.steps, *run.shape, run.units).unbind(0)
         self._time = 0
         self._exported: tuple[int, State] | None = None
 
-    def step(self, observation: Array, starts: BoolArray) -> Tensor:
+    def step(self, observation: Array, starts: BoolArray, choice: int = OUTPUTS, noise: Array | None = None) -> bool:
         """Take a step.
 
         Args:
             observation: `(P B, J)`.
             starts: Where a lifetime starts with it, `(P B,)`.
+            choice: `SAMPLES` or `MOST_PROBABLE` where actions are to be chosen by the softmax of the outputs.
+            noise: Uniform numbers to sample by, `(P B,)`.
 
         Returns:
-            Features `(.., B, O)`; good until `run.steps` more steps are done.
+            Whether all outputs can be chosen by: none is NaN or infinite.
         """
         run = self.run
         if self._before is not None:
@@ -450,13 +471,38 @@ class Acting(Mapping[str, Tensor]):
             self._wrap()
         time = self._time
         self._observations[time] = observation
-        if starts.any():
+        if np.count_nonzero(starts):
             self._flags[time] |= starts * np.uint8(self._by_lifetime)
         if self._by_trial:
             self._flags[time] |= (observation[:, self._trial_start] > 0.5) * np.uint8(self._by_trial)
-        run.plan.step(time)
+        if noise is not None:
+            self._noise[time] = noise
+        well: bool = run.plan.step(time, choice)
         self._time = time + 1
-        return self._features[time]
+        if self._show is not None:
+            self._show("hidden", self._features[time].unsqueeze(-2))
+        return well
+
+    @property
+    def features(self) -> Tensor:
+        """Of the last step, `(.., B, O)`; good until `run.steps` more are done, as are the next two."""
+        return self._features[self._time - 1]
+
+    @property
+    def outputs(self) -> Tensor:
+        """Of the head, `(.., B, A)`."""
+        run = self.run
+        return run.output[self._time - 1].view(*run.shape, -1)
+
+    @property
+    def actions(self) -> IntArray:
+        """What was chosen, `(P B,)`."""
+        return self._actions[self._time - 1]
+
+    @property
+    def steps_done(self) -> int:
+        """How many steps it holds."""
+        return self._time
 
     def _load(self, state: Mapping[str, Tensor], starts: BoolArray) -> None:
         run = self.run
@@ -465,7 +511,7 @@ class Acting(Mapping[str, Tensor]):
             like = run.post.new_zeros(run.rows, run.units, run.lanes)
             run.hold(like, like.clone() if traced else None)
             return
-        run.post[0] = run.vectors(state["activity"])
+        run.post[0] = run.vectors(state["activity"]).masked_fill_(torch.from_numpy(starts).unsqueeze(-1), 0)
         run.hold(run.matrix(state["trace"]), run.matrix(state["eligibility"]) if traced else None)
 
     def _wrap(self) -> None:
@@ -485,7 +531,7 @@ class Acting(Mapping[str, Tensor]):
         if self._exported is None or self._exported[0] != self._time:
             run = self.run
             activity = self.run.post[self._time, :, : run.units].reshape(*run.shape, run.units).clone()
-            self._exported = self._time, {**self._others, "activity": activity, **run.settled(self._time)}
+            self._exported = self._time, {"activity": activity, **run.settled(self._time)}
         return self._exported[1]
 
     def __getitem__(self, name: str) -> Tensor:

@@ -233,15 +233,16 @@ class PlasticRNN(PlasticNetwork):
         feedbacks: Feedback,
         state: State,
         episode_starts: Tensor,
-        recorded: Recording | Run | None = None,
+        recorded: Recording | Acting | None = None,
     ) -> tuple[Tensor, State]:
         """`T` steps at once; see `PlasticNetwork.unroll`.
 
         Raises:
             ValueError: If `recorded` is of another number of steps.
         """
-        if recorded is not None and len(recorded) != xs.shape[0]:
-            raise ValueError(f"a recording of {len(recorded)} steps cannot stand for the {xs.shape[0]} steps of xs.")
+        kept = xs.shape[0] if recorded is None else recorded.steps_done
+        if kept != xs.shape[0]:
+            raise ValueError(f"a recording of {kept} steps cannot stand for the {xs.shape[0]} steps of xs.")
         plain = self.synapse.non_plastic and self.synapse.is_plain
         if plain and self.config.layer_norm is None and self.config.input_gain is None:
             # A plain recurrent network.
@@ -251,7 +252,7 @@ class PlasticRNN(PlasticNetwork):
             features, (activity,) = unroll_stretches(torch.rnn_tanh, xs, (state["activity"],), starts, weights)
             return self._read(features), {**state, "activity": activity}
         resets = Resets(*(self.starts(name, feedbacks, episode_starts) for name in Resets._fields))
-        if isinstance(recorded, Run) or self._runs_natively(params):
+        if isinstance(recorded, Acting) or self._runs_natively(params):
             assert self._native is not None, "a rule that the native core knows"
             driven = self.config.input_gain is not None
             features, following = native_unroll(
@@ -263,9 +264,9 @@ class PlasticRNN(PlasticNetwork):
                 resets,
                 frozen=self.plasticity_frozen,
                 driven=driven,
-                recorded=recorded if isinstance(recorded, Run) else None,
+                recorded=recorded if isinstance(recorded, Acting) else None,
             )
-            return self._read(features), {**state, **following}
+            return self._read(features), following
         if self._fused is None or self.config.unroll == "reference" or self.plasticity_frozen:
             return self.unroll_reference(params, xs, feedbacks, state, episode_starts)
         acted = None
@@ -276,7 +277,7 @@ class PlasticRNN(PlasticNetwork):
             )
         fused = FusedResets(*resets)
         features, following = fused_unroll(self._fused, params, self._drive(params, xs), state, fused, acted)
-        return self._read(features), following if recorded is None else recorded.checkpoints[len(recorded)]
+        return self._read(features), following if recorded is None else recorded.checkpoints[recorded.steps_done]
 
     def _runs_natively(self, params: Params) -> bool:
         """Whether the native core computes this network with these parameters."""
@@ -285,16 +286,23 @@ class PlasticRNN(PlasticNetwork):
         return here and "age" not in self._entries and weight.dtype is torch.float32 and weight.device.type == "cpu"
 
     @override
-    def acting(self, params: Params, state: Mapping[str, Tensor], shape: tuple[int, ...], steps: int) -> Acting | None:
+    def acting(
+        self,
+        params: Params,
+        state: Mapping[str, Tensor],
+        shape: tuple[int, ...],
+        steps: int,
+        head: tuple[Tensor, Tensor] | None = None,
+    ) -> Acting | None:
         if not self._runs_natively(params) or self.config.input_gain is not None:
             return None
         assert self._native is not None, "a rule that the native core knows"
         assert self.core.level is not None, "the native core has a level"
         scopes = {"activity": RESETS_ACTIVITY, "trace": RESETS_TRACE, "eligibility": RESETS_ELIGIBILITY}
         by_trial = sum(flag for name, flag in scopes.items() if name in self._entries and self._entries[name].reset == "trial")
-        run = Run(self.core.level, self._native, self._native.numbers(params), shape, steps)
+        run = Run(self.core.level, self._native, self._native.numbers(params), shape, steps, head=head)
         feedback, _ = self._surroundings
-        return Acting(run, state, by_trial, feedback.trial_start[0], frozen=self.plasticity_frozen)
+        return Acting(run, state, by_trial, feedback.trial_start[0], self._watch, frozen=self.plasticity_frozen)
 
     @override
     def recording(self, steps: int) -> Recording | None:

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from typing import Literal
+from typing import Any, Literal
 
+import numpy as np
 import torch
 from gymnasium import spaces
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
+from plastic_rl.arrays import BoolArray, IntArray, SingleArray
 from plastic_rl.errors import SpaceError
 
 
@@ -74,20 +77,58 @@ class Categorical(ActionDistribution):
 
     def sample(self, head: Tensor, log_std: Tensor | None, noise: Tensor) -> Tensor:
         """Invert the cumulative distribution at the noise."""
-        # Leaving the last action out of the comparison keeps the index valid whatever the rounding of the sum.
-        cumulative = torch.softmax(head, -1).cumsum(-1)[..., :-1]
-        return (cumulative <= noise).sum(-1)
+        cumulative = torch.softmax(head, -1).cumsum(-1)
+        # As torch.searchsorted takes it without a copy or a warning; drawn ahead it mostly is so already.
+        wanted = (*cumulative.shape[:-1], 1)
+        if noise.shape != wanted or noise.dtype is not cumulative.dtype or not noise.is_contiguous():
+            noise = noise.to(cumulative.dtype).expand(wanted).contiguous()
+        # How many are not above the draw: at most all but the last, whatever the rounding of their sum.
+        return torch.searchsorted(cumulative, noise, right=True).clamp_max_(self.head_size - 1).squeeze(-1)
 
     def mode(self, head: Tensor) -> Tensor:
         """The largest output."""
         return head.argmax(-1)
 
+    def choose_rows(self, head: SingleArray, noise: SingleArray | None) -> IntArray:
+        """`sample`, or `mode` without noise, in NumPy and up to rounding: `(B,)` for `(B, n)` and noise `(B, 1)`."""
+        if noise is None:
+            return np.asarray(head.argmax(-1))
+        # The ufuncs themselves: for few numbers the functions around them would cost more than the sums.
+        weights = np.exp(head - np.maximum.reduce(head, -1, keepdims=True))
+        cumulative = np.add.accumulate(weights, -1)
+        below: BoolArray = cumulative[:, :-1] / cumulative[:, -1:] <= noise
+        return np.asarray(np.add.reduce(below, -1))
+
     def evaluate(self, head: Tensor, log_std: Tensor | None, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Exact values from the log-softmax."""
-        log_probabilities = torch.log_softmax(head, -1)
-        probabilities = log_probabilities.exp()
-        chosen = log_probabilities.gather(-1, actions.unsqueeze(-1)).squeeze(-1)
-        return chosen, -(probabilities * log_probabilities).sum(-1), probabilities.square().sum(-1)
+        log_probability, entropy, sum_p2 = _Terms.apply(head, actions)  # type: ignore[no-untyped-call]
+        return log_probability, entropy, sum_p2
+
+
+class _Terms(torch.autograd.Function):
+    """`log p_a`, entropy `H` and `S = sum_k p_k^2` of a choice with logits `x (.., n)`, with closed-form gradients.
+
+    d log p_a / dx_k = [k = a] - p_k;  dH / dx_k = -p_k (log p_k + H);  dS / dx_k = 2 p_k (p_k - S)
+
+    Actions come first within, `(n, ..)`: sums over a few of them then run along memory.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, head: Tensor, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        logs = torch.log_softmax(head.movedim(-1, 0).contiguous(), 0)
+        p = logs.exp()
+        entropy, sum_p2 = -(p * logs).sum(0), (p * p).sum(0)
+        ctx.save_for_backward(logs, p, entropy, sum_p2, actions)
+        return logs.gather(0, actions.unsqueeze(0)).squeeze(0), entropy, sum_p2
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, of_log: Tensor, of_entropy: Tensor, of_sum: Tensor) -> tuple[Tensor, None]:
+        logs, p, entropy, sum_p2, actions = ctx.saved_tensors
+        common = of_log + of_entropy * entropy + 2 * of_sum * sum_p2
+        gradient = (2 * of_sum * p - of_entropy * logs - common) * p
+        gradient.scatter_add_(0, actions.unsqueeze(0), of_log.unsqueeze(0))
+        return gradient.movedim(0, -1), None
 
 
 class MultiCategorical(ActionDistribution):

@@ -17,12 +17,14 @@ import torch
 from gymnasium import spaces
 from stable_baselines3.common.policies import BasePolicy
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
+from plastic_rl.arrays import IntArray, SingleArray
 from plastic_rl.errors import PlasticRLError, SpaceError
-from plastic_rl.feedback import Feedback, FeedbackLayout
+from plastic_rl.feedback import CutFeedback, Feedback, FeedbackLayout
 from plastic_rl.networks import Inside, Recording, make_network
 from plastic_rl.networks.base import Params, State
-from plastic_rl.networks.native import Acting, Run
+from plastic_rl.networks.native import Acting
 from plastic_rl.networks.hidden_layers import HiddenLayer, UnitAxis
 from plastic_rl.networks.recurrent import affine
 from plastic_rl.plasticity import Range
@@ -49,6 +51,34 @@ class PreparedParams(dict[str, Tensor]):
     def __init__(self, params: Params, network: Params) -> None:
         super().__init__(params)
         self.network = network
+
+
+SMALL_HEAD = 2**17
+"""Products of an action head over all rows up to which NumPy is quicker than a call into torch, cold caches counted."""
+
+
+class ArrayHead:
+    """Action head and choice of a categorical policy in NumPy: on few rows a call costs less than one into torch.
+
+    Args:
+        weight: `(n, O)`.
+        bias: `(n,)`.
+        distribution: The choice.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor, distribution: Categorical) -> None:
+        self._weight: SingleArray = np.ascontiguousarray(weight.detach().numpy().T)
+        self._bias: SingleArray = bias.detach().numpy()
+        self._distribution = distribution
+
+    def __call__(self, features: Tensor) -> SingleArray:
+        """Logits `(B, n)` of features `(B, O)`."""
+        shown = features.detach() if features.requires_grad else features
+        return np.asarray(shown.numpy() @ self._weight + self._bias)
+
+    def choose(self, logits: SingleArray, noise: Tensor | None) -> IntArray:
+        """Actions `(B,)`, as `PlasticPolicy.choose` has them up to rounding."""
+        return self._distribution.choose_rows(logits, None if noise is None else noise.numpy())
 
 
 class PlasticPolicy(BasePolicy):
@@ -165,20 +195,21 @@ class PlasticPolicy(BasePolicy):
 
     def feedback(self, observations: Tensor, episode_starts: Tensor) -> Feedback:
         """Cut the feedback out of observations `(.., B, I)`; nothing is valid where `episode_starts` is true."""
-        layout = self.feedback_layout
-        return Feedback(
-            action=_columns(observations, layout.action),
-            reward=observations.select(-1, layout.reward[0]),
-            trial_start=observations.select(-1, layout.trial_start[0]) > 0.5,
-            valid=~episode_starts,
-            label=None if layout.label is None else _columns(observations, layout.label),
-        )
+        return CutFeedback(self.feedback_layout, observations, episode_starts).whole()
 
     def head(self, params: Params, features: Tensor) -> Tensor:
         """Parameters `(.., B, H)` of the action distribution, from features `(.., B, O)`."""
         if self.network.has_readout:
             return self.network.readout(_network(params), features)
         return _apply(params, "action_head", features)
+
+    def array_head(self, params: Params, rows: int) -> ArrayHead | None:
+        """`head` and `choose` in NumPy, for so many rows and no population; None where torch is the better choice."""
+        if self.network.has_readout or not isinstance(self.distribution, Categorical) or self.device.type != "cpu":
+            return None
+        weight, bias = params["action_head.weight"], params["action_head.bias"]
+        small = rows * weight.numel() <= SMALL_HEAD and weight.dtype == torch.float32
+        return ArrayHead(weight, bias, self.distribution) if small else None
 
     def acting_parameters(self) -> list[str]:
         """Dotted names of the trainable parameters that actions depend on: all but those of the value head."""
@@ -195,12 +226,13 @@ class PlasticPolicy(BasePolicy):
 
         `params`, the observation `(.., B, I)` and its starts `(.., B)` may have a leading population axis `P`.
         """
-        feedback = self.feedback(observation, episode_start)
+        feedback: Any = CutFeedback(self.feedback_layout, observation, episode_start)
         return self.network.step(_network(params), observation, feedback, state, episode_start)
 
     def acting(self, params: Params, state: State, shape: tuple[int, ...], steps: int) -> Acting | None:
         """Who acts in place on the native core, where it computes the network; see `PlasticNetwork.acting`."""
-        return self.network.acting(_network(params), state, shape, steps)
+        head = None if self.network.has_readout else (params["action_head.weight"], params["action_head.bias"])
+        return self.network.acting(_network(params), state, shape, steps, head)
 
     def inside(self, params: Params, observation: Tensor, state: State, episode_start: Tensor) -> Inside:
         """What `features` with the same arguments (no population axis) does within the network."""
@@ -231,7 +263,7 @@ class PlasticPolicy(BasePolicy):
         actions: Tensor,
         state: State,
         episode_starts: Tensor,
-        recorded: Recording | Run | None = None,
+        recorded: Recording | Acting | None = None,
         *,
         with_activity: bool = False,
     ) -> Evaluation:
@@ -248,8 +280,12 @@ class PlasticPolicy(BasePolicy):
             with_activity: Whether the hidden units' outputs are told, by a network that `tells_activity`.
         """
         features, activity = self._unrolled(params, observations, state, episode_starts, recorded, with_activity)
-        head = self.head(params, features)
-        values = self._value(params, features, head)
+        if self.network.has_readout:
+            head = self.head(params, features)
+            values = self._value(params, features, head)
+        else:
+            heads = [params[f"{name}_head.{part}"] for name in ("action", "value") for part in ("weight", "bias")]
+            head, values = _Heads.apply(features, *heads)  # type: ignore[no-untyped-call]
         return Evaluation(values, *self.distribution.evaluate(head, params.get("log_std"), actions), activity)
 
     def _value(self, params: Params, features: Tensor, head: Tensor) -> Tensor:
@@ -285,7 +321,7 @@ class PlasticPolicy(BasePolicy):
         observations: Tensor,
         state: State,
         episode_starts: Tensor,
-        recorded: Recording | Run | None,
+        recorded: Recording | Acting | None,
         with_activity: bool,
     ) -> tuple[Tensor, Tensor | None]:
         run = _network(params), observations, self.feedback(observations, episode_starts), state, episode_starts
@@ -449,8 +485,31 @@ def _apply(params: Params, name: str, features: Tensor) -> Tensor:
     return affine(features, params[f"{name}.weight"], params[f"{name}.bias"])
 
 
-def _columns(observations: Tensor, between: tuple[int, int]) -> Tensor:
-    return observations.narrow(-1, between[0], between[1] - between[0])
+class _Heads(torch.autograd.Function):
+    """Outputs `(T, B, H)` and values `(T, B)` of two linear heads on the same features `(T, B, O)`.
+
+    Beside a network with a quick backward pass, the two gradients of that many features and their sum are not small:
+    here they are one matrix product.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, features: Tensor, weight: Tensor, bias: Tensor, value_weight: Tensor, value_bias: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        ctx.save_for_backward(features, weight, value_weight)
+        return affine(features, weight, bias), affine(features, value_weight, value_bias).squeeze(-1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, of_outputs: Tensor, of_values: Tensor) -> tuple[Tensor | None, ...]:
+        features, weight, value_weight = ctx.saved_tensors
+        both = torch.cat([of_outputs.movedim(-1, 0), of_values.unsqueeze(0)]).flatten(1)  # (H + 1, T B)
+        weights = both @ features.flatten(0, -2)
+        biases = both.sum(1)
+        of_features = None
+        if ctx.needs_input_grad[0]:
+            of_features = (both.mT @ torch.cat([weight, value_weight])).view(features.shape)
+        return of_features, weights[:-1], biases[:-1], weights[-1:], biases[-1:]
 
 
 def _network(params: Params) -> Params:

@@ -22,6 +22,7 @@ from plastic_rl.envs import Lifetime, ScalarVectorEnv
 from plastic_rl.errors import ConfigError, NonFiniteError, SpaceError, UnknownNameError
 from plastic_rl.plasticity import TERMS, Parameter
 from plastic_rl.plasticity.terms import Hebb
+from plastic_rl.policies.policy import ArrayHead
 from tests.algorithms.a2c_cases import BANDIT, equal, make, params_of
 
 
@@ -82,17 +83,18 @@ def test_unroll_reproduces_what_acting_computed(policy: str, n_steps: int | None
     """The log probabilities that learning sees are those of the actions that were taken, starts in mid-rollout too."""
     agent = make(policy=policy, n_steps=n_steps)
     seen: list[torch.Tensor] = []
-    choose = agent.policy.choose
+    choose = ArrayHead.choose
 
-    def record(params: Any, head: torch.Tensor, noise: torch.Tensor | None) -> torch.Tensor:
-        actions = choose(params, head, noise)
-        seen.append(torch.log_softmax(head, -1).gather(-1, actions.unsqueeze(-1)).squeeze(-1))
+    def record(head: ArrayHead, logits: Any, noise: torch.Tensor | None) -> Any:
+        actions = choose(head, logits, noise)
+        chosen = torch.from_numpy(actions).unsqueeze(-1)
+        seen.append(torch.log_softmax(torch.from_numpy(logits), -1).gather(-1, chosen).squeeze(-1))
         return actions
 
-    agent.policy.choose = record  # type: ignore[method-assign]
-    agent.learn(4 * 20 * 2)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ArrayHead, "choose", record)
+        agent.learn(4 * 20 * 2)
     steps = agent.n_steps
-    del agent.policy.choose  # the method again
     before = make(policy=policy, n_steps=n_steps)
     before.learn(agent.num_timesteps - 4 * steps)  # the parameters with which the last rollout was acted
     with torch.no_grad():

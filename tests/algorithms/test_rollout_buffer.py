@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
 from plastic_rl.algorithms.a2c import advantages_and_returns
 from plastic_rl.algorithms.gradient import RolloutBuffer
 from plastic_rl.errors import NonFiniteError
+from plastic_rl.rollout import Acted, Step, StepOutcome
 
 
 def test_three_steps_by_hand() -> None:
@@ -89,3 +91,36 @@ def test_a_non_finite_number_is_named_with_its_place(name: str, value: float) ->
     getattr(rollout, name)[2, 1] = value
     with pytest.raises(NonFiniteError, match=f"{name.rstrip('s')} of environment 1 at step 2"):
         rollout.check_finite()
+
+
+def test_finite_numbers_whose_sum_is_not_finite_pass() -> None:
+    rollout = RolloutBuffer(4, 3, 2, torch.device("cpu"))
+    rollout.observations[:] = 3e38
+    rollout.check_finite()
+
+
+def test_what_is_stored_row_by_row_is_what_is_learned_from() -> None:
+    generator = np.random.default_rng(0)
+    rollout = RolloutBuffer(4, 3, 2, torch.device("cpu"))
+    stored = []
+    for time in range(4):
+        ended, counted, starts = (generator.random(3) < 0.5 for _ in range(3))
+        reward = generator.random(3)
+        nothing = np.zeros(3, dtype=np.bool_)
+        outcome = StepOutcome(np.zeros((3, 2)), nothing, reward, reward, nothing, ended, counted, nothing)
+        acted = Acted(np.zeros(3), None, torch.tensor([time, 1, 2]))
+        step = Step(time, generator.random((3, 2), dtype=np.float32), starts, acted, outcome)
+        rollout.store(step, reward)
+        stored.append(step)
+    rollout.complete()
+    assert np.array_equal(rollout.observations, np.stack([step.observation for step in stored]))
+    assert np.array_equal(rollout.episode_starts, np.stack([step.starts for step in stored]))
+    assert np.array_equal(rollout.rewards, np.stack([step.outcome.reward for step in stored]).astype(np.float32))
+    assert np.array_equal(rollout.ended, np.stack([step.outcome.ended for step in stored]))
+    assert np.array_equal(rollout.counted, np.stack([step.outcome.counted for step in stored]))
+    assert rollout.actions[:, 0].tolist() == [0, 1, 2, 3]
+    assert (rollout.counted.dtype, rollout.ended.dtype, rollout.actions.dtype) == (
+        torch.float32,
+        torch.bool,
+        torch.int64,
+    )

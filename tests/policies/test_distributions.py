@@ -44,6 +44,38 @@ def test_categorical_samples_stay_valid_where_the_sum_rounds_below_one() -> None
     assert int(actions.max()) <= 6
 
 
+def test_categorical_counts_the_actions_whose_cumulative_probability_is_not_above_the_draw() -> None:
+    generator = torch.Generator().manual_seed(4)
+    head = torch.randn(50, 20, 5, generator=generator) * 3
+    head[0, 0, 2] = -math.inf
+    noise = torch.rand(20, 1, generator=generator).expand(50, 20, 1)
+    below = torch.softmax(head, -1).cumsum(-1)[..., :-1] <= noise
+    sampled = Categorical(5).sample(head, None, noise)
+    assert torch.equal(sampled, below.sum(-1))
+    assert sampled[0, 0] != 2
+    assert torch.equal(Categorical(5).sample(head[0, 1], None, noise[0, 1]), sampled[0, 1])
+
+
+def test_gradients_of_a_categorical_against_autograd_and_finite_differences() -> None:
+    generator = torch.Generator().manual_seed(5)
+    head = torch.randn(3, 2, 4, generator=generator, dtype=torch.float64, requires_grad=True)
+    actions = torch.randint(4, (3, 2), generator=generator)
+    dist = Categorical(4)
+
+    def by_autograd(head: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        logs = torch.log_softmax(head, -1)
+        p = logs.exp()
+        return logs.gather(-1, actions.unsqueeze(-1)).squeeze(-1), -(p * logs).sum(-1), p.square().sum(-1)
+
+    assert torch.autograd.gradcheck(lambda head: dist.evaluate(head, None, actions), (head,))
+    closed, reference = dist.evaluate(head, None, actions), by_autograd(head)
+    weights = torch.randn(3, 3, 2, generator=generator, dtype=torch.float64).unbind(0)
+    for one, other in zip(closed, reference, strict=True):
+        assert torch.allclose(one, other, atol=1e-14)
+    gradients = [torch.autograd.grad(values, head, weights)[0] for values in (closed, reference)]
+    assert torch.allclose(*gradients, atol=1e-14)
+
+
 def test_categorical_frequencies() -> None:
     generator = torch.Generator().manual_seed(3)
     dist = Categorical(4)

@@ -1,6 +1,6 @@
 // What Python sees: a `Plan` binds the arrays of one network once, by name; steps and passes then take no arrays.
 //
-// Arrays are taken as they are, float32 (flags: uint8) in C order on the CPU, never converted: a copy would swallow what
+// Arrays are taken as they are, float32 (flags uint8, actions int64) in C order on the CPU, never converted: a copy would swallow what
 // is written to it. The plan keeps them alive. No Python object is touched while a level works.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
@@ -35,7 +35,7 @@ Element* elements(const std::string& name, nb::handle value, const Shape& shape)
     using Array = nb::ndarray<Element, nb::c_contig, nb::device::cpu>;
     Array array;
     if (!nb::try_cast<Array>(value, array, false)) {
-        const char* type = sizeof(Element) == 1 ? "uint8" : "float32";
+        const char* type = sizeof(Element) == 1 ? "uint8" : sizeof(Element) == 8 ? "int64" : "float32";
         throw nb::type_error((name + " must be a writable array of " + type + " in C order on the CPU, got " +
                               nb::repr(value).c_str() + " " +
                               (nb::hasattr(value, "dtype") ? nb::str(nb::handle(value.attr("dtype"))).c_str() : ""))
@@ -70,7 +70,7 @@ class Plan {
 public:
     Plan(const std::string& level, bool oja, bool traced, bool decays, bool soft, bool gate_by_synapse,
          bool computes_signal, bool simple, float clip, std::size_t individuals, std::size_t lifetimes,
-         std::size_t steps, std::size_t units, std::size_t inputs, std::size_t signals)
+         std::size_t steps, std::size_t units, std::size_t inputs, std::size_t signals, std::size_t outputs)
         : level_(level_named(level)) {
         if (!individuals || !lifetimes || !steps || !units)
             throw nb::value_error("a plan has at least one individual, lifetime, step and unit");
@@ -79,7 +79,7 @@ public:
             throw nb::value_error("a simple rule has Hebb's term and no soft clip, and does not both trace and decay");
         if (computes_signal && !signals) throw nb::value_error("a computed signal is the first of the signals");
         network_.rule = {oja, traced, decays, gate_by_synapse, computes_signal, soft, simple, clip};
-        network_.sizes = {individuals, lifetimes, steps, units, (units + 15) / 16 * 16, inputs, signals};
+        network_.sizes = {individuals, lifetimes, steps, units, (units + 15) / 16 * 16, inputs, signals, outputs};
     }
 
     // Binds each array under its name; see `level.h` for shapes. None unbinds.
@@ -87,11 +87,17 @@ public:
         for (auto [key, value] : arrays) bind_one(nb::cast<std::string>(key), value);
     }
 
-    void step(std::size_t time) {
+    // Takes a step; see `Level`. `choice` is 0 for none, 1 for samples at the noise, 2 for the most probable action.
+    bool step(std::size_t time, int choice) {
         check_ready();
         if (time >= network_.sizes.steps) throw nb::index_error("step beyond the last of the plan");
+        const plastic::Sequences& own = network_.sequences;
+        if (network_.parameters.head && !(own.output && network_.parameters.head_bias))
+            throw nb::value_error("a head is bound without its bias or what it puts out");
+        if (choice && !(network_.parameters.head && own.action && (choice == plastic::MOST_PROBABLE || own.noise)))
+            throw nb::value_error("to choose by a head, actions, and noise to sample by, must be bound");
         nb::gil_scoped_release released;
-        level_.step(network_, time);
+        return level_.step(network_, time, static_cast<plastic::Choice>(choice));
     }
 
     void settle(std::size_t time) {
@@ -104,7 +110,7 @@ public:
     void forward() {
         check_ready();
         nb::gil_scoped_release released;
-        for (std::size_t time = 0; time < network_.sizes.steps; time++) level_.step(network_, time);
+        for (std::size_t time = 0; time < network_.sizes.steps; time++) level_.step(network_, time, plastic::OUTPUTS);
     }
 
     // Adds to the bound gradients, going back through all steps with checkpoints `spacing` steps apart.
@@ -180,6 +186,11 @@ private:
             {"signal", [&] { plain(sequences.signal, over_time(own.steps + 1, own.signals)); }},
             {"presynaptic", [&] { plain(sequences.presynaptic, vectors); }},
             {"flags", [&] { plain(sequences.flags, {own.steps + 1, rows}); }},
+            {"head", [&] { plain(parameters.head, {own.individuals, own.outputs, own.lanes}); }},
+            {"head_bias", [&] { plain(parameters.head_bias, {own.individuals, own.outputs}); }},
+            {"output", [&] { plain(sequences.output, over_time(own.steps, own.outputs)); }},
+            {"noise", [&] { plain(sequences.noise, {own.steps, rows}); }},
+            {"action", [&] { plain(sequences.action, {own.steps, rows}); }},
             {"trace", [&] { plain(network_.state.trace, by_row); }},
             {"eligibility", [&] { plain(network_.state.eligibility, by_row); }},
             {"d_post", [&] { plain(gradients.post, over_time(own.steps, own.units)); }},
@@ -229,13 +240,13 @@ NB_MODULE(_core, module) {
     module.def("levels", &level_names, "Names of the instruction-set levels that this processor runs, the fastest last.");
     nb::class_<Plan>(module, "Plan")
         .def(nb::init<const std::string&, bool, bool, bool, bool, bool, bool, bool, float, std::size_t, std::size_t,
-                      std::size_t, std::size_t, std::size_t, std::size_t>(),
+                      std::size_t, std::size_t, std::size_t, std::size_t, std::size_t>(),
              nb::arg("level"), nb::kw_only(), nb::arg("oja"), nb::arg("traced"), nb::arg("decays"), nb::arg("soft"),
              nb::arg("gate_by_synapse"), nb::arg("computes_signal"), nb::arg("simple"), nb::arg("clip"),
              nb::arg("individuals"), nb::arg("lifetimes"), nb::arg("steps"), nb::arg("units"), nb::arg("inputs"),
-             nb::arg("signals"))
+             nb::arg("signals"), nb::arg("outputs") = 0)
         .def("bind", &Plan::bind)
-        .def("step", &Plan::step, nb::arg("time"))
+        .def("step", &Plan::step, nb::arg("time"), nb::arg("choice") = 0)
         .def("settle", &Plan::settle, nb::arg("time"))
         .def("forward", &Plan::forward)
         .def("backward", &Plan::backward, nb::arg("spacing"));

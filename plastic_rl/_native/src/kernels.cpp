@@ -267,8 +267,58 @@ void begin(const Numbers& numbers, const Update& update, float* trace, float* el
     if (Rule::TRACED && (update.flags & RESETS_ELIGIBILITY)) clear(eligibility, matrix);
 }
 
+// An action by the softmax of `count` outputs: by inverse cumulative distribution at `noise`, or the most probable one.
+std::int64_t choice_of(const float* output, Size count, Choice choice, float noise) {
+    float largest = output[0];
+    std::int64_t first = 0;
+    for (Size k = 1; k < count; k++)
+        if (output[k] > largest) largest = output[k], first = k;
+    if (choice == MOST_PROBABLE) return first;
+    float cumulative = 0.0f, total = 0.0f, lane[LANES];
+    for (int pass = 0; pass < 2; pass++) {
+        std::int64_t chosen = 0;
+        for (Size k = 0; k < count; k += LANES) {
+            Size here = count - k < LANES ? count - k : LANES;
+            clear(lane, LANES);
+            copy(lane, output + k, here);
+            store(lane, exponential(load(lane) - all(largest)));
+            for (Size i = 0; i < here; i++) {
+                if (!pass) {
+                    total += lane[i];
+                } else {
+                    cumulative += lane[i] / total;
+                    // Leaving the last one out keeps the choice valid whatever the rounding of the sum.
+                    chosen += cumulative <= noise && k + i + 1 < count;
+                }
+            }
+        }
+        if (pass) return chosen;
+    }
+    return 0;
+}
+
+// Outputs V y + c of a step, and what is chosen by them.
+bool read_out(const Lifetime& own, Size time, Choice choice) {
+    const Network& network = own.network;
+    Size lanes = network.sizes.lanes, count = network.sizes.outputs;
+    const float* y = own.post(time + 1);
+    float* output = network.sequences.output + own.place(time) * count;
+    bool well = true;
+    for (Size k = 0; k < count; k++) {
+        Size row = own.individual * count + k;
+        output[k] = dot(y, network.parameters.head + row * lanes, lanes) + network.parameters.head_bias[row];
+        well = well && output[k] < __builtin_inff();
+    }
+    if (choice != OUTPUTS) {
+        float noise = choice == SAMPLES ? network.sequences.noise[own.place(time)] : 0.0f;
+        network.sequences.action[own.place(time)] = choice_of(output, count, choice, noise);
+    }
+    return well;
+}
+
 template <class Rule>
-void step(const Network& network, Size time) {
+bool step(const Network& network, Size time, Choice choice) {
+    bool well = true;
     const Sizes& sizes = network.sizes;
     Size matrix = sizes.units * sizes.lanes;
     for (Size individual = 0; individual < sizes.individuals; individual++) {
@@ -302,10 +352,13 @@ void step(const Network& network, Size time) {
             }
         }
         for (Size row = from; row < to; row++) {
-            float* z = network.sequences.post + Lifetime{network, row, individual}.place(time + 1) * sizes.lanes;
+            Lifetime own{network, row, individual};
+            float* z = network.sequences.post + own.place(time + 1) * sizes.lanes;
             for (Size o = 0; o < sizes.lanes; o += LANES) store(z + o, settled(hyperbolic_tangent(load(z + o))));
+            if (network.parameters.head) well = read_out(own, time, choice) && well;
         }
     }
+    return well;
 }
 
 template <class Rule>
@@ -756,8 +809,10 @@ PLASTIC_INLINE void by_rule(const Rule& rule, Run run) {
     }
 }
 
-void any_step(const Network& network, Size time) {
-    by_rule(network.rule, [&](auto rule) { step<decltype(rule)>(network, time); });
+bool any_step(const Network& network, Size time, Choice choice) {
+    bool well = true;
+    by_rule(network.rule, [&](auto rule) { well = step<decltype(rule)>(network, time, choice); });
+    return well;
 }
 void any_settle(const Network& network, Size time) {
     by_rule(network.rule, [&](auto rule) { settle<decltype(rule)>(network, time); });

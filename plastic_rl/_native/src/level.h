@@ -29,10 +29,13 @@ struct Rule {
     float clip;            // of F; infinite where there is none
 };
 
-// Sizes: P individuals with B lifetimes each, T steps, I units of S lanes, J inputs, K signals.
+// Sizes: P individuals with B lifetimes each, T steps, I units of S lanes, J inputs, K signals, A outputs.
 struct Sizes {
-    std::size_t individuals, lifetimes, steps, units, lanes, inputs, signals;
+    std::size_t individuals, lifetimes, steps, units, lanes, inputs, signals, outputs;
 };
+
+// What becomes of the outputs of a step.
+enum Choice : int { OUTPUTS, SAMPLES, MOST_PROBABLE };
 
 // One individual's numbers follow the other's. Of a matrix whose rows are all alike only one row is there.
 struct Matrix {
@@ -52,6 +55,8 @@ struct Parameters {
     const float* modulator_bias;  // (P)
     const float* input;      // U, (P, J, S); null where the drive is given
     const float* bias;       // (P, S)
+    const float* head;       // V, (P, A, S), or null: no outputs V y + c
+    const float* head_bias;  // c, (P, A)
 };
 
 struct Sequences {
@@ -62,6 +67,9 @@ struct Sequences {
     float* signal;              // C: (T + 1, P B, K)
     const float* presynaptic;   // x of the update into the first step, (P B, S), or null: 0
     const std::uint8_t* flags;  // (T + 1, P B)
+    float* output;              // (T, P B, A)
+    const float* noise;         // uniform, (T, P B)
+    std::int64_t* action;       // one of A, by the softmax of the outputs: (T, P B)
 };
 
 struct State {
@@ -98,8 +106,9 @@ struct Network {
 
 struct Level {
     const char* name;
-    // Acts in one step of all lifetimes: reads row `time` of the sequences, writes row `time + 1` of y.
-    void (*step)(const Network&, std::size_t time);
+    // Acts in one step of all lifetimes: reads row `time` of the sequences, writes row `time + 1` of y. Returns whether
+    // all outputs can be chosen by: minus infinity can, NaN cannot.
+    bool (*step)(const Network&, std::size_t time, Choice choice);
     // Applies what waits after the last step, `time` of them done.
     void (*settle)(const Network&, std::size_t time);
     // Goes back through all steps; `state` holds what was before the first, and stays.
