@@ -128,7 +128,7 @@ def without_network(setting: Setting) -> Callable[[], object]:
         for parameter in network.parameters():
             parameter.grad = torch.zeros_like(parameter)
 
-    features.register_hook(leave_gradients)
+    features.register_hook(leave_gradients)  # type: ignore[no-untyped-call]
     network.step, network.unroll, network.recording = step, unroll, lambda steps: None
     algorithm.learn(0)
 
