@@ -44,6 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
     result: dict[str, Any] = {"setting": asdict(setting), "made_with": training.description()}
     if options.only != "generation":
         result["training"] = training.speeds(setting, options.rounds)
+        result["around_network_cpu_seconds"] = training.around_network(setting, options.rounds)
         result["environment_steps_per_second"] = training.environment_speeds(setting, options.rounds)
         result["memory"] = {} if options.skip_memory else training.memory(setting)
         print(table(result))
@@ -76,6 +77,8 @@ def table(result: dict[str, Any]) -> str:
                 line += f" {memory['megabytes']:7.0f} {memory['megabytes_per_step']:8.3f}"
                 line += f" {memory['megabytes_per_further_step']:8.3f}"
             lines.append(line)
+    around = 1e3 * result["around_network_cpu_seconds"]
+    lines += ["", f"Of an iteration, what is around the network (it costs nothing): {around:.0f} CPU ms"]
     lines += ["", "Environment steps per second of CPU time (random actions)"]
     steps = result["environment_steps_per_second"]
     lines += [f"{name:<24} {speed:12,.0f} {speed / steps['scalar']:8.1f}x" for name, speed in steps.items()]

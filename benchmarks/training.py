@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -103,6 +104,44 @@ def speeds(setting: Setting, rounds: int) -> dict[str, dict[str, Any]]:
             for version, times in seconds.items()
         }
     return found
+
+
+def without_network(setting: Setting) -> Callable[[], object]:
+    """A function that does one training iteration whose network costs nothing: what is around it is all that is left.
+
+    Features are drawn once; the gradients of the network's parameters are 0.
+    """
+    algorithm = plastic_a2c(setting, "retroactive")
+    network: Any = algorithm.policy.network
+    shape = (setting.steps, setting.batch, setting.hidden)
+    features = torch.randn(shape, generator=torch.Generator().manual_seed(0)).tanh().requires_grad_()
+    of_steps = itertools.cycle(features.detach().unbind(0))
+
+    def step(params: Any, x: Any, feedback: Any, state: Any, starts: Any) -> tuple[torch.Tensor, Any]:
+        return next(of_steps), state
+
+    def unroll(params: Any, xs: Any, feedbacks: Any, state: Any, starts: Any, recorded: Any) -> Any:
+        features.grad = None
+        return features, state
+
+    def leave_gradients(_: torch.Tensor) -> None:
+        for parameter in network.parameters():
+            parameter.grad = torch.zeros_like(parameter)
+
+    features.register_hook(leave_gradients)  # type: ignore[no-untyped-call]
+    network.step, network.unroll, network.recording = step, unroll, lambda steps: None
+    algorithm.learn(0)
+
+    def iterate() -> object:
+        return algorithm.learn(setting.batch * setting.steps, log_interval=1_000_000, reset_num_timesteps=False)
+
+    return iterate
+
+
+def around_network(setting: Setting, rounds: int) -> float:
+    """CPU seconds of an iteration without its network."""
+    torch.set_num_threads(1)
+    return median(measure.alternate({"": without_network(setting)}, rounds)[""].cpu)
 
 
 def memory_here(version: str, setting: Setting, rule: Rule, iterations: int = 2) -> dict[str, float]:

@@ -90,10 +90,12 @@ def test_the_report_says_whether_the_promise_holds() -> None:
     result = {
         "setting": {"side": 11, "steps": 200, "batch": 30, "hidden": 100},
         "training": {"simple": {"loop, bare environments": numbers(0.5), "plastic_rl": numbers(0.2)}},
+        "around_network_cpu_seconds": 0.02,
         "environment_steps_per_second": {"scalar": 100.0, "vectorised": 1000.0},
         "memory": {},
     }
     text = table(result)
+    assert "what is around the network (it costs nothing): 20 CPU ms" in text
     assert "simple: 2.50 times the loop version on bare environments; 2: reached" in text
     assert "10.0x" in text
     assert text.splitlines()[-1] == "Target of 2 times the loop version: met (lowest 2.50)"
