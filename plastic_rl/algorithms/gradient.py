@@ -367,7 +367,7 @@ class GradientAlgorithm(PlasticAlgorithm, OnPolicyAlgorithm):  # type: ignore[mi
             # Behind the end of a lifetime there is nothing to value.
             over = bool(rollout.ended[-1].all())
             self.last_values = (
-                torch.zeros(self.n_envs, device=self.device)
+                torch.zeros(self.n_envs, dtype=torch.float32, device=self.device)
                 if over
                 else policy.value(params, last, self._plastic_state, starts)
             )

@@ -22,6 +22,7 @@ from plastic_rl.envs import Lifetime, ScalarVectorEnv
 from plastic_rl.errors import ConfigError, NonFiniteError, SpaceError, UnknownNameError
 from plastic_rl.plasticity import TERMS, Parameter
 from plastic_rl.plasticity.terms import Hebb
+from plastic_rl.networks.native import Acting
 from plastic_rl.policies.policy import ArrayHead
 from tests.algorithms.a2c_cases import BANDIT, equal, make, params_of
 
@@ -95,6 +96,9 @@ def test_unroll_reproduces_what_acting_computed(policy: str, n_steps: int | None
         patch.setattr(ArrayHead, "choose", record)
         agent.learn(4 * 20 * 2)
     steps = agent.n_steps
+    if isinstance(agent.rollout.recording, Acting):  # the native core chooses by outputs of its own
+        logs = torch.log_softmax(agent.rollout.recording.run.output, -1)
+        seen = list(logs.gather(-1, agent.rollout.actions.unsqueeze(-1)).squeeze(-1))
     before = make(policy=policy, n_steps=n_steps)
     before.learn(agent.num_timesteps - 4 * steps)  # the parameters with which the last rollout was acted
     with torch.no_grad():

@@ -13,6 +13,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from stable_baselines3 import PPO
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
+from plastic_rl._native import Core
 from plastic_rl.algorithms import PlasticA2C
 from plastic_rl.algorithms.vec_env import adapt
 from plastic_rl.envs import Task, distribution_for, make_vector
@@ -69,6 +70,7 @@ def test_an_agent_trained_on_normalised_observations_sees_them_here_too() -> Non
         return features(params, observation, *arguments)
 
     agent.policy.features = spy
+    agent.policy.network.core = Core(None, "the native core asks for no features")
     before = (env.obs_rms.mean.copy(), env.obs_rms.var.copy(), env.obs_rms.count)
     evaluation = evaluate(agent, CARTPOLE, tasks=6, resamples=10, references=False)
     assert_array_equal(env.obs_rms.mean, before[0])

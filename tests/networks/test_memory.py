@@ -27,7 +27,11 @@ def iteration(steps, recorded):
     feedbacks = Feedback(torch.zeros(steps, batch, 4), torch.zeros(steps, batch), no, ~no)
     state = network.initial_state(batch)
     recording = network.recording(steps) if recorded else None
-    if recorded:
+    if recorded and recording is None:  # the native core
+        recording = network.acting(params, state, (batch,), steps)
+        for step in range(steps):
+            recording.step(xs[step].numpy(), no[step].numpy())
+    elif recorded:
         acting = state
         with torch.no_grad():
             for step in range(steps):
