@@ -300,7 +300,9 @@ class PolicyActor:
         if time == 0 or (acting is not None and state is not acting):
             acting = self.recorded = policy.acting(self.params, state, self.shape, self.steps)
         if acting is not None:
-            return self._act_natively(acting, observation if self.view is None else self.view(observation), starts, noise)
+            return self._act_natively(
+                acting, observation if self.view is None else self.view(observation), starts, noise
+            )
         shown, begins = self.seen(observation, starts)
         features, state = policy.features(self.params, shown, state, begins)
         if self._array_head is not None:

@@ -324,9 +324,7 @@ class GradientAlgorithm(PlasticAlgorithm, OnPolicyAlgorithm):  # type: ignore[mi
         watching = policy.network.watched(outputs.__setitem__) if self._changes else contextlib.nullcontext()
         with torch.no_grad(), watching:
             noise = policy.distribution.draw_noise((rollout.n_steps, rollout.n_envs), self._sampling).to(self.device)
-            actor = PolicyActor(
-                policy, params, noise.unbind(0).__getitem__, (rollout.n_envs,), steps=rollout.n_steps
-            )
+            actor = PolicyActor(policy, params, noise.unbind(0).__getitem__, (rollout.n_envs,), steps=rollout.n_steps)
             assert self._last_obs is not None
             rows = VecEnvRows(env, np.asarray(self._last_obs), np.asarray(self._last_episode_starts))
             callback.update_locals(locals())
@@ -365,10 +363,10 @@ class GradientAlgorithm(PlasticAlgorithm, OnPolicyAlgorithm):  # type: ignore[mi
             starts = torch.from_numpy(np.asarray(self._last_episode_starts)).to(self.device)
             last = torch.from_numpy(np.asarray(self._last_obs)).to(self.device).float()
             # Behind the end of a lifetime there is nothing to value.
-            over = bool(rollout.ended[-1].all())
+            behind_all = bool(rollout.ended[-1].all())
             self.last_values = (
                 torch.zeros(self.n_envs, dtype=torch.float32, device=self.device)
-                if over
+                if behind_all
                 else policy.value(params, last, self._plastic_state, starts)
             )
         callback.update_locals(locals())

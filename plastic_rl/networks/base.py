@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
@@ -22,6 +22,7 @@ from plastic_rl.errors import ConfigError, unknown_name_message
 from plastic_rl.feedback import Feedback, FeedbackLayout
 from plastic_rl.networks.hidden_layers import HiddenLayer
 from plastic_rl.networks.native import Acting
+from plastic_rl.networks.segments import Step, in_segments
 from plastic_rl.networks.start_weights import draw_keys, next_keys
 from plastic_rl.plasticity import Parameter, Range, ResetScope, StateEntry
 from plastic_rl.plasticity.structure import HALF
@@ -256,7 +257,10 @@ class PlasticNetwork(nn.Module, ABC):
         names = entries if scope == "lifetime" else [name for name in entries if entries[name].reset == "trial"]
         if not names or not bool(start.any()):
             return state
-        return {**state, **{name: reset_entry(start, state[name], self._start(entries[name], params)) for name in names}}
+        return {
+            **state,
+            **{name: reset_entry(start, state[name], self._start(entries[name], params)) for name in names},
+        }
 
     def _start(self, entry: StateEntry, params: Params | None) -> float | Tensor:
         """Where an entry starts: a number, or a tensor that broadcasts against `(.., B, ...)`."""
@@ -418,58 +422,86 @@ class PlasticNetwork(nn.Module, ABC):
         if not self.has_readout:
             features, state = self.unroll(params, xs, feedbacks, state, episode_starts, recorded=recorded)
             return features, features, state
-        prepared, outputs, rows = self.prepared(params), dict[str, Tensor](), []
-        with self.watched(outputs.__setitem__):
-            for step in range(xs.shape[0]):
-                feature, state = self.step(prepared, xs[step], feedbacks.at(step), state, episode_starts[step])
-                rows.append((feature, self.step_output("hidden", outputs["hidden"])))
-        all_features, activity = (torch.stack(one) for one in zip(*rows, strict=True))
-        return all_features, activity, state
+        run = self.prepared(params), xs, feedbacks, state, episode_starts
+        outputs, state = self._by_steps(*run, shown="hidden")
+        return outputs["features"], outputs["activity"], state
 
     def unroll_reference(
         self, params: Params, xs: Tensor, feedbacks: Feedback, state: State, episode_starts: Tensor
     ) -> tuple[Tensor, State]:
         """`unroll` as a loop over `step`: what every faster version is held to."""
-        features = []
-        for step in range(xs.shape[0]):
-            feature, state = self.step(params, xs[step], feedbacks.at(step), state, episode_starts[step])
-            features.append(feature)
-        return torch.stack(features), state
+        outputs, state = self._by_steps(params, xs, feedbacks, state, episode_starts)
+        return outputs["features"], state
+
+    def _by_steps(
+        self,
+        params: Params,
+        xs: Tensor,
+        feedbacks: Feedback,
+        state: State,
+        episode_starts: Tensor,
+        shown: str | None = None,
+    ) -> tuple[State, State]:
+        """`features` `(T, B, O)`, of the layer `shown` its `activity` `(T, B, H)`, and the state after the last step.
+
+        The arguments are those of `unroll`.
+        """
+        told = {name: one for name, one in feedbacks._asdict().items() if one is not None}
+        names = tuple(told)
+
+        def step(params: Params, own: Params, state: State) -> tuple[State, State]:
+            feedback, courses = Feedback(**{name: own[name] for name in names}), dict[str, Tensor]()
+            with nullcontext() if shown is None else self.watched(courses.__setitem__):
+                features, state = self.step(params, own["x"], feedback, state, own["episode_start"])
+            activity = {} if shown is None else {"activity": self.step_output(shown, courses[shown])}
+            return {"features": features, **activity}, state
+
+        return self.looped(step, params, {"x": xs, "episode_start": episode_starts, **told}, state, xs.shape[0])
+
+    def looped(
+        self, step: Step, params: Params, inputs: Mapping[str, Tensor], state: State, steps: int
+    ) -> tuple[State, State]:
+        """`in_segments`, of steps of this network."""
+        # Contexts around this may be left, and others entered, by when steps are computed again.
+        now = {name: getattr(self, name) for name in ("plasticity_frozen", "structure_held", "_watch")}
+
+        def same(params: Params, own: Params, state: State) -> tuple[State, State]:
+            with self._with(**now):
+                return step(params, own, state)
+
+        # Who watches may keep what is shown, graph and all, and counts on seeing each step once.
+        return in_segments(same, params, inputs, state, steps, length=None if self._watch is None else steps)
 
     @contextmanager
-    def watched(self, watch: Callable[[str, Tensor], None]) -> Iterator[None]:
-        """Within this context `step` shows `watch` what each layer puts out in its substeps: name, `(.., B, S, H)`."""
-        before, self._watch = self._watch, watch
+    def _with(self, **attributes: Any) -> Iterator[None]:
+        """Within this context the network has these attributes."""
+        before = {name: getattr(self, name) for name in attributes}
         try:
+            for name, value in attributes.items():
+                setattr(self, name, value)
             yield
         finally:
-            self._watch = before
+            for name, value in before.items():
+                setattr(self, name, value)
+
+    def watched(self, watch: Callable[[str, Tensor], None]) -> AbstractContextManager[None]:
+        """Within this context `step` shows `watch` what each layer puts out in its substeps: name, `(.., B, S, H)`."""
+        return self._with(_watch=watch)
 
     def _show(self, layer: str, course: Tensor) -> None:
         """Show the outputs of a layer in the substeps of a step to who watches."""
         if self._watch is not None:
             self._watch(layer, course)
 
-    @contextmanager
-    def freeze_plasticity(self) -> Iterator[None]:
+    def freeze_plasticity(self) -> AbstractContextManager[None]:
         """Within this context synapses keep the state they have; activity goes on."""
-        before = self.plasticity_frozen
-        self.plasticity_frozen = True
-        try:
-            yield
-        finally:
-            self.plasticity_frozen = before
+        return self._with(plasticity_frozen=True)
 
     @property
     def restructures(self) -> bool:
         """Whether synapses and units may come and go in this step."""
         return not (self.plasticity_frozen or self.structure_held)
 
-    @contextmanager
-    def hold_structure(self) -> Iterator[None]:
+    def hold_structure(self) -> AbstractContextManager[None]:
         """Within this context no synapses and no units come or go, whatever the age in the state; weights change."""
-        before, self.structure_held = self.structure_held, True
-        try:
-            yield
-        finally:
-            self.structure_held = before
+        return self._with(structure_held=True)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Self, cast
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -260,7 +260,7 @@ class Run:
         self.plan.bind(trace=trace, eligibility=eligibility)
 
     def settled(self, time: int) -> State:
-        """Trace and eligibility with what waits after `time` steps, `(.., B, O, I)`; the core's own stay as they are."""
+        """Trace and eligibility with what waits after `time` steps, `(.., B, O, I)`; its own stay as they are."""
         assert self.trace is not None, "a run holds a trace"
         before = self.trace, self.eligibility
         self.hold(*(None if own is None else own.clone() for own in before))
@@ -305,52 +305,84 @@ class _NativeUnroll(torch.autograd.Function):
     def backward(
         ctx: Any, d_post: Tensor | None, d_trace: Tensor | None, d_eligibility: Tensor | None
     ) -> tuple[Tensor | None, ...]:
-        run: Run = ctx.run
         (inputs,) = ctx.saved_tensors
-        needed = dict(zip(("inputs", "activity", "trace", "eligibility", "presynaptic", *NUMBERS),
-                          ctx.needs_input_grad[3:], strict=True))
-        post, rows, lanes, units = run.post, run.rows, run.lanes, run.units
-        packed: dict[str, Tensor | None] = {f"d_{name}": torch.zeros_like(value) for name, value in run.packed.items()
-                  if name not in {"weight", "input", "bias"}}
-        packed["d_total"] = d_totals = post.new_empty(run.steps, rows, lanes)
-        if run.signals:
-            packed["d_signal"] = torch.zeros_like(run.signal)
-        packed["d_post"] = None if d_post is None else d_post.contiguous()
-        for name, last in (("trace", d_trace), ("eligibility", d_eligibility)):
-            first = ctx.start[0 if name == "trace" else 1]
-            wanted = first is not None and (needed[name] or d_trace is not None or d_eligibility is not None)
-            packed[f"d_{name}"] = None if not wanted else torch.zeros_like(first) if last is None else run.matrix(last)
-        for name in ("activity", "presynaptic"):
-            packed[f"d_{name}"] = post.new_zeros(rows, lanes) if needed[name] else None
-        run.plan.bind(trace=ctx.start[0], eligibility=ctx.start[1], **packed)
-        run.plan.backward(checkpoint_spacing(run.steps))
-        run.plan.bind(**dict.fromkeys(packed))
-        run.hold(run.trace, run.eligibility)
+        names = ("inputs", "activity", "trace", "eligibility", "presynaptic", *NUMBERS)
+        needed = dict(zip(names, ctx.needs_input_grad[3:], strict=True))
+        last = {"trace": d_trace, "eligibility": d_eligibility}
+        packed, d_totals = _packed_gradients(ctx.run, ctx.start, needed, d_post, last)
+        found = _unpacked_gradients(ctx.run, needed, packed, d_totals[..., : ctx.run.units], inputs)
+        return None, None, None, *(found.get(name) if needed[name] else None for name in names)
 
-        d_total = d_totals[..., :units]
-        flat = d_total.reshape(-1, units)
-        found: dict[str, Tensor | None] = {"weight": None, "input": None, "bias": None}
-        if needed["weight"]:
-            pre, resets = post[:-1], (run.flags[:-1] & RESETS_ACTIVITY) > 0
-            if bool(resets[1:].any()):  # before the first step a reset is an activity of 0
-                pre = pre.masked_fill(resets.unsqueeze(-1), 0)
-            found["weight"] = flat.mT @ pre.reshape(-1, lanes)[:, :units]
-        if needed["bias"]:
-            found["bias"] = flat.sum(0)
-        if needed["input"]:
-            found["input"] = flat.mT @ inputs.reshape(flat.shape[0], -1)
-        for name in ("trace", "eligibility"):
-            own = packed[f"d_{name}"]
-            found[name] = run.exported(own) if needed[name] and own is not None else None
-        for name in ("activity", "presynaptic"):
-            own = packed[f"d_{name}"]
-            found[name] = None if own is None else own[:, :units]
-        for name in run.packed:
-            if name not in found and needed[name]:
-                found[name] = run.unpacked(name, cast("Tensor", packed[f"d_{name}"]))
-        if needed["inputs"]:
-            found["inputs"] = d_total if "input" not in run.packed else d_total @ run.unpacked("input", run.packed["input"])
-        return None, None, None, *(found.get(name) for name in needed)
+
+def _packed_gradients(
+    run: Run,
+    start: tuple[Tensor | None, Tensor | None],
+    needed: Mapping[str, bool],
+    d_post: Tensor | None,
+    last: Mapping[str, Tensor | None],
+) -> tuple[dict[str, Tensor | None], Tensor]:
+    """Gradients in the core's layout, by `d_` and the name; and those by what the units add up, `(T, P B, S)`.
+
+    Args:
+        run: With what acting or the forward pass wrote.
+        start: Trace and eligibility before the first step, `(P B, I, S)`; None: 0.
+        needed: Which gradients are asked for.
+        d_post: By the features.
+        last: By trace and eligibility after the last step.
+    """
+    like = run.post
+    d_totals = like.new_empty(run.steps, run.rows, run.lanes)
+    packed: dict[str, Tensor | None] = {
+        f"d_{name}": torch.zeros_like(value)
+        for name, value in run.packed.items()
+        if name not in {"weight", "input", "bias"}
+    }
+    packed |= {"d_total": d_totals, "d_post": None if d_post is None else d_post.contiguous()}
+    if run.signals:
+        packed["d_signal"] = torch.zeros_like(run.signal)
+    asked = any(one is not None for one in last.values())
+    for (name, own), first in zip(last.items(), start, strict=True):
+        if first is not None and (needed[name] or asked):
+            packed[f"d_{name}"] = torch.zeros_like(first) if own is None else run.matrix(own)
+    for name in ("activity", "presynaptic"):
+        if needed[name]:
+            packed[f"d_{name}"] = like.new_zeros(run.rows, run.lanes)
+    run.plan.bind(trace=start[0], eligibility=start[1], **packed)
+    run.plan.backward(checkpoint_spacing(run.steps))
+    run.plan.bind(**dict.fromkeys(packed))
+    run.hold(run.trace, run.eligibility)
+    return packed, d_totals
+
+
+def _unpacked_gradients(
+    run: Run, needed: Mapping[str, bool], packed: Mapping[str, Tensor | None], d_total: Tensor, inputs: Tensor
+) -> dict[str, Tensor]:
+    """Gradients as autograd takes them, by name; those that need no trace are single products over all steps."""
+    flat = d_total.reshape(-1, run.units)
+    found: dict[str, Tensor] = {}
+    if needed["weight"]:
+        pre, resets = run.post[:-1], (run.flags[:-1] & RESETS_ACTIVITY) > 0
+        if bool(resets[1:].any()):  # before the first step a reset is an activity of 0
+            pre = pre.masked_fill(resets.unsqueeze(-1), 0)
+        found["weight"] = flat.mT @ pre.reshape(-1, run.lanes)[:, : run.units]
+    if needed["bias"]:
+        found["bias"] = flat.sum(0)
+    if needed["input"]:
+        found["input"] = flat.mT @ inputs.reshape(flat.shape[0], -1)
+    if needed["inputs"]:
+        driven = "input" not in run.packed
+        found["inputs"] = d_total if driven else d_total @ run.unpacked("input", run.packed["input"])
+    for name, own in packed.items():
+        name = name.removeprefix("d_")
+        if own is None or not needed.get(name):
+            continue
+        if name in {"trace", "eligibility"}:
+            found[name] = run.exported(own)
+        elif name in {"activity", "presynaptic"}:
+            found[name] = own[:, : run.units]
+        else:
+            found[name] = run.unpacked(name, own)
+    return found
 
 
 def native_unroll(
@@ -497,7 +529,7 @@ class Acting(Mapping[str, Tensor]):
     @property
     def actions(self) -> IntArray:
         """What was chosen, `(P B,)`."""
-        return self._actions[self._time - 1]
+        return np.asarray(self._actions[self._time - 1])
 
     @property
     def steps_done(self) -> int:

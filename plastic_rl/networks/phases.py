@@ -108,12 +108,13 @@ class Phased(PlasticNetwork):
         """The `state` of newborn lifetimes after their spontaneous phase."""
         developing = self.__developing
         assert developing is not None, "there is a spontaneous phase"
-        process = self.__own_numbers(PROCESS, params)
-        for _ in range(developing.steps):
-            inputs = developing.inputs(process, state)
+
+        def step(params: Params, _: Params, state: State) -> tuple[State, State]:
+            inputs = developing.inputs(self.__own_numbers(PROCESS, params), state)
             feedback = self.__untold(inputs, trial_start=torch.zeros_like(state["age"], dtype=torch.bool))
-            _, state = self.__lived(params, inputs, feedback, state)
-        return state
+            return {}, self.__lived(params, inputs, feedback, state)[1]
+
+        return self.looped(step, params, {}, state, developing.steps)[1]
 
     def replayed(self, params: Params, state: State, asleep: Tensor) -> tuple[list[Tensor], State]:
         """The stored trials, lived through again.

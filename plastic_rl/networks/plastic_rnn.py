@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Literal, Self
+from typing import Literal, Self, cast
 
 import torch
 from pydantic import Field, model_validator
@@ -26,6 +26,7 @@ from plastic_rl.networks.fused.forward import Recorded, checkpoint_spacing, fuse
 from plastic_rl.networks.fused.rule import FusedRule
 from plastic_rl.networks.fused.sequences import Resets as FusedResets
 from plastic_rl.networks.hidden_layers import HiddenLayer, hidden_layer
+from plastic_rl.networks.layer_norm import StartGain, check_normalised_size, layer_normalised
 from plastic_rl.networks.native import (
     RESETS_ACTIVITY,
     RESETS_ELIGIBILITY,
@@ -36,7 +37,6 @@ from plastic_rl.networks.native import (
     Run,
     native_unroll,
 )
-from plastic_rl.networks.layer_norm import StartGain, check_normalised_size, layer_normalised
 from plastic_rl.networks.phases import PhasesConfig
 from plastic_rl.networks.recurrent import affine, unroll_stretches
 from plastic_rl.networks.structure import clock_entries, drawn_structure, rewired
@@ -266,7 +266,7 @@ class PlasticRNN(PlasticNetwork):
                 driven=driven,
                 recorded=recorded if isinstance(recorded, Acting) else None,
             )
-            return self._read(features), following
+            return self._read(features), cast("State", following)
         if self._fused is None or self.config.unroll == "reference" or self.plasticity_frozen:
             return self.unroll_reference(params, xs, feedbacks, state, episode_starts)
         acted = None
@@ -299,14 +299,20 @@ class PlasticRNN(PlasticNetwork):
         assert self._native is not None, "a rule that the native core knows"
         assert self.core.level is not None, "the native core has a level"
         scopes = {"activity": RESETS_ACTIVITY, "trace": RESETS_TRACE, "eligibility": RESETS_ELIGIBILITY}
-        by_trial = sum(flag for name, flag in scopes.items() if name in self._entries and self._entries[name].reset == "trial")
+        by_trial = sum(
+            flag for name, flag in scopes.items() if name in self._entries and self._entries[name].reset == "trial"
+        )
         run = Run(self.core.level, self._native, self._native.numbers(params), shape, steps, head=head)
         feedback, _ = self._surroundings
         return Acting(run, state, by_trial, feedback.trial_start[0], self._watch, frozen=self.plasticity_frozen)
 
     @override
     def recording(self, steps: int) -> Recording | None:
-        if self._fused is None or self.config.unroll == "reference" or self._runs_natively(dict(self.named_parameters())):
+        if (
+            self._fused is None
+            or self.config.unroll == "reference"
+            or self._runs_natively(dict(self.named_parameters()))
+        ):
             return None
         traced = self._fused.traced
         return Recording(steps, lambda state: checkpoint_spacing(steps, state["trace"], traced=traced), "activity")

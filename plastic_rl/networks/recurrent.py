@@ -29,6 +29,7 @@ from plastic_rl.networks.base import (
     scoped_entries,
 )
 from plastic_rl.networks.hidden_layers import HiddenLayer, hidden_layer
+from plastic_rl.networks.native import Acting
 from plastic_rl.plasticity import ResetScope, StateEntry
 
 Tensors = tuple[Tensor, ...]
@@ -156,7 +157,7 @@ class RecurrentNetwork(PlasticNetwork):
         feedbacks: Feedback,
         state: State,
         episode_starts: Tensor,
-        recorded: Recording | None = None,
+        recorded: Recording | Acting | None = None,
     ) -> tuple[Tensor, State]:
         before = tuple(state[name] for name in self.entry_names)
         starts = tuple(self.starts(name, feedbacks, episode_starts) for name in self.entry_names)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -24,11 +24,14 @@ from plastic_rl.errors import PlasticRLError, SpaceError
 from plastic_rl.feedback import CutFeedback, Feedback, FeedbackLayout
 from plastic_rl.networks import Inside, Recording, make_network
 from plastic_rl.networks.base import Params, State
-from plastic_rl.networks.native import Acting
 from plastic_rl.networks.hidden_layers import HiddenLayer, UnitAxis
+from plastic_rl.networks.native import Acting
 from plastic_rl.networks.recurrent import affine
 from plastic_rl.plasticity import Range
 from plastic_rl.policies.distributions import Categorical, IndependentBits, make_distribution
+
+Before = Mapping[str, Tensor]
+"""A state that is only read: tensors by name, or what acts on the native core, as the mapping that it is."""
 
 
 class Evaluation(NamedTuple):
@@ -220,24 +223,24 @@ class PlasticPolicy(BasePolicy):
         ]
 
     def features(
-        self, params: Params, observation: Tensor, state: State, episode_start: Tensor
+        self, params: Params, observation: Tensor, state: Before, episode_start: Tensor
     ) -> tuple[Tensor, State]:
         """One step of the network: features `(.., B, O)` and the next state.
 
         `params`, the observation `(.., B, I)` and its starts `(.., B)` may have a leading population axis `P`.
         """
         feedback: Any = CutFeedback(self.feedback_layout, observation, episode_start)
-        return self.network.step(_network(params), observation, feedback, state, episode_start)
+        return self.network.step(_network(params), observation, feedback, cast("State", state), episode_start)
 
-    def acting(self, params: Params, state: State, shape: tuple[int, ...], steps: int) -> Acting | None:
+    def acting(self, params: Params, state: Before, shape: tuple[int, ...], steps: int) -> Acting | None:
         """Who acts in place on the native core, where it computes the network; see `PlasticNetwork.acting`."""
         head = None if self.network.has_readout else (params["action_head.weight"], params["action_head.bias"])
         return self.network.acting(_network(params), state, shape, steps, head)
 
-    def inside(self, params: Params, observation: Tensor, state: State, episode_start: Tensor) -> Inside:
+    def inside(self, params: Params, observation: Tensor, state: Before, episode_start: Tensor) -> Inside:
         """What `features` with the same arguments (no population axis) does within the network."""
         feedback = self.feedback(observation, episode_start)
-        return self.network.inside(_network(params), observation, feedback, state, episode_start)
+        return self.network.inside(_network(params), observation, feedback, cast("State", state), episode_start)
 
     def choose(self, params: Params, head: Tensor, noise: Tensor | None) -> Tensor:
         """Choose actions by the action distribution's parameters `(.., B, H)`.
@@ -251,7 +254,7 @@ class PlasticPolicy(BasePolicy):
             log_std = log_std.unsqueeze(-2)  # (P, 1, K): one for all environments of an individual
         return self.distribution.sample(head, log_std, noise)
 
-    def value(self, params: Params, observation: Tensor, state: State, episode_start: Tensor) -> Tensor:
+    def value(self, params: Params, observation: Tensor, state: Before, episode_start: Tensor) -> Tensor:
         """Value `(.., B)` of an observation, given the plastic state before it (the state is not advanced)."""
         features, _ = self.features(params, observation, state, episode_start)
         return self._value(params, features, self.head(params, features))
@@ -261,7 +264,7 @@ class PlasticPolicy(BasePolicy):
         params: Params,
         observations: Tensor,
         actions: Tensor,
-        state: State,
+        state: Before,
         episode_starts: Tensor,
         recorded: Recording | Acting | None = None,
         *,
@@ -296,7 +299,7 @@ class PlasticPolicy(BasePolicy):
         return _apply(params, "value_head", features).squeeze(-1)
 
     def outputs(
-        self, params: Params, observations: Tensor, state: State, episode_starts: Tensor
+        self, params: Params, observations: Tensor, state: Before, episode_starts: Tensor
     ) -> tuple[Tensor, Tensor]:
         """What a rollout's observations `(T, B, I)` were answered with, differentiable in `params`.
 
@@ -308,7 +311,7 @@ class PlasticPolicy(BasePolicy):
         return outputs, head
 
     def outputs_and_activity(
-        self, params: Params, observations: Tensor, state: State, episode_starts: Tensor, *, with_activity: bool = True
+        self, params: Params, observations: Tensor, state: Before, episode_starts: Tensor, *, with_activity: bool = True
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """What `outputs` returns, and the hidden units' outputs `(T, B, H)`, if asked for."""
         features, activity = self._unrolled(params, observations, state, episode_starts, None, with_activity)
@@ -319,12 +322,13 @@ class PlasticPolicy(BasePolicy):
         self,
         params: Params,
         observations: Tensor,
-        state: State,
+        state: Before,
         episode_starts: Tensor,
         recorded: Recording | Acting | None,
         with_activity: bool,
     ) -> tuple[Tensor, Tensor | None]:
-        run = _network(params), observations, self.feedback(observations, episode_starts), state, episode_starts
+        feedback, before = self.feedback(observations, episode_starts), cast("State", state)
+        run = _network(params), observations, feedback, before, episode_starts
         if with_activity:
             features, activity, _ = self.network.unroll_with_activity(*run, recorded=recorded)
             return features, activity

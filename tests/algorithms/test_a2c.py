@@ -20,9 +20,9 @@ from plastic_rl.algorithms.vec_env import VectorEnvAdapter
 from plastic_rl.config import Schedule
 from plastic_rl.envs import Lifetime, ScalarVectorEnv
 from plastic_rl.errors import ConfigError, NonFiniteError, SpaceError, UnknownNameError
+from plastic_rl.networks.native import Acting
 from plastic_rl.plasticity import TERMS, Parameter
 from plastic_rl.plasticity.terms import Hebb
-from plastic_rl.networks.native import Acting
 from plastic_rl.policies.policy import ArrayHead
 from tests.algorithms.a2c_cases import BANDIT, equal, make, params_of
 

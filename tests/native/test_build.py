@@ -21,7 +21,9 @@ ROOT = Path(__file__).parents[2]
 X86_64 = platform.machine().lower() in {"x86_64", "amd64"}
 LEVELS = ["baseline", "avx2", "avx512"] if X86_64 else ["baseline"]
 
-needs_core = pytest.mark.skipif(_native.extension() is None, reason="the package is installed without its compiled core")
+needs_core = pytest.mark.skipif(
+    _native.extension() is None, reason="the package is installed without its compiled core"
+)
 needs_objdump = pytest.mark.skipif(not X86_64 or shutil.which("objdump") is None, reason="needs x86-64 and objdump")
 
 
