@@ -254,7 +254,7 @@ class PlasticNetwork(nn.Module, ABC):
         needed where entries start at a parameter.
         """
         entries = self.state_entries()
-        names = entries if scope == "lifetime" else [name for name in entries if entries[name].reset == "trial"]
+        names = [name for name in state if name in entries and scope in {"lifetime", entries[name].reset}]
         if not names or not bool(start.any()):
             return state
         return {

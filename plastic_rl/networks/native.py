@@ -21,10 +21,19 @@ from torch.autograd.function import once_differentiable
 
 from plastic_rl._native import extension
 from plastic_rl.arrays import Array, BoolArray, IntArray
+from plastic_rl.feedback import CutFeedback, Feedback, FeedbackLayout
 from plastic_rl.plasticity import Synapse
 from plastic_rl.plasticity.bounds import hard_clip, keep_scale, soft_clip, unbounded
 from plastic_rl.plasticity.eligibility import DecayingTrace, Eligibility
-from plastic_rl.plasticity.modulators import Constant, FanOut, Simple
+from plastic_rl.plasticity.modulators import (
+    Channels,
+    Constant,
+    FanOut,
+    Modulator,
+    Reward,
+    RewardPredictionError,
+    Simple,
+)
 from plastic_rl.plasticity.structure import Structure
 from plastic_rl.plasticity.terms import Hebb, Oja
 
@@ -41,7 +50,7 @@ NUMBERS = (*MATRICES, *ROWS, "fan", "input", "modulator_bias")
 """Canonical tensors: matrices `(.., O, I)`, or `(.., O, 1)` where all synapses onto a unit have the same; rows
 `(.., O)`; `fan (.., K, O)`; `input (.., O, J)`; `modulator_bias (..)`."""
 
-_HELD = ("activity", "trace", "eligibility")
+_HELD = ("activity", "trace", "eligibility", "presynaptic")
 """Entries of the state that a run holds in its own layout."""
 
 State = dict[str, Tensor]
@@ -61,19 +70,27 @@ class NativeRule:
 
     Attributes:
         oja: Oja's term instead of Hebb's.
-        modulated: The network computes the gain; else it is eta.
+        computed: The network computes a signal of the gain, `tanh(w_m . y + b_m)`.
+        channels: Signals that come with the observation, by the names of `Channels`.
+        delayed: The update waits for the observation that follows.
         traced: The gain gates an eligibility trace.
         decays: The trace decays by 1 - eta.
         soft: Changes shrink towards the bound.
         clip: Bound of the trace; infinite where there is none.
+        scaled_by_eta: The gain is eta, or eta times a signal.
+        channel_order: Places of the signals, the computed one first, among the rule's channels.
     """
 
     oja: bool
-    modulated: bool
+    computed: bool
+    channels: tuple[str, ...]
+    delayed: bool
     traced: bool
     decays: bool
     soft: bool
     clip: float
+    scaled_by_eta: bool
+    channel_order: tuple[int, ...]
 
     @classmethod
     def of(cls, synapse: Synapse) -> Self | None:
@@ -85,7 +102,7 @@ class NativeRule:
             and not synapse.non_plastic
             and type(synapse.structure) is Structure
             and type(synapse.term) in {Hebb, Oja}
-            and type(synapse.modulator) in {Constant, Simple, FanOut}
+            and _gated_natively(synapse.modulator)
             and type(synapse.eligibility) in {Eligibility, DecayingTrace}
             and synapse.bound in {unbounded, hard_clip, soft_clip}
             and synapse.normalise is keep_scale
@@ -93,14 +110,19 @@ class NativeRule:
         )
         if not known:
             return None
+        channels = _channels(synapse.modulator)
         clip = 1.0 if soft else math.inf if synapse.bound is unbounded else synapse.config.clip
         return cls(
             oja=type(synapse.term) is Oja,
-            modulated=type(synapse.modulator) is not Constant,
+            computed="learned_signal" in channels,
+            channels=tuple(name for name in channels if name != "learned_signal"),
+            delayed=synapse.reward_modulated,
             traced=type(synapse.eligibility) is DecayingTrace,
             decays=synapse.config.decay,
             soft=soft,
             clip=clip,
+            scaled_by_eta=synapse.modulator.uses_eta,
+            channel_order=tuple(sorted(range(len(channels)), key=lambda place: channels[place] != "learned_signal")),
         )
 
     def numbers(self, params: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -119,13 +141,20 @@ class NativeRule:
             found["rate"] = by_unit(params["eta_eligibility"])
         ones = bias.new_ones(bias.shape)
         found["keep"] = 1 - by_unit(params["eta"]) if self.decays else ones.unsqueeze(-1)
-        if self.modulated:
+        if self.computed:
             found["modulator"] = params["modulator_weight"].squeeze(-2)
             found["modulator_bias"] = params["modulator_bias"].squeeze(-1)
-            found["offset"] = params.get("modulator_offset", bias.new_zeros(bias.shape))
-            found["fan"] = params.get("modulator_fan_out", ones).unsqueeze(-2)
-        elif params["eta"].shape[-1] > 1:
+        if self.scaled_by_eta and params["eta"].shape[-1] > 1:
             found["gate"] = params["eta"]
+            return found
+        found["offset"] = params.get("modulator_offset", bias.new_zeros(bias.shape))
+        if "channel_weight" in params:
+            order = list(self.channel_order)
+            found["fan"] = params["channel_weight"][..., order, :]
+        elif self.channels:
+            found["fan"] = by_unit(params["eta"]).mT
+        elif self.computed:
+            found["fan"] = params.get("modulator_fan_out", ones).unsqueeze(-2)
         else:
             found["offset"] = by_unit(params["eta"]).squeeze(-1)
         return found
@@ -135,6 +164,44 @@ class NativeRule:
         by_row = all(numbers[name].shape[-1] == 1 for name in ("keep", "rate") if name in numbers)
         plain = not (self.oja or self.soft or "gate" in numbers)
         return plain and by_row and not (self.traced and self.decays)
+
+
+def _channels(modulator: Modulator) -> tuple[str, ...]:
+    """What the gain of a modulator is a weighted sum of, by the names of `Channels`."""
+    if isinstance(modulator, Channels):
+        return modulator.channels
+    if isinstance(modulator, Simple):
+        return ("learned_signal",)
+    named = {Reward: "reward", RewardPredictionError: "reward_prediction_error"}
+    return (named[type(modulator)],) if type(modulator) in named else ()
+
+
+def _gated_natively(modulator: Modulator) -> bool:
+    """Whether the core computes the gain: of its channels only those are hard that depend on the past of y."""
+    if type(modulator) is Channels:
+        return "novelty" not in modulator.channels and not modulator.options.attention
+    return type(modulator) in {Constant, Simple, FanOut, Reward, RewardPredictionError}
+
+
+def given_signals(
+    rule: NativeRule, modulator: Modulator, params: Mapping[str, Tensor], feedback: Feedback, state: State
+) -> tuple[Tensor, State]:
+    """The signals that come with an observation, `(.., B, K)`, and what the modulator carries on from there.
+
+    Args:
+        rule: The member of the family.
+        modulator: The rule's.
+        params: The network's parameters.
+        feedback: Of the observation.
+        state: The modulator's entries.
+    """
+    post = feedback.reward.unsqueeze(-1)  # that such channels do not read
+    if isinstance(modulator, Channels):
+        found = [modulator.signal(name, params, post, feedback, state) for name in rule.channels]
+    else:
+        assert isinstance(modulator, Reward | RewardPredictionError), "no other modulator is given its signal"
+        found = [modulator.surprise(params, feedback, state)]
+    return torch.stack(found, -1), modulator.next_state(params, post, feedback, state)
 
 
 def padded(values: Tensor, lanes: int) -> Tensor:
@@ -183,7 +250,7 @@ class Run:
         self.lanes = lanes = -(-units // LANES) * LANES
         self.rows = rows = math.prod(shape)
         inputs = 0 if driven else numbers["input"].shape[-1]
-        self.signals = numbers["fan"].shape[-2] if "fan" in numbers else 0
+        self.signals = rule.computed + len(rule.channels)
         self._population = len(shape) == 2
         self.plan = core.Plan(
             level,
@@ -192,7 +259,7 @@ class Run:
             decays=rule.decays,
             soft=rule.soft,
             gate_by_synapse="gate" in numbers,
-            computes_signal=rule.modulated,
+            computes_signal=rule.computed,
             simple=rule.is_simple(numbers),
             clip=rule.clip,
             individuals=shape[0] if self._population else 1,
@@ -254,6 +321,14 @@ class Run:
         """`values (.., B, O)` of lifetimes in the private layout, a copy."""
         return padded(values.detach().reshape(self.rows, self.units), self.lanes).clone()
 
+    def begin(self, state: Mapping[str, Tensor], reset: Tensor) -> None:
+        """Take in activities before the first step, which resets some `(P B,)` bool of them."""
+        self.post[0] = self.vectors(state["activity"])
+        if self.rule.delayed:
+            self.plan.bind(presynaptic=self.vectors(state["presynaptic"]))
+        else:
+            self.post[0].masked_fill_(reset.unsqueeze(-1), 0)
+
     def hold(self, trace: Tensor | None, eligibility: Tensor | None) -> None:
         """Let the core read and write these, `(P B, I, S)`."""
         self.trace, self.eligibility = trace, eligibility
@@ -282,7 +357,7 @@ def checkpoint_spacing(steps: int) -> int:
 
 
 class _NativeUnroll(torch.autograd.Function):
-    """`forward(run, recorded, start, inputs, activity, trace, eligibility, presynaptic, *NUMBERS)`; absent are None."""
+    """`forward(run, recorded, start, inputs, signals, activity, .., presynaptic, *NUMBERS)`; absent are None."""
 
     @staticmethod
     def forward(
@@ -306,7 +381,7 @@ class _NativeUnroll(torch.autograd.Function):
         ctx: Any, d_post: Tensor | None, d_trace: Tensor | None, d_eligibility: Tensor | None
     ) -> tuple[Tensor | None, ...]:
         (inputs,) = ctx.saved_tensors
-        names = ("inputs", "activity", "trace", "eligibility", "presynaptic", *NUMBERS)
+        names = ("inputs", "signals", *_HELD, *NUMBERS)
         needed = dict(zip(names, ctx.needs_input_grad[3:], strict=True))
         last = {"trace": d_trace, "eligibility": d_eligibility}
         packed, d_totals = _packed_gradients(ctx.run, ctx.start, needed, d_post, last)
@@ -362,13 +437,18 @@ def _unpacked_gradients(
     found: dict[str, Tensor] = {}
     if needed["weight"]:
         pre, resets = run.post[:-1], (run.flags[:-1] & RESETS_ACTIVITY) > 0
-        if bool(resets[1:].any()):  # before the first step a reset is an activity of 0
+        # Before the first step a reset is an activity of 0, unless an update still reads it.
+        if bool(resets[not run.rule.delayed :].any()):
             pre = pre.masked_fill(resets.unsqueeze(-1), 0)
         found["weight"] = flat.mT @ pre.reshape(-1, run.lanes)[:, : run.units]
     if needed["bias"]:
         found["bias"] = flat.sum(0)
     if needed["input"]:
         found["input"] = flat.mT @ inputs.reshape(flat.shape[0], -1)
+    if needed["signals"]:
+        given = packed["d_signal"]
+        assert given is not None, "signals that are given are signals"
+        found["signals"] = given[:-1, :, run.rule.computed :]
     if needed["inputs"]:
         driven = "input" not in run.packed
         found["inputs"] = d_total if driven else d_total @ run.unpacked("input", run.packed["input"])
@@ -392,8 +472,9 @@ def native_unroll(
     inputs: Tensor,
     state: Mapping[str, Tensor],
     resets: Resets,
+    updates: Tensor,
     *,
-    frozen: bool = False,
+    signals: Tensor | None = None,
     driven: bool = False,
     recorded: Acting | None = None,
 ) -> tuple[Tensor, Mapping[str, Tensor]]:
@@ -404,9 +485,10 @@ def native_unroll(
         rule: The member of the family.
         params: The network's parameters, float32, on the CPU.
         inputs: Observations `(T, B, J)`, or the drive `(T, B, O)`.
-        state: `activity`, `trace` and, where traced, `eligibility`, before the first step.
+        state: Those of `activity`, `trace`, `eligibility` and `presynaptic` that the rule has, before the first step.
         resets: Where entries start anew.
-        frozen: Whether synapses keep the state they have.
+        updates: Where synapses change with what was before a step, and after the last one, `(T + 1, B)` bool.
+        signals: Those that come with the observations, `(T, B, K)`, where the rule has some.
         driven: Whether the drive is given.
         recorded: What acting left of these steps, or None.
 
@@ -423,9 +505,10 @@ def native_unroll(
         if rule.traced:
             flags += resets.eligibility.to(torch.uint8) * RESETS_ELIGIBILITY
         run.flags[:-1] = flags
-        if not frozen:
-            run.flags[1:] |= UPDATES
-        run.post[0] = run.vectors(state["activity"]).masked_fill_(resets.activity[0].unsqueeze(-1), 0)
+        run.flags |= updates.to(torch.uint8) * UPDATES
+        run.begin(state, resets.activity[0])
+    if signals is not None and recorded is None:
+        run.signal[:-1, :, rule.computed :] = signals.detach()
     # What every lifetime begins without need not be known.
     newborn = bool(resets.trace[0].all()) and (not rule.traced or bool(resets.eligibility[0].all()))
     before: Mapping[str, Tensor] = {} if newborn and recorded is not None else state
@@ -433,16 +516,21 @@ def native_unroll(
     post, trace, eligibility = _NativeUnroll.apply(  # type: ignore[no-untyped-call]
         run,
         recorded is not None,
-        tuple(None if own is None else run.matrix(own) for own in starts[1:]),
+        tuple(None if own is None else run.matrix(own) for own in starts[1:3]),
         inputs,
+        signals,
         *starts,
-        None,
         *(None if driven and name in {"input", "bias"} else numbers.get(name) for name in NUMBERS),
     )
     if recorded is not None:
         return post, recorded
-    following = {**state, "activity": post[-1], "trace": trace}
-    return post, following if eligibility is None else following | {"eligibility": eligibility}
+    following = {"activity": post[-1], "trace": trace}
+    if rule.traced:
+        following["eligibility"] = eligibility
+    if rule.delayed:
+        pre = post[-2] if steps > 1 else state["activity"]
+        following["presynaptic"] = pre.masked_fill(resets.activity[-1].unsqueeze(-1), 0)
+    return post, following
 
 
 class Acting(Mapping[str, Tensor]):
@@ -452,7 +540,9 @@ class Acting(Mapping[str, Tensor]):
         run: For as many steps as are kept: all of a rollout, or the last few.
         state: Before the first step, entries `(.., B, ...)`.
         by_trial: What resets with a trial, of `RESETS_ACTIVITY` and so on.
-        trial_start: Column of the observation that says where a trial starts.
+        layout: Where in the observation the feedback stands.
+        follow: Turns feedback, where lifetimes start, where updates happen and the modulator's entries into signals
+            `(.., B, K)` and its next entries; None where no signal comes with the observation.
         show: Told what the layer `hidden` puts out, `(.., B, 1, O)`; None: nobody is.
         frozen: Whether synapses keep the state they have.
     """
@@ -462,17 +552,19 @@ class Acting(Mapping[str, Tensor]):
         run: Run,
         state: Mapping[str, Tensor],
         by_trial: int,
-        trial_start: int,
+        layout: FeedbackLayout,
+        follow: Callable[[Feedback, Tensor, Tensor, State], tuple[Tensor, State]] | None,
         show: Callable[[str, Tensor], None] | None,
         *,
         frozen: bool,
     ) -> None:
         self.run, self._show = run, show
         self._before: Mapping[str, Tensor] | None = state
-        self._by_trial, self._trial_start = by_trial, trial_start
+        self._by_trial, self._layout, self._follow, self._frozen = by_trial, layout, follow, frozen
+        self._others = {} if follow is None else {name: own for name, own in state.items() if name not in _HELD}
         self._by_lifetime = RESETS_ACTIVITY | RESETS_TRACE | RESETS_ELIGIBILITY
         self._flags: npt.NDArray[np.uint8] = run.flags.numpy()
-        if not frozen:
+        if not (frozen or run.rule.delayed):
             self._flags[1:] = UPDATES
         self._observations: npt.NDArray[np.float32] = run.observation.numpy()
         self.has_head = hasattr(run, "output")
@@ -506,7 +598,10 @@ class Acting(Mapping[str, Tensor]):
         if np.count_nonzero(starts):
             self._flags[time] |= starts * np.uint8(self._by_lifetime)
         if self._by_trial:
-            self._flags[time] |= (observation[:, self._trial_start] > 0.5) * np.uint8(self._by_trial)
+            trials = observation[:, self._layout.trial_start[0]] > 0.5
+            self._flags[time] |= trials * np.uint8(self._by_trial)
+        if self._follow is not None:
+            self._take_signals(time, self._follow, starts)
         if noise is not None:
             self._noise[time] = noise
         well: bool = run.plan.step(time, choice)
@@ -514,6 +609,22 @@ class Acting(Mapping[str, Tensor]):
         if self._show is not None:
             self._show("hidden", self._features[time].unsqueeze(-2))
         return well
+
+    def _take_signals(
+        self,
+        time: int,
+        follow: Callable[[Feedback, Tensor, Tensor, State], tuple[Tensor, State]],
+        starts: BoolArray,
+    ) -> None:
+        """What comes with the observation of a step for the update that waited for it."""
+        run = self.run
+        begins = torch.from_numpy(starts).view(run.shape)
+        happens = torch.zeros_like(begins) if self._frozen else ~begins
+        shown = run.observation[time].view(*run.shape, -1)
+        feedback = cast("Feedback", CutFeedback(self._layout, shown, begins))
+        signals, self._others = follow(feedback, begins, happens, self._others)
+        run.signal[time, :, run.rule.computed :] = signals.reshape(run.rows, -1)
+        self._flags[time] |= happens.numpy().reshape(-1) * np.uint8(UPDATES)
 
     @property
     def features(self) -> Tensor:
@@ -543,7 +654,7 @@ class Acting(Mapping[str, Tensor]):
             like = run.post.new_zeros(run.rows, run.units, run.lanes)
             run.hold(like, like.clone() if traced else None)
             return
-        run.post[0] = run.vectors(state["activity"]).masked_fill_(torch.from_numpy(starts).unsqueeze(-1), 0)
+        run.begin(state, torch.from_numpy(starts))
         run.hold(run.matrix(state["trace"]), run.matrix(state["eligibility"]) if traced else None)
 
     def _wrap(self) -> None:
@@ -552,7 +663,9 @@ class Acting(Mapping[str, Tensor]):
         pre = run.post[-2].masked_fill((run.flags[-2] & RESETS_ACTIVITY).bool().unsqueeze(-1), 0)
         run.plan.bind(presynaptic=pre)
         run.post[0] = run.post[-1]
-        self._flags[1:] = self._flags[-1, :1] & UPDATES
+        self._flags[1:] &= UPDATES
+        if run.rule.delayed:
+            self._flags[:] = 0
         self._flags[0] = self._flags[-1]
         self._time = 0
 
@@ -562,9 +675,16 @@ class Acting(Mapping[str, Tensor]):
             return dict(self._before)
         if self._exported is None or self._exported[0] != self._time:
             run = self.run
-            activity = self.run.post[self._time, :, : run.units].reshape(*run.shape, run.units).clone()
-            self._exported = self._time, {"activity": activity, **run.settled(self._time)}
+            self._exported = self._time, {**self._others, **self._activities(), **run.settled(self._time)}
         return self._exported[1]
+
+    def _activities(self) -> State:
+        run, time = self.run, self._time
+        found = {"activity": run.post[time]}
+        if run.rule.delayed:
+            reset = (run.flags[time - 1] & RESETS_ACTIVITY).bool().unsqueeze(-1)
+            found["presynaptic"] = run.post[time - 1].masked_fill(reset, 0)
+        return {name: own[:, : run.units].reshape(*run.shape, -1).clone() for name, own in found.items()}
 
     def __getitem__(self, name: str) -> Tensor:
         return self.state()[name]

@@ -9,6 +9,7 @@ where a rule says so; what resets with a trial is reset; the forward pass; an up
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping
 from typing import Literal, Self, cast
@@ -35,6 +36,7 @@ from plastic_rl.networks.native import (
     NativeRule,
     Resets,
     Run,
+    given_signals,
     native_unroll,
 )
 from plastic_rl.networks.phases import PhasesConfig
@@ -255,6 +257,11 @@ class PlasticRNN(PlasticNetwork):
         if isinstance(recorded, Acting) or self._runs_natively(params):
             assert self._native is not None, "a rule that the native core knows"
             driven = self.config.input_gain is not None
+            acted = recorded if isinstance(recorded, Acting) else None
+            happens = self._updates(feedbacks, episode_starts)
+            signals, others = None, dict[str, Tensor]()
+            if self._native.channels and (acted is None or self._signals_are_learned(params)):
+                signals, others = self._signals(params, feedbacks, state, episode_starts, happens)
             features, following = native_unroll(
                 self.core.level or LEVELS[0],
                 self._native,
@@ -262,22 +269,59 @@ class PlasticRNN(PlasticNetwork):
                 self._drive(params, xs) if driven else xs,
                 state,
                 resets,
-                frozen=self.plasticity_frozen,
+                happens,
+                signals=signals,
                 driven=driven,
-                recorded=recorded if isinstance(recorded, Acting) else None,
+                recorded=acted,
             )
-            return self._read(features), cast("State", following)
+            after = following if acted is not None else {**state, **others, **following}
+            return self._read(features), cast("State", after)
         if self._fused is None or self.config.unroll == "reference" or self.plasticity_frozen:
             return self.unroll_reference(params, xs, feedbacks, state, episode_starts)
-        acted = None
+        kept_of = None
         if recorded is not None:
-            acted = Recorded(
+            kept_of = Recorded(
                 recorded.activities,
                 {done: (kept["trace"], kept.get("eligibility")) for done, kept in recorded.checkpoints.items()},
             )
         fused = FusedResets(*resets)
-        features, following = fused_unroll(self._fused, params, self._drive(params, xs), state, fused, acted)
+        features, following = fused_unroll(self._fused, params, self._drive(params, xs), state, fused, kept_of)
         return self._read(features), following if recorded is None else recorded.checkpoints[recorded.steps_done]
+
+    def _updates(self, feedbacks: Feedback, episode_starts: Tensor) -> Tensor:
+        """Where synapses change with what was before each of `T` steps, and after the last one, `(T + 1, B)` bool."""
+        happens = torch.zeros(len(episode_starts) + 1, *episode_starts.shape[1:], dtype=torch.bool)
+        if self.plasticity_frozen:
+            return happens
+        if self.synapse.reward_modulated:
+            happens[:-1] = feedbacks.valid & ~episode_starts
+        else:
+            happens[1:] = True
+        return happens
+
+    def _signals_are_learned(self, params: Params) -> bool:
+        """Whether a gradient by the modulator's own numbers is asked for."""
+        return any(params[name].requires_grad for name in self.synapse.modulator.numbers())
+
+    def _signals(
+        self, params: Params, feedbacks: Feedback, state: State, episode_starts: Tensor, happens: Tensor
+    ) -> tuple[Tensor, State]:
+        """The signals that come with the observations of `T` steps, `(T, B, K)`, and the modulator's entries then."""
+        own = {name: state[name] for name in self.synapse.modulator.state_entries(self.synapse.post_size)}
+        found = []
+        for step in range(len(episode_starts)):
+            signals, own = self._follow(params, feedbacks.at(step), episode_starts[step], happens[step], own)
+            found.append(signals)
+        return torch.stack(found), own
+
+    def _follow(
+        self, params: Params, feedback: Feedback, start: Tensor, happens: Tensor, own: State
+    ) -> tuple[Tensor, State]:
+        """The signals that come with an observation, `(.., B, K)`, and the modulator's entries with them taken in."""
+        assert self._native is not None, "a rule that the native core knows"
+        own = self.reset(start, own, params=params)
+        signals, following = given_signals(self._native, self.synapse.modulator, params, feedback, own)
+        return signals, self.reset(feedback.trial_start, after_reward(own, following, happens), "trial", params)
 
     def _runs_natively(self, params: Params) -> bool:
         """Whether the native core computes this network with these parameters."""
@@ -303,8 +347,9 @@ class PlasticRNN(PlasticNetwork):
             flag for name, flag in scopes.items() if name in self._entries and self._entries[name].reset == "trial"
         )
         run = Run(self.core.level, self._native, self._native.numbers(params), shape, steps, head=head)
-        feedback, _ = self._surroundings
-        return Acting(run, state, by_trial, feedback.trial_start[0], self._watch, frozen=self.plasticity_frozen)
+        follow = functools.partial(self._follow, params) if self._native.channels else None
+        layout, _ = self._surroundings
+        return Acting(run, state, by_trial, layout, follow, self._watch, frozen=self.plasticity_frozen)
 
     @override
     def recording(self, steps: int) -> Recording | None:
