@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +24,10 @@ from plastic_rl.arrays import Array, BoolArray, IntArray
 from plastic_rl.feedback import CutFeedback, Feedback, FeedbackLayout
 from plastic_rl.plasticity import Synapse
 from plastic_rl.plasticity.bounds import hard_clip, keep_scale, soft_clip, unbounded
+from plastic_rl.plasticity.consolidation import Consolidation
 from plastic_rl.plasticity.eligibility import DecayingTrace, Eligibility
+from plastic_rl.plasticity.homeostasis import Homeostasis
+from plastic_rl.plasticity.metaplasticity import Metaplasticity
 from plastic_rl.plasticity.modulators import (
     Channels,
     Constant,
@@ -34,8 +37,8 @@ from plastic_rl.plasticity.modulators import (
     RewardPredictionError,
     Simple,
 )
-from plastic_rl.plasticity.structure import Structure
-from plastic_rl.plasticity.terms import Hebb, Oja
+from plastic_rl.plasticity.structure import HALF, Sparse, Structure
+from plastic_rl.plasticity.terms import Covariance, Hebb, Oja, Term
 
 LANES = 16
 UPDATES, RESETS_TRACE, RESETS_ELIGIBILITY, RESETS_ACTIVITY = 1, 2, 4, 8
@@ -45,7 +48,7 @@ OUTPUTS, SAMPLES, MOST_PROBABLE = 0, 1, 2
 """What becomes of a step's outputs."""
 
 MATRICES = ("weight", "alpha", "gate", "keep", "rate")
-ROWS = ("offset", "modulator", "bias")
+ROWS = ("offset", "modulator", "bias", "shift_post", "shift_pre")
 NUMBERS = (*MATRICES, *ROWS, "fan", "input", "modulator_bias")
 """Canonical tensors: matrices `(.., O, I)`, or `(.., O, 1)` where all synapses onto a unit have the same; rows
 `(.., O)`; `fan (.., K, O)`; `input (.., O, J)`; `modulator_bias (..)`."""
@@ -77,6 +80,7 @@ class NativeRule:
         decays: The trace decays by 1 - eta.
         soft: Changes shrink towards the bound.
         clip: Bound of the trace; infinite where there is none.
+        shifted: Activities enter the term less a threshold for each unit (covariance).
         scaled_by_eta: The gain is eta, or eta times a signal.
         channel_order: Places of the signals, the computed one first, among the rule's channels.
     """
@@ -89,6 +93,7 @@ class NativeRule:
     decays: bool
     soft: bool
     clip: float
+    shifted: bool
     scaled_by_eta: bool
     channel_order: tuple[int, ...]
 
@@ -98,10 +103,15 @@ class NativeRule:
         # Exact types: a user's part registered under a built-in's name must not be mistaken for it.
         soft = synapse.bound is soft_clip
         known = (
-            synapse.is_bare
-            and not synapse.non_plastic
-            and type(synapse.structure) is Structure
-            and type(synapse.term) in {Hebb, Oja}
+            not synapse.non_plastic
+            and (
+                type(synapse.structure) is Structure
+                or (type(synapse.structure) is Sparse and not synapse.structure.draws)
+            )
+            and type(synapse.metaplasticity) is Metaplasticity
+            and type(synapse.homeostasis) is Homeostasis
+            and type(synapse.consolidation) is Consolidation
+            and (type(synapse.term) in {Hebb, Oja} or _is_shifted(synapse.term))
             and _gated_natively(synapse.modulator)
             and type(synapse.eligibility) in {Eligibility, DecayingTrace}
             and synapse.bound in {unbounded, hard_clip, soft_clip}
@@ -121,6 +131,7 @@ class NativeRule:
             decays=synapse.config.decay,
             soft=soft,
             clip=clip,
+            shifted=_is_shifted(synapse.term),
             scaled_by_eta=synapse.modulator.uses_eta,
             channel_order=tuple(sorted(range(len(channels)), key=lambda place: channels[place] != "learned_signal")),
         )
@@ -134,7 +145,14 @@ class NativeRule:
             """Of each unit at least: `(.., O, 1 or I)`."""
             return gain if gain.shape[-2] == units else gain.expand(*gain.shape[:-2], units, 1)
 
-        found = {"weight": params["recurrent_weight"], "alpha": by_unit(params["alpha"]), "bias": bias}
+        weight, alpha = params["recurrent_weight"], by_unit(params["alpha"])
+        if "connected" in params:
+            # What is not there weighs nothing, whatever its trace.
+            there = params["connected"] > HALF
+            weight, alpha = torch.where(there, weight, 0.0), torch.where(there, alpha, 0.0)
+        found = {"weight": weight, "alpha": alpha, "bias": bias}
+        if self.shifted:
+            found |= {"shift_post": params["threshold_post"], "shift_pre": params["threshold_pre"]}
         if "input_weight" in params:
             found["input"] = params["input_weight"]
         if self.traced:
@@ -164,6 +182,10 @@ class NativeRule:
         by_row = all(numbers[name].shape[-1] == 1 for name in ("keep", "rate") if name in numbers)
         plain = not (self.oja or self.soft or "gate" in numbers)
         return plain and by_row and not (self.traced and self.decays)
+
+
+def _is_shifted(term: Term) -> bool:
+    return type(term) is Covariance and term.options.threshold == "parameter"
 
 
 def _channels(modulator: Modulator) -> tuple[str, ...]:
@@ -255,6 +277,7 @@ class Run:
         self.plan = core.Plan(
             level,
             oja=rule.oja,
+            shifted=rule.shifted,
             traced=rule.traced,
             decays=rule.decays,
             soft=rule.soft,
@@ -278,6 +301,9 @@ class Run:
         self.flags = torch.zeros(steps + 1, rows, dtype=torch.uint8)
         bound = {**self.packed, "post": self.post, "flags": self.flags}
         bound["drive" if driven else "observation"] = self.observation
+        if rule.shifted:
+            self.shifted = like.new_empty(2, steps + 1, rows, lanes)
+            bound |= {"shifted_post": self.shifted[0], "shifted_pre": self.shifted[1]}
         if "gate" not in numbers:
             bound["gated"] = like.new_empty(steps + 1, rows, lanes)
         if self.signals:
@@ -543,6 +569,7 @@ class Acting(Mapping[str, Tensor]):
         layout: Where in the observation the feedback stands.
         follow: Turns feedback, where lifetimes start, where updates happen and the modulator's entries into signals
             `(.., B, K)` and its next entries; None where no signal comes with the observation.
+        connected: Which synapses there are, `(.., 1, O, I)` bool; None: all.
         show: Told what the layer `hidden` puts out, `(.., B, 1, O)`; None: nobody is.
         frozen: Whether synapses keep the state they have.
     """
@@ -554,11 +581,12 @@ class Acting(Mapping[str, Tensor]):
         by_trial: int,
         layout: FeedbackLayout,
         follow: Callable[[Feedback, Tensor, Tensor, State], tuple[Tensor, State]] | None,
+        connected: Tensor | None,
         show: Callable[[str, Tensor], None] | None,
         *,
         frozen: bool,
     ) -> None:
-        self.run, self._show = run, show
+        self.run, self._show, self._connected = run, show, connected
         self._before: Mapping[str, Tensor] | None = state
         self._by_trial, self._layout, self._follow, self._frozen = by_trial, layout, follow, frozen
         self._others = {} if follow is None else {name: own for name, own in state.items() if name not in _HELD}
@@ -675,7 +703,10 @@ class Acting(Mapping[str, Tensor]):
             return dict(self._before)
         if self._exported is None or self._exported[0] != self._time:
             run = self.run
-            self._exported = self._time, {**self._others, **self._activities(), **run.settled(self._time)}
+            settled = run.settled(self._time)
+            if self._connected is not None:
+                settled["trace"] = torch.where(self._connected, settled["trace"], 0.0)
+            self._exported = self._time, {**self._others, **self._activities(), **settled}
         return self._exported[1]
 
     def _activities(self) -> State:

@@ -43,6 +43,7 @@ from plastic_rl.networks.phases import PhasesConfig
 from plastic_rl.networks.recurrent import affine, unroll_stretches
 from plastic_rl.networks.structure import clock_entries, drawn_structure, rewired
 from plastic_rl.plasticity import GainConfig, ResetScope, RuleConfig, StateEntry, Synapse, after_reward
+from plastic_rl.plasticity.structure import HALF
 
 LARGEST_OUTPUT = 1 - 1e-6
 """Of a unit that is read out: the logit of a bit is at most 14.5."""
@@ -274,8 +275,11 @@ class PlasticRNN(PlasticNetwork):
                 driven=driven,
                 recorded=acted,
             )
-            after = following if acted is not None else {**state, **others, **following}
-            return self._read(features), cast("State", after)
+            if acted is not None:
+                return self._read(features), cast("State", following)
+            after = {**state, **others, **following}
+            after["trace"] = self.synapse.present(params, after["trace"], after)
+            return self._read(features), after
         if self._fused is None or self.config.unroll == "reference" or self.plasticity_frozen:
             return self.unroll_reference(params, xs, feedbacks, state, episode_starts)
         kept_of = None
@@ -349,7 +353,8 @@ class PlasticRNN(PlasticNetwork):
         run = Run(self.core.level, self._native, self._native.numbers(params), shape, steps, head=head)
         follow = functools.partial(self._follow, params) if self._native.channels else None
         layout, _ = self._surroundings
-        return Acting(run, state, by_trial, layout, follow, self._watch, frozen=self.plasticity_frozen)
+        connected = params["connected"].unsqueeze(-3) > HALF if "connected" in params else None
+        return Acting(run, state, by_trial, layout, follow, connected, self._watch, frozen=self.plasticity_frozen)
 
     @override
     def recording(self, steps: int) -> Recording | None:

@@ -7,12 +7,12 @@ from typing import Any
 import gymnasium
 import pytest
 import torch
+from benchmarks.settings import TINY, GenerationSetting, Setting
 
 from benchmarks import measure, report, training
 from benchmarks.__main__ import GROUPS, main
 from benchmarks.generation import BANDIT, Individual, evolution, live
 from benchmarks.loop_baseline import PlasticNet, Rule
-from benchmarks.settings import TINY, GenerationSetting, Setting
 from benchmarks.training import memory_here, memory_of, plastic_a2c, trainer
 from plastic_rl._native import levels
 from plastic_rl.algorithms.evolution.fitness import GenerationSpec, PopulationChunk
@@ -194,7 +194,12 @@ def test_every_row_is_measured(group: str, tmp_path: Path, capsys: pytest.Captur
                 for rule in ("simple", "retroactive")
                 for version in ("loop", "reference", *two)
             ),
-            *(f"{rule}_{size}/{core}" for rule in ("simple", "retroactive") for size in ("N5_B2_T6", "N4_B2_T9") for core in two),
+            *(
+                f"{rule}_{size}/{core}"
+                for rule in ("simple", "retroactive")
+                for size in ("N5_B2_T6", "N4_B2_T9")
+                for core in two
+            ),
         ],
         "libraries": ["stable_baselines3_a2c", "sb3_contrib_recurrent_ppo", *two],
         "generation": ["loop", *cores, "ask_and_tell", "environment"],

@@ -187,16 +187,27 @@ const float* presynaptic(const Lifetime& own, Size time) {
     return own.flags(time) & RESETS_ACTIVITY ? zeros() : own.post(time);
 }
 
+// x of the update into step `time`.
+const float* updating_pre(const Lifetime& own, Size time) {
+    const float* first = own.network.sequences.presynaptic;
+    if (time) return presynaptic(own, time - 1);
+    return first ? first + own.row * own.network.sizes.lanes : zeros();
+}
+
 Update update_into(const Lifetime& own, Size time) {
     const Network& network = own.network;
     const Sequences& sequences = network.sequences;
     Size lanes = network.sizes.lanes;
-    const float* pre = time ? presynaptic(own, time - 1)
-                            : sequences.presynaptic ? sequences.presynaptic + own.row * lanes : zeros();
+    const float* pre = updating_pre(own, time);
     float amount = 1.0f;
     if (network.rule.gate_by_synapse && network.sizes.signals)
         amount = sequences.signal[own.place(time) * network.sizes.signals];
-    return {pre, own.post(time), sequences.gated + own.place(time) * lanes, amount, own.flags(time)};
+    const float* post = own.post(time);
+    if (network.rule.shifted) {
+        post = sequences.shifted_post + own.place(time) * lanes;
+        pre = sequences.shifted_pre + own.place(time) * lanes;
+    }
+    return {pre, post, sequences.gated + own.place(time) * lanes, amount, own.flags(time)};
 }
 
 // G = offset + sum_k fan_k C_k, for sixteen units.
@@ -234,12 +245,22 @@ void prepare_update(const Lifetime& own, Size time, float* z) {
         const float* weight = network.parameters.modulator + own.individual * lanes;
         signal[0] = tanh_of(dot(y, weight, lanes) + network.parameters.modulator_bias[own.individual]);
     }
+    if (rule.shifted) {
+        const float* x = updating_pre(own, time);
+        const Parameters& parameters = network.parameters;
+        for (Size o = 0; o < lanes; o += LANES) {
+            Size row = own.individual * lanes + o, place = own.place(time) * lanes + o;
+            store(network.sequences.shifted_post + place, load(y + o) - load(parameters.shift_post + row));
+            store(network.sequences.shifted_pre + place, load(x + o) - load(parameters.shift_pre + row));
+        }
+    }
     if (rule.gate_by_synapse) return;
     float* gated = network.sequences.gated + own.place(time) * lanes;
     for (Size o = 0; o < lanes; o += LANES) {
         V gain = gain_of(network, own.individual, signal, o);
         if (z) store(z + o, load(z + o) + (gain - gain));
-        store(gated + o, rule.simple && !rule.traced ? gain * load(y + o) : gain);
+        const float* post = rule.shifted ? network.sequences.shifted_post + own.place(time) * lanes : y;
+        store(gated + o, rule.simple && !rule.traced ? gain * load(post + o) : gain);
     }
 }
 
@@ -786,12 +807,17 @@ void backward_lifetime(const Network& network, const Gradients& gradients, Size 
             for (Size o = 0; o < lanes; o += LANES) {
                 V by = load(work.columns + o);
                 if (Rule::SIMPLE && !Rule::TRACED) {
-                    store(work.gate + o, by * load(y + o));
+                    store(work.gate + o, by * load(update.post + o));
                     by = by * gain_of(network, own.individual, signal, o);
                 } else if (Rule::SIMPLE) {
                     by = by * load(numbers.rate.data + o);
                 }
                 add_to(d_post + o, by);
+                if (network.rule.shifted) {
+                    Size row = own.individual * lanes + o;
+                    store(gradients.shift_post + row, load(gradients.shift_post + row) - by);
+                    store(gradients.shift_pre + row, load(gradients.shift_pre + row) - load(work.by_pre + o));
+                }
             }
             if (!by_synapse)
                 gain_backward(own, gradients, t, work.gate, d_post);
