@@ -22,10 +22,7 @@ from typing_extensions import override
 from plastic_rl._native import LEVELS
 from plastic_rl.errors import ConfigError
 from plastic_rl.feedback import Feedback, FeedbackLayout
-from plastic_rl.networks.base import Params, PlasticNetwork, Recording, State, scoped_entries
-from plastic_rl.networks.fused.forward import Recorded, checkpoint_spacing, fused_unroll
-from plastic_rl.networks.fused.rule import FusedRule
-from plastic_rl.networks.fused.sequences import Resets as FusedResets
+from plastic_rl.networks.base import Params, PlasticNetwork, State, scoped_entries
 from plastic_rl.networks.hidden_layers import HiddenLayer, hidden_layer
 from plastic_rl.networks.layer_norm import StartGain, check_normalised_size, layer_normalised
 from plastic_rl.networks.native import (
@@ -75,7 +72,8 @@ class PlasticRNNConfig(PhasesConfig, RuleConfig):
     )
     layer_norm: StartGain = None
     unroll: Literal["fused", "reference"] = Field(
-        "fused", description="fused: fast and lean in memory, where the rule allows it; reference: plain autograd."
+        "fused",
+        description="fused: as one function, on the native core where it knows the rule; reference: plain autograd.",
     )
 
     @model_validator(mode="after")
@@ -124,7 +122,6 @@ class PlasticRNN(PlasticNetwork):
         entries = {"activity": StateEntry((units,), momentary=True)} | self.synapse.state_entries()
         if self.synapse.reward_modulated:
             entries["presynaptic"] = StateEntry((units,), momentary=True)
-        self._fused = FusedRule.of(self.synapse) if config.layer_norm is None else None
         self._native = NativeRule.of(self.synapse) if config.layer_norm is None else None
         self._entries = scoped_entries(entries, config.reset, steps_per_trial)
         self._entries |= self.synapse.structure_entries() | clock_entries([self.synapse])
@@ -198,10 +195,7 @@ class PlasticRNN(PlasticNetwork):
             following["presynaptic"] = pre
         elif not self.plasticity_frozen:
             openness = self.openness(params, current)
-            if self._fused is None or openness is not None or torch.is_grad_enabled():
-                following |= synapse.update(params, pre, post, current, None, openness)
-            else:
-                following |= self._fused.update(params, pre, post, current)
+            following |= synapse.update(params, pre, post, current, None, openness)
         return self._read(post), following
 
     def _drive(self, params: Params, x: Tensor) -> Tensor:
@@ -236,16 +230,15 @@ class PlasticRNN(PlasticNetwork):
         feedbacks: Feedback,
         state: State,
         episode_starts: Tensor,
-        recorded: Recording | Acting | None = None,
+        recorded: Acting | None = None,
     ) -> tuple[Tensor, State]:
         """`T` steps at once; see `PlasticNetwork.unroll`.
 
         Raises:
             ValueError: If `recorded` is of another number of steps.
         """
-        kept = xs.shape[0] if recorded is None else recorded.steps_done
-        if kept != xs.shape[0]:
-            raise ValueError(f"a recording of {kept} steps cannot stand for the {xs.shape[0]} steps of xs.")
+        if recorded is not None and recorded.steps_done != xs.shape[0]:
+            raise ValueError(f"what acted {recorded.steps_done} steps cannot stand for the {xs.shape[0]} steps of xs.")
         plain = self.synapse.non_plastic and self.synapse.is_plain
         if plain and self.config.layer_norm is None and self.config.input_gain is None:
             # A plain recurrent network.
@@ -254,43 +247,31 @@ class PlasticRNN(PlasticNetwork):
             starts = (self.starts("activity", feedbacks, episode_starts),)
             features, (activity,) = unroll_stretches(torch.rnn_tanh, xs, (state["activity"],), starts, weights)
             return self._read(features), {**state, "activity": activity}
-        resets = Resets(*(self.starts(name, feedbacks, episode_starts) for name in Resets._fields))
-        if isinstance(recorded, Acting) or self._runs_natively(params):
-            assert self._native is not None, "a rule that the native core knows"
-            driven = self.config.input_gain is not None
-            acted = recorded if isinstance(recorded, Acting) else None
-            happens = self._updates(feedbacks, episode_starts)
-            signals, others = None, dict[str, Tensor]()
-            if self._native.channels and (acted is None or self._signals_are_learned(params)):
-                signals, others = self._signals(params, feedbacks, state, episode_starts, happens)
-            features, following = native_unroll(
-                self.core.level or LEVELS[0],
-                self._native,
-                params,
-                self._drive(params, xs) if driven else xs,
-                state,
-                resets,
-                happens,
-                signals=signals,
-                driven=driven,
-                recorded=acted,
-            )
-            if acted is not None:
-                return self._read(features), cast("State", following)
-            after = {**state, **others, **following}
-            after["trace"] = self.synapse.present(params, after["trace"], after)
-            return self._read(features), after
-        if self._fused is None or self.config.unroll == "reference" or self.plasticity_frozen:
+        if recorded is None and not self._runs_natively(params):
             return self.unroll_reference(params, xs, feedbacks, state, episode_starts)
-        kept_of = None
+        assert self._native is not None, "a rule that the native core knows"
+        driven = self.config.input_gain is not None
+        happens = self._updates(feedbacks, episode_starts)
+        signals, others = None, dict[str, Tensor]()
+        if self._native.channels and (recorded is None or self._signals_are_learned(params)):
+            signals, others = self._signals(params, feedbacks, state, episode_starts, happens)
+        features, following = native_unroll(
+            self.core.level or LEVELS[0],
+            self._native,
+            params,
+            self._drive(params, xs) if driven else xs,
+            state,
+            Resets(*(self.starts(name, feedbacks, episode_starts) for name in Resets._fields)),
+            happens,
+            signals=signals,
+            driven=driven,
+            recorded=recorded,
+        )
         if recorded is not None:
-            kept_of = Recorded(
-                recorded.activities,
-                {done: (kept["trace"], kept.get("eligibility")) for done, kept in recorded.checkpoints.items()},
-            )
-        fused = FusedResets(*resets)
-        features, following = fused_unroll(self._fused, params, self._drive(params, xs), state, fused, kept_of)
-        return self._read(features), following if recorded is None else recorded.checkpoints[recorded.steps_done]
+            return self._read(features), cast("State", following)
+        after = {**state, **others, **following}
+        after["trace"] = self.synapse.present(params, after["trace"], after)
+        return self._read(features), after
 
     def _updates(self, feedbacks: Feedback, episode_starts: Tensor) -> Tensor:
         """Where synapses change with what was before each of `T` steps, and after the last one, `(T + 1, B)` bool."""
@@ -355,14 +336,3 @@ class PlasticRNN(PlasticNetwork):
         layout, _ = self._surroundings
         connected = params["connected"].unsqueeze(-3) > HALF if "connected" in params else None
         return Acting(run, state, by_trial, layout, follow, connected, self._watch, frozen=self.plasticity_frozen)
-
-    @override
-    def recording(self, steps: int) -> Recording | None:
-        if (
-            self._fused is None
-            or self.config.unroll == "reference"
-            or self._runs_natively(dict(self.named_parameters()))
-        ):
-            return None
-        traced = self._fused.traced
-        return Recording(steps, lambda state: checkpoint_spacing(steps, state["trace"], traced=traced), "activity")

@@ -23,7 +23,6 @@ from plastic_rl.feedback import Feedback, FeedbackLayout
 from plastic_rl.networks.base import (
     Params,
     PlasticNetwork,
-    Recording,
     State,
     reset_entry,
     scoped_entries,
@@ -157,7 +156,7 @@ class RecurrentNetwork(PlasticNetwork):
         feedbacks: Feedback,
         state: State,
         episode_starts: Tensor,
-        recorded: Recording | Acting | None = None,
+        recorded: Acting | None = None,
     ) -> tuple[Tensor, State]:
         before = tuple(state[name] for name in self.entry_names)
         starts = tuple(self.starts(name, feedbacks, episode_starts) for name in self.entry_names)
