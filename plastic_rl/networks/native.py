@@ -227,9 +227,7 @@ def given_signals(
 
 
 def padded(values: Tensor, lanes: int) -> Tensor:
-    """`values (.., O)` in rows of `lanes`, 0 beyond."""
-    if values.shape[-1] == lanes:
-        return values.detach().contiguous()
+    """`values (.., O)` in rows of `lanes`, 0 beyond; a copy, which a later change of a parameter does not reach."""
     rows = values.new_zeros(*values.shape[:-1], lanes)
     rows[..., : values.shape[-1]] = values.detach()
     return rows
@@ -313,7 +311,7 @@ class Run:
             weight, bias = (own.detach() if self._population else own.detach().unsqueeze(0) for own in head)
             self.output = like.new_empty(steps, rows, bias.shape[-1])
             self.noise, self.action = like.new_empty(steps, rows), torch.empty(steps, rows, dtype=torch.int64)
-            bound |= {"head": padded(weight, lanes), "head_bias": bias.contiguous()}
+            bound |= {"head": padded(weight, lanes), "head_bias": bias.clone(memory_format=torch.contiguous_format)}
             bound |= {"output": self.output, "noise": self.noise, "action": self.action}
         self.plan.bind(**bound)
         self.trace: Tensor | None = None
@@ -323,7 +321,7 @@ class Run:
         own = value.detach()
         own = own if self._population else own.unsqueeze(0)
         if name == "modulator_bias":
-            return own.contiguous()
+            return own.clone(memory_format=torch.contiguous_format)
         return padded(own.mT if name in MATRICES or name == "input" else own, self.lanes)
 
     def unpacked(self, name: str, packed: Tensor) -> Tensor:
@@ -345,7 +343,7 @@ class Run:
 
     def vectors(self, values: Tensor) -> Tensor:
         """`values (.., B, O)` of lifetimes in the private layout, a copy."""
-        return padded(values.detach().reshape(self.rows, self.units), self.lanes).clone()
+        return padded(values.reshape(self.rows, self.units), self.lanes)
 
     def begin(self, state: Mapping[str, Tensor], reset: Tensor) -> None:
         """Take in activities before the first step, which resets some `(P B,)` bool of them."""

@@ -192,6 +192,19 @@ def test_what_was_acted_is_learned_from_as_it_is(rule: str) -> None:
     assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])
 
 
+def test_a_parameter_changed_meanwhile_is_not_acted_by() -> None:
+    """Sixteen units fill whole vectors: nothing needs padding, and all is copied the same."""
+    case = observed(cast(contracting(RULES["fan-out"], steps=6, units=16), torch.float32))
+    undisturbed, _ = acted(case, 6)
+    acting = case.network.acting(case.params, case.state, (case.xs.shape[1],), 6)
+    assert acting is not None
+    for value in case.params.values():
+        value.mul_(2)
+    for step in range(6):
+        acting.step(case.xs[step].numpy(), case.starts[step].numpy())
+        assert torch.equal(acting.features, undisturbed[step])
+
+
 def test_looking_at_the_state_changes_nothing() -> None:
     case = observed(cast(contracting(RULES["retroactive"], steps=12, units=18), torch.float32))
     undisturbed, _ = acted(case, 12)
