@@ -20,7 +20,7 @@ from benchmarks import measure, report
 from benchmarks.generation import generation, rule_table
 from benchmarks.measure import Rows
 from benchmarks.peak import share
-from benchmarks.settings import TINY, Setting, Sizes
+from benchmarks.settings import Setting, Sizes
 from benchmarks.training import environment, iteration, libraries, memory, memory_here, sweep
 
 GROUPS: dict[str, Callable[[Sizes, int], Iterator[Rows]]] = {
@@ -47,7 +47,6 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--markdown", action="store_true", help="print tables for a document")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw speed and memory")
-    parser.add_argument("--tiny", action="store_true", help="sizes that tell nothing, to see that everything runs")
     parser.add_argument("--memory-of", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.memory_of:
@@ -65,7 +64,7 @@ def main(arguments: list[str] | None = None) -> int:
     for group in groups:
         result["machines"][group] = measure.machine()
         measured: Rows = {}
-        for rows in GROUPS[group](TINY if options.tiny else Sizes(), options.rounds):
+        for rows in GROUPS[group](Sizes(), options.rounds):
             measured |= rows
             print(*rows, file=sys.stderr, flush=True)
         result["rows"] = {name: row for name, row in result["rows"].items() if name.split("/")[0] != group} | measured
@@ -76,8 +75,7 @@ def main(arguments: list[str] | None = None) -> int:
     if options.markdown or not groups:
         print(f"{report.table(rows, markdown=options.markdown)}\n")
     print(f"{report.described(result['machines'])}\n\n{report.LEGEND}\n")
-    if not options.tiny:
-        print("\n".join(report.verdicts(rows)))
+    print("\n".join(report.verdicts(rows)))
     if groups:
         options.json.write_text(json.dumps(result | {"rows": rows}, indent=1) + "\n", encoding="utf-8")
     if options.plot:

@@ -44,6 +44,9 @@ def share(sizes: Sizes, rounds: int) -> Iterator[Rows]:
     """`share/peak/LEVEL`, and `share/RULE_PASS/LEVEL` of the native core at the usual size."""
     setting = sizes.usual
     peaks = {level: peak_of(level) for level in levels()}
+    if not peaks:
+        yield {"share/peak": {"note": "the package was installed without its native core"}}
+        return
     yield {
         f"share/peak/{level}": {"gflop_s": peak[0], "gbyte_s": peak[1]} if peak else {"note": NO_COMPILER}
         for level, peak in peaks.items()

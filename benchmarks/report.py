@@ -11,24 +11,21 @@ from typing import Any, NamedTuple
 from benchmarks.measure import Rows
 
 COLUMNS = {
-    "cpu_ms": "CPU ms",
-    "ratio": "ratio",
-    "mb": "MB",
-    "whole_process_mb": "MB, whole process",
-    "mb_a_further_step": "MB a further step",
-    "cpu_ms_a_step": "CPU ms a step",
-    "samples_a_second": "samples/s",
-    "steps_a_second": "steps/s",
-    "gflop_s": "GFLOP/s",
-    "of_peak": "of peak",
-    "gbyte_s": "GB/s",
-    "of_second_cache": "of second cache",
-    "note": "",
+    "cpu_ms": ("CPU ms", ",.1f"),
+    "ratio": ("ratio", ".1f"),
+    "mb": ("MB", ",.0f"),
+    "whole_process_mb": ("MB, whole process", ",.0f"),
+    "mb_a_further_step": ("MB a further step", ".3f"),
+    "cpu_ms_a_step": ("CPU ms a step", ".4f"),
+    "samples_a_second": ("samples/s", ",.0f"),
+    "steps_a_second": ("steps/s", ",.0f"),
+    "gflop_s": ("GFLOP/s", ".1f"),
+    "of_peak": ("of peak", ".0%"),
+    "gbyte_s": ("GB/s", ".1f"),
+    "of_second_cache": ("of second cache", ".0%"),
+    "note": ("", ""),
 }
-"""Fields that are shown, and how they are headed; the others are in the file of numbers."""
-DIGITS = {"cpu_ms": ",.1f", "ratio": ".1f", "mb": ",.0f", "whole_process_mb": ",.0f", "mb_a_further_step": ".3f"}
-DIGITS |= {"cpu_ms_a_step": ".4f", "samples_a_second": ",.0f", "steps_a_second": ",.0f", "gflop_s": ".1f"}
-DIGITS |= {"of_peak": ".0%", "gbyte_s": ".1f", "of_second_cache": ".0%", "note": ""}
+"""Fields that are shown: how they are headed, and written. The others are in the file of numbers."""
 LEGEND = (
     "CPU ms: of this process, the median over rounds in which all rows of a block ran in turn, on one thread.\n"
     "ratio: how many times as fast as the loop (libraries: none; rule_table: as torch; environment: as scalar_bare),\n"
@@ -51,9 +48,9 @@ class Requirement(NamedTuple):
         if not found:
             return None
         worst, holds = (min(found), operator.ge) if self.sign == ">=" else (max(found), operator.le)
-        figure = format(worst, DIGITS[self.field])
+        figure = format(worst, COLUMNS[self.field][1])
         verdict = f"met ({figure})" if holds(worst, self.limit) else f"NOT met ({figure})"
-        return f"{self.rows}: {COLUMNS[self.field]} {self.sign} {self.limit:g}: {verdict}"
+        return f"{self.rows}: {COLUMNS[self.field][0]} {self.sign} {self.limit:g}: {verdict}"
 
 
 REQUIREMENTS = (
@@ -82,7 +79,7 @@ def table(rows: Rows, *, markdown: bool = False) -> str:
     for group in dict.fromkeys(name.split("/")[0] for name in rows):
         own = {name: row for name, row in rows.items() if name.split("/")[0] == group}
         fields = [field for field in COLUMNS if any(field in row for row in own.values())]
-        lines = [[group, *(COLUMNS[field] for field in fields)]]
+        lines = [[group, *(COLUMNS[field][0] for field in fields)]]
         lines += [[name.partition("/")[2], *(_shown(row, field) for field in fields)] for name, row in own.items()]
         blocks.append("\n".join(_piped(lines) if markdown else _aligned(lines)))
     return "\n\n".join(blocks)
@@ -91,7 +88,7 @@ def table(rows: Rows, *, markdown: bool = False) -> str:
 def _shown(row: dict[str, Any], field: str) -> str:
     if field not in row:
         return ""
-    shown = format(row[field], DIGITS[field])
+    shown = format(row[field], COLUMNS[field][1])
     return f"{shown} [{row['lowest']:.1f}, {row['highest']:.1f}]" if field == "ratio" else shown
 
 

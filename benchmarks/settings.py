@@ -1,4 +1,4 @@
-"""What is measured: sizes, in full and as small as shows that everything runs."""
+"""What is measured: sizes of it all."""
 
 from __future__ import annotations
 
@@ -65,21 +65,3 @@ class Sizes:
     generation: GenerationSetting = GenerationSetting()
     default: dict[str, Any] = field(default_factory=dict)
     tables: dict[str, Any] = field(default_factory=dict)
-
-
-_SMALL = Setting(side=5, steps=6, batch=2, hidden=4)
-TINY = Sizes(
-    usual=_SMALL,
-    wide=replace(_SMALL, hidden=5),
-    longest=9,
-    sweep=(_SMALL,),
-    generation=GenerationSetting(population=4, lifetimes=1, steps=5, hidden=3),
-    default={"algorithm.n_envs": 2, "network.hidden_size": 4, "environment.kwargs.trials": 3},
-    tables={
-        "environment.kwargs.steps": 10,
-        "network.hidden_size": 12,
-        "network.cap": 3,
-        "algorithm.population_size": 4,
-        "algorithm.lifetimes": 1,
-    },
-)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import itertools
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
@@ -14,21 +13,9 @@ import gymnasium
 import numpy as np
 import torch
 
+from benchmarks import measure
 from benchmarks.loop_baseline import LoopTrainer, Rule
-from benchmarks.measure import (
-    MEGABYTE,
-    Rows,
-    Run,
-    available,
-    cores,
-    forget_peak,
-    in_fresh_process,
-    on,
-    resident_now,
-    resident_peak,
-    timed,
-    two_cores,
-)
+from benchmarks.measure import Rows, Run, cores, on, timed, two_cores
 from benchmarks.settings import Setting, Sizes
 from plastic_rl.algorithms import PlasticA2C
 from plastic_rl.algorithms.gradient import GradientAlgorithm
@@ -92,8 +79,8 @@ def trainer(version: str, setting: Setting, rule: Rule) -> Run:
 
 def beside_loop(prefix: str, setting: Setting, rule: Rule, versions: list[str], rounds: int) -> Rows:
     """Rows of iterations. Where the loop's lifetimes had to be shorter, its time is taken times as many steps."""
-    a_step = MATRICES[rule] * 4 * setting.batch * setting.hidden**2 / MEGABYTE
-    steps = max(1, min(setting.steps, int(min(available() / 2, MOST_OF_LOOP) / a_step)))
+    a_step = MATRICES[rule] * 4 * setting.batch * setting.hidden**2 / measure.MEGABYTE
+    steps = max(1, min(setting.steps, int(min(measure.available() / 2, MOST_OF_LOOP) / a_step)))
     contestants = {LOOP: trainer(LOOP, setting.of_steps(steps), rule)}
     contestants |= {version: trainer(version, setting, rule) for version in versions}
     rows = timed(prefix, contestants, rounds, LOOP, {LOOP: setting.steps / steps})
@@ -106,12 +93,9 @@ def beside_loop(prefix: str, setting: Setting, rule: Rule, versions: list[str], 
 
 
 def iteration(sizes: Sizes, rounds: int) -> Iterator[Rows]:
-    """`iteration/RULE`, what of that is around the network, a larger network, and the default job."""
+    """`iteration/RULE`, a larger network, and the default job."""
     for rule in RULES:
         yield beside_loop(f"iteration/{rule}", sizes.usual, rule, cores(), rounds)
-    core = cores()[-1]
-    around = on(core, lambda: without_network(sizes.usual))
-    yield timed("iteration/around_network", {core: around}, rounds)
     yield beside_loop(f"iteration/{sizes.wide.name}", sizes.wide, "simple", cores(), max(rounds // 3, 1))
     yield timed("iteration/default", default_job(sizes), rounds, LOOP)
 
@@ -138,34 +122,6 @@ def default_job(sizes: Sizes) -> dict[str, Run]:
     return {LOOP: loop, **{core: on(core, job) for core in cores()}}
 
 
-def without_network(setting: Setting) -> Run:
-    """An iteration whose network costs nothing: what is around it is all that is left.
-
-    Features are drawn once; the gradients of the network's parameters are 0.
-    """
-    algorithm = plastic_a2c(setting, "retroactive")
-    network: Any = algorithm.policy.network
-    shape = (setting.steps, setting.batch, setting.hidden)
-    features = torch.randn(shape, generator=torch.Generator().manual_seed(0)).tanh().requires_grad_()
-    of_steps = itertools.cycle(features.detach().unbind(0))
-
-    def step(params: Any, x: Any, feedback: Any, state: Any, starts: Any) -> tuple[torch.Tensor, Any]:
-        return next(of_steps), state
-
-    def unroll(params: Any, xs: Any, feedbacks: Any, state: Any, starts: Any, recorded: Any) -> Any:
-        features.grad = None
-        return features, state
-
-    def leave_gradients(_: torch.Tensor) -> None:
-        for parameter in network.parameters():
-            parameter.grad = torch.zeros_like(parameter)
-
-    features.register_hook(leave_gradients)  # type: ignore[no-untyped-call]
-    network.step, network.unroll, network.recording = step, unroll, lambda steps: None
-    network.acting = lambda *arguments, **named: None
-    return iterations(algorithm)
-
-
 # --- memory -----------------------------------------------------------------------------------------------------------
 
 
@@ -186,7 +142,7 @@ def memory(sizes: Sizes, rounds: int) -> Iterator[Rows]:
 
 def memory_of(version: str, rule: str, setting: Setting) -> dict[str, float]:
     """`memory_here` in a fresh process."""
-    found: dict[str, float] = in_fresh_process(["--memory-of", json.dumps([version, rule, asdict(setting)])])
+    found: dict[str, float] = measure.in_fresh_process(["--memory-of", json.dumps([version, rule, asdict(setting)])])
     return found
 
 
@@ -195,11 +151,11 @@ def memory_here(version: str, rule: Rule, setting: Setting) -> dict[str, float]:
     torch.set_num_threads(1)
     trainer(version, Setting(side=5, steps=5, batch=2, hidden=4), rule)()  # what libraries allocate at first use
     iterate = trainer(version, setting, rule)
-    forget_peak()
-    before = resident_now()
+    measure.forget_peak()
+    before = measure.resident_now()
     for _ in range(2):
         iterate()
-    return {"mb": resident_peak() - before, "whole_process_mb": resident_peak()}
+    return {"mb": measure.resident_peak() - before, "whole_process_mb": measure.resident_peak()}
 
 
 # --- other libraries --------------------------------------------------------------------------------------------------
