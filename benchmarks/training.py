@@ -163,24 +163,26 @@ def memory_here(version: str, rule: Rule, setting: Setting) -> dict[str, float]:
 
 def libraries(sizes: Sizes, rounds: int) -> Iterator[Rows]:
     """`libraries/NAME`: training on the same mazes, with the settings that a library has by default."""
-    setting = sizes.usual
-    steps = setting.batch * setting.steps
-    contestants = {"stable_baselines3_a2c": other("stable_baselines3", "A2C", "MlpPolicy", setting)}
+    usual = sizes.usual
+    short = usual.of_steps(max(usual.steps // 4, 2))  # ten epochs through an LSTM take their time
+    contestants = {"stable_baselines3_a2c": other("stable_baselines3", "A2C", "MlpPolicy", usual)}
+    steps = dict.fromkeys((*contestants, *two_cores()), usual.steps)
+    recurrent = "sb3_contrib_recurrent_ppo"
     if importlib.util.find_spec("sb3_contrib"):
-        lstm = {"n_steps": setting.steps, "policy_kwargs": {"lstm_hidden_size": setting.hidden}}
-        recurrent = other("sb3_contrib", "RecurrentPPO", "MlpLstmPolicy", setting, **lstm)
-        contestants["sb3_contrib_recurrent_ppo"] = recurrent
+        lstm = {"n_steps": short.steps, "policy_kwargs": {"lstm_hidden_size": short.hidden}}
+        contestants[recurrent] = other("sb3_contrib", "RecurrentPPO", "MlpLstmPolicy", short, **lstm)
+        steps[recurrent] = short.steps
     else:
-        yield {"libraries/sb3_contrib_recurrent_ppo": {"note": "not installed: pip install -e '.[bench]'"}}
-    contestants |= {core: trainer(core, setting, "simple") for core in two_cores()}
+        yield {f"libraries/{recurrent}": {"note": "not installed: pip install -e '.[bench]'"}}
+    contestants |= {core: trainer(core, usual, "simple") for core in two_cores()}
     rows = timed("libraries", contestants, max(rounds // 3, 1))
-    for row in rows.values():
-        row["cpu_ms_a_step"] = row["cpu_ms"] / steps
+    for name, row in rows.items():
+        row["cpu_ms_a_step"] = row["cpu_ms"] / usual.batch / steps[name.partition("/")[2]]
     yield rows
 
 
 def other(package: str, algorithm: str, policy: str, setting: Setting, **arguments: Any) -> Run:
-    """Training by another library, for as many steps as an iteration has."""
+    """Training by another library, for a lifetime's steps in every row."""
     from stable_baselines3.common.vec_env import DummyVecEnv
 
     envs = [lambda: gymnasium.make(MAZE, **setting.env_kwargs)] * setting.batch
