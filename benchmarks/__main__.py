@@ -74,8 +74,11 @@ def main(arguments: list[str] | None = None) -> int:
     rows = dict(sorted(result["rows"].items(), key=lambda item: order.index(item[0].split("/")[0])))
     if options.markdown or not groups:
         print(f"{report.table(rows, markdown=options.markdown)}\n")
-    print(f"{report.described(result['machines'])}\n\n{report.LEGEND}\n")
-    print("\n".join(report.verdicts(rows)))
+    machines, verdicts = report.described(result["machines"]), report.verdicts(rows)
+    if options.markdown:
+        print("\n".join([f"{machines}\n", *(f"- {verdict}" for verdict in verdicts)]))
+    else:
+        print("\n".join([f"{machines}\n\n{report.LEGEND}\n", *verdicts]))
     if groups:
         options.json.write_text(json.dumps(result | {"rows": rows}, indent=1) + "\n", encoding="utf-8")
     if options.plot:

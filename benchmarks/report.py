@@ -121,25 +121,37 @@ def described(machines: dict[str, dict[str, Any]]) -> str:
 
 # --- the picture ------------------------------------------------------------------------------------------------------
 
-COLOURS = {"loop": "#9a9a9a", "reference": "#c8a15a", "torch": "#7fb2e5", "baseline": "#5a8fd0", "avx2": "#2f65b0"}
-COLOURS |= {"avx512": "#123f80"}
+STYLES = {
+    "loop": ("plain loop", "#9a9a9a"),
+    "reference": ("unroll: reference", "#c8a15a"),
+    "torch": ("torch", "#8ec1ee"),
+    "baseline": ("native core, baseline", "#5a8fd0"),
+    "avx2": ("native core, AVX2", "#2f65b0"),
+    "avx512": ("native core, AVX-512", "#123f80"),
+}
+"""Label and colour of each version."""
 RULES = ("simple", "fan_out", "retroactive")
 
 
 def plot(rows: Rows, path: Path) -> None:
     """Draw how many times as fast an iteration is, and the memory that it takes."""
     from matplotlib.figure import Figure
+    from matplotlib.patches import Patch
 
-    figure = Figure(figsize=(9.0, 3.4), layout="constrained")
+    figure = Figure(figsize=(9.5, 3.6), layout="constrained")
     speed, memory = figure.subplots(1, 2)
-    _bars(speed, [{name: row.get("ratio") for name, row in _of(rows, f"iteration/{rule}").items()} for rule in RULES])
+    _bars(speed, [{name: row["ratio"] for name, row in _of(rows, f"iteration/{rule}").items()} for rule in RULES])
     speed.set_xticks(range(len(RULES)), RULES)
-    speed.set_title("training iteration: times as fast as the loop")
+    speed.set_title("Training iteration: times as fast as the loop", fontsize=11)
     sizes = list(dict.fromkeys(name.split("/")[1] for name in rows if name.startswith("memory/simple_")))
-    _bars(memory, [{name: row["mb"] for name, row in _of(rows, f"memory/{size}").items()} for size in sizes], log=True)
+    _bars(memory, [{name: row["mb"] for name, row in _of(rows, f"memory/{size}").items()} for size in sizes])
     labels = [", ".join(f"{part[0]} {part[1:]}" for part in size.split("_")[1:]) for size in sizes]
-    memory.set_xticks(range(len(sizes)), [label.replace(", T", ",\nT") for label in labels])
-    memory.set_title("peak memory of training, MB (rule simple)")
+    memory.set_xticks(range(len(sizes)), labels, fontsize=9)
+    memory.set_yscale("log")
+    memory.set_ylim(bottom=10)
+    memory.set_title("Peak memory of training in MB (rule simple)", fontsize=11)
+    patches = [Patch(color=colour, label=label) for label, colour in STYLES.values()]
+    figure.legend(handles=patches, loc="outside lower center", ncols=len(patches), frameon=False, fontsize=8)
     figure.savefig(path, dpi=110)
 
 
@@ -149,21 +161,13 @@ def _of(rows: Rows, prefix: str) -> Rows:
     return {name.rpartition("/")[2].removeprefix("native:"): row for name, row in own.items()}
 
 
-def _bars(axes: Any, groups: list[dict[str, Any]], *, log: bool = False) -> None:
-    versions = [name for name in COLOURS if any(name in group for group in groups)]
+def _bars(axes: Any, groups: list[dict[str, float]]) -> None:
+    """Bars of each group side by side, all as wide."""
+    width = 0.85 / max(map(len, groups), default=1)
     for group, heights in enumerate(groups):
-        here = [name for name in versions if name in heights]
+        here = [name for name in STYLES if name in heights]
         for place, name in enumerate(here):
-            at = group + 0.8 * ((place + 0.5) / len(here) - 0.5)
-            bar = axes.bar(at, heights[name], 0.76 / len(here), color=COLOURS[name])
+            at = group + width * (place - (len(here) - 1) / 2)
+            bar = axes.bar(at, heights[name], 0.94 * width, color=STYLES[name][1])
             axes.bar_label(bar, fmt="{:,.0f}" if heights[name] >= 10 else "{:.1f}", fontsize=8)
-    for name in versions:
-        axes.bar(
-            0, 0, color=COLOURS[name], label=f"native core, {name}" if name in {"baseline", "avx2", "avx512"} else name
-        )
-    if log and versions:
-        axes.set_yscale("log")
-    axes.margins(y=0.15)
     axes.spines[["top", "right"]].set_visible(False)
-    if versions:
-        axes.legend(frameon=False, fontsize=8)
