@@ -163,7 +163,7 @@ def _of(rows: Rows, prefix: str) -> Rows:
 
 def _bars(axes: Any, groups: list[dict[str, float]]) -> None:
     """Bars of each group side by side, all as wide."""
-    width = 0.85 / max(map(len, groups), default=1)
+    width = 0.85 / max([1, *map(len, groups)])
     for group, heights in enumerate(groups):
         here = [name for name in STYLES if name in heights]
         for place, name in enumerate(here):
