@@ -30,7 +30,7 @@ help:
 	@echo "make test-pure    install without the compiled core, into a temporary folder, and train there for a moment"
 	@echo "make check        format, lint, types, import order, docstring examples"
 	@echo "make format       let the formatter rewrite the code"
-	@echo "make bench        measure the speed and memory of training"
+	@echo "make bench        measure speed and memory, into bench.json (about 10 minutes)"
 	@echo "make experiments  re-run the recorded experiments (SEEDS=0,1,2), skipping what is finished"
 	@echo "make wheel        a source distribution, and a wheel made of it, in dist/"
 	@echo "make clean        remove caches and build products, the compiled core too (runs/ and what is in $(VENV) stay)"

@@ -1,4 +1,4 @@
-"""One generation of CMA-ES on a plastic policy, as a loop over individuals would do it and as plastic_rl does it.
+"""A generation of CMA-ES: on a plastic policy, beside a loop over individuals; and on rule tables.
 
 The loop is what one would first write: every individual lives every lifetime in a scalar Gymnasium environment, with
 the network of Backpropamine (Miconi et al. 2019, eq. 3) in NumPy, which is quicker than torch for a single row. Both
@@ -10,9 +10,8 @@ versions draw and update with the same `cma` search, and its time counts in both
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from statistics import median
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -20,29 +19,19 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from benchmarks import measure
+from benchmarks.measure import Rows, Run, cores, on, timed, two_cores
+from benchmarks.settings import GenerationSetting, Sizes
 from plastic_rl.algorithms import CMAES
 from plastic_rl.algorithms.evolution.fitness import GenerationSpec
 from plastic_rl.algorithms.evolution.genome import Genome
 from plastic_rl.envs import make_vector
+from plastic_rl.experiment import ExperimentConfig, load_experiment, make_algorithm
 
 BANDIT = "plastic_rl/ReversalBandit-v0"
-LOOP = "loop over individuals"
-REPEATS = 5
-"""Runs of all but the loop in a measurement: a full covariance gets new eigenvectors only every few generations."""
+LOOP = "loop"
 
 
-@dataclass(frozen=True)
-class GenerationSetting:
-    """What is measured."""
-
-    population: int = 64
-    lifetimes: int = 4
-    steps: int = 200
-    hidden: int = 20
-
-
-def evolution(setting: GenerationSetting, covariance: str) -> CMAES:
+def evolution(setting: GenerationSetting) -> CMAES:
     """plastic_rl's algorithm, in this process."""
     return CMAES(
         "PlasticPolicy",
@@ -51,7 +40,6 @@ def evolution(setting: GenerationSetting, covariance: str) -> CMAES:
         population_size=setting.population,
         lifetimes=setting.lifetimes,
         individuals_per_chunk=setting.population,
-        covariance=covariance,  # type: ignore[arg-type]  # one of its literals
         policy_kwargs={
             "network": {"kind": "plastic_rnn", "rule": "backpropamine_simple", "hidden_size": setting.hidden}
         },
@@ -106,9 +94,9 @@ def live(individual: Individual, env: gymnasium.Env[Any, Any], task: Any, seed: 
     return total
 
 
-def loop_generation(setting: GenerationSetting, covariance: str) -> Callable[[], object]:
+def loop_generation(setting: GenerationSetting) -> Run:
     """A function that does one generation as a loop."""
-    algorithm = evolution(setting, covariance)
+    algorithm = evolution(setting)
     env = gymnasium.make(BANDIT, steps=setting.steps).unwrapped
     distribution = make_vector(BANDIT, 1, env_kwargs=algorithm.env_kwargs).distribution
     generations = iter(range(10**9))
@@ -129,16 +117,16 @@ def loop_generation(setting: GenerationSetting, covariance: str) -> Callable[[],
     return generation
 
 
-def batched_generation(setting: GenerationSetting, covariance: str) -> Callable[[], object]:
+def batched_generation(setting: GenerationSetting) -> Run:
     """A function that does one generation as plastic_rl does."""
-    algorithm = evolution(setting, covariance)
+    algorithm = evolution(setting)
     algorithm.learn(generations=0)
     return algorithm.evolve_once
 
 
-def alone(setting: GenerationSetting, covariance: str) -> dict[str, Callable[[], object]]:
+def alone(setting: GenerationSetting) -> dict[str, Run]:
     """Parts of a generation by themselves: the search, and the environment under random actions."""
-    algorithm = evolution(setting, covariance)
+    algorithm = evolution(setting)
     generator = np.random.default_rng(0)
 
     def search() -> None:
@@ -157,68 +145,37 @@ def alone(setting: GenerationSetting, covariance: str) -> dict[str, Callable[[],
         for row in actions:
             env.step(row)
 
-    return {"ask and tell": search, "environment": environment}
+    return {"ask_and_tell": search, "environment": environment}
 
 
-def speeds(setting: GenerationSetting, rounds: int) -> dict[str, dict[str, Any]]:
-    """Seconds of a generation by covariance and version, and of its parts, all in this process and on one thread."""
-    torch.set_num_threads(1)
-    found: dict[str, dict[str, Any]] = {}
-    for covariance in ("full", "separable"):
-        contestants = {
-            LOOP: loop_generation(setting, covariance),
-            "plastic_rl": _repeated(batched_generation(setting, covariance)),
-            **{name: _repeated(part) for name, part in alone(setting, covariance).items()},
-        }
-        seconds = measure.alternate(contestants, rounds)
-        runs = {name: 1 if name == LOOP else REPEATS for name in seconds}
-        found[covariance] = {
-            "genes": evolution(setting, covariance).genome.size,
-            "auto": evolution(setting, "auto").search.separable == (covariance == "separable"),
-            "times_loop": REPEATS * measure.ratio(seconds[LOOP].wall, seconds["plastic_rl"].wall),
-            "times_loop_cpu": REPEATS * measure.ratio(seconds[LOOP].cpu, seconds["plastic_rl"].cpu),
-            "parts": {
-                name: {"seconds": median(times.wall) / runs[name], "cpu_seconds": median(times.cpu) / runs[name]}
-                for name, times in seconds.items()
-            },
-        }
-    return found
+def generation(sizes: Sizes, rounds: int) -> Iterator[Rows]:
+    """`generation/VERSION`, with the covariance that is taken for so many genes; and its parts by themselves."""
+    setting = sizes.generation
+    contestants = {LOOP: loop_generation(setting)}
+    contestants |= {core: on(core, lambda: batched_generation(setting)) for core in cores()}
+    # The loop takes seconds a round.
+    yield timed("generation", contestants | alone(setting), max(rounds // 2, 1), LOOP)
 
 
-def _repeated(run: Callable[[], object]) -> Callable[[], object]:
-    def several() -> None:
-        for _ in range(REPEATS):
-            run()
-
-    return several
+# --- rule tables ------------------------------------------------------------------------------------------------------
 
 
-def table(setting: GenerationSetting, result: dict[str, dict[str, Any]], required: float) -> str:
-    """The numbers for a reader."""
-    lives = f"{setting.lifetimes} lifetimes of {setting.steps} steps"
-    title = f"CMA-ES generation on the reversal bandit: {setting.population} individuals with {lives}"
-    header = f"{'covariance':<12} {'genes':>6} {'loop ms':>8} {'ms':>7} {'CPU ms':>7} {'ask, tell':>10}"
-    lines = [
-        f"{title}, {setting.hidden} hidden units, one thread",
-        "",
-        f"{header} {'environment':>12} {'network':>8} {'ratio':>6} {'CPU':>6}",
-    ]
-    for covariance, numbers in result.items():
-        parts = numbers["parts"]
-        whole = parts["plastic_rl"]["cpu_seconds"]
-        search, environment = (parts[name]["cpu_seconds"] / whole for name in ("ask and tell", "environment"))
-        lines.append(
-            f"{covariance + ' *' * numbers['auto']:<12} {numbers['genes']:6} {1e3 * parts[LOOP]['seconds']:8.0f} "
-            f"{1e3 * parts['plastic_rl']['seconds']:7.0f} {1e3 * whole:7.0f} {search:10.0%} {environment:12.0%} "
-            f"{max(1 - search - environment, 0.0):8.0%} {numbers['times_loop']:6.1f} {numbers['times_loop_cpu']:6.1f}"
-        )
-    (ratio,) = (numbers["times_loop"] for numbers in result.values() if numbers["auto"])
-    verdict = f"{'met' if ratio >= required else 'NOT met'} ({ratio:.1f})"
-    lines += [
-        "",
-        "ms: medians, of the loop and of plastic_rl. Shares are of CPU time, each part measured by itself.",
-        "ratio, CPU: how many times as fast as the loop, by wall clock and by CPU time.",
-        "*: what covariance: auto takes for so many genes; the target is for that.",
-    ]
-    lines += ["", f"Target of {required:g} times the loop over individuals and a scalar environment: {verdict}"]
-    return "\n".join(lines)
+def rule_table(sizes: Sizes, rounds: int) -> Iterator[Rows]:
+    """`rule_table/TASK`: a generation of the task's config; samples that all individuals see, by the second."""
+    for task in ("bandit", "digits"):
+        path = Path(__file__).parents[1] / "configs" / f"rule_table_{task}.yaml"
+        config = load_experiment(path, [f"{key}={value}" for key, value in sizes.tables.items()])
+
+        def one_generation(config: ExperimentConfig = config) -> Run:
+            algorithm = make_algorithm(config)
+            assert isinstance(algorithm, CMAES)
+            algorithm.learn(generations=0)
+            return algorithm.evolve_once
+
+        contestants = {core: on(core, one_generation) for core in two_cores()}
+        rows = timed(f"rule_table/{task}", contestants, max(rounds // 3, 1), "torch")
+        own: Any = config.algorithm
+        samples = own.population_size * own.lifetimes * config.environment.kwargs["steps"]
+        for row in rows.values():
+            row["samples_a_second"] = samples / (row["cpu_ms"] / 1e3)
+        yield rows

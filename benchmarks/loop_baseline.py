@@ -7,6 +7,7 @@ lifetime step by step, and actions come from torch.distributions. Nothing of pla
     y_t = tanh(U o_t + b + (W0 + alpha * F_t) y_{t-1})                              forward pass
     M_t = tanh(w_m . y_t + b_m),  a_t = y_t y_{t-1}^T                               modulator, pairing
     simple:       F <- clip(F + M_t a_t, -1, 1)                                     eq. 3
+    fan_out:      F_j <- clip(F_j + (f_j M_t + g_j) a_tj, -1, 1), unit by unit      section 2
     retroactive:  F <- clip(F + M_t E_t, -1, 1), then E <- (1 - eta) E + eta a_t    eqs. 4-5
     loss = sum_t (-log pi(a_t) A_t + 0.1 A_t^2 + 0.03 sum p_t^2) / T, mean over lifetimes; A_t = R_t - V_t, gamma 0.9
 """
@@ -22,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Categorical
 
-Rule = Literal["simple", "retroactive"]
+Rule = Literal["simple", "retroactive", "fan_out"]
 
 
 class PlasticNet(nn.Module):
@@ -46,6 +47,9 @@ class PlasticNet(nn.Module):
         self.modulator = nn.Linear(hidden, 1)
         self.actor = nn.Linear(hidden, actions)
         self.critic = nn.Linear(hidden, 1)
+        if rule == "fan_out":
+            self.fan_out = nn.Parameter(torch.ones(hidden))
+            self.offset = nn.Parameter(torch.zeros(hidden))
 
     def start(self, batch: int) -> tuple[Tensor, Tensor, Tensor]:
         """Activity `(B, O)`, trace `(B, O, O)` and eligibility `(B, O, O)` of newborn lifetimes."""
@@ -66,6 +70,9 @@ class PlasticNet(nn.Module):
         pairing = torch.bmm(y.unsqueeze(2), y_before.unsqueeze(1))
         if self.rule == "simple":
             trace = torch.clamp(trace + modulator * pairing, -1.0, 1.0)
+        elif self.rule == "fan_out":
+            gains = self.fan_out.unsqueeze(1) * modulator + self.offset.unsqueeze(1)
+            trace = torch.clamp(trace + gains * pairing, -1.0, 1.0)
         else:
             trace = torch.clamp(trace + modulator * eligibility, -1.0, 1.0)
             eligibility = (1.0 - self.eta) * eligibility + self.eta * pairing

@@ -1,47 +1,37 @@
-"""One training iteration on the grid maze, as a loop would do it and as plastic_rl does it."""
+"""Training on the grid maze, its memory and its environment, beside a loop, other libraries and Gymnasium."""
 
 from __future__ import annotations
 
-import itertools
-import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from statistics import median
+import importlib.util
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import gymnasium
 import numpy as np
 import torch
 
-import plastic_rl
 from benchmarks import measure
 from benchmarks.loop_baseline import LoopTrainer, Rule
+from benchmarks.measure import Rows, Run, cores, on, timed, two_cores
+from benchmarks.settings import Setting, Sizes
 from plastic_rl.algorithms import PlasticA2C
+from plastic_rl.algorithms.gradient import GradientAlgorithm
 from plastic_rl.envs import make_vector
+from plastic_rl.experiment import load_experiment, make_algorithm
 
-RULES: tuple[Rule, ...] = ("simple", "retroactive")
-BARE = "loop, bare environments"
-"""The loop version without Gymnasium's checking wrappers: the faster of the two, and so the one to beat."""
-VERSIONS = ("loop", BARE, "plastic_rl")
+RULES: tuple[Rule, ...] = ("simple", "retroactive", "fan_out")
 MAZE = "plastic_rl/GridMaze-v0"
+LOOP = "loop"
+MATRICES = {"simple": 7, "retroactive": 10, "fan_out": 8}
+"""How many times the size of all traces autograd keeps of each step of the loop."""
+MOST_OF_LOOP = 6000.0
+"""MB that the loop may take; where it needs more, it lives shorter lifetimes."""
 
 
-@dataclass(frozen=True)
-class Setting:
-    """What is measured: that of the original experiments by default."""
-
-    side: int = 11
-    steps: int = 200
-    batch: int = 30
-    hidden: int = 100
-
-    @property
-    def env_kwargs(self) -> dict[str, Any]:
-        """Arguments of the maze."""
-        return {"side": self.side, "steps": self.steps}
-
-
-def scalar_envs(setting: Setting, *, bare: bool) -> list[gymnasium.Env[Any, Any]]:
+def mazes(setting: Setting, *, bare: bool = True) -> list[gymnasium.Env[Any, Any]]:
     """One scalar maze for each row; `bare` without Gymnasium's checking wrappers."""
     envs = [gymnasium.make(MAZE, **setting.env_kwargs) for _ in range(setting.batch)]
     return [env.unwrapped for env in envs] if bare else envs
@@ -49,6 +39,7 @@ def scalar_envs(setting: Setting, *, bare: bool) -> list[gymnasium.Env[Any, Any]
 
 def plastic_a2c(setting: Setting, rule: Rule) -> PlasticA2C:
     """plastic_rl's trainer with the loss and the network of the loop version."""
+    network = {"kind": "plastic_rnn", "rule": f"backpropamine_{rule}", "hidden_size": setting.hidden}
     return PlasticA2C(
         "BackpropaminePolicy",
         MAZE,
@@ -64,128 +55,150 @@ def plastic_a2c(setting: Setting, rule: Rule) -> PlasticA2C:
         max_grad_norm=4.0,
         optimizer="adam",
         optimizer_eps=1e-4,
-        policy_kwargs={
-            "network": {"kind": "plastic_rnn", "rule": f"backpropamine_{rule}", "hidden_size": setting.hidden}
-        },
+        policy_kwargs={"network": network},
         seed=0,
         device="cpu",
     )
 
 
-def trainer(version: str, setting: Setting, rule: Rule) -> Callable[[], object]:
-    """A function that does one training iteration (`batch` whole lifetimes and one gradient step)."""
-    if version == "plastic_rl":
-        algorithm = plastic_a2c(setting, rule)
-        algorithm.learn(0)
-
-        def iterate() -> object:
-            return algorithm.learn(setting.batch * setting.steps, log_interval=1_000_000, reset_num_timesteps=False)
-
-        return iterate
-    return LoopTrainer(scalar_envs(setting, bare=version == BARE), setting.hidden, rule).iteration
+def iterations(algorithm: GradientAlgorithm) -> Run:
+    """A function that does one training iteration (as many whole lifetimes as rows, and one gradient step)."""
+    algorithm.learn(0)
+    steps = algorithm.n_envs * algorithm.n_steps
+    return lambda: algorithm.learn(steps, log_interval=1_000_000, reset_num_timesteps=False)
 
 
-def speeds(setting: Setting, rounds: int) -> dict[str, dict[str, Any]]:
-    """Seconds of an iteration and lifetimes per second, by rule and version, all in this process and on one thread."""
-    torch.set_num_threads(1)
-    found: dict[str, dict[str, Any]] = {}
+def trainer(version: str, setting: Setting, rule: Rule) -> Run:
+    """An iteration of the loop or of a core."""
+    if version == LOOP:
+        return LoopTrainer(mazes(setting), setting.hidden, rule).iteration
+    return on(version, lambda: iterations(plastic_a2c(setting, rule)))
+
+
+def beside_loop(prefix: str, setting: Setting, rule: Rule, versions: list[str], rounds: int) -> Rows:
+    """Rows of iterations. Where the loop's lifetimes had to be shorter, its time is taken times as many steps."""
+    a_step = MATRICES[rule] * 4 * setting.batch * setting.hidden**2 / measure.MEGABYTE
+    steps = max(1, min(setting.steps, int(min(measure.available() / 2, MOST_OF_LOOP) / a_step)))
+    contestants = {LOOP: trainer(LOOP, setting.of_steps(steps), rule)}
+    contestants |= {version: trainer(version, setting, rule) for version in versions}
+    rows = timed(prefix, contestants, rounds, LOOP, {LOOP: setting.steps / steps})
+    if steps < setting.steps:
+        rows[f"{prefix}/{LOOP}"]["note"] = f"lifetimes of {steps} steps, time scaled"
+    return rows
+
+
+# --- iterations -------------------------------------------------------------------------------------------------------
+
+
+def iteration(sizes: Sizes, rounds: int) -> Iterator[Rows]:
+    """`iteration/RULE`, a larger network, and the default job."""
     for rule in RULES:
-        seconds = measure.alternate({version: trainer(version, setting, rule) for version in VERSIONS}, rounds)
-        found[rule] = {
-            version: {
-                "seconds": median(times.wall),
-                "cpu_seconds": median(times.cpu),
-                "episodes_per_second": setting.batch / median(times.wall),
-                "times_bare_loop": measure.ratio(seconds[BARE].wall, times.wall),
-                "times_bare_loop_cpu": measure.ratio(seconds[BARE].cpu, times.cpu),
-                "all_seconds": times.wall,
-                "all_cpu_seconds": times.cpu,
-            }
-            for version, times in seconds.items()
-        }
+        yield beside_loop(f"iteration/{rule}", sizes.usual, rule, cores(), rounds)
+    yield beside_loop(f"iteration/{sizes.wide.name}", sizes.wide, "simple", cores(), max(rounds // 3, 1))
+    yield timed("iteration/default", default_job(sizes), rounds, LOOP)
+
+
+def sweep(sizes: Sizes, rounds: int) -> Iterator[Rows]:
+    """`sweep/SIZE`, once each."""
+    for setting in sizes.sweep:
+        yield beside_loop(f"sweep/{setting.name}", setting, "simple", two_cores(), 1)
+
+
+def default_job(sizes: Sizes) -> dict[str, Run]:
+    """Iterations of what `make train` trains, and of the loop with as many units in the same environments."""
+    path = Path(__file__).parents[1] / "configs" / "default.yaml"
+    config = load_experiment(path, [f"{key}={value}" for key, value in sizes.default.items()])
+
+    def job() -> Run:
+        algorithm = make_algorithm(config)
+        assert isinstance(algorithm, GradientAlgorithm)
+        return iterations(algorithm)
+
+    kwargs: Any = config.environment.kwargs
+    envs = [gymnasium.make(config.environment.id, **kwargs).unwrapped for _ in range(config.algorithm.n_envs)]  # type: ignore[attr-defined]
+    loop = LoopTrainer(envs, config.network["hidden_size"], "simple").iteration
+    return {LOOP: loop, **{core: on(core, job) for core in cores()}}
+
+
+# --- memory -----------------------------------------------------------------------------------------------------------
+
+
+def memory(sizes: Sizes, rounds: int) -> Iterator[Rows]:
+    """`memory/RULE_SIZE`: each in a fresh process, and the usual size also with twice as many steps."""
+    usual = sizes.usual
+    for rule in ("simple", "retroactive"):
+        for version in (LOOP, *two_cores()):
+            row = memory_of(version, rule, usual)
+            twice = memory_of(version, rule, usual.of_steps(2 * usual.steps))
+            row["mb_a_further_step"] = (twice["mb"] - row["mb"]) / usual.steps
+            yield {f"memory/{rule}_{usual.name}/{version}": row}
+        for setting in (sizes.wide, usual.of_steps(sizes.longest)):
+            for version in two_cores()[-1:]:
+                yield {f"memory/{rule}_{setting.name}/{version}": memory_of(version, rule, setting)}
+
+
+def memory_of(version: str, rule: str, setting: Setting) -> dict[str, float]:
+    """`memory_here` in a fresh process."""
+    found: dict[str, float] = measure.in_fresh_process(["--memory-of", json.dumps([version, rule, asdict(setting)])])
     return found
 
 
-def without_network(setting: Setting) -> Callable[[], object]:
-    """A function that does one training iteration whose network costs nothing: what is around it is all that is left.
-
-    Features are drawn once; the gradients of the network's parameters are 0.
-    """
-    algorithm = plastic_a2c(setting, "retroactive")
-    network: Any = algorithm.policy.network
-    shape = (setting.steps, setting.batch, setting.hidden)
-    features = torch.randn(shape, generator=torch.Generator().manual_seed(0)).tanh().requires_grad_()
-    of_steps = itertools.cycle(features.detach().unbind(0))
-
-    def step(params: Any, x: Any, feedback: Any, state: Any, starts: Any) -> tuple[torch.Tensor, Any]:
-        return next(of_steps), state
-
-    def unroll(params: Any, xs: Any, feedbacks: Any, state: Any, starts: Any, recorded: Any) -> Any:
-        features.grad = None
-        return features, state
-
-    def leave_gradients(_: torch.Tensor) -> None:
-        for parameter in network.parameters():
-            parameter.grad = torch.zeros_like(parameter)
-
-    features.register_hook(leave_gradients)  # type: ignore[no-untyped-call]
-    network.step, network.unroll, network.recording = step, unroll, lambda steps: None
-    algorithm.learn(0)
-
-    def iterate() -> object:
-        return algorithm.learn(setting.batch * setting.steps, log_interval=1_000_000, reset_num_timesteps=False)
-
-    return iterate
-
-
-def around_network(setting: Setting, rounds: int) -> float:
-    """CPU seconds of an iteration without its network."""
-    torch.set_num_threads(1)
-    return median(measure.alternate({"": without_network(setting)}, rounds)[""].cpu)
-
-
-def memory_here(version: str, setting: Setting, rule: Rule, iterations: int = 2) -> dict[str, float]:
-    """Peak resident memory of training less that before, in MB: meant for a fresh process."""
+def memory_here(version: str, rule: Rule, setting: Setting) -> dict[str, float]:
+    """Peak resident memory of two iterations: less that before, and in all; in MB."""
     torch.set_num_threads(1)
     trainer(version, Setting(side=5, steps=5, batch=2, hidden=4), rule)()  # what libraries allocate at first use
     iterate = trainer(version, setting, rule)
     measure.forget_peak()
     before = measure.resident_now()
-    for _ in range(iterations):
+    for _ in range(2):
         iterate()
-    return {"before": before, "growth": measure.resident_peak() - before}
+    return {"mb": measure.resident_peak() - before, "whole_process_mb": measure.resident_peak()}
 
 
-def memory(setting: Setting) -> dict[str, dict[str, Any]]:
-    """Memory of training, by rule and version: growth at `steps` and at twice as many, each in a fresh process.
-
-    The difference of the two, per step, is free of what is paid once (libraries, optimizer, thread pools).
-    """
-    found: dict[str, dict[str, Any]] = {}
-    for rule in RULES:
-        found[rule] = {}
-        for version in (BARE, "plastic_rl"):
-            growth = []
-            for steps in (setting.steps, 2 * setting.steps):
-                arguments = asdict(setting) | {"steps": steps}
-                options = [part for key, value in arguments.items() for part in (f"--{key}", str(value))]
-                growth.append(measure.in_fresh_process(["--memory-of", version, "--rule", rule, *options])["growth"])
-            found[rule][version] = {
-                "megabytes": growth[0],
-                "megabytes_per_step": growth[0] / setting.steps,
-                "megabytes_per_further_step": (growth[1] - growth[0]) / setting.steps,
-            }
-    return found
+# --- other libraries --------------------------------------------------------------------------------------------------
 
 
-def environment_speeds(setting: Setting, rounds: int) -> dict[str, float]:
-    """Environment steps per second of CPU time under random actions: scalar, bare scalar and vectorised."""
-    generator = np.random.default_rng(0)
-    vector = make_vector(MAZE, setting.batch, env_kwargs=setting.env_kwargs)
-    vector.reset(seed=0)
-    actions = generator.integers(0, 4, size=(setting.steps, setting.batch))
+def libraries(sizes: Sizes, rounds: int) -> Iterator[Rows]:
+    """`libraries/NAME`: training on the same mazes, with the settings that a library has by default."""
+    usual = sizes.usual
+    short = usual.of_steps(max(usual.steps // 4, 2))  # ten epochs through an LSTM take their time
+    contestants = {"stable_baselines3_a2c": other("stable_baselines3", "A2C", "MlpPolicy", usual)}
+    steps = dict.fromkeys((*contestants, *two_cores()), usual.steps)
+    recurrent = "sb3_contrib_recurrent_ppo"
+    if importlib.util.find_spec("sb3_contrib"):
+        lstm = {"n_steps": short.steps, "policy_kwargs": {"lstm_hidden_size": short.hidden}}
+        contestants[recurrent] = other("sb3_contrib", "RecurrentPPO", "MlpLstmPolicy", short, **lstm)
+        steps[recurrent] = short.steps
+    else:
+        yield {f"libraries/{recurrent}": {"note": "not installed: pip install -e '.[bench]'"}}
+    contestants |= {core: trainer(core, usual, "simple") for core in two_cores()}
+    rows = timed("libraries", contestants, max(rounds // 3, 1))
+    for name, row in rows.items():
+        row["cpu_ms_a_step"] = row["cpu_ms"] / usual.batch / steps[name.partition("/")[2]]
+    yield rows
 
-    def scalar(envs: list[gymnasium.Env[Any, Any]]) -> Callable[[], None]:
+
+def other(package: str, algorithm: str, policy: str, setting: Setting, **arguments: Any) -> Run:
+    """Training by another library, for a lifetime's steps in every row."""
+    from stable_baselines3.common.vec_env import DummyVecEnv
+
+    envs = [lambda: gymnasium.make(MAZE, **setting.env_kwargs)] * setting.batch
+    cls = getattr(importlib.import_module(package), algorithm)
+    learner = cls(policy, DummyVecEnv(envs), device="cpu", seed=0, **arguments)
+    return lambda: learner.learn(setting.batch * setting.steps, log_interval=1_000_000, reset_num_timesteps=False)
+
+
+# --- the environment --------------------------------------------------------------------------------------------------
+
+
+def environment(sizes: Sizes, rounds: int) -> Iterator[Rows]:
+    """`environment/KIND`: steps under random actions."""
+    setting = sizes.usual
+    actions = np.random.default_rng(0).integers(0, 4, size=(setting.steps, setting.batch))
+
+    def scalar(*, bare: bool) -> Run:
+        envs = mazes(setting, bare=bare)
+
         def run() -> None:
             for index, env in enumerate(envs):
                 env.reset(seed=index)
@@ -194,26 +207,25 @@ def environment_speeds(setting: Setting, rounds: int) -> dict[str, float]:
 
         return run
 
-    def vectorised() -> None:
-        for row in actions:
-            vector.step(row)
+    def vectorised(vector: gymnasium.vector.VectorEnv[Any, Any, Any]) -> Run:
+        vector.reset(seed=0)
 
+        def run() -> None:
+            for row in actions:
+                vector.step(row)
+
+        return run
+
+    copies: list[Callable[[], gymnasium.Env[Any, Any]]] = [
+        lambda: gymnasium.make(MAZE, **setting.env_kwargs)
+    ] * setting.batch
     contestants = {
-        "scalar": scalar(scalar_envs(setting, bare=False)),
-        "scalar, bare": scalar(scalar_envs(setting, bare=True)),
-        "vectorised": vectorised,
+        "scalar_bare": scalar(bare=True),
+        "scalar": scalar(bare=False),
+        "gymnasium_sync_vector": vectorised(gymnasium.vector.SyncVectorEnv(copies)),
+        "vector": vectorised(make_vector(MAZE, setting.batch, env_kwargs=setting.env_kwargs)),
     }
-    seconds = measure.alternate(contestants, rounds)
-    return {name: setting.steps * setting.batch / median(times.cpu) for name, times in seconds.items()}
-
-
-def description() -> dict[str, Any]:
-    """What the numbers were measured with."""
-    return {
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-        "gymnasium": gymnasium.__version__,
-        "plastic_rl": getattr(plastic_rl, "__version__", "unknown"),
-        "threads": torch.get_num_threads(),
-        "time": time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime()) + " UTC",
-    }
+    rows = timed("environment", contestants, rounds, "scalar_bare")
+    for row in rows.values():
+        row["steps_a_second"] = setting.batch * setting.steps / (row["cpu_ms"] / 1e3)
+    yield rows
