@@ -18,7 +18,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from typing_extensions import override
 
-from plastic_rl._native import LEVELS
+from plastic_rl._native import LEVELS, Core
 from plastic_rl.errors import ConfigError
 from plastic_rl.feedback import Feedback, FeedbackLayout
 from plastic_rl.networks.base import Params, PlasticNetwork, Recording, State, scoped_entries
@@ -278,6 +278,21 @@ class PlasticRNN(PlasticNetwork):
         fused = FusedResets(*resets)
         features, following = fused_unroll(self._fused, params, self._drive(params, xs), state, fused, acted)
         return self._read(features), following if recorded is None else recorded.checkpoints[recorded.steps_done]
+
+    @property
+    @override
+    def core_in_use(self) -> Core:
+        if self.core.level is None or self._runs_natively(dict(self.named_parameters())):
+            return self.core
+        if self.config.unroll == "reference":
+            reason = "network.unroll: reference"
+        elif self.config.layer_norm is not None:
+            reason = "layer_norm is not on the native core"
+        elif self._native is None or "age" in self._entries:
+            reason = "this rule is not on the native core"
+        else:
+            reason = "the native core computes in float32 on the CPU alone"
+        return Core(None, reason)
 
     def _runs_natively(self, params: Params) -> bool:
         """Whether the native core computes this network with these parameters."""
