@@ -21,13 +21,14 @@ export PIP_CONSTRAINT := file://$(subst $(SPACE),%20,$(CURDIR))/constraints.txt
 export PIP_BUILD_CONSTRAINT := $(PIP_CONSTRAINT)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv train test test-slow test-pure check format bench experiments wheel clean
+.PHONY: help venv train test test-slow test-pure sanitize check format bench experiments wheel clean
 
 help:
 	@echo "make venv         set-up alone: a virtual environment in $(VENV)"
 	@echo "make train        set-up, then train and evaluate the default agent (about 2 minutes)"
 	@echo "make test         quick tests;  make test-slow: the others"
 	@echo "make test-pure    install without the compiled core, into a temporary folder, and train there for a moment"
+	@echo "make sanitize     run the compiled core's kernels under sanitizers of addresses and undefined behaviour (minutes)"
 	@echo "make check        format, lint, types, import order, docstring examples"
 	@echo "make format       let the formatter rewrite the code"
 	@echo "make bench        measure speed and memory, into bench.json (about 10 minutes)"
@@ -65,6 +66,10 @@ test-pure: $(STAMP)
 	$(BIN)/python -c 'import sys, plastic_rl._native as n; assert n.__file__.startswith(sys.argv[1]) and not n.levels()' "$$folder" && \
 	$(BIN)/plastic-rl train configs/default.yaml --runs-folder "$$folder/runs" --name pure algorithm.total_timesteps=5000 \
 		evaluation.tasks=10 evaluation.valid_tasks=10 'evaluation.baselines=[]' && test -f "$$folder/runs/pure/evaluation.json"
+
+# All levels that this processor has, in a program without Python, against recorded cases.
+sanitize: $(STAMP)
+	$(BIN)/python tests/native/sanitize.py
 
 check: $(STAMP)
 	$(BIN)/ruff format --check $(FORMATTED)

@@ -12,6 +12,8 @@ import pytest
 from gymnasium import spaces
 from hypothesis import settings
 
+from plastic_rl import _native
+
 # Machines differ in speed, so no example has a deadline; on CI the same examples are tried each time.
 settings.register_profile("everywhere", deadline=None)
 settings.register_profile("ci", parent=settings.get_profile("everywhere"), derandomize=True, print_blob=True)
@@ -20,6 +22,15 @@ settings.load_profile("ci" if os.environ.get("CI") else "everywhere")
 # A shell starts what is put in the background with Ctrl-C ignored, and programs that tests start would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(params=["torch", "native"])
+def each_core(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Let a test be made on both cores, where there are two."""
+    if request.param == "native" and not _native.levels():
+        pytest.skip("the package is installed without its compiled core")
+    monkeypatch.setenv(_native.VARIABLE, request.param)
+    return str(request.param)
 
 
 class Drawing(gymnasium.Env[Any, Any]):

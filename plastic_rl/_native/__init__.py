@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import ModuleType
@@ -26,15 +27,25 @@ class Core:
     Attributes:
         level: Of instructions; None: torch.
         reason: Why this one.
+        asked_for: Whether `PLASTIC_RL_CORE` asked for it.
     """
 
     level: str | None
     reason: str
+    asked_for: bool = False
 
     @property
     def name(self) -> str:
         """As `PLASTIC_RL_CORE` and manifests have it: `torch` or `native`."""
         return "torch" if self.level is None else "native"
+
+    def __str__(self) -> str:
+        """As the first line of a run has it.
+
+        >>> str(Core("avx2", "the fastest level of this processor"))
+        'native, avx2 (the fastest level of this processor)'
+        """
+        return f"{self.name}{'' if self.level is None else f', {self.level}'} ({self.reason})"
 
 
 def extension() -> ModuleType | None:
@@ -52,6 +63,14 @@ def levels() -> list[str]:
     return [] if compiled is None else list(compiled.levels())
 
 
+def compiled_levels() -> list[str]:
+    """The levels that the extension holds, whether or not this processor runs them."""
+    if extension() is None:
+        return []
+    # As CMakeLists.txt has it.
+    return list(LEVELS) if platform.machine().lower() in {"x86_64", "amd64"} else [LEVELS[0]]
+
+
 def chosen_core(environment: Mapping[str, str] | None = None) -> Core:
     """The core that `PLASTIC_RL_CORE` in `environment` (by default the process's own) asks for, else the fastest.
 
@@ -65,7 +84,7 @@ def chosen_core(environment: Mapping[str, str] | None = None) -> Core:
             return Core(here[-1], "the fastest level of this processor")
         return Core(None, "the package was installed without its compiled core")
     if asked == "torch":
-        return Core(None, f"{VARIABLE}=torch")
+        return Core(None, f"{VARIABLE}=torch", asked_for=True)
     known = ["torch", "native", *(f"native:{level}" for level in LEVELS)]
     if asked not in known:
         raise ConfigError(f"{VARIABLE}: {unknown_name_message('core', asked, known)}")
@@ -77,4 +96,4 @@ def chosen_core(environment: Mapping[str, str] | None = None) -> Core:
     level = here[-1] if asked == "native" else asked.removeprefix("native:")
     if level not in here:
         raise ConfigError(f"{VARIABLE}={asked}, but this processor runs {', '.join(here)} alone")
-    return Core(level, f"{VARIABLE}={asked}")
+    return Core(level, f"{VARIABLE}={asked}", asked_for=True)

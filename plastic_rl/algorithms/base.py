@@ -21,6 +21,7 @@ from stable_baselines3.common.type_aliases import MaybeCallback
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
+from plastic_rl.algorithms.kept_core import core_record, keep_core
 from plastic_rl.algorithms.saved_policy import check_policy, plain, policy_document
 from plastic_rl.algorithms.vec_env import EnvironmentDescription, adapt, environments_of, exempt_feedback, wrap
 from plastic_rl.checkpoint import Checkpoint, count_in, read_checkpoint, set_torch_rng_state, torch_rng_state, write_zip
@@ -283,6 +284,7 @@ class PlasticAlgorithm(BaseAlgorithm):
                 "arguments": {name: plain(value, name) for name, value in given.items()},
                 "n_envs": self.n_envs,
             },
+            core=core_record(self.policy),
         )
 
     def training_tensors(self) -> dict[str, dict[str, Tensor]]:
@@ -304,8 +306,9 @@ class PlasticAlgorithm(BaseAlgorithm):
         }
 
     def set_checkpoint(self, checkpoint: Checkpoint) -> None:
-        """Go on from `checkpoint`.
+        """Go on from `checkpoint`, in an environment by the core that computed it.
 
+        Where that core is not here, or `PLASTIC_RL_CORE` asks for the other, there is a warning that bits may differ.
         A subclass puts back what it stored beside, within `damage_is_refused`.
 
         Raises:
@@ -323,6 +326,8 @@ class PlasticAlgorithm(BaseAlgorithm):
             self.iterations = count_in(counters, "iterations")
             self.score_buffer.clear()
             self.score_buffer.extend(map(float, counters["score_buffer"]))
+        if self.env is not None:
+            keep_core(self.policy, checkpoint)
 
     @classmethod
     def from_checkpoint(cls, checkpoint: Checkpoint, env: Any, device: torch.device | str, **kwargs: Any) -> Self:

@@ -1,6 +1,7 @@
 """Checkpoints on disk: a folder (or a zip of one) that is complete and verified, or refused.
 
-    manifest.json            format version, config, library versions, size and SHA-256 of every file; written last
+    manifest.json            format version, config, library versions, what computed it, size and SHA-256 of every file;
+                             written last
     params.safetensors, optimizer.safetensors, state.safetensors   tensors by name
     rng.json, env.json, algorithm.json, ...                        plain data, see `codec`
 
@@ -51,6 +52,8 @@ class Checkpoint:
         config: The configuration that it belongs to.
         libraries: Versions of the libraries that wrote it; filled in when it is read.
         source: What messages call it: where it was read from.
+        core: What computed it: `name` (torch or native), `level` of instructions, and `torch`, the CPU capability that
+            torch computes with. Empty: it was written before this was recorded.
     """
 
     tensors: dict[str, dict[str, Tensor]]
@@ -58,6 +61,7 @@ class Checkpoint:
     config: dict[str, Any]
     libraries: dict[str, str] = field(default_factory=dict)
     source: str = "the checkpoint"
+    core: dict[str, str | None] = field(default_factory=dict)
 
     def check_finite(self, part: str) -> None:
         """Refuse NaN and infinity among the tensors of `part`.
@@ -106,6 +110,7 @@ def _files_of(checkpoint: Checkpoint) -> dict[str, bytes]:
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
         "libraries": library_versions(),
+        **({"core": checkpoint.core} if checkpoint.core else {}),
         "config": checkpoint.config,
         "files": {name: {"bytes": len(data), "sha256": _digest(data)} for name, data in files.items()},
     }
@@ -217,7 +222,7 @@ def _zip_reader(path: Path, archive: zipfile.ZipFile) -> Reader:
 def _read(path: Path, read: Reader, only: Iterable[str] | None) -> Checkpoint:
     manifest = _read_manifest(path, read)
     wanted = None if only is None else set(only)
-    checkpoint = Checkpoint({}, {}, manifest["config"], manifest["libraries"], str(path))
+    checkpoint = Checkpoint({}, {}, manifest["config"], manifest["libraries"], str(path), manifest.get("core", {}))
     for name, entry in manifest["files"].items():
         stem, _, kind = name.partition(".")
         if wanted is not None and stem not in wanted:
@@ -260,6 +265,9 @@ def _check_manifest_shape(path: Path, manifest: Mapping[str, Any]) -> None:
     for key in ("config", "libraries", "files"):
         if not isinstance(manifest.get(key), dict):
             raise CheckpointError(f"{path}/{MANIFEST} has no mapping {key!r}.")
+    core = manifest.get("core", {})
+    if not isinstance(core, dict) or core.get("name", "torch") not in ("torch", "native"):
+        raise CheckpointError(f"{path}/{MANIFEST}: 'core' must say torch or native under 'name', got {core!r}.")
     if not manifest["files"]:
         raise CheckpointError(f"{path}/{MANIFEST} lists no files, and a checkpoint has some.")
     for name, entry in manifest["files"].items():

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from plastic_rl._native import chosen_core
 from plastic_rl.cli import inspecting, memories, neurons, scoring, training
 from plastic_rl.errors import PlasticRLError, TrainingInterrupted
 
@@ -37,8 +38,9 @@ def program(
     context: typer.Context,
     debug: Annotated[bool, typer.Option("--debug", help="Show where an error comes from.")] = False,
 ) -> None:
-    """Take the program's own options."""
+    """Take the program's own options; refuse a core that is not here, which every verb may need."""
     context.obj["debug"] = debug
+    chosen_core()
 
 
 for verb in (

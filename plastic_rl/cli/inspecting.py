@@ -170,7 +170,9 @@ def inspect(
 
 
 def doctor(plugin: Plugins = None) -> None:
-    """Report versions and devices, and train one small update.
+    """Report the core that computes, versions and devices, and train one small update.
+
+    Exit code 0 if all is well, 2 if not.
 
     \b
     Example:

@@ -15,6 +15,7 @@ import torch
 from stable_baselines3.common.vec_env import VecEnv
 
 from plastic_rl.algorithms.base import seeds_of
+from plastic_rl.algorithms.kept_core import core_record
 from plastic_rl.algorithms.saved_policy import policy_document
 from plastic_rl.algorithms.vec_env import EnvironmentDescription, adapt
 from plastic_rl.checkpoint import Checkpoint, torch_rng_state
@@ -98,4 +99,5 @@ class Candidates:
                 "algorithm": {"candidates": number + 1},
             },
             config={"algorithm": None, "policy": document, "environment_id": self.config.environment.id},
+            core=core_record(policy),
         )

@@ -160,6 +160,8 @@ def train(run: RunFolder, *, progress: Progress | None = None) -> PlasticAlgorit
         stack.callback(writer.logger.close)
         shown = stack.enter_context(progress or make_progress())
         writer.logger.output_formats.append(SpokenLog(shown.say))
+        if algorithm is not None:
+            shown.say(core_line(algorithm.policy))
         if old_metrics is not None:
             shown.say(f"starting anew from step 0: there is no checkpoint yet; earlier metrics are in {old_metrics}")
         for warning in caught:
@@ -184,6 +186,11 @@ def train(run: RunFolder, *, progress: Progress | None = None) -> PlasticAlgorit
             # Asked to stop in the last update: everything is saved, and the evaluation is left for later.
             raise TrainingInterrupted(run.path, run.latest())
         return algorithm
+
+
+def core_line(policy: PlasticPolicy) -> str:
+    """Tell which core computes a policy, and why."""
+    return f"core: {policy.network.core_in_use}"
 
 
 def _done(algorithm: PlasticAlgorithm) -> int:
@@ -235,6 +242,7 @@ def _try_candidates(writer: RunWriter, progress: Progress, stop: StopRequest) ->
     first = 0 if writer.document is None else writer.document.step
     progress.start(first, len(candidates), "candidates")
     policy = candidates.policy(max(first - 1, 0))
+    progress.say(core_line(policy))
     for number in range(first, len(candidates)):
         policy = candidates.policy(number)
         for name, value in candidates.settings(number).items():

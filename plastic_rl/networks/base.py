@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor, nn
 
-from plastic_rl._native import chosen_core
+from plastic_rl._native import Core, chosen_core
 from plastic_rl.config import ConfigModel
 from plastic_rl.errors import ConfigError, unknown_name_message
 from plastic_rl.feedback import Feedback, FeedbackLayout
@@ -94,6 +94,7 @@ class PlasticNetwork(nn.Module, ABC):
             distribution's parameters by `readout`; the policy then has no action head.
         discrete_only: True where these preferences are among the actions of one `Discrete` space.
         bits_only: True where they are the logits of bits, one for each action of a `MultiBinary` space.
+        core: What computes networks that the native core knows; what computes this one is `core_in_use`.
     """
 
     config_model: ClassVar[type[ConfigModel]]
@@ -144,6 +145,12 @@ class PlasticNetwork(nn.Module, ABC):
             self.register_parameter(name, own)
         else:
             owner[name.rpartition(".")[2]] = own
+
+    @property
+    def core_in_use(self) -> Core:
+        """What computes this network, and why."""
+        reason = "this kind of network is not on the native core"
+        return self.core if self.core.level is None else Core(None, reason)
 
     def state_entries(self) -> dict[str, StateEntry]:
         """Name, shape and reset scope of everything that changes within a lifetime.

@@ -19,7 +19,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from typing_extensions import override
 
-from plastic_rl._native import LEVELS
+from plastic_rl._native import LEVELS, Core
 from plastic_rl.errors import ConfigError
 from plastic_rl.feedback import Feedback, FeedbackLayout
 from plastic_rl.networks.base import Params, PlasticNetwork, State, scoped_entries
@@ -307,6 +307,21 @@ class PlasticRNN(PlasticNetwork):
         own = self.reset(start, own, params=params)
         signals, following = given_signals(self._native, self.synapse.modulator, params, feedback, own)
         return signals, self.reset(feedback.trial_start, after_reward(own, following, happens), "trial", params)
+
+    @property
+    @override
+    def core_in_use(self) -> Core:
+        if self.core.level is None or self._runs_natively(dict(self.named_parameters())):
+            return self.core
+        if self.config.unroll == "reference":
+            reason = "network.unroll: reference"
+        elif self.config.layer_norm is not None:
+            reason = "layer_norm is not on the native core"
+        elif self._native is None or "age" in self._entries:
+            reason = "this rule is not on the native core"
+        else:
+            reason = "the native core computes in float32 on the CPU alone"
+        return Core(None, reason)
 
     def _runs_natively(self, params: Params) -> bool:
         """Whether the native core computes this network with these parameters."""

@@ -26,6 +26,8 @@ from plastic_rl.plasticity.terms import Hebb
 from plastic_rl.policies.policy import ArrayHead
 from tests.algorithms.a2c_cases import BANDIT, equal, make, params_of
 
+pytestmark = pytest.mark.usefixtures("each_core")
+
 
 def test_rollout_is_one_lifetime_by_default() -> None:
     agent = make()

@@ -16,8 +16,10 @@ from typing import Any
 import gymnasium
 import numpy as np
 import pytest
+import torch
 from PIL import Image, ImageSequence
 
+from plastic_rl import _native
 from plastic_rl.checkpoint import read_checkpoint
 from plastic_rl.cli.app import app, main
 from plastic_rl.config import read_mapping
@@ -481,6 +483,72 @@ def test_doctor_reports_versions(call: Any) -> None:
     assert code == 0
     assert "torch              " in out
     assert "one update of a small agent works" in out
+    assert f"core       {_native.chosen_core().name}" in out
+    assert f"{torch.__version__}, {torch.backends.cpu.get_cpu_capability()} on the CPU" in out
+    for name in ("numpy", "gymnasium", "stable-baselines3", "cma"):
+        assert re.search(rf"^  {name} +\d+\.\d+", out, re.MULTILINE)
+    assert max(len(line) for line in out.splitlines() if sys.executable not in line) <= 80
+
+
+def test_doctor_tells_which_levels_there_are(call: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(_native.VARIABLE, "torch")
+    monkeypatch.setattr(_native, "compiled_levels", lambda: ["baseline", "avx2", "avx512"])
+    monkeypatch.setattr(_native, "levels", lambda: ["baseline", "avx2"])
+    out = " ".join(call("doctor")[1].split())
+    assert "core torch (PLASTIC_RL_CORE=torch) levels" in out
+    assert "compiled baseline, avx2, avx512; this processor runs baseline, avx2 " in out
+    monkeypatch.setattr(_native, "compiled_levels", list)
+    assert "levels none: the package was installed without its compiled core" in " ".join(call("doctor")[1].split())
+
+
+@pytest.mark.parametrize(
+    ("asked", "here", "said"),
+    [
+        ("natvie", ["baseline"], "PLASTIC_RL_CORE: unknown core 'natvie'. Did you mean 'native'?"),
+        (
+            "native:avx512",
+            ["baseline", "avx2"],
+            "PLASTIC_RL_CORE=native:avx512, but this processor runs baseline, avx2 ",
+        ),
+        ("native", [], "PLASTIC_RL_CORE=native, but the package was installed without its compiled core; install it"),
+    ],
+)
+@pytest.mark.parametrize(
+    "words",
+    [("doctor",), ("train", "small.yaml"), ("study", "nowhere"), ("evaluate", "nowhere"), ("envs", "list")],
+    ids=" ".join,
+)
+def test_a_core_that_is_not_here_is_refused_by_every_verb(
+    words: tuple[str, ...], asked: str, here: list[str], said: str, workplace: Path, call: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setenv(_native.VARIABLE, asked)
+    monkeypatch.setattr(_native, "levels", lambda: here)
+    code, out, err = call(*words)
+    assert (code, out) == (2, "")
+    assert err.startswith(f"error: {said}")
+    assert not (workplace / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("network", "line"),
+    [
+        ("{kind: plastic_rnn, rule: oja, hidden_size: 6}", None),
+        ("{kind: plastic_rnn, rule: bcm, hidden_size: 6}", "torch (this rule is not on the native core)"),
+        ("{kind: gru, hidden_size: 6}", "torch (this kind of network is not on the native core)"),
+        ("{kind: plastic_rnn, rule: oja, unroll: reference, hidden_size: 6}", "torch (network.unroll: reference)"),
+    ],
+)
+def test_the_first_line_of_a_run_says_which_core_computes(
+    network: str, line: str | None, workplace: Path, call: Any
+) -> None:
+    core = _native.chosen_core()
+    code, _, err = call(
+        "train", "small.yaml", f"network={network}", "algorithm.total_timesteps=80", "evaluation.final=false",
+        "evaluation.valid_tasks=0",
+    )  # fmt: skip
+    assert code == 0, err
+    assert err.splitlines()[0] == f"core: {core if line is None or core.level is None else line}"
 
 
 @pytest.mark.parametrize("plugin", sorted(path.name for path in (ROOT / "envs").glob("*.py")))

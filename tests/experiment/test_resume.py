@@ -12,6 +12,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
+
+from plastic_rl import _native
+from plastic_rl.checkpoint import read_checkpoint
+from plastic_rl.cli.app import main
 
 CONFIG = """
 environment: ENVIRONMENT
@@ -156,6 +161,34 @@ def test_killed_runs_end_with_the_same_bytes(tmp_path: Path, undisturbed: Path, 
         pytest.fail("no run could be killed before its first checkpoint, while saving, and later on")
     assert_same_bytes(folder, undisturbed)
     assert not list(folder.glob("**/.unfinished-*"))
+
+
+def test_a_run_that_began_on_torch_is_killed_and_goes_on_there_where_there_is_the_native_core(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The runs above are on the native core, where there is one. Two are of this process: starting takes longest."""
+    monkeypatch.chdir(tmp_path)
+    threads = torch.get_num_threads()
+    (tmp_path / "config.yaml").write_text(CONFIGS["a2c"])
+    monkeypatch.setenv(_native.VARIABLE, "torch")
+    assert main(["train", "config.yaml", "--name", "whole"]) == 0
+    assert capsys.readouterr().err.startswith("core: torch (PLASTIC_RL_CORE=torch)\n")
+    for name in ("killed-0", "killed-1", "killed-2"):
+        folder = tmp_path / "runs" / name
+        process = launch(tmp_path, "train", "config.yaml", "--name", name)
+        if kill_when(process, lambda folder=folder: rows(folder) >= 4, 0.0):
+            break
+    else:
+        pytest.fail("no run could be killed")
+    assert (folder / "checkpoints").exists()
+    monkeypatch.delenv(_native.VARIABLE)
+    assert main(["resume", name]) == 0
+    why = "it began on torch" if _native.levels() else "the package was installed without its compiled core"
+    assert capsys.readouterr().err.startswith(f"core: torch ({why})\n")
+    torch.set_num_threads(threads)
+    assert_same_bytes(folder, tmp_path / "runs" / "whole")
+    [core] = {read_checkpoint(path).core["name"] for path in (folder / "checkpoints").iterdir()}
+    assert core == "torch"
 
 
 # The others are stopped by the same code: killed, all four are tested above.

@@ -16,6 +16,7 @@ from plastic_rl.plasticity import RULES, StateEntry
 from tests.networks.cases import (
     ACTIONS,
     ALL,
+    FUSED,
     INPUTS,
     at,
     gradients,
@@ -60,6 +61,20 @@ def test_unroll_equals_steps_in_values_and_gradients(config: dict[str, str]) -> 
     expected = gradients(weighted_sum(step_features, step_state), step_leaves)
     got = gradients(weighted_sum(features, state), unroll_leaves)
     assert largest_difference(expected, got) < 1e-9
+
+
+@pytest.mark.parametrize("rule", FUSED)
+def test_in_float32_either_core_is_the_reference(rule: str, each_core: str) -> None:
+    """In float64, as all else here is, torch computes whatever the core."""
+    case = make_case(ALL[rule], dtype=torch.float32, scale=0.3)
+    assert case.network.core_in_use.name == each_core
+    found = []
+    for unroll in ("unroll_reference", "unroll"):
+        copy, leaves = tracked(case)
+        features, state = getattr(copy.network, unroll)(copy.params, copy.xs, copy.feedbacks, copy.state, copy.starts)
+        found.append((features.detach(), gradients(weighted_sum(features, state), leaves)))
+    torch.testing.assert_close(found[1][0], found[0][0], atol=2e-6, rtol=0)
+    assert largest_difference(found[0][1], found[1][1]) < 1e-4
 
 
 @everywhere

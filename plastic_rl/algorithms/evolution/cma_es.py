@@ -180,6 +180,7 @@ class CMAES(PlasticAlgorithm):
             fixed,
             deterministic=self.settings.deterministic,
             device=str(self.device),
+            core=self.policy.network.core,
         )
 
     def set_env(self, env: Any, force_reset: bool = True) -> None:

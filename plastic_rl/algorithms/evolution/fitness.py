@@ -18,6 +18,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from plastic_rl._native import Core
 from plastic_rl.algorithms.evolution.genome import Genome
 from plastic_rl.arrays import BoolArray, FloatArray
 from plastic_rl.envs import first_task
@@ -152,6 +153,7 @@ class FitnessEvaluator:
         fixed: Parameters that do not evolve, by name.
         deterministic: Take the most probable actions instead of sampling.
         device: Where the network runs.
+        core: That of the policy which evolves; workers follow it to torch, and choose their level by themselves.
     """
 
     def __init__(
@@ -163,9 +165,10 @@ class FitnessEvaluator:
         *,
         deterministic: bool,
         device: str,
+        core: Core,
     ) -> None:
         self.make_rows, self.make_policy, self.genome, self.fixed = make_rows, make_policy, genome, dict(fixed)
-        self.deterministic, self.device = deterministic, device
+        self.deterministic, self.device, self.core = deterministic, device, core
         self._envs: dict[int, RowVectorEnv] = {}
         self._policy: PlasticPolicy | None = None
 
@@ -198,6 +201,8 @@ class FitnessEvaluator:
                 steps_per_trial=env.metadata.get("steps_per_trial"),
             ).to(self.device)
             self._policy.set_training_mode(False)
+            if self.core.level is None:
+                self._policy.network.core = self.core
         with torch.inference_mode(), _one_thread():
             return _live(env, self._policy, self._parameters(chunk.genes), chunk, self.deterministic)
 
