@@ -21,6 +21,7 @@ from typing_extensions import override
 from plastic_rl._native import LEVELS
 from plastic_rl.errors import ConfigError
 from plastic_rl.feedback import Feedback, FeedbackLayout
+from plastic_rl.networks.acting import ActsInPlace
 from plastic_rl.networks.base import Params, PlasticNetwork, Recording, State, scoped_entries
 from plastic_rl.networks.fused.forward import Recorded, checkpoint_spacing, fused_unroll
 from plastic_rl.networks.fused.rule import FusedRule
@@ -233,7 +234,7 @@ class PlasticRNN(PlasticNetwork):
         feedbacks: Feedback,
         state: State,
         episode_starts: Tensor,
-        recorded: Recording | Acting | None = None,
+        recorded: Recording | ActsInPlace | None = None,
     ) -> tuple[Tensor, State]:
         """`T` steps at once; see `PlasticNetwork.unroll`.
 
@@ -252,7 +253,7 @@ class PlasticRNN(PlasticNetwork):
             features, (activity,) = unroll_stretches(torch.rnn_tanh, xs, (state["activity"],), starts, weights)
             return self._read(features), {**state, "activity": activity}
         resets = Resets(*(self.starts(name, feedbacks, episode_starts) for name in Resets._fields))
-        if isinstance(recorded, Acting) or self._runs_natively(params):
+        if isinstance(recorded, ActsInPlace) or self._runs_natively(params):
             assert self._native is not None, "a rule that the native core knows"
             driven = self.config.input_gain is not None
             features, following = native_unroll(
