@@ -357,8 +357,15 @@ def finite_state(state: Mapping[str, Tensor], rows: Tensor) -> npt.NDArray[np.bo
     count = int(rows.sum())
     finite = torch.ones(count, dtype=torch.bool)
     for entry in state.values():
-        if entry.is_floating_point():
-            finite &= entry[rows.to(entry.device)].isfinite().reshape(count, -1).all(1).cpu()
+        if not entry.is_floating_point():
+            continue
+        where = rows.to(entry.device)
+        if rows.dim() == 2 and entry.stride(0) == 0:
+            # Weights that all individuals have are looked at once.
+            well = entry[0].isfinite().reshape(rows.shape[1], -1).all(1).expand(rows.shape)[where]
+        else:
+            well = entry[where].isfinite().reshape(count, -1).all(1)
+        finite &= well.cpu()
     return np.asarray(finite.numpy())
 
 
