@@ -161,11 +161,13 @@ Size count_from(const float* keys, Size lanes, std::int32_t from) {
 
 // Keeps the `cap` largest values, of equal ones those that come first; the others are multiplied by 0. The threshold is
 // found by bisection of whole numbers in the order of the values: exact, and as quick whatever they are.
-void keep_largest(float* values, Size units, Size lanes, Size cap, float* keys) {
+void keep_largest(float* values, Size units, Size lanes, Size cap, float* keys, bool negative) {
     if (cap >= units) return;
     const std::int32_t lowest = (std::int32_t)0x80000000;
+    V most = zero();
     for (Size o = 0; o < lanes; o += LANES) {
         V v = load(values + o) + zero();  // -0 is 0
+        most = greater(most, v);
         PLASTIC_EACH {
             Integers bits = (Integers)v.part[k];
             v.part[k] = (Floats)(bits ^ ((bits >> 31) & 0x7fffffff));
@@ -173,14 +175,23 @@ void keep_largest(float* values, Size units, Size lanes, Size cap, float* keys) 
         store(keys + o, v);
     }
     for (Size i = units; i < lanes; i++) __builtin_memcpy(keys + i, &lowest, sizeof(lowest));
-    std::int64_t low = lowest, high = 0x7fffffff;
+    // The first questions: whether there are enough above 0, and enough within three binary orders of the largest.
+    float lane[LANES], largest = 0.0f;
+    std::int32_t top;
+    store(lane, most);
+    for (int i = 0; i < LANES; i++)
+        if (!(lane[i] <= largest)) largest = lane[i];
+    __builtin_memcpy(&top, &largest, sizeof(top));
+    std::int64_t low = lowest, high = 0x7fffffff, middle = 1;
     bool alone = false;
     while (low < high && !alone) {
-        std::int64_t middle = low + (high - low + 1) / 2;
         Size count = count_from(keys, lanes, std::int32_t(middle));
+        if (middle == 1 && count <= cap && !negative) return;  // the others are 0
         alone = count == cap;
         if (count < cap) high = middle - 1;
         else low = middle;
+        std::int64_t near = top - (std::int64_t(3) << 23);
+        middle = low == 1 && near > 1 && high > near ? near : low + (high - low + 1) / 2;
     }
     Integers least = Integers{} + std::int32_t(low);
     if (alone) {
@@ -217,7 +228,8 @@ void fire(const RuleTable& own, float* total, float* keys) {
         store(total + o, v);
     }
     for (Size i = sizes.units; i < sizes.lanes; i++) total[i] = 0.0f;
-    keep_largest(total, sizes.units, sizes.lanes, Size(own.rule.cap), keys);
+    bool negative = own.rule.activation == LINEAR || own.rule.activation == TANH;
+    keep_largest(total, sizes.units, sizes.lanes, Size(own.rule.cap), keys, negative);
 }
 
 // code += 2^number where `kept` is not 0.
@@ -271,8 +283,16 @@ Size gate_of(const RuleTable& own, const TableLayer& layer, const Seen& seen) {
 }
 
 // Entries of one row of a table, by the codes of units.
-void look_up(const float* entries, const float* code, Size units, Size lanes, float* found) {
-    for (Size i = 0; i < units; i++) found[i] = entries[Size(code[i])];
+void look_up(const float* entries, const float* code, Size count, Size units, Size lanes, float* found) {
+    if (count <= 4) {
+        for (Size o = 0; o < lanes; o += LANES) {
+            V own = load(code + o), entry = all(entries[0]);
+            for (Size c = 1; c < count; c++) entry = where_less(all(float(c) - 0.5f), own, all(entries[c]), entry);
+            store(found + o, entry);
+        }
+    } else {
+        for (Size i = 0; i < units; i++) found[i] = entries[Size(code[i])];
+    }
     for (Size i = units; i < lanes; i++) found[i] = 0.0f;
 }
 
@@ -292,7 +312,7 @@ void drive(const RuleTable& own, Size row, Size individual, const Seen& seen, co
     }
     const TableLayer& layer = own.rule.input;
     Size gate = individual * own.gates(layer) + gate_of(own, layer, seen);
-    look_up(own.input_rows + gate * own.codes(), code, sizes.units, sizes.lanes, work.lookup);
+    look_up(own.input_rows + gate * own.codes(), code, own.codes(), sizes.units, sizes.lanes, work.lookup);
     Change change = change_of(own, layer, seen, work);
     if (layer.presynaptic) change.activity = own.seen + row * sizes.inputs;
     changed_product(weights, change, work.inputs, sizes.inputs, sizes.lanes, work.drive, work.sums);
@@ -311,7 +331,7 @@ void recur(const RuleTable& own, Size row, Size individual, const Seen& seen, co
     }
     const float* table = own.hidden_rows + (individual * own.gates(layer) + gate_of(own, layer, seen)) * C * C;
     for (Size pre = 0; pre < C; pre++)
-        look_up(table + pre * C, code, sizes.units, sizes.lanes, work.lookup + pre * sizes.lanes);
+        look_up(table + pre * C, code, C, sizes.units, sizes.lanes, work.lookup + pre * sizes.lanes);
     Change change = change_of(own, layer, seen, work);
     change.code = code;
     change.diagonal = true;
@@ -386,7 +406,7 @@ void output_changes(const RuleTable& own, Size row, Size individual, const Seen&
             for (Size o = 0; o < sizes.lanes; o += LANES) store(found + o, silent + fired * load(code + o));
             for (Size i = sizes.units; i < sizes.lanes; i++) found[i] = 0.0f;
         } else {
-            look_up(entries, code, sizes.units, sizes.lanes, found);
+            look_up(entries, code, C, sizes.units, sizes.lanes, found);
         }
         if (!rule.output.presynaptic && !rule.surprise) continue;
         const float* kept = own.kept + row * sizes.lanes;
