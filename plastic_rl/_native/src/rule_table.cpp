@@ -46,8 +46,8 @@ PLASTIC_INLINE float first_lane(V a) {
     store(lane, a);
     return lane[0];
 }
-// 1 / length, by the sum of squares: as lengths and as their squares are kept from 0 by the reference.
-PLASTIC_INLINE V by_length(V squares) { return all(1.0f) / greater(all(TINY), root(squares)); }
+// By the sum of squares, length and 1 / length: as the reference keeps the ones, or their squares, from 0.
+PLASTIC_INLINE V length_of(V squares) { return greater(all(TINY), root(squares)); }
 PLASTIC_INLINE V by_square(V squares) { return all(1.0f) / root(greater(all(TINY * TINY), squares)); }
 
 // --- weights onto hidden units ---------------------------------------------------------------------------------------
@@ -118,9 +118,10 @@ void changed_product(float* weights, const Change& change, const float* x, Size 
         if (change.normalise == UNSCALED) {
             changed_tile<true>(own, change, count, lanes, tile, nullptr, x, total);
         } else if (change.normalise == INCOMING) {
-            V scale = by_length(changed_tile<false>(own, change, count, lanes, tile, nullptr, x, total));
+            V length = length_of(changed_tile<false>(own, change, count, lanes, tile, nullptr, x, total));
             for (Size i = 0; i < count; i++) {
-                V w = load(own + i * LANES) * scale;
+                // Divided, so that the one weight of a unit is exactly 1 or -1, and units can be equal.
+                V w = load(own + i * LANES) / length;
                 store(own + i * LANES, w);
                 total = total + w * all(x[i]);
             }
@@ -438,7 +439,7 @@ void changed_outputs(const RuleTable& own, float* weights, const float* kept, fl
                 store(w + v * LANES, fresh);
                 return fresh * fresh;
             });
-            V scale = own.rule.output.normalise == INCOMING ? by_length(all(squares)) : all(1.0f);
+            V scale = own.rule.output.normalise == INCOMING ? all(1.0f) / length_of(all(squares)) : all(1.0f);
             outputs[k] = sum_of(S / LANES, [&](Size v) __attribute__((always_inline)) {
                 V scaled = load(w + v * LANES) * scale;
                 store(w + v * LANES, scaled);
