@@ -9,6 +9,7 @@ class Plan:
         level: str,
         *,
         oja: bool,
+        shifted: bool,
         traced: bool,
         decays: bool,
         soft: bool,

@@ -50,7 +50,6 @@ from plastic_rl.config import EndsWithin, Schedule, Scheduled
 from plastic_rl.config.signatures import handed_on
 from plastic_rl.envs.vector_env import stored_array
 from plastic_rl.errors import CheckpointError, ConfigError, NonFiniteError, damage_is_refused
-from plastic_rl.networks import Recording
 from plastic_rl.networks.acting import ActsInPlace
 from plastic_rl.plasticity import UNBOUNDED
 from plastic_rl.plasticity.parts import Named, make_part, named_in
@@ -318,7 +317,6 @@ class GradientAlgorithm(PlasticAlgorithm, OnPolicyAlgorithm):  # type: ignore[mi
         callback.on_rollout_start()
         params = policy.parameters_by_name()
         rollout = self.rollout = RolloutBuffer(self.n_steps, self.n_envs, policy.input_size, self.device)
-        rollout.recording = policy.network.recording(rollout.n_steps)
         self.state_before = self._plastic_state
         outputs: dict[str, Tensor] = {}
         watching = policy.network.watched(outputs.__setitem__) if self._changes else contextlib.nullcontext()
@@ -358,8 +356,7 @@ class GradientAlgorithm(PlasticAlgorithm, OnPolicyAlgorithm):  # type: ignore[mi
                 if over:
                     self._update_info_buffer(infos, dones)
             rollout.complete()
-            if actor.recorded is not None:
-                rollout.recording = actor.recorded
+            rollout.recording = actor.recorded
             starts = torch.from_numpy(np.asarray(self._last_episode_starts)).to(self.device)
             last = torch.from_numpy(np.asarray(self._last_obs)).to(self.device).float()
             # Behind the end of a lifetime there is nothing to value.
@@ -635,7 +632,7 @@ class RolloutBuffer:
         ended: `(T, B)` bool, true where the lifetime ended with this step, terminated or truncated.
         bootstrap: `(T, B)`, value of the state behind a truncation, zero elsewhere.
         counted: `(T, B)`, 0 for dummy steps of NEXT_STEP autoreset, else 1.
-        recording: What the network computed while acting, where its `unroll` is quicker with it.
+        recording: Who acted on the native core, with what its `unroll` need not compute again; None elsewhere.
     """
 
     actions: Tensor
@@ -654,7 +651,7 @@ class RolloutBuffer:
         self.ended = torch.from_numpy(self._ended)
         self.bootstrap = torch.zeros(shape, dtype=torch.float32)
         self.counted = torch.from_numpy(self._counted)
-        self.recording: Recording | ActsInPlace | None = None
+        self.recording: ActsInPlace | None = None
 
     def store(self, step: Step, reward: Array) -> None:
         """Keep a step, and the `reward (B,)` that learning uses."""
@@ -665,8 +662,6 @@ class RolloutBuffer:
         self._ended[time] = step.outcome.ended
         self._counted[time] = step.outcome.counted
         self._sampled.append(step.acted.sampled)
-        if isinstance(self.recording, Recording):
-            self.recording.append(step.acted.state)
 
     def complete(self) -> None:
         """Make what was stored ready to learn from, once all steps are."""

@@ -15,7 +15,7 @@ from plastic_rl.config import ConfigModel, validate
 from plastic_rl.errors import ConfigError
 from plastic_rl.feedback import Feedback, FeedbackLayout
 from plastic_rl.networks.attractor import AttractorNetwork
-from plastic_rl.networks.base import Inside, Params, PlasticNetwork, Recording, State
+from plastic_rl.networks.base import Inside, Params, PlasticNetwork, State
 from plastic_rl.networks.feed_forward import PlasticFeedForward
 from plastic_rl.networks.fine_tuning import FineTuningNetwork
 from plastic_rl.networks.phases import PhasesConfig, phased
@@ -40,7 +40,6 @@ __all__ = [
     "PlasticNetwork",
     "PlasticRNN",
     "PlasticUnits",
-    "Recording",
     "State",
     "StateEntry",
     "make_network",

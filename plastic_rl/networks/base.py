@@ -71,47 +71,6 @@ class Inside:
     weights: dict[str, Tensor]
 
 
-class Recording:
-    """What `step` returned in one rollout, so that `unroll` over the same steps need not compute it again.
-
-    Holds the activity of every step and the whole state every so often.
-
-    Args:
-        steps: `T`, the length of the rollout.
-        spacing: Given the first state, how many steps apart the whole state is kept; it also is after the last step.
-        activity: Name of the state entry that is the network's features.
-
-    Attributes:
-        activities: `(T, B, O)`, filled as far as the recording goes.
-        checkpoints: Number of steps done to the state `(B, ...)` then.
-    """
-
-    def __init__(self, steps: int, spacing: Callable[[State], int], activity: str) -> None:
-        self.steps = steps
-        self._spacing = spacing
-        self._every = 1
-        self.activities = torch.empty(0)
-        self._done = 0
-        self.checkpoints: dict[int, State] = {}
-        self._activity = activity
-
-    @property
-    def steps_done(self) -> int:
-        """How many steps it holds."""
-        return self._done
-
-    def append(self, state: State) -> None:
-        """Take in the state that `step` just returned."""
-        activity = state[self._activity]
-        if self._done == 0:
-            self._every = self._spacing(state)
-            self.activities = activity.new_empty(self.steps, *activity.shape)
-        self.activities[self._done] = activity
-        self._done += 1
-        if self._done % self._every == 0 or self._done == self.steps:
-            self.checkpoints[self._done] = state
-
-
 class PlasticNetwork(nn.Module, ABC):
     """A network whose synapses may change while it acts. The module only stores and names the parameters.
 
@@ -254,7 +213,7 @@ class PlasticNetwork(nn.Module, ABC):
         needed where entries start at a parameter.
         """
         entries = self.state_entries()
-        names = entries if scope == "lifetime" else [name for name in entries if entries[name].reset == "trial"]
+        names = [name for name in state if name in entries and scope in {"lifetime", entries[name].reset}]
         if not names or not bool(start.any()):
             return state
         return {
@@ -368,10 +327,6 @@ class PlasticNetwork(nn.Module, ABC):
         """
         return None
 
-    def recording(self, steps: int) -> Recording | None:
-        """A recording for a rollout of `steps` steps, where this network's `unroll` is quicker with one; else None."""
-        return None
-
     def unroll(
         self,
         params: Params,
@@ -379,7 +334,7 @@ class PlasticNetwork(nn.Module, ABC):
         feedbacks: Feedback,
         state: State,
         episode_starts: Tensor,
-        recorded: Recording | ActsInPlace | None = None,
+        recorded: ActsInPlace | None = None,
     ) -> tuple[Tensor, State]:
         """`T` steps at once, differentiable, for learning: equals `T` calls of `step`, in values and gradients.
 
@@ -389,7 +344,7 @@ class PlasticNetwork(nn.Module, ABC):
             feedbacks: Entries `(T, B, ...)`.
             state: State before the first step; a gradient reaches it where it requires one.
             episode_starts: `(T, B)` bool.
-            recorded: What `step` computed over these same steps, from this state with these parameters; saves time,
+            recorded: Who acted these same steps, from this state with these parameters (see `acting`); saves time,
                 changes nothing. The final state then is the recorded one, and carries no gradient.
 
         Returns:
@@ -409,7 +364,7 @@ class PlasticNetwork(nn.Module, ABC):
         feedbacks: Feedback,
         state: State,
         episode_starts: Tensor,
-        recorded: Recording | ActsInPlace | None = None,
+        recorded: ActsInPlace | None = None,
     ) -> tuple[Tensor, Tensor, State]:
         """`unroll`, for a loss that also reads what the hidden units put out; where `tells_activity`.
 

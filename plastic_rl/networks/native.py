@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -21,13 +21,25 @@ from torch.autograd.function import once_differentiable
 
 from plastic_rl._native import extension
 from plastic_rl.arrays import Array, BoolArray, IntArray
+from plastic_rl.feedback import CutFeedback, Feedback, FeedbackLayout
 from plastic_rl.networks.acting import ActsInPlace
 from plastic_rl.plasticity import Synapse
 from plastic_rl.plasticity.bounds import hard_clip, keep_scale, soft_clip, unbounded
+from plastic_rl.plasticity.consolidation import Consolidation
 from plastic_rl.plasticity.eligibility import DecayingTrace, Eligibility
-from plastic_rl.plasticity.modulators import Constant, FanOut, Simple
-from plastic_rl.plasticity.structure import Structure
-from plastic_rl.plasticity.terms import Hebb, Oja
+from plastic_rl.plasticity.homeostasis import Homeostasis
+from plastic_rl.plasticity.metaplasticity import Metaplasticity
+from plastic_rl.plasticity.modulators import (
+    Channels,
+    Constant,
+    FanOut,
+    Modulator,
+    Reward,
+    RewardPredictionError,
+    Simple,
+)
+from plastic_rl.plasticity.structure import HALF, Sparse, Structure
+from plastic_rl.plasticity.terms import Covariance, Hebb, Oja, Term
 
 LANES = 16
 UPDATES, RESETS_TRACE, RESETS_ELIGIBILITY, RESETS_ACTIVITY = 1, 2, 4, 8
@@ -37,12 +49,12 @@ OUTPUTS, SAMPLES, MOST_PROBABLE = 0, 1, 2
 """What becomes of a step's outputs."""
 
 MATRICES = ("weight", "alpha", "gate", "keep", "rate")
-ROWS = ("offset", "modulator", "bias")
+ROWS = ("offset", "modulator", "bias", "shift_post", "shift_pre")
 NUMBERS = (*MATRICES, *ROWS, "fan", "input", "modulator_bias")
 """Canonical tensors: matrices `(.., O, I)`, or `(.., O, 1)` where all synapses onto a unit have the same; rows
 `(.., O)`; `fan (.., K, O)`; `input (.., O, J)`; `modulator_bias (..)`."""
 
-_HELD = ("activity", "trace", "eligibility")
+_HELD = ("activity", "trace", "eligibility", "presynaptic")
 """Entries of the state that a run holds in its own layout."""
 
 State = dict[str, Tensor]
@@ -62,19 +74,29 @@ class NativeRule:
 
     Attributes:
         oja: Oja's term instead of Hebb's.
-        modulated: The network computes the gain; else it is eta.
+        computed: The network computes a signal of the gain, `tanh(w_m . y + b_m)`.
+        channels: Signals that come with the observation, by the names of `Channels`.
+        delayed: The update waits for the observation that follows.
         traced: The gain gates an eligibility trace.
         decays: The trace decays by 1 - eta.
         soft: Changes shrink towards the bound.
         clip: Bound of the trace; infinite where there is none.
+        shifted: Activities enter the term less a threshold for each unit (covariance).
+        scaled_by_eta: The gain is eta, or eta times a signal.
+        channel_order: Places of the signals, the computed one first, among the rule's channels.
     """
 
     oja: bool
-    modulated: bool
+    computed: bool
+    channels: tuple[str, ...]
+    delayed: bool
     traced: bool
     decays: bool
     soft: bool
     clip: float
+    shifted: bool
+    scaled_by_eta: bool
+    channel_order: tuple[int, ...]
 
     @classmethod
     def of(cls, synapse: Synapse) -> Self | None:
@@ -82,11 +104,16 @@ class NativeRule:
         # Exact types: a user's part registered under a built-in's name must not be mistaken for it.
         soft = synapse.bound is soft_clip
         known = (
-            synapse.is_bare
-            and not synapse.non_plastic
-            and type(synapse.structure) is Structure
-            and type(synapse.term) in {Hebb, Oja}
-            and type(synapse.modulator) in {Constant, Simple, FanOut}
+            not synapse.non_plastic
+            and (
+                type(synapse.structure) is Structure
+                or (type(synapse.structure) is Sparse and not synapse.structure.draws)
+            )
+            and type(synapse.metaplasticity) is Metaplasticity
+            and type(synapse.homeostasis) is Homeostasis
+            and type(synapse.consolidation) is Consolidation
+            and (type(synapse.term) in {Hebb, Oja} or _is_shifted(synapse.term))
+            and _gated_natively(synapse.modulator)
             and type(synapse.eligibility) in {Eligibility, DecayingTrace}
             and synapse.bound in {unbounded, hard_clip, soft_clip}
             and synapse.normalise is keep_scale
@@ -94,14 +121,20 @@ class NativeRule:
         )
         if not known:
             return None
+        channels = _channels(synapse.modulator)
         clip = 1.0 if soft else math.inf if synapse.bound is unbounded else synapse.config.clip
         return cls(
             oja=type(synapse.term) is Oja,
-            modulated=type(synapse.modulator) is not Constant,
+            computed="learned_signal" in channels,
+            channels=tuple(name for name in channels if name != "learned_signal"),
+            delayed=synapse.reward_modulated,
             traced=type(synapse.eligibility) is DecayingTrace,
             decays=synapse.config.decay,
             soft=soft,
             clip=clip,
+            shifted=_is_shifted(synapse.term),
+            scaled_by_eta=synapse.modulator.uses_eta,
+            channel_order=tuple(sorted(range(len(channels)), key=lambda place: channels[place] != "learned_signal")),
         )
 
     def numbers(self, params: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -113,20 +146,34 @@ class NativeRule:
             """Of each unit at least: `(.., O, 1 or I)`."""
             return gain if gain.shape[-2] == units else gain.expand(*gain.shape[:-2], units, 1)
 
-        found = {"weight": params["recurrent_weight"], "alpha": by_unit(params["alpha"]), "bias": bias}
+        weight, alpha = params["recurrent_weight"], by_unit(params["alpha"])
+        if "connected" in params:
+            # What is not there weighs nothing, whatever its trace.
+            there = params["connected"] > HALF
+            weight, alpha = torch.where(there, weight, 0.0), torch.where(there, alpha, 0.0)
+        found = {"weight": weight, "alpha": alpha, "bias": bias}
+        if self.shifted:
+            found |= {"shift_post": params["threshold_post"], "shift_pre": params["threshold_pre"]}
         if "input_weight" in params:
             found["input"] = params["input_weight"]
         if self.traced:
             found["rate"] = by_unit(params["eta_eligibility"])
         ones = bias.new_ones(bias.shape)
         found["keep"] = 1 - by_unit(params["eta"]) if self.decays else ones.unsqueeze(-1)
-        if self.modulated:
+        if self.computed:
             found["modulator"] = params["modulator_weight"].squeeze(-2)
             found["modulator_bias"] = params["modulator_bias"].squeeze(-1)
-            found["offset"] = params.get("modulator_offset", bias.new_zeros(bias.shape))
-            found["fan"] = params.get("modulator_fan_out", ones).unsqueeze(-2)
-        elif params["eta"].shape[-1] > 1:
+        if self.scaled_by_eta and params["eta"].shape[-1] > 1:
             found["gate"] = params["eta"]
+            return found
+        found["offset"] = params.get("modulator_offset", bias.new_zeros(bias.shape))
+        if "channel_weight" in params:
+            order = list(self.channel_order)
+            found["fan"] = params["channel_weight"][..., order, :]
+        elif self.channels:
+            found["fan"] = by_unit(params["eta"]).mT
+        elif self.computed:
+            found["fan"] = params.get("modulator_fan_out", ones).unsqueeze(-2)
         else:
             found["offset"] = by_unit(params["eta"]).squeeze(-1)
         return found
@@ -138,10 +185,50 @@ class NativeRule:
         return plain and by_row and not (self.traced and self.decays)
 
 
+def _is_shifted(term: Term) -> bool:
+    return type(term) is Covariance and term.options.threshold == "parameter"
+
+
+def _channels(modulator: Modulator) -> tuple[str, ...]:
+    """What the gain of a modulator is a weighted sum of, by the names of `Channels`."""
+    if isinstance(modulator, Channels):
+        return modulator.channels
+    if isinstance(modulator, Simple):
+        return ("learned_signal",)
+    named = {Reward: "reward", RewardPredictionError: "reward_prediction_error"}
+    return (named[type(modulator)],) if type(modulator) in named else ()
+
+
+def _gated_natively(modulator: Modulator) -> bool:
+    """Whether the core computes the gain: of its channels only those are hard that depend on the past of y."""
+    if type(modulator) is Channels:
+        return "novelty" not in modulator.channels and not modulator.options.attention
+    return type(modulator) in {Constant, Simple, FanOut, Reward, RewardPredictionError}
+
+
+def given_signals(
+    rule: NativeRule, modulator: Modulator, params: Mapping[str, Tensor], feedback: Feedback, state: State
+) -> tuple[Tensor, State]:
+    """The signals that come with an observation, `(.., B, K)`, and what the modulator carries on from there.
+
+    Args:
+        rule: The member of the family.
+        modulator: The rule's.
+        params: The network's parameters.
+        feedback: Of the observation.
+        state: The modulator's entries.
+    """
+    post = feedback.reward.unsqueeze(-1)  # that such channels do not read
+    if isinstance(modulator, Channels):
+        found = [modulator.signal(name, params, post, feedback, state) for name in rule.channels]
+    else:
+        assert isinstance(modulator, Reward | RewardPredictionError), "no other modulator is given its signal"
+        found = [modulator.surprise(params, feedback, state)]
+    return torch.stack(found, -1), modulator.next_state(params, post, feedback, state)
+
+
 def padded(values: Tensor, lanes: int) -> Tensor:
-    """`values (.., O)` in rows of `lanes`, 0 beyond."""
-    if values.shape[-1] == lanes:
-        return values.detach().contiguous()
+    """`values (.., O)` in rows of `lanes`, 0 beyond; a copy, which a later change of a parameter does not reach."""
     rows = values.new_zeros(*values.shape[:-1], lanes)
     rows[..., : values.shape[-1]] = values.detach()
     return rows
@@ -184,16 +271,17 @@ class Run:
         self.lanes = lanes = -(-units // LANES) * LANES
         self.rows = rows = math.prod(shape)
         inputs = 0 if driven else numbers["input"].shape[-1]
-        self.signals = numbers["fan"].shape[-2] if "fan" in numbers else 0
+        self.signals = rule.computed + len(rule.channels)
         self._population = len(shape) == 2
         self.plan = core.Plan(
             level,
             oja=rule.oja,
+            shifted=rule.shifted,
             traced=rule.traced,
             decays=rule.decays,
             soft=rule.soft,
             gate_by_synapse="gate" in numbers,
-            computes_signal=rule.modulated,
+            computes_signal=rule.computed,
             simple=rule.is_simple(numbers),
             clip=rule.clip,
             individuals=shape[0] if self._population else 1,
@@ -212,6 +300,9 @@ class Run:
         self.flags = torch.zeros(steps + 1, rows, dtype=torch.uint8)
         bound = {**self.packed, "post": self.post, "flags": self.flags}
         bound["drive" if driven else "observation"] = self.observation
+        if rule.shifted:
+            self.shifted = like.new_empty(2, steps + 1, rows, lanes)
+            bound |= {"shifted_post": self.shifted[0], "shifted_pre": self.shifted[1]}
         if "gate" not in numbers:
             bound["gated"] = like.new_empty(steps + 1, rows, lanes)
         if self.signals:
@@ -221,7 +312,7 @@ class Run:
             weight, bias = (own.detach() if self._population else own.detach().unsqueeze(0) for own in head)
             self.output = like.new_empty(steps, rows, bias.shape[-1])
             self.noise, self.action = like.new_empty(steps, rows), torch.empty(steps, rows, dtype=torch.int64)
-            bound |= {"head": padded(weight, lanes), "head_bias": bias.contiguous()}
+            bound |= {"head": padded(weight, lanes), "head_bias": bias.clone(memory_format=torch.contiguous_format)}
             bound |= {"output": self.output, "noise": self.noise, "action": self.action}
         self.plan.bind(**bound)
         self.trace: Tensor | None = None
@@ -231,7 +322,7 @@ class Run:
         own = value.detach()
         own = own if self._population else own.unsqueeze(0)
         if name == "modulator_bias":
-            return own.contiguous()
+            return own.clone(memory_format=torch.contiguous_format)
         return padded(own.mT if name in MATRICES or name == "input" else own, self.lanes)
 
     def unpacked(self, name: str, packed: Tensor) -> Tensor:
@@ -253,7 +344,15 @@ class Run:
 
     def vectors(self, values: Tensor) -> Tensor:
         """`values (.., B, O)` of lifetimes in the private layout, a copy."""
-        return padded(values.detach().reshape(self.rows, self.units), self.lanes).clone()
+        return padded(values.reshape(self.rows, self.units), self.lanes)
+
+    def begin(self, state: Mapping[str, Tensor], reset: Tensor) -> None:
+        """Take in activities before the first step, which resets some `(P B,)` bool of them."""
+        self.post[0] = self.vectors(state["activity"])
+        if self.rule.delayed:
+            self.plan.bind(presynaptic=self.vectors(state["presynaptic"]))
+        else:
+            self.post[0].masked_fill_(reset.unsqueeze(-1), 0)
 
     def hold(self, trace: Tensor | None, eligibility: Tensor | None) -> None:
         """Let the core read and write these, `(P B, I, S)`."""
@@ -283,7 +382,7 @@ def checkpoint_spacing(steps: int) -> int:
 
 
 class _NativeUnroll(torch.autograd.Function):
-    """`forward(run, recorded, start, inputs, activity, trace, eligibility, presynaptic, *NUMBERS)`; absent are None."""
+    """`forward(run, recorded, start, inputs, signals, activity, .., presynaptic, *NUMBERS)`; absent are None."""
 
     @staticmethod
     def forward(
@@ -307,7 +406,7 @@ class _NativeUnroll(torch.autograd.Function):
         ctx: Any, d_post: Tensor | None, d_trace: Tensor | None, d_eligibility: Tensor | None
     ) -> tuple[Tensor | None, ...]:
         (inputs,) = ctx.saved_tensors
-        names = ("inputs", "activity", "trace", "eligibility", "presynaptic", *NUMBERS)
+        names = ("inputs", "signals", *_HELD, *NUMBERS)
         needed = dict(zip(names, ctx.needs_input_grad[3:], strict=True))
         last = {"trace": d_trace, "eligibility": d_eligibility}
         packed, d_totals = _packed_gradients(ctx.run, ctx.start, needed, d_post, last)
@@ -363,13 +462,18 @@ def _unpacked_gradients(
     found: dict[str, Tensor] = {}
     if needed["weight"]:
         pre, resets = run.post[:-1], (run.flags[:-1] & RESETS_ACTIVITY) > 0
-        if bool(resets[1:].any()):  # before the first step a reset is an activity of 0
+        # Before the first step a reset is an activity of 0, unless an update still reads it.
+        if bool(resets[not run.rule.delayed :].any()):
             pre = pre.masked_fill(resets.unsqueeze(-1), 0)
         found["weight"] = flat.mT @ pre.reshape(-1, run.lanes)[:, : run.units]
     if needed["bias"]:
         found["bias"] = flat.sum(0)
     if needed["input"]:
         found["input"] = flat.mT @ inputs.reshape(flat.shape[0], -1)
+    if needed["signals"]:
+        given = packed["d_signal"]
+        assert given is not None, "signals that are given are signals"
+        found["signals"] = given[:-1, :, run.rule.computed :]
     if needed["inputs"]:
         driven = "input" not in run.packed
         found["inputs"] = d_total if driven else d_total @ run.unpacked("input", run.packed["input"])
@@ -393,8 +497,9 @@ def native_unroll(
     inputs: Tensor,
     state: Mapping[str, Tensor],
     resets: Resets,
+    updates: Tensor,
     *,
-    frozen: bool = False,
+    signals: Tensor | None = None,
     driven: bool = False,
     recorded: Acting | None = None,
 ) -> tuple[Tensor, Mapping[str, Tensor]]:
@@ -405,9 +510,10 @@ def native_unroll(
         rule: The member of the family.
         params: The network's parameters, float32, on the CPU.
         inputs: Observations `(T, B, J)`, or the drive `(T, B, O)`.
-        state: `activity`, `trace` and, where traced, `eligibility`, before the first step.
+        state: Those of `activity`, `trace`, `eligibility` and `presynaptic` that the rule has, before the first step.
         resets: Where entries start anew.
-        frozen: Whether synapses keep the state they have.
+        updates: Where synapses change with what was before a step, and after the last one, `(T + 1, B)` bool.
+        signals: Those that come with the observations, `(T, B, K)`, where the rule has some.
         driven: Whether the drive is given.
         recorded: What acting left of these steps, or None.
 
@@ -424,9 +530,10 @@ def native_unroll(
         if rule.traced:
             flags += resets.eligibility.to(torch.uint8) * RESETS_ELIGIBILITY
         run.flags[:-1] = flags
-        if not frozen:
-            run.flags[1:] |= UPDATES
-        run.post[0] = run.vectors(state["activity"]).masked_fill_(resets.activity[0].unsqueeze(-1), 0)
+        run.flags |= updates.to(torch.uint8) * UPDATES
+        run.begin(state, resets.activity[0])
+    if signals is not None and recorded is None:
+        run.signal[:-1, :, rule.computed :] = signals.detach()
     # What every lifetime begins without need not be known.
     newborn = bool(resets.trace[0].all()) and (not rule.traced or bool(resets.eligibility[0].all()))
     before: Mapping[str, Tensor] = {} if newborn and recorded is not None else state
@@ -434,16 +541,21 @@ def native_unroll(
     post, trace, eligibility = _NativeUnroll.apply(  # type: ignore[no-untyped-call]
         run,
         recorded is not None,
-        tuple(None if own is None else run.matrix(own) for own in starts[1:]),
+        tuple(None if own is None else run.matrix(own) for own in starts[1:3]),
         inputs,
+        signals,
         *starts,
-        None,
         *(None if driven and name in {"input", "bias"} else numbers.get(name) for name in NUMBERS),
     )
     if recorded is not None:
         return post, recorded
-    following = {**state, "activity": post[-1], "trace": trace}
-    return post, following if eligibility is None else following | {"eligibility": eligibility}
+    following = {"activity": post[-1], "trace": trace}
+    if rule.traced:
+        following["eligibility"] = eligibility
+    if rule.delayed:
+        pre = post[-2] if steps > 1 else state["activity"]
+        following["presynaptic"] = pre.masked_fill(resets.activity[-1].unsqueeze(-1), 0)
+    return post, following
 
 
 class Acting(ActsInPlace):
@@ -453,7 +565,10 @@ class Acting(ActsInPlace):
         run: For as many steps as are kept: all of a rollout, or the last few.
         state: Before the first step, entries `(.., B, ...)`.
         by_trial: What resets with a trial, of `RESETS_ACTIVITY` and so on.
-        trial_start: Column of the observation that says where a trial starts.
+        layout: Where in the observation the feedback stands.
+        follow: Turns feedback, where lifetimes start, where updates happen and the modulator's entries into signals
+            `(.., B, K)` and its next entries; None where no signal comes with the observation.
+        connected: Which synapses there are, `(.., 1, O, I)` bool; None: all.
         show: Told what the layer `hidden` puts out, `(.., B, 1, O)`; None: nobody is.
         frozen: Whether synapses keep the state they have.
     """
@@ -463,17 +578,20 @@ class Acting(ActsInPlace):
         run: Run,
         state: Mapping[str, Tensor],
         by_trial: int,
-        trial_start: int,
+        layout: FeedbackLayout,
+        follow: Callable[[Feedback, Tensor, Tensor, State], tuple[Tensor, State]] | None,
+        connected: Tensor | None,
         show: Callable[[str, Tensor], None] | None,
         *,
         frozen: bool,
     ) -> None:
-        self.run, self._show = run, show
+        self.run, self._show, self._connected = run, show, connected
         self._before: Mapping[str, Tensor] | None = state
-        self._by_trial, self._trial_start = by_trial, trial_start
+        self._by_trial, self._layout, self._follow, self._frozen = by_trial, layout, follow, frozen
+        self._others = {} if follow is None else {name: own for name, own in state.items() if name not in _HELD}
         self._by_lifetime = RESETS_ACTIVITY | RESETS_TRACE | RESETS_ELIGIBILITY
         self._flags: npt.NDArray[np.uint8] = run.flags.numpy()
-        if not frozen:
+        if not (frozen or run.rule.delayed):
             self._flags[1:] = UPDATES
         self._observations: npt.NDArray[np.float32] = run.observation.numpy()
         self.has_head = hasattr(run, "output")
@@ -507,7 +625,10 @@ class Acting(ActsInPlace):
         if np.count_nonzero(starts):
             self._flags[time] |= starts * np.uint8(self._by_lifetime)
         if self._by_trial:
-            self._flags[time] |= (observation[:, self._trial_start] > 0.5) * np.uint8(self._by_trial)
+            trials = observation[:, self._layout.trial_start[0]] > 0.5
+            self._flags[time] |= trials * np.uint8(self._by_trial)
+        if self._follow is not None:
+            self._take_signals(time, self._follow, starts)
         if noise is not None:
             self._noise[time] = noise
         well: bool = run.plan.step(time, choice)
@@ -515,6 +636,22 @@ class Acting(ActsInPlace):
         if self._show is not None:
             self._show("hidden", self._features[time].unsqueeze(-2))
         return well
+
+    def _take_signals(
+        self,
+        time: int,
+        follow: Callable[[Feedback, Tensor, Tensor, State], tuple[Tensor, State]],
+        starts: BoolArray,
+    ) -> None:
+        """What comes with the observation of a step for the update that waited for it."""
+        run = self.run
+        begins = torch.from_numpy(starts).view(run.shape)
+        happens = torch.zeros_like(begins) if self._frozen else ~begins
+        shown = run.observation[time].view(*run.shape, -1)
+        feedback = cast("Feedback", CutFeedback(self._layout, shown, begins))
+        signals, self._others = follow(feedback, begins, happens, self._others)
+        run.signal[time, :, run.rule.computed :] = signals.reshape(run.rows, -1)
+        self._flags[time] |= happens.numpy().reshape(-1) * np.uint8(UPDATES)
 
     @property
     def features(self) -> Tensor:
@@ -544,7 +681,7 @@ class Acting(ActsInPlace):
             like = run.post.new_zeros(run.rows, run.units, run.lanes)
             run.hold(like, like.clone() if traced else None)
             return
-        run.post[0] = run.vectors(state["activity"]).masked_fill_(torch.from_numpy(starts).unsqueeze(-1), 0)
+        run.begin(state, torch.from_numpy(starts))
         run.hold(run.matrix(state["trace"]), run.matrix(state["eligibility"]) if traced else None)
 
     def _wrap(self) -> None:
@@ -553,7 +690,9 @@ class Acting(ActsInPlace):
         pre = run.post[-2].masked_fill((run.flags[-2] & RESETS_ACTIVITY).bool().unsqueeze(-1), 0)
         run.plan.bind(presynaptic=pre)
         run.post[0] = run.post[-1]
-        self._flags[1:] = self._flags[-1, :1] & UPDATES
+        self._flags[1:] &= UPDATES
+        if run.rule.delayed:
+            self._flags[:] = 0
         self._flags[0] = self._flags[-1]
         self._time = 0
 
@@ -563,9 +702,19 @@ class Acting(ActsInPlace):
             return dict(self._before)
         if self._exported is None or self._exported[0] != self._time:
             run = self.run
-            activity = self.run.post[self._time, :, : run.units].reshape(*run.shape, run.units).clone()
-            self._exported = self._time, {"activity": activity, **run.settled(self._time)}
+            settled = run.settled(self._time)
+            if self._connected is not None:
+                settled["trace"] = torch.where(self._connected, settled["trace"], 0.0)
+            self._exported = self._time, {**self._others, **self._activities(), **settled}
         return self._exported[1]
+
+    def _activities(self) -> State:
+        run, time = self.run, self._time
+        found = {"activity": run.post[time]}
+        if run.rule.delayed:
+            reset = (run.flags[time - 1] & RESETS_ACTIVITY).bool().unsqueeze(-1)
+            found["presynaptic"] = run.post[time - 1].masked_fill(reset, 0)
+        return {name: own[:, : run.units].reshape(*run.shape, -1).clone() for name, own in found.items()}
 
     def __getitem__(self, name: str) -> Tensor:
         return self.state()[name]

@@ -179,9 +179,9 @@ class Phased(PlasticNetwork):
         """The parameters of the process or of the critical period, under their own names."""
         return {name: params[whole] for name, whole in self.__phase_names[owner].items()}
 
-    # Step by step: a kind's own faster way knows of no phases.
-    recording = PlasticNetwork.recording
+    # Step by step: a kind's own faster ways know of no phases.
     unroll = PlasticNetwork.unroll
+    acting = PlasticNetwork.acting
 
 
 def phased(kind: type[PlasticNetwork]) -> type[Phased]:

@@ -9,6 +9,7 @@ where a rule says so; what resets with a trial is reset; the forward pass; an up
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping
 from typing import Literal, Self, cast
@@ -22,10 +23,7 @@ from plastic_rl._native import LEVELS
 from plastic_rl.errors import ConfigError
 from plastic_rl.feedback import Feedback, FeedbackLayout
 from plastic_rl.networks.acting import ActsInPlace
-from plastic_rl.networks.base import Params, PlasticNetwork, Recording, State, scoped_entries
-from plastic_rl.networks.fused.forward import Recorded, checkpoint_spacing, fused_unroll
-from plastic_rl.networks.fused.rule import FusedRule
-from plastic_rl.networks.fused.sequences import Resets as FusedResets
+from plastic_rl.networks.base import Params, PlasticNetwork, State, scoped_entries
 from plastic_rl.networks.hidden_layers import HiddenLayer, hidden_layer
 from plastic_rl.networks.layer_norm import StartGain, check_normalised_size, layer_normalised
 from plastic_rl.networks.native import (
@@ -36,12 +34,14 @@ from plastic_rl.networks.native import (
     NativeRule,
     Resets,
     Run,
+    given_signals,
     native_unroll,
 )
 from plastic_rl.networks.phases import PhasesConfig
 from plastic_rl.networks.recurrent import affine, unroll_stretches
 from plastic_rl.networks.structure import clock_entries, drawn_structure, rewired
 from plastic_rl.plasticity import GainConfig, ResetScope, RuleConfig, StateEntry, Synapse, after_reward
+from plastic_rl.plasticity.structure import HALF
 
 LARGEST_OUTPUT = 1 - 1e-6
 """Of a unit that is read out: the logit of a bit is at most 14.5."""
@@ -73,7 +73,8 @@ class PlasticRNNConfig(PhasesConfig, RuleConfig):
     )
     layer_norm: StartGain = None
     unroll: Literal["fused", "reference"] = Field(
-        "fused", description="fused: fast and lean in memory, where the rule allows it; reference: plain autograd."
+        "fused",
+        description="fused: as one function, on the native core where it knows the rule; reference: plain autograd.",
     )
 
     @model_validator(mode="after")
@@ -122,7 +123,6 @@ class PlasticRNN(PlasticNetwork):
         entries = {"activity": StateEntry((units,), momentary=True)} | self.synapse.state_entries()
         if self.synapse.reward_modulated:
             entries["presynaptic"] = StateEntry((units,), momentary=True)
-        self._fused = FusedRule.of(self.synapse) if config.layer_norm is None else None
         self._native = NativeRule.of(self.synapse) if config.layer_norm is None else None
         self._entries = scoped_entries(entries, config.reset, steps_per_trial)
         self._entries |= self.synapse.structure_entries() | clock_entries([self.synapse])
@@ -196,10 +196,7 @@ class PlasticRNN(PlasticNetwork):
             following["presynaptic"] = pre
         elif not self.plasticity_frozen:
             openness = self.openness(params, current)
-            if self._fused is None or openness is not None or torch.is_grad_enabled():
-                following |= synapse.update(params, pre, post, current, None, openness)
-            else:
-                following |= self._fused.update(params, pre, post, current)
+            following |= synapse.update(params, pre, post, current, None, openness)
         return self._read(post), following
 
     def _drive(self, params: Params, x: Tensor) -> Tensor:
@@ -234,16 +231,15 @@ class PlasticRNN(PlasticNetwork):
         feedbacks: Feedback,
         state: State,
         episode_starts: Tensor,
-        recorded: Recording | ActsInPlace | None = None,
+        recorded: ActsInPlace | None = None,
     ) -> tuple[Tensor, State]:
         """`T` steps at once; see `PlasticNetwork.unroll`.
 
         Raises:
             ValueError: If `recorded` is of another number of steps.
         """
-        kept = xs.shape[0] if recorded is None else recorded.steps_done
-        if kept != xs.shape[0]:
-            raise ValueError(f"a recording of {kept} steps cannot stand for the {xs.shape[0]} steps of xs.")
+        if recorded is not None and recorded.steps_done != xs.shape[0]:
+            raise ValueError(f"what acted {recorded.steps_done} steps cannot stand for the {xs.shape[0]} steps of xs.")
         plain = self.synapse.non_plastic and self.synapse.is_plain
         if plain and self.config.layer_norm is None and self.config.input_gain is None:
             # A plain recurrent network.
@@ -252,33 +248,66 @@ class PlasticRNN(PlasticNetwork):
             starts = (self.starts("activity", feedbacks, episode_starts),)
             features, (activity,) = unroll_stretches(torch.rnn_tanh, xs, (state["activity"],), starts, weights)
             return self._read(features), {**state, "activity": activity}
-        resets = Resets(*(self.starts(name, feedbacks, episode_starts) for name in Resets._fields))
-        if isinstance(recorded, ActsInPlace) or self._runs_natively(params):
-            assert self._native is not None, "a rule that the native core knows"
-            driven = self.config.input_gain is not None
-            features, following = native_unroll(
-                self.core.level or LEVELS[0],
-                self._native,
-                params,
-                self._drive(params, xs) if driven else xs,
-                state,
-                resets,
-                frozen=self.plasticity_frozen,
-                driven=driven,
-                recorded=recorded if isinstance(recorded, Acting) else None,
-            )
-            return self._read(features), cast("State", following)
-        if self._fused is None or self.config.unroll == "reference" or self.plasticity_frozen:
+        if recorded is None and not self._runs_natively(params):
             return self.unroll_reference(params, xs, feedbacks, state, episode_starts)
-        acted = None
+        assert self._native is not None, "a rule that the native core knows"
+        driven = self.config.input_gain is not None
+        happens = self._updates(feedbacks, episode_starts)
+        signals, others = None, dict[str, Tensor]()
+        if self._native.channels and (recorded is None or self._signals_are_learned(params)):
+            signals, others = self._signals(params, feedbacks, state, episode_starts, happens)
+        features, following = native_unroll(
+            self.core.level or LEVELS[0],
+            self._native,
+            params,
+            self._drive(params, xs) if driven else xs,
+            state,
+            Resets(*(self.starts(name, feedbacks, episode_starts) for name in Resets._fields)),
+            happens,
+            signals=signals,
+            driven=driven,
+            recorded=recorded if isinstance(recorded, Acting) else None,
+        )
         if recorded is not None:
-            acted = Recorded(
-                recorded.activities,
-                {done: (kept["trace"], kept.get("eligibility")) for done, kept in recorded.checkpoints.items()},
-            )
-        fused = FusedResets(*resets)
-        features, following = fused_unroll(self._fused, params, self._drive(params, xs), state, fused, acted)
-        return self._read(features), following if recorded is None else recorded.checkpoints[recorded.steps_done]
+            return self._read(features), cast("State", following)
+        after = {**state, **others, **following}
+        after["trace"] = self.synapse.present(params, after["trace"], after)
+        return self._read(features), after
+
+    def _updates(self, feedbacks: Feedback, episode_starts: Tensor) -> Tensor:
+        """Where synapses change with what was before each of `T` steps, and after the last one, `(T + 1, B)` bool."""
+        happens = torch.zeros(len(episode_starts) + 1, *episode_starts.shape[1:], dtype=torch.bool)
+        if self.plasticity_frozen:
+            return happens
+        if self.synapse.reward_modulated:
+            happens[:-1] = feedbacks.valid & ~episode_starts
+        else:
+            happens[1:] = True
+        return happens
+
+    def _signals_are_learned(self, params: Params) -> bool:
+        """Whether a gradient by the modulator's own numbers is asked for."""
+        return any(params[name].requires_grad for name in self.synapse.modulator.numbers())
+
+    def _signals(
+        self, params: Params, feedbacks: Feedback, state: State, episode_starts: Tensor, happens: Tensor
+    ) -> tuple[Tensor, State]:
+        """The signals that come with the observations of `T` steps, `(T, B, K)`, and the modulator's entries then."""
+        own = {name: state[name] for name in self.synapse.modulator.state_entries(self.synapse.post_size)}
+        found = []
+        for step in range(len(episode_starts)):
+            signals, own = self._follow(params, feedbacks.at(step), episode_starts[step], happens[step], own)
+            found.append(signals)
+        return torch.stack(found), own
+
+    def _follow(
+        self, params: Params, feedback: Feedback, start: Tensor, happens: Tensor, own: State
+    ) -> tuple[Tensor, State]:
+        """The signals that come with an observation, `(.., B, K)`, and the modulator's entries with them taken in."""
+        assert self._native is not None, "a rule that the native core knows"
+        own = self.reset(start, own, params=params)
+        signals, following = given_signals(self._native, self.synapse.modulator, params, feedback, own)
+        return signals, self.reset(feedback.trial_start, after_reward(own, following, happens), "trial", params)
 
     def _runs_natively(self, params: Params) -> bool:
         """Whether the native core computes this network with these parameters."""
@@ -304,16 +333,7 @@ class PlasticRNN(PlasticNetwork):
             flag for name, flag in scopes.items() if name in self._entries and self._entries[name].reset == "trial"
         )
         run = Run(self.core.level, self._native, self._native.numbers(params), shape, steps, head=head)
-        feedback, _ = self._surroundings
-        return Acting(run, state, by_trial, feedback.trial_start[0], self._watch, frozen=self.plasticity_frozen)
-
-    @override
-    def recording(self, steps: int) -> Recording | None:
-        if (
-            self._fused is None
-            or self.config.unroll == "reference"
-            or self._runs_natively(dict(self.named_parameters()))
-        ):
-            return None
-        traced = self._fused.traced
-        return Recording(steps, lambda state: checkpoint_spacing(steps, state["trace"], traced=traced), "activity")
+        follow = functools.partial(self._follow, params) if self._native.channels else None
+        layout, _ = self._surroundings
+        connected = params["connected"].unsqueeze(-3) > HALF if "connected" in params else None
+        return Acting(run, state, by_trial, layout, follow, connected, self._watch, frozen=self.plasticity_frozen)

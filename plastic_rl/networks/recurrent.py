@@ -24,7 +24,6 @@ from plastic_rl.networks.acting import ActsInPlace
 from plastic_rl.networks.base import (
     Params,
     PlasticNetwork,
-    Recording,
     State,
     reset_entry,
     scoped_entries,
@@ -157,7 +156,7 @@ class RecurrentNetwork(PlasticNetwork):
         feedbacks: Feedback,
         state: State,
         episode_starts: Tensor,
-        recorded: Recording | ActsInPlace | None = None,
+        recorded: ActsInPlace | None = None,
     ) -> tuple[Tensor, State]:
         before = tuple(state[name] for name in self.entry_names)
         starts = tuple(self.starts(name, feedbacks, episode_starts) for name in self.entry_names)

@@ -343,17 +343,17 @@ class Channels(Modulator):
 
     def gate(self, params: NamedTensors, post: Tensor, feedback: Feedback | None, state: NamedTensors) -> Tensor:
         """Return the weighted sum, one gain for each post neuron."""
-        signals = [self._signal(channel, params, post, feedback, state) for channel in self.channels]
+        signals = [self.signal(channel, params, post, feedback, state) for channel in self.channels]
         gain = torch.stack(signals, -1) @ params["channel_weight"]
         if self.options.attention:
             context = post @ params["attention_weight"].mT + params["attention_bias"].unsqueeze(-2)
             gain = gain * torch.sigmoid(context)
         return gain.unsqueeze(-1)
 
-    def _signal(
-        self, channel: Channel, params: NamedTensors, post: Tensor, feedback: Feedback | None, state: NamedTensors
+    def signal(
+        self, channel: str, params: NamedTensors, post: Tensor, feedback: Feedback | None, state: NamedTensors
     ) -> Tensor:
-        """C, `(.., B)`."""
+        """Return C of a channel, `(.., B)`; for the other arguments see `gate`."""
         if channel == "novelty":
             # Of a silent layer there is nothing to know: it is new.
             size = post.square().sum(-1)

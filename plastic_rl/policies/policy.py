@@ -22,7 +22,7 @@ from torch.autograd.function import once_differentiable
 from plastic_rl.arrays import IntArray, SingleArray
 from plastic_rl.errors import PlasticRLError, SpaceError
 from plastic_rl.feedback import CutFeedback, Feedback, FeedbackLayout
-from plastic_rl.networks import Inside, Recording, make_network
+from plastic_rl.networks import Inside, make_network
 from plastic_rl.networks.acting import ActsInPlace
 from plastic_rl.networks.base import Params, State
 from plastic_rl.networks.hidden_layers import HiddenLayer, UnitAxis
@@ -266,7 +266,7 @@ class PlasticPolicy(BasePolicy):
         actions: Tensor,
         state: Before,
         episode_starts: Tensor,
-        recorded: Recording | ActsInPlace | None = None,
+        recorded: ActsInPlace | None = None,
         *,
         with_activity: bool = False,
     ) -> Evaluation:
@@ -278,8 +278,8 @@ class PlasticPolicy(BasePolicy):
             actions: `(T, B)` or `(T, B, A)`, as sampled (not clipped).
             state: State before the first step.
             episode_starts: `(T, B)` bool.
-            recorded: What the network computed while acting over these steps with these same parameters; spares
-                `unroll` its forward pass.
+            recorded: Who acted these steps with these same parameters on the native core; spares `unroll` its forward
+                pass.
             with_activity: Whether the hidden units' outputs are told, by a network that `tells_activity`.
         """
         features, activity = self._unrolled(params, observations, state, episode_starts, recorded, with_activity)
@@ -324,7 +324,7 @@ class PlasticPolicy(BasePolicy):
         observations: Tensor,
         state: Before,
         episode_starts: Tensor,
-        recorded: Recording | ActsInPlace | None,
+        recorded: ActsInPlace | None,
         with_activity: bool,
     ) -> tuple[Tensor, Tensor | None]:
         feedback, before = self.feedback(observations, episode_starts), cast("State", state)

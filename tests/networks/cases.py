@@ -464,15 +464,6 @@ ALL: dict[str, dict[str, Any]] = (
     | FINE_TUNING
     | ONE_TO_ONE
 )
-FUSED = [
-    "differentiable_plasticity",
-    "oja",
-    "hard_clip",
-    "soft_clip",
-    "backpropamine_simple",
-    "backpropamine_fan_out",
-    "backpropamine_retroactive",
-]
 
 
 def make_network(
@@ -547,7 +538,7 @@ def at(feedbacks: Feedback, step: int) -> Feedback:
     return feedbacks.at(step)
 
 
-def run_steps(case: Case, recorded: Any = None) -> tuple[Tensor, State]:
+def run_steps(case: Case) -> tuple[Tensor, State]:
     """All steps by `step`."""
     state, features = case.state, []
     for step in range(case.xs.shape[0]):
@@ -555,8 +546,6 @@ def run_steps(case: Case, recorded: Any = None) -> tuple[Tensor, State]:
             case.params, case.xs[step], at(case.feedbacks, step), state, case.starts[step]
         )
         features.append(feature)
-        if recorded is not None:
-            recorded.append(state)
     return torch.stack(features), state
 
 

@@ -90,24 +90,6 @@ def test_what_goes_on_inside_is_what_the_step_does(config: dict[str, str]) -> No
 
 
 @everywhere
-def test_a_recording_changes_nothing(config: dict[str, str]) -> None:
-    case = make_case(config)
-    recording = case.network.recording(case.xs.shape[0])
-    with torch.no_grad():
-        acted, acted_state = run_steps(case, recording)
-    plain, plain_leaves = tracked(case)
-    features, _ = plain.network.unroll(plain.params, plain.xs, plain.feedbacks, plain.state, plain.starts)
-    other, other_leaves = tracked(case)
-    with_recording, final = other.network.unroll(
-        other.params, other.xs, other.feedbacks, other.state, other.starts, recording
-    )
-    torch.testing.assert_close(with_recording.detach(), acted, atol=1e-12, rtol=0)
-    torch.testing.assert_close({name: value.detach() for name, value in final.items()}, acted_state, atol=1e-12, rtol=0)
-    expected = gradients(weighted_sum(features, {}), plain_leaves)
-    assert largest_difference(expected, gradients(weighted_sum(with_recording, {}), other_leaves)) < 1e-9
-
-
-@everywhere
 @pytest.mark.parametrize("grad", [True, False])
 def test_arguments_are_never_modified(config: dict[str, str], grad: bool) -> None:
     case = make_case(config)

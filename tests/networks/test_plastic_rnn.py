@@ -178,7 +178,7 @@ def test_fan_out_at_one_is_simple_modulation() -> None:
 
 @pytest.mark.parametrize("rule", RULES)
 def test_gradients_of_every_rule_by_finite_differences(rule: str) -> None:
-    """Through 6 steps, starts in between, by the plain unroll and by the fused one where there is one."""
+    """Through 6 steps, starts in between."""
     case = make_case(ALL[rule], steps=6, batch=2, units=2, start_rate=0.15, seed=2)
     names = [
         name for name in case.params if name != "reward_average_rate" and not (rule == "fixed" and name == "alpha")

@@ -10,8 +10,6 @@ import torch
 
 from plastic_rl.feedback import Feedback
 from plastic_rl.networks import PlasticNetwork, State
-from plastic_rl.networks.fused.rule import FusedRule
-from plastic_rl.plasticity import Synapse, SynapseConfig
 from tests.networks.cases import ACTIONS, INPUTS, make_network
 
 BY_LIFETIME = {"name": "sparse", "density": 0.25, "drawn": "lifetime"}
@@ -126,22 +124,6 @@ def test_a_sparse_network_without_plasticity_is_the_plain_one_with_fewer_weights
     features, _ = sparse.unroll(params, xs, told, sparse.initial_state(2), starts)
     expected, _ = plain.unroll(own, xs, told, plain.initial_state(2), starts)
     torch.testing.assert_close(features, expected)
-
-
-@pytest.mark.parametrize(
-    "part",
-    [
-        {"homeostasis": "synaptic_scaling"},
-        {"homeostasis": "heterosynaptic"},
-        {"consolidation": "two_speeds"},
-        {"metaplasticity": "importance"},
-        {"structure": "sparse"},
-        {"structure": "rewire"},
-    ],
-)
-def test_the_fused_way_is_not_for_synapses_with_such_parts(part: dict[str, str]) -> None:
-    assert FusedRule.of(Synapse(SynapseConfig(), 2, 2)) is not None
-    assert FusedRule.of(Synapse(SynapseConfig.model_validate(part), 2, 2)) is None
 
 
 def test_a_scale_acts_on_the_whole_weight_in_every_network() -> None:

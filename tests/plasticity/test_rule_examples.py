@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 
 from plastic_rl.feedback import Feedback
-from plastic_rl.networks.fused.rule import FusedRule
 from plastic_rl.plasticity import RULES, Synapse
 
 PRE = torch.tensor([[1.0, 0.0], [1.0, 1.0], [0.0, -1.0]], dtype=torch.float64)
@@ -217,7 +216,6 @@ EXAMPLES |= {
         [[[0.25] * 2, [0] * 2], [[0.375] * 2, [0] * 2], [[0.59375] * 2, [0.5 * (math.log2(3) - 1.5)] * 2]],
     ),
 }
-FUSED = [rule for rule in EXAMPLES if FusedRule.of(Synapse(RULES[rule], 2, 2)) is not None]
 
 
 def start(synapse: Synapse, batch: int = 1) -> dict[str, Tensor]:
@@ -247,24 +245,6 @@ def test_synapse_follows_the_example(rule: str) -> None:
     for step in range(3):
         feedback = None if rewards is None else told(rewards[step])
         state = synapse.update(given(values), PRE[step : step + 1], POST[step : step + 1], state, feedback)
-        torch.testing.assert_close(
-            state["trace"][0], torch.tensor(expected[step], dtype=torch.float64), atol=1e-12, rtol=0
-        )
-
-
-def test_seven_rules_are_fused() -> None:
-    assert len(FUSED) == 7
-
-
-@pytest.mark.parametrize("rule", FUSED)
-def test_fused_rule_follows_the_example(rule: str) -> None:
-    values, _, expected = EXAMPLES[rule]
-    synapse = Synapse(RULES[rule], 2, 2)
-    fused = FusedRule.of(synapse)
-    assert fused is not None
-    state = start(synapse)
-    for step in range(3):
-        state = fused.update(given(values), PRE[step : step + 1], POST[step : step + 1], state)
         torch.testing.assert_close(
             state["trace"][0], torch.tensor(expected[step], dtype=torch.float64), atol=1e-12, rtol=0
         )

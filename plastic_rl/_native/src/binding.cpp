@@ -29,7 +29,7 @@ std::vector<std::string> level_names() {
 // A network, its rule and its arrays.
 class Plan {
 public:
-    Plan(const std::string& level, bool oja, bool traced, bool decays, bool soft, bool gate_by_synapse,
+    Plan(const std::string& level, bool oja, bool shifted, bool traced, bool decays, bool soft, bool gate_by_synapse,
          bool computes_signal, bool simple, float clip, std::size_t individuals, std::size_t lifetimes,
          std::size_t steps, std::size_t units, std::size_t inputs, std::size_t signals, std::size_t outputs)
         : level_(level_named(level)) {
@@ -39,7 +39,7 @@ public:
         if (simple && (oja || soft || gate_by_synapse || (traced && decays)))
             throw nb::value_error("a simple rule has Hebb's term and no soft clip, and does not both trace and decay");
         if (computes_signal && !signals) throw nb::value_error("a computed signal is the first of the signals");
-        network_.rule = {oja, traced, decays, gate_by_synapse, computes_signal, soft, simple, clip};
+        network_.rule = {oja, shifted, traced, decays, gate_by_synapse, computes_signal, soft, simple, clip};
         network_.sizes = {individuals, lifetimes, steps, units, (units + 15) / 16 * 16, inputs, signals, outputs};
     }
 
@@ -83,6 +83,7 @@ public:
                         (rule.simple && !rule.decays ? true : own.keep != nullptr) &&
                         (rule.gate_by_synapse ? own.gate != nullptr : own.offset != nullptr) &&
                         (!network_.sizes.signals || (own.signal && (rule.gate_by_synapse || own.fan))) &&
+                        (!rule.shifted || (own.shift_post && own.shift_pre)) &&
                         (!rule.computes_signal || (own.modulator && own.modulator_bias));
         if (!complete) throw nb::value_error("a gradient that this rule has is not bound");
         if (!spacing) throw nb::value_error("checkpoints are at least one step apart");
@@ -138,6 +139,12 @@ private:
             {"fan", [&] { plain(parameters.fan, {own.individuals, own.signals, own.lanes}); }},
             {"modulator", [&] { plain(parameters.modulator, {own.individuals, own.lanes}); }},
             {"modulator_bias", [&] { plain(parameters.modulator_bias, {own.individuals}); }},
+            {"shift_post", [&] { plain(parameters.shift_post, {own.individuals, own.lanes}); }},
+            {"shift_pre", [&] { plain(parameters.shift_pre, {own.individuals, own.lanes}); }},
+            {"shifted_post", [&] { plain(sequences.shifted_post, over_time(own.steps + 1, own.lanes)); }},
+            {"shifted_pre", [&] { plain(sequences.shifted_pre, over_time(own.steps + 1, own.lanes)); }},
+            {"d_shift_post", [&] { plain(gradients.shift_post, {own.individuals, own.lanes}); }},
+            {"d_shift_pre", [&] { plain(gradients.shift_pre, {own.individuals, own.lanes}); }},
             {"input", [&] { plain(parameters.input, {own.individuals, own.inputs, own.lanes}); }},
             {"bias", [&] { plain(parameters.bias, {own.individuals, own.lanes}); }},
             {"observation", [&] { plain(sequences.observation, over_time(own.steps, own.inputs)); }},
@@ -186,6 +193,8 @@ private:
                         (!network_.sizes.signals || (sequences.signal && (rule.gate_by_synapse || own.fan))) &&
                         (!rule.computes_signal || (own.modulator && own.modulator_bias)) &&
                         (!rule.traced || own.rate.data) &&
+                        (!rule.shifted ||
+                         (own.shift_post && own.shift_pre && sequences.shifted_post && sequences.shifted_pre)) &&
                         (rule.simple && !rule.decays ? true : own.keep.data != nullptr);
         if (!complete) throw nb::value_error("an array that this rule needs is not bound");
         if (rule.simple && (own.keep.rows > 1 || own.rate.rows > 1))
@@ -203,9 +212,9 @@ NB_MODULE(_core, module) {
     bind_rule_tables(module);
     module.def("levels", &level_names, "Names of the instruction-set levels that this processor runs, the fastest last.");
     nb::class_<Plan>(module, "Plan")
-        .def(nb::init<const std::string&, bool, bool, bool, bool, bool, bool, bool, float, std::size_t, std::size_t,
+        .def(nb::init<const std::string&, bool, bool, bool, bool, bool, bool, bool, bool, float, std::size_t, std::size_t,
                       std::size_t, std::size_t, std::size_t, std::size_t, std::size_t>(),
-             nb::arg("level"), nb::kw_only(), nb::arg("oja"), nb::arg("traced"), nb::arg("decays"), nb::arg("soft"),
+             nb::arg("level"), nb::kw_only(), nb::arg("oja"), nb::arg("shifted"), nb::arg("traced"), nb::arg("decays"), nb::arg("soft"),
              nb::arg("gate_by_synapse"), nb::arg("computes_signal"), nb::arg("simple"), nb::arg("clip"),
              nb::arg("individuals"), nb::arg("lifetimes"), nb::arg("steps"), nb::arg("units"), nb::arg("inputs"),
              nb::arg("signals"), nb::arg("outputs") = 0)

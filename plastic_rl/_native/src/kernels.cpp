@@ -23,6 +23,8 @@ constexpr int FORWARD_BLOCK = 2, BACKWARD_BLOCK = 2, TRACED_BLOCK = 1, ROLL_ROWS
 #endif
 // Bytes of weights and gains that stay in the first cache while all lifetimes pass over them.
 constexpr Size TILE = 20480;
+// Bytes of traces that stay in the second cache from one step to the next.
+constexpr Size GROUP = 700000;
 
 template <int N>
 struct Number {
@@ -185,16 +187,27 @@ const float* presynaptic(const Lifetime& own, Size time) {
     return own.flags(time) & RESETS_ACTIVITY ? zeros() : own.post(time);
 }
 
+// x of the update into step `time`.
+const float* updating_pre(const Lifetime& own, Size time) {
+    const float* first = own.network.sequences.presynaptic;
+    if (time) return presynaptic(own, time - 1);
+    return first ? first + own.row * own.network.sizes.lanes : zeros();
+}
+
 Update update_into(const Lifetime& own, Size time) {
     const Network& network = own.network;
     const Sequences& sequences = network.sequences;
     Size lanes = network.sizes.lanes;
-    const float* pre = time ? presynaptic(own, time - 1)
-                            : sequences.presynaptic ? sequences.presynaptic + own.row * lanes : zeros();
+    const float* pre = updating_pre(own, time);
     float amount = 1.0f;
     if (network.rule.gate_by_synapse && network.sizes.signals)
         amount = sequences.signal[own.place(time) * network.sizes.signals];
-    return {pre, own.post(time), sequences.gated + own.place(time) * lanes, amount, own.flags(time)};
+    const float* post = own.post(time);
+    if (network.rule.shifted) {
+        post = sequences.shifted_post + own.place(time) * lanes;
+        pre = sequences.shifted_pre + own.place(time) * lanes;
+    }
+    return {pre, post, sequences.gated + own.place(time) * lanes, amount, own.flags(time)};
 }
 
 // G = offset + sum_k fan_k C_k, for sixteen units.
@@ -220,8 +233,9 @@ PLASTIC_INLINE float tanh_of(float x) {
     return lane[0];
 }
 
-// The computed signal and the gains of the update into step `time`.
-void prepare_update(const Lifetime& own, Size time) {
+// The computed signal and the gains of the update into step `time`. A clip may swallow what a gain that is not finite
+// does to a trace: the drive `z` of its unit, if given, then becomes NaN.
+void prepare_update(const Lifetime& own, Size time, float* z) {
     const Network& network = own.network;
     const Rule& rule = network.rule;
     Size lanes = network.sizes.lanes, count = network.sizes.signals;
@@ -231,11 +245,22 @@ void prepare_update(const Lifetime& own, Size time) {
         const float* weight = network.parameters.modulator + own.individual * lanes;
         signal[0] = tanh_of(dot(y, weight, lanes) + network.parameters.modulator_bias[own.individual]);
     }
+    if (rule.shifted) {
+        const float* x = updating_pre(own, time);
+        const Parameters& parameters = network.parameters;
+        for (Size o = 0; o < lanes; o += LANES) {
+            Size row = own.individual * lanes + o, place = own.place(time) * lanes + o;
+            store(network.sequences.shifted_post + place, load(y + o) - load(parameters.shift_post + row));
+            store(network.sequences.shifted_pre + place, load(x + o) - load(parameters.shift_pre + row));
+        }
+    }
     if (rule.gate_by_synapse) return;
     float* gated = network.sequences.gated + own.place(time) * lanes;
     for (Size o = 0; o < lanes; o += LANES) {
         V gain = gain_of(network, own.individual, signal, o);
-        store(gated + o, rule.simple && !rule.traced ? gain * load(y + o) : gain);
+        if (z) store(z + o, load(z + o) + (gain - gain));
+        const float* post = rule.shifted ? network.sequences.shifted_post + own.place(time) * lanes : y;
+        store(gated + o, rule.simple && !rule.traced ? gain * load(post + o) : gain);
     }
 }
 
@@ -316,47 +341,62 @@ bool read_out(const Lifetime& own, Size time, Choice choice) {
     return well;
 }
 
+// Takes a step in some lifetimes of one individual, rows [from, to).
 template <class Rule>
-bool step(const Network& network, Size time, Choice choice) {
-    bool well = true;
+bool step_rows(const Network& network, const Numbers& numbers, Size individual, Size from, Size to, Size time,
+               Choice choice) {
     const Sizes& sizes = network.sizes;
     Size matrix = sizes.units * sizes.lanes;
-    for (Size individual = 0; individual < sizes.individuals; individual++) {
-        Numbers numbers = numbers_of(network, individual);
-        Size from = individual * sizes.lifetimes, to = from + sizes.lifetimes;
+    bool well = true;
+    auto eligibility_of = [&](Size row) { return network.state.eligibility + (Rule::TRACED ? row * matrix : 0); };
+    for (Size row = from; row < to; row++) {
+        Lifetime own{network, row, individual};
+        float* z = network.sequences.post + own.place(time + 1) * sizes.lanes;
+        drive(own, time, z);
+        std::uint8_t flags = own.flags(time);
+        if (flags & UPDATES) prepare_update(own, time, z);
+        if (flags & (RESETS_TRACE | RESETS_ELIGIBILITY))
+            begin<Rule>(numbers, update_into(own, time), network.state.trace + row * matrix, eligibility_of(row));
+    }
+    Size tile = to - from > 1 ? TILE / (sizes.lanes * 8) : sizes.units;
+    if (!tile) tile = 1;
+    for (Size first = 0; first < sizes.units; first += tile) {
+        Size count = sizes.units - first < tile ? sizes.units - first : tile;
         for (Size row = from; row < to; row++) {
             Lifetime own{network, row, individual};
-            drive(own, time, network.sequences.post + own.place(time + 1) * sizes.lanes);
-            std::uint8_t flags = own.flags(time);
-            if (flags & UPDATES) prepare_update(own, time);
-            if (flags & (RESETS_TRACE | RESETS_ELIGIBILITY))
-                begin<Rule>(numbers, update_into(own, time), network.state.trace + row * matrix,
-                            network.state.eligibility + (Rule::TRACED ? row * matrix : 0));
-        }
-        Size tile = sizes.lifetimes > 1 ? TILE / (sizes.lanes * 8) : sizes.units;
-        if (!tile) tile = 1;
-        for (Size first = 0; first < sizes.units; first += tile) {
-            Size count = sizes.units - first < tile ? sizes.units - first : tile;
-            for (Size row = from; row < to; row++) {
-                Lifetime own{network, row, individual};
-                Update update = update_into(own, time);
-                float* trace = network.state.trace + row * matrix;
-                float* eligibility = network.state.eligibility + (Rule::TRACED ? row * matrix : 0);
-                const float* x = presynaptic(own, time);
-                float* z = network.sequences.post + own.place(time + 1) * sizes.lanes;
-                bool resets = update.flags & (RESETS_TRACE | RESETS_ELIGIBILITY);
-                if ((update.flags & UPDATES) && !resets)
-                    forward<Rule, true, true>(numbers, first, count, trace, eligibility, update, x, z);
-                else
-                    forward<Rule, false, true>(numbers, first, count, trace, eligibility, update, x, z);
-            }
-        }
-        for (Size row = from; row < to; row++) {
-            Lifetime own{network, row, individual};
+            Update update = update_into(own, time);
+            float* trace = network.state.trace + row * matrix;
+            const float* x = presynaptic(own, time);
             float* z = network.sequences.post + own.place(time + 1) * sizes.lanes;
-            for (Size o = 0; o < sizes.lanes; o += LANES) store(z + o, settled(hyperbolic_tangent(load(z + o))));
-            if (network.parameters.head) well = read_out(own, time, choice) && well;
+            bool resets = update.flags & (RESETS_TRACE | RESETS_ELIGIBILITY);
+            if ((update.flags & UPDATES) && !resets)
+                forward<Rule, true, true>(numbers, first, count, trace, eligibility_of(row), update, x, z);
+            else
+                forward<Rule, false, true>(numbers, first, count, trace, eligibility_of(row), update, x, z);
         }
+    }
+    for (Size row = from; row < to; row++) {
+        Lifetime own{network, row, individual};
+        float* z = network.sequences.post + own.place(time + 1) * sizes.lanes;
+        for (Size o = 0; o < sizes.lanes; o += LANES) store(z + o, settled(hyperbolic_tangent(load(z + o))));
+        if (network.parameters.head) well = read_out(own, time, choice) && well;
+    }
+    return well;
+}
+
+template <class Rule>
+bool step(const Network& network, Size time, Choice choice) {
+    const Sizes& sizes = network.sizes;
+    Size bytes = sizes.units * sizes.lanes * sizeof(float) * (Rule::TRACED ? 2 : 1) * sizes.lifetimes;
+    Size groups = (bytes + GROUP - 1) / GROUP, individuals = sizes.individuals;
+    if (groups > sizes.lifetimes) groups = sizes.lifetimes;
+    bool well = true;
+    // There and back: what was touched last is still in the cache.
+    for (Size piece = 0; piece < individuals * groups; piece++) {
+        Size place = time % 2 ? individuals * groups - 1 - piece : piece;
+        Size individual = place / groups, group = place % groups, first = individual * sizes.lifetimes;
+        Size from = first + group * sizes.lifetimes / groups, to = first + (group + 1) * sizes.lifetimes / groups;
+        well = step_rows<Rule>(network, numbers_of(network, individual), individual, from, to, time, choice) && well;
     }
     return well;
 }
@@ -366,7 +406,7 @@ void settle(const Network& network, Size time) {
     Size matrix = network.sizes.units * network.sizes.lanes;
     for (Size row = 0; row < network.sizes.individuals * network.sizes.lifetimes; row++) {
         Lifetime own{network, row, row / network.sizes.lifetimes};
-        if (own.flags(time) & UPDATES) prepare_update(own, time);
+        if (own.flags(time) & UPDATES) prepare_update(own, time, nullptr);
         begin<Rule>(numbers_of(network, own.individual), update_into(own, time), network.state.trace + row * matrix,
                     network.state.eligibility + (Rule::TRACED ? row * matrix : 0));
     }
@@ -381,7 +421,8 @@ struct Pair {
 };
 
 // Rows [row, row + ROWS) go through `count` updates in registers; every so often they are stored, one matrix further.
-template <class Rule, int ROWS, int NB>
+// RAW: after each, and the trace as it is before its clip and resets.
+template <class Rule, bool RAW, int ROWS, int NB>
 PLASTIC_INLINE void roll_tile(const Numbers& numbers, Size row, Size column, const Pair& from, const Pair& to,
                               const Update* updates, Size count, Size every) {
     V F[ROWS][NB], E[ROWS][NB];
@@ -404,9 +445,15 @@ PLASTIC_INLINE void roll_tile(const Numbers& numbers, Size row, Size column, con
                 for (int v = 0; v < NB; v++) {
                     if constexpr (!Rule::SIMPLE)
                         columns[v] = columns_at<Rule>(numbers, update, row + i, column + LANES * v, unused);
-                    Rule::advance(F[i][v], E[i][v], pre, columns[v], numbers.clip);
+                    V raw = Rule::advance(F[i][v], E[i][v], pre, columns[v], numbers.clip);
+                    if constexpr (RAW)
+                        store(to.trace + t * matrix + (row + i) * numbers.lanes + column + LANES * v, raw);
                 }
             }
+        } else if constexpr (RAW) {
+            for (int i = 0; i < ROWS; i++)
+                for (int v = 0; v < NB; v++)
+                    store(to.trace + t * matrix + (row + i) * numbers.lanes + column + LANES * v, F[i][v]);
         }
         if (update.flags & (RESETS_TRACE | RESETS_ELIGIBILITY))
             for (int i = 0; i < ROWS; i++)
@@ -419,7 +466,7 @@ PLASTIC_INLINE void roll_tile(const Numbers& numbers, Size row, Size column, con
             for (int i = 0; i < ROWS; i++)
                 for (int v = 0; v < NB; v++) {
                     Size place = stored * matrix + (row + i) * numbers.lanes + column + LANES * v;
-                    store(to.trace + place, F[i][v]);
+                    if constexpr (!RAW) store(to.trace + place, F[i][v]);
                     if constexpr (Rule::TRACED) store(to.eligibility + place, E[i][v]);
                 }
             stored++;
@@ -427,22 +474,24 @@ PLASTIC_INLINE void roll_tile(const Numbers& numbers, Size row, Size column, con
     }
 }
 
-template <class Rule>
+template <class Rule, bool RAW>
 void roll(const Numbers& numbers, const Pair& from, const Pair& to, const Update* updates, Size count, Size every) {
     constexpr int MOST = Rule::SIMPLE ? ROLL_BLOCK : 1;
     blocks<MOST>(numbers.lanes, [&](auto number, Size column) __attribute__((always_inline)) {
         constexpr int NB = decltype(number)::value, ROWS = Rule::TRACED ? (ROLL_ROWS + 1) / 2 : ROLL_ROWS;
         Size row = 0;
         for (; row + ROWS <= numbers.units; row += ROWS)
-            roll_tile<Rule, ROWS, NB>(numbers, row, column, from, to, updates, count, every);
+            roll_tile<Rule, RAW, ROWS, NB>(numbers, row, column, from, to, updates, count, every);
         for (; row < numbers.units; row++)
-            roll_tile<Rule, 1, NB>(numbers, row, column, from, to, updates, count, every);
+            roll_tile<Rule, RAW, 1, NB>(numbers, row, column, from, to, updates, count, every);
     });
 }
 
 // What one pass of the backward loop reads and writes of a lifetime.
 struct Pass {
-    const float *trace, *eligibility;  // before the update, or what the product used where there is none
+    const float *trace;        // before the update, or after it and before its clip where the rule LOOKS_AHEAD; what the
+                               // product used where there is no update
+    const float *eligibility;  // before the update
     const float* x;                    // of the product
     const float* d_total;              // by z
     float *d_trace, *d_eligibility;    // by what is after the update, and then by what is before it
@@ -478,7 +527,9 @@ PLASTIC_INLINE void backward_block(const Numbers& numbers, const Update& update,
             Size at = place + LANES * v;
             V F = load(pass.trace + at), before = F, raw = F;
             V E = UPDATE && Rule::TRACED ? load(pass.eligibility + at) : zero(), E_before = E, plain_gate;
-            if constexpr (UPDATE) {
+            if constexpr (UPDATE && Rule::LOOKS_AHEAD) {
+                F = clipped(raw, all(numbers.clip));
+            } else if constexpr (UPDATE) {
                 if constexpr (!Rule::SIMPLE)
                     columns[v] = columns_at<Rule>(numbers, update, i, column + LANES * v, plain_gate);
                 raw = Rule::advance(F, E, pre, columns[v], numbers.clip);
@@ -604,7 +655,7 @@ struct Workspace {
         Arena arena{memory, 0};
         updates = reinterpret_cast<Update*>(arena.take((sizes.steps + 1) * sizeof(Update) / sizeof(float)));
         checkpoints = arena.take(pair * (sizes.steps / spacing));
-        segment = arena.take(pair * (spacing - 1));
+        segment = arena.take(pair * spacing);
         none = arena.take(matrix);
         d_trace = arena.take(matrix);
         d_eligibility = arena.take(matrix);
@@ -666,10 +717,10 @@ void backward_lifetime(const Network& network, const Gradients& gradients, Size 
     float* start_eligibility = network.state.eligibility ? network.state.eligibility + row * matrix : work.none;
     Pair first{start, start_eligibility};
     Pair checkpoints{work.checkpoints, work.checkpoints + matrix * (steps / spacing)};
-    Pair segment{work.segment, work.segment + matrix * (spacing - 1)};
+    Pair segment{work.segment, work.segment + matrix * spacing};
     bool ends = gradients.trace || gradients.eligibility;
     Size last = ends ? steps : steps - 1;  // the last step whose update is gone back through
-    if (last >= spacing) roll<Rule>(numbers, first, checkpoints, work.updates, last / spacing * spacing, spacing);
+    if (last >= spacing) roll<Rule, false>(numbers, first, checkpoints, work.updates, last / spacing * spacing, spacing);
 
     float* d_trace = gradients.trace ? gradients.trace + row * matrix : work.d_trace;
     float* d_eligibility = gradients.eligibility ? gradients.eligibility + row * matrix : work.d_eligibility;
@@ -709,12 +760,15 @@ void backward_lifetime(const Network& network, const Gradients& gradients, Size 
             if (t / spacing != held) {
                 held = t / spacing;
                 base = held ? checkpoints.after((held - 1) * matrix) : first;
-                Size end = last < (held + 1) * spacing - 1 ? last : (held + 1) * spacing - 1;
-                if (end > held * spacing)
-                    roll<Rule>(numbers, base, segment, work.updates + held * spacing, end - held * spacing, 1);
+                Size count = last - held * spacing < spacing - 1 ? last - held * spacing : spacing - 1;
+                if (Rule::LOOKS_AHEAD || count)
+                    roll<Rule, Rule::LOOKS_AHEAD>(
+                        numbers, base, segment, work.updates + held * spacing, count + Rule::LOOKS_AHEAD, 1);
             }
-            Pair before = t == held * spacing ? base : segment.after((t - held * spacing - 1) * matrix);
-            pass.trace = before.trace;
+            Size ahead = t - held * spacing;
+            Pair before = ahead ? segment.after((ahead - 1) * matrix) : base;
+            const float* around = Rule::LOOKS_AHEAD ? segment.trace + ahead * matrix : before.trace;
+            pass.trace = around;
             pass.eligibility = before.eligibility;
             pass.x = product ? presynaptic(own, t) : zeros();
             pass.d_total = product ? gradients.total + own.place(t) * lanes : zeros();
@@ -727,7 +781,7 @@ void backward_lifetime(const Network& network, const Gradients& gradients, Size 
             if (update.flags & RESETS_TRACE) {
                 pass.trace = work.none;
                 if (product) backward_pass<Rule, false, true>(numbers, update, pass);
-                pass.trace = before.trace;
+                pass.trace = around;
                 clear(d_trace, matrix);
                 updated = updated && !resets_eligibility;
                 if (updated) backward_pass<Rule, true, false>(numbers, update, pass);
@@ -753,12 +807,17 @@ void backward_lifetime(const Network& network, const Gradients& gradients, Size 
             for (Size o = 0; o < lanes; o += LANES) {
                 V by = load(work.columns + o);
                 if (Rule::SIMPLE && !Rule::TRACED) {
-                    store(work.gate + o, by * load(y + o));
+                    store(work.gate + o, by * load(update.post + o));
                     by = by * gain_of(network, own.individual, signal, o);
                 } else if (Rule::SIMPLE) {
                     by = by * load(numbers.rate.data + o);
                 }
                 add_to(d_post + o, by);
+                if (network.rule.shifted) {
+                    Size row = own.individual * lanes + o;
+                    store(gradients.shift_post + row, load(gradients.shift_post + row) - by);
+                    store(gradients.shift_pre + row, load(gradients.shift_pre + row) - load(work.by_pre + o));
+                }
             }
             if (!by_synapse)
                 gain_backward(own, gradients, t, work.gate, d_post);

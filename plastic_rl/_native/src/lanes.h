@@ -109,6 +109,16 @@ PLASTIC_INLINE V greater(V a, V b) {
 #endif
     return r;
 }
+// `a` within +-bound. What a NaN becomes is left open.
+PLASTIC_INLINE V clipped(V a, V bound) {
+#if PLASTIC_WIDTH == 16
+    V r;  // one instruction: the lesser magnitude, with the sign of the first
+    PLASTIC_EACH r.part[k] = (Floats)_mm512_range_ps((__m512)a.part[k], (__m512)bound.part[k], 2);
+    return r;
+#else
+    return lesser(bound, greater(zero() - bound, a));
+#endif
+}
 // `x` where `a == b`, else 0.
 PLASTIC_INLINE V where_equal(V a, V b, V x) {
     V r;

@@ -19,6 +19,7 @@ enum Flag : std::uint8_t { UPDATES = 1, RESETS_TRACE = 2, RESETS_ELIGIBILITY = 4
 
 struct Rule {
     bool oja;              // D = y (x - y F); else D = y x
+    bool shifted;          // y and x less a threshold of each unit, in place of y and x
     bool traced;           // the gain gates an eligibility E
     bool decays;           // F is multiplied by `keep`
     bool gate_by_synapse;  // the gain is `gate`, of each synapse, times the first signal where there is one
@@ -53,6 +54,8 @@ struct Parameters {
     const float* fan;        // (P, K, S)
     const float* modulator;  // w_m, (P, S)
     const float* modulator_bias;  // (P)
+    const float* shift_post;  // theta_y, (P, S), where `shifted`; and theta_x
+    const float* shift_pre;
     const float* input;      // U, (P, J, S); null where the drive is given
     const float* bias;       // (P, S)
     const float* head;       // V, (P, A, S), or null: no outputs V y + c
@@ -64,6 +67,8 @@ struct Sequences {
     const float* drive;         // U o + b, (T, P B, S), in place of observations
     float* post;                // y: (T + 1, P B, S), what was before the first step first
     float* gated;               // G y of a simple rule that is not traced, else G: (T + 1, P B, S)
+    float* shifted_post;        // y - theta_y and x - theta_x of the update into each step: (T + 1, P B, S)
+    float* shifted_pre;
     float* signal;              // C: (T + 1, P B, K)
     const float* presynaptic;   // x of the update into the first step, (P B, S), or null: 0
     const std::uint8_t* flags;  // (T + 1, P B)
@@ -94,6 +99,8 @@ struct Gradients {
     float* fan;
     float* modulator;
     float* modulator_bias;
+    float* shift_post;
+    float* shift_pre;
 };
 
 struct Network {

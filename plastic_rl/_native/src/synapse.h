@@ -10,8 +10,7 @@
 namespace plastic::PLASTIC_LEVEL {
 namespace {
 
-// Without a bound the clip is infinite.
-PLASTIC_INLINE V clipped(V raw, float clip) { return lesser(all(clip), greater(all(-clip), raw)); }
+
 
 // Hebb's term under one gain, rate and decay for all synapses onto a unit: the hot path.
 //
@@ -20,6 +19,8 @@ PLASTIC_INLINE V clipped(V raw, float clip) { return lesser(all(clip), greater(a
 template <bool TRACED_, bool DECAYS_>
 struct Hebb {
     static constexpr bool TRACED = TRACED_, DECAYS = DECAYS_, SIMPLE = true;
+    // Whether the adjoint needs the trace after the update alone, and not the one before.
+    static constexpr bool LOOKS_AHEAD = !DECAYS_;
 
     // What the units of sixteen lanes bring.
     struct Columns {
@@ -35,7 +36,7 @@ struct Hebb {
         raw = raw + (TRACED ? c.g * E : x * c.g);
         if constexpr (DECAYS) raw = settled(raw);
         if constexpr (TRACED) E = settled(c.kept * E + x * c.rated);
-        F = clipped(raw, clip);
+        F = clipped(raw, all(clip));
         return raw;
     }
 };
@@ -47,6 +48,7 @@ struct Hebb {
 template <bool OJA_, bool TRACED_, bool SOFT_>
 struct General {
     static constexpr bool OJA = OJA_, TRACED = TRACED_, SOFT = SOFT_, DECAYS = !SOFT_, SIMPLE = false;
+    static constexpr bool LOOKS_AHEAD = false;
 
     struct Columns {
         V y, gate, keep, rate;
@@ -66,7 +68,7 @@ struct General {
         else
             raw = settled(c.keep * F + A);
         if constexpr (TRACED) E = settled((all(1.0f) - c.rate) * E + c.rate * D);
-        F = clipped(raw, clip);
+        F = clipped(raw, all(clip));
         return raw;
     }
 };
