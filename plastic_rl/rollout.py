@@ -21,7 +21,8 @@ from plastic_rl.arrays import Array, BoolArray, FloatArray
 from plastic_rl.envs.task import Agent, Task
 from plastic_rl.envs.vector_env import RowVectorEnv
 from plastic_rl.errors import NonFiniteError, RunError
-from plastic_rl.networks.native import MOST_PROBABLE, OUTPUTS, SAMPLES, Acting
+from plastic_rl.networks.acting import ActsInPlace
+from plastic_rl.networks.native import MOST_PROBABLE, OUTPUTS, SAMPLES
 from plastic_rl.policies import PlasticPolicy
 from plastic_rl.policies.distributions import Categorical
 from plastic_rl.policies.policy import ArrayHead
@@ -273,7 +274,7 @@ class PolicyActor:
     checked: bool = False
     view: Callable[[Array], Array] | None = None
     steps: int = 32
-    recorded: Acting | None = field(init=False, default=None)
+    recorded: ActsInPlace | None = field(init=False, default=None)
     _device: torch.device = field(init=False)
     _array_head: ArrayHead | None = field(init=False)
 
@@ -312,7 +313,7 @@ class PolicyActor:
                 return Acted(chosen, state, chosen)
         return self._chosen(policy.head(self.params, features), state, noise)
 
-    def _act_natively(self, acting: Acting, observation: Array, starts: BoolArray, noise: Tensor | None) -> Acted:
+    def _act_natively(self, acting: ActsInPlace, observation: Array, starts: BoolArray, noise: Tensor | None) -> Acted:
         """Act on the native core, which also chooses among the actions of one Discrete space."""
         choice = OUTPUTS
         if acting.has_head and type(self.policy.distribution) is Categorical:
@@ -356,8 +357,15 @@ def finite_state(state: Mapping[str, Tensor], rows: Tensor) -> npt.NDArray[np.bo
     count = int(rows.sum())
     finite = torch.ones(count, dtype=torch.bool)
     for entry in state.values():
-        if entry.is_floating_point():
-            finite &= entry[rows.to(entry.device)].isfinite().reshape(count, -1).all(1).cpu()
+        if not entry.is_floating_point():
+            continue
+        where = rows.to(entry.device)
+        if rows.dim() == 2 and entry.stride(0) == 0:
+            # Weights that all individuals have are looked at once.
+            well = entry[0].isfinite().reshape(rows.shape[1], -1).all(1).expand(rows.shape)[where]
+        else:
+            well = entry[where].isfinite().reshape(count, -1).all(1)
+        finite &= well.cpu()
     return np.asarray(finite.numpy())
 
 

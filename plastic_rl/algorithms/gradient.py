@@ -50,7 +50,7 @@ from plastic_rl.config import EndsWithin, Schedule, Scheduled
 from plastic_rl.config.signatures import handed_on
 from plastic_rl.envs.vector_env import stored_array
 from plastic_rl.errors import CheckpointError, ConfigError, NonFiniteError, damage_is_refused
-from plastic_rl.networks.native import Acting
+from plastic_rl.networks.acting import ActsInPlace
 from plastic_rl.plasticity import UNBOUNDED
 from plastic_rl.plasticity.parts import Named, make_part, named_in
 from plastic_rl.policies import PlasticPolicy
@@ -651,7 +651,7 @@ class RolloutBuffer:
         self.ended = torch.from_numpy(self._ended)
         self.bootstrap = torch.zeros(shape, dtype=torch.float32)
         self.counted = torch.from_numpy(self._counted)
-        self.recording: Acting | None = None
+        self.recording: ActsInPlace | None = None
 
     def store(self, step: Step, reward: Array) -> None:
         """Keep a step, and the `reward (B,)` that learning uses."""

@@ -20,8 +20,8 @@ from plastic_rl._native import Core, chosen_core
 from plastic_rl.config import ConfigModel
 from plastic_rl.errors import ConfigError, unknown_name_message
 from plastic_rl.feedback import Feedback, FeedbackLayout
+from plastic_rl.networks.acting import ActsInPlace
 from plastic_rl.networks.hidden_layers import HiddenLayer
-from plastic_rl.networks.native import Acting
 from plastic_rl.networks.segments import Step, in_segments
 from plastic_rl.networks.start_weights import draw_keys, next_keys
 from plastic_rl.plasticity import Parameter, Range, ResetScope, StateEntry
@@ -322,7 +322,7 @@ class PlasticNetwork(nn.Module, ABC):
         shape: tuple[int, ...],
         steps: int,
         head: tuple[Tensor, Tensor] | None = None,
-    ) -> Acting | None:
+    ) -> ActsInPlace | None:
         """Who acts in place on the native core, where it computes this network; else None, and `step` acts.
 
         Args:
@@ -341,7 +341,7 @@ class PlasticNetwork(nn.Module, ABC):
         feedbacks: Feedback,
         state: State,
         episode_starts: Tensor,
-        recorded: Acting | None = None,
+        recorded: ActsInPlace | None = None,
     ) -> tuple[Tensor, State]:
         """`T` steps at once, differentiable, for learning: equals `T` calls of `step`, in values and gradients.
 
@@ -371,7 +371,7 @@ class PlasticNetwork(nn.Module, ABC):
         feedbacks: Feedback,
         state: State,
         episode_starts: Tensor,
-        recorded: Acting | None = None,
+        recorded: ActsInPlace | None = None,
     ) -> tuple[Tensor, Tensor, State]:
         """`unroll`, for a loss that also reads what the hidden units put out; where `tells_activity`.
 

@@ -22,6 +22,7 @@ from torch.autograd.function import once_differentiable
 from plastic_rl._native import extension
 from plastic_rl.arrays import Array, BoolArray, IntArray
 from plastic_rl.feedback import CutFeedback, Feedback, FeedbackLayout
+from plastic_rl.networks.acting import ActsInPlace
 from plastic_rl.plasticity import Synapse
 from plastic_rl.plasticity.bounds import hard_clip, keep_scale, soft_clip, unbounded
 from plastic_rl.plasticity.consolidation import Consolidation
@@ -557,7 +558,7 @@ def native_unroll(
     return post, following
 
 
-class Acting(Mapping[str, Tensor]):
+class Acting(ActsInPlace):
     """A network that acts on the native core, in place; as a mapping it is its state after the last step.
 
     Args:

@@ -22,6 +22,7 @@ from typing_extensions import override
 from plastic_rl._native import LEVELS, Core
 from plastic_rl.errors import ConfigError
 from plastic_rl.feedback import Feedback, FeedbackLayout
+from plastic_rl.networks.acting import ActsInPlace
 from plastic_rl.networks.base import Params, PlasticNetwork, State, scoped_entries
 from plastic_rl.networks.hidden_layers import HiddenLayer, hidden_layer
 from plastic_rl.networks.layer_norm import StartGain, check_normalised_size, layer_normalised
@@ -230,7 +231,7 @@ class PlasticRNN(PlasticNetwork):
         feedbacks: Feedback,
         state: State,
         episode_starts: Tensor,
-        recorded: Acting | None = None,
+        recorded: ActsInPlace | None = None,
     ) -> tuple[Tensor, State]:
         """`T` steps at once; see `PlasticNetwork.unroll`.
 
@@ -265,7 +266,7 @@ class PlasticRNN(PlasticNetwork):
             happens,
             signals=signals,
             driven=driven,
-            recorded=recorded,
+            recorded=recorded if isinstance(recorded, Acting) else None,
         )
         if recorded is not None:
             return self._read(features), cast("State", following)

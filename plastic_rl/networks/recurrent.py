@@ -20,6 +20,7 @@ from typing_extensions import override
 
 from plastic_rl.config import ConfigModel
 from plastic_rl.feedback import Feedback, FeedbackLayout
+from plastic_rl.networks.acting import ActsInPlace
 from plastic_rl.networks.base import (
     Params,
     PlasticNetwork,
@@ -28,7 +29,6 @@ from plastic_rl.networks.base import (
     scoped_entries,
 )
 from plastic_rl.networks.hidden_layers import HiddenLayer, hidden_layer
-from plastic_rl.networks.native import Acting
 from plastic_rl.plasticity import ResetScope, StateEntry
 
 Tensors = tuple[Tensor, ...]
@@ -156,7 +156,7 @@ class RecurrentNetwork(PlasticNetwork):
         feedbacks: Feedback,
         state: State,
         episode_starts: Tensor,
-        recorded: Acting | None = None,
+        recorded: ActsInPlace | None = None,
     ) -> tuple[Tensor, State]:
         before = tuple(state[name] for name in self.entry_names)
         starts = tuple(self.starts(name, feedbacks, episode_starts) for name in self.entry_names)

@@ -23,9 +23,9 @@ from plastic_rl.arrays import IntArray, SingleArray
 from plastic_rl.errors import PlasticRLError, SpaceError
 from plastic_rl.feedback import CutFeedback, Feedback, FeedbackLayout
 from plastic_rl.networks import Inside, make_network
+from plastic_rl.networks.acting import ActsInPlace
 from plastic_rl.networks.base import Params, State
 from plastic_rl.networks.hidden_layers import HiddenLayer, UnitAxis
-from plastic_rl.networks.native import Acting
 from plastic_rl.networks.recurrent import affine
 from plastic_rl.plasticity import Range
 from plastic_rl.policies.distributions import Categorical, IndependentBits, make_distribution
@@ -232,7 +232,7 @@ class PlasticPolicy(BasePolicy):
         feedback: Any = CutFeedback(self.feedback_layout, observation, episode_start)
         return self.network.step(_network(params), observation, feedback, cast("State", state), episode_start)
 
-    def acting(self, params: Params, state: Before, shape: tuple[int, ...], steps: int) -> Acting | None:
+    def acting(self, params: Params, state: Before, shape: tuple[int, ...], steps: int) -> ActsInPlace | None:
         """Who acts in place on the native core, where it computes the network; see `PlasticNetwork.acting`."""
         head = None if self.network.has_readout else (params["action_head.weight"], params["action_head.bias"])
         return self.network.acting(_network(params), state, shape, steps, head)
@@ -266,7 +266,7 @@ class PlasticPolicy(BasePolicy):
         actions: Tensor,
         state: Before,
         episode_starts: Tensor,
-        recorded: Acting | None = None,
+        recorded: ActsInPlace | None = None,
         *,
         with_activity: bool = False,
     ) -> Evaluation:
@@ -324,7 +324,7 @@ class PlasticPolicy(BasePolicy):
         observations: Tensor,
         state: Before,
         episode_starts: Tensor,
-        recorded: Acting | None,
+        recorded: ActsInPlace | None,
         with_activity: bool,
     ) -> tuple[Tensor, Tensor | None]:
         feedback, before = self.feedback(observations, episode_starts), cast("State", state)

@@ -888,7 +888,11 @@ void many_tanh(const float* from, float* to, Size count) {
 
 }  // namespace
 
+bool table_step(const RuleTable&, Choice choice);
+std::size_t table_workspace(const RuleTable&);
+
 extern const Level level;
-const Level level{PLASTIC_NAME(PLASTIC_LEVEL), any_step, any_settle, any_backward, workspace, many_tanh};
+const Level level{PLASTIC_NAME(PLASTIC_LEVEL), any_step,   any_settle,     any_backward, workspace,
+                  many_tanh,                   table_step, table_workspace};
 
 }  // namespace plastic::PLASTIC_LEVEL

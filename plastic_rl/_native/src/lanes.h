@@ -141,6 +141,19 @@ PLASTIC_INLINE V magnitude(V a) {
     PLASTIC_EACH r.part[k] = (Floats)((Integers)a.part[k] & 0x7fffffff);
     return r;
 }
+PLASTIC_INLINE V root(V a) {
+    V r;
+#if PLASTIC_WIDTH == 16
+    PLASTIC_EACH r.part[k] = (Floats)_mm512_sqrt_ps((__m512)a.part[k]);
+#elif PLASTIC_WIDTH == 8
+    PLASTIC_EACH r.part[k] = (Floats)_mm256_sqrt_ps((__m256)a.part[k]);
+#elif defined(__SSE2__)
+    PLASTIC_EACH r.part[k] = (Floats)_mm_sqrt_ps((__m128)a.part[k]);
+#else
+    PLASTIC_EACH for (int i = 0; i < PLASTIC_WIDTH; i++) r.part[k][i] = __builtin_sqrtf(a.part[k][i]);
+#endif
+    return r;
+}
 // `size`, which is not negative, with the sign of `sign`.
 PLASTIC_INLINE V signed_like(V size, V sign) {
     V r;

@@ -111,6 +111,8 @@ struct Network {
     State state;
 };
 
+struct RuleTable;
+
 struct Level {
     const char* name;
     // Acts in one step of all lifetimes: reads row `time` of the sequences, writes row `time + 1` of y. Returns whether
@@ -123,6 +125,9 @@ struct Level {
     // Floats of workspace that `backward` needs.
     std::size_t (*workspace)(const Network&, std::size_t spacing);
     void (*tanh)(const float* from, float* to, std::size_t count);  // a multiple of sixteen
+    // Of rule-table networks; see `rule_table.h`. Returns whether all outputs can be chosen by: all are finite.
+    bool (*table_step)(const RuleTable&, Choice choice);
+    std::size_t (*table_workspace)(const RuleTable&);
 };
 
 }  // namespace plastic

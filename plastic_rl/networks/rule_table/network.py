@@ -13,6 +13,7 @@ start get new weights; the update of the step before is made, now that its outco
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -20,8 +21,10 @@ from typing_extensions import override
 
 from plastic_rl.errors import SpaceError
 from plastic_rl.feedback import Feedback, FeedbackLayout
+from plastic_rl.networks.acting import ActsInPlace
 from plastic_rl.networks.base import Params, PlasticNetwork, State, reset_entry
 from plastic_rl.networks.rule_table.config import LAYERS, RuleTableConfig
+from plastic_rl.networks.rule_table.native import TableActing
 from plastic_rl.networks.rule_table.tables import add_round
 from plastic_rl.networks.rule_table.update import TableUpdate, tidied_
 from plastic_rl.networks.start_weights import next_keys, normal_weights
@@ -141,6 +144,37 @@ class RuleTableNetwork(PlasticNetwork):
             probabilities = probabilities + ready["uniform"]
         return probabilities.log()
 
+    @override
+    def acting(
+        self,
+        params: Params,
+        state: Mapping[str, Tensor],
+        shape: tuple[int, ...],
+        steps: int,
+        head: tuple[Tensor, Tensor] | None = None,
+    ) -> ActsInPlace | None:
+        ready = self.prepared(params)
+        numbers = [value for value in ready.values() if value.is_floating_point()]
+        plain = all(value.dtype is torch.float32 and value.device.type == "cpu" for value in numbers)
+        if self.core.level is None or not plain or state["input_weight"].dtype is not torch.float32:
+            return None
+        feedback, _ = self._surroundings
+        return TableActing(
+            self.core.level,
+            self.config,
+            self.update,
+            ready,
+            feedback,
+            self.input_size,
+            self._shapes,
+            tuple(self._entries),
+            shape,
+            state,
+            self._born,
+            lambda outputs: self.readout(ready, outputs),
+            frozen=self.plasticity_frozen,
+        )
+
     def _check_labels(self, feedback: FeedbackLayout) -> None:
         if self.config.supervised and feedback.label is None:
             raise SpaceError(
@@ -164,7 +198,7 @@ class RuleTableNetwork(PlasticNetwork):
         key = next_keys(state["key"], episode_start)
         born: State = {"key": key}
         everywhere = bool(episode_start.all())
-        for name in self._entries:
+        for name in (name for name in self._entries if name in state):
             layer = name.removesuffix("_weight")
             if layer in LAYERS:
                 drawn = self._start_weights(layer, key, state[name])
