@@ -134,10 +134,10 @@ def make_case(name: str, seed: int, units: int, batch: int, steps: int, *, with_
     if units == 1:  # of one unit, a number of each synapse is one of the unit
         by_synapse = dict.fromkeys(by_synapse, False)
     has_eta, fans_out = "eta" in shapes, "modulator_fan_out" in shapes
-    by_gate = has_eta and not rule.modulated and by_synapse["eta"]
+    by_gate = has_eta and not rule.computed and by_synapse["eta"]
     simple = not (rule.oja or rule.soft or by_gate or by_synapse["eta_eligibility"] or (rule.traced and rule.decays))
     simple = simple and not (rule.decays and by_synapse["eta"])
-    switches = [rule.oja, rule.traced, rule.decays, rule.soft, by_gate, rule.modulated, simple, has_eta, fans_out]
+    switches = [rule.oja, rule.traced, rule.decays, rule.soft, by_gate, rule.computed, simple, has_eta, fans_out]
     header = [seed, units, batch, steps, INPUTS, OUTPUTS, by_trial, *map(int, switches), *map(int, by_synapse.values())]
     case = Case(f"{name}_{units}_{batch}_{steps}", header, rule.clip, [])
     if not with_reference:
@@ -154,7 +154,7 @@ def make_case(name: str, seed: int, units: int, batch: int, steps: int, *, with_
     if fans_out:
         params["modulator_offset"] = stream.draw(-0.2, 0.2, units)
         params["modulator_fan_out"] = stream.draw(0.5, 1.5, units)
-    if rule.modulated:
+    if rule.computed:
         params["modulator_weight"] = stream.draw(-1, 1, units)
         params["modulator_bias"] = stream.draw(-0.3, 0.3, 1)
     params["input_weight"] = stream.draw(-0.6, 0.6, INPUTS, units)

@@ -81,8 +81,15 @@ def build(command: list[str], folder: Path, *, quick: bool = False) -> Path:
         "driver": [*several, str(HERE / "driver.cpp")],
         "dispatch": [*several, str(SOURCES / "dispatch.cpp")],
         **{
-            level: [*flags, "-fno-exceptions", "-fno-rtti", f"-DPLASTIC_LEVEL={level}", str(SOURCES / "kernels.cpp")]
+            f"{level}_{source}": [
+                *flags,
+                "-fno-exceptions",
+                "-fno-rtti",
+                f"-DPLASTIC_LEVEL={level}",
+                str(SOURCES / f"{source}.cpp"),
+            ]
             for level, flags in levels.items()
+            for source in ("kernels", "rule_table")
         },
     }
     folder.mkdir(parents=True, exist_ok=True)
@@ -93,7 +100,7 @@ def build(command: list[str], folder: Path, *, quick: bool = False) -> Path:
             pass
     driver = folder / "driver"
     # The baseline first, as the package is linked.
-    _run([*common, *(str(folder / f"{name}.o") for name in ("driver", "dispatch", *levels)), "-o", str(driver)])
+    _run([*common, *(str(folder / f"{name}.o") for name in objects), "-o", str(driver)])
     return driver
 
 
