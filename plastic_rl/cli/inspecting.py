@@ -170,7 +170,7 @@ def inspect(
 
 
 def doctor(plugin: Plugins = None) -> None:
-    """Report the core that computes, versions and devices, and train one small update.
+    """Report core, versions and devices, and train one update.
 
     Exit code 0 if all is well, 2 if not.
 
