@@ -13,13 +13,16 @@ namespace {
 
 typedef std::size_t Size;
 
-// Vectors of columns in a block: as many as the registers of the level hold.
+// Vectors of columns in a block, and of rows and columns in a tile that is rolled: as the registers of a level hold them.
 #if PLASTIC_WIDTH == 16
-constexpr int FORWARD_BLOCK = 8, BACKWARD_BLOCK = 8, TRACED_BLOCK = 4, ROLL_ROWS = 4, ROLL_BLOCK = 4;
+constexpr int FORWARD_BLOCK = 8, BACKWARD_BLOCK = 8, TRACED_BLOCK = 4;
+constexpr int ROLL_ROWS = 4, ROLL_BLOCK = 4, TRACED_ROLL_ROWS = 2, TRACED_ROLL_BLOCK = 4;
 #elif PLASTIC_WIDTH == 8
-constexpr int FORWARD_BLOCK = 4, BACKWARD_BLOCK = 4, TRACED_BLOCK = 2, ROLL_ROWS = 4, ROLL_BLOCK = 2;
+constexpr int FORWARD_BLOCK = 2, BACKWARD_BLOCK = 2, TRACED_BLOCK = 2;
+constexpr int ROLL_ROWS = 1, ROLL_BLOCK = 2, TRACED_ROLL_ROWS = 1, TRACED_ROLL_BLOCK = 1;
 #else
-constexpr int FORWARD_BLOCK = 2, BACKWARD_BLOCK = 2, TRACED_BLOCK = 1, ROLL_ROWS = 2, ROLL_BLOCK = 2;
+constexpr int FORWARD_BLOCK = 2, BACKWARD_BLOCK = 2, TRACED_BLOCK = 2;
+constexpr int ROLL_ROWS = 1, ROLL_BLOCK = 1, TRACED_ROLL_ROWS = 1, TRACED_ROLL_BLOCK = 1;
 #endif
 // Bytes of weights and gains that stay in the first cache while all lifetimes pass over them.
 constexpr Size TILE = 20480;
@@ -476,9 +479,9 @@ PLASTIC_INLINE void roll_tile(const Numbers& numbers, Size row, Size column, con
 
 template <class Rule, bool RAW>
 void roll(const Numbers& numbers, const Pair& from, const Pair& to, const Update* updates, Size count, Size every) {
-    constexpr int MOST = Rule::SIMPLE ? ROLL_BLOCK : 1;
+    constexpr int MOST = !Rule::SIMPLE ? 1 : Rule::TRACED ? TRACED_ROLL_BLOCK : ROLL_BLOCK;
     blocks<MOST>(numbers.lanes, [&](auto number, Size column) __attribute__((always_inline)) {
-        constexpr int NB = decltype(number)::value, ROWS = Rule::TRACED ? (ROLL_ROWS + 1) / 2 : ROLL_ROWS;
+        constexpr int NB = decltype(number)::value, ROWS = Rule::TRACED || !Rule::SIMPLE ? TRACED_ROLL_ROWS : ROLL_ROWS;
         Size row = 0;
         for (; row + ROWS <= numbers.units; row += ROWS)
             roll_tile<Rule, RAW, ROWS, NB>(numbers, row, column, from, to, updates, count, every);
