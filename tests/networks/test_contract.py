@@ -11,12 +11,12 @@ from torch import Tensor
 
 from plastic_rl.errors import ConfigError, UnknownNameError
 from plastic_rl.networks import NETWORKS, Feedback
+from plastic_rl.networks.native import NativeRule
 from plastic_rl.networks.phases import PhasesConfig
-from plastic_rl.plasticity import RULES, StateEntry
+from plastic_rl.plasticity import RULES, StateEntry, Synapse
 from tests.networks.cases import (
     ACTIONS,
     ALL,
-    FUSED,
     INPUTS,
     at,
     gradients,
@@ -39,6 +39,8 @@ FORGOTTEN = {"change", "score", "discounted_score", "return", "steps"}
 
 PHASED_KINDS = {kind for kind, network in NETWORKS.items() if issubclass(network.config_model, PhasesConfig)}
 """Networks that may sleep: what they are at the moment is told from what they have learned."""
+
+NATIVE = [rule for rule in RULES if NativeRule.of(Synapse(RULES[rule], 2, 2)) is not None]
 
 everywhere = pytest.mark.parametrize("config", ALL.values(), ids=ALL.keys())
 
@@ -63,7 +65,7 @@ def test_unroll_equals_steps_in_values_and_gradients(config: dict[str, str]) -> 
     assert largest_difference(expected, got) < 1e-9
 
 
-@pytest.mark.parametrize("rule", FUSED)
+@pytest.mark.parametrize("rule", NATIVE)
 def test_in_float32_either_core_is_the_reference(rule: str, each_core: str) -> None:
     """In float64, as all else here is, torch computes whatever the core."""
     case = make_case(ALL[rule], dtype=torch.float32, scale=0.3)

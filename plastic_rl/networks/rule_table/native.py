@@ -145,13 +145,13 @@ class TableActing(ActsInPlace):
         self._noise = np.zeros(self._rows, dtype=np.float32)
         self._actions = np.zeros(self._rows, dtype=np.int64)
         self._held = {
-            "code": torch.zeros(self._rows, self._lanes),
-            "preference": torch.zeros(self._rows, outputs),
-            "average": torch.zeros(self._rows),
+            "code": torch.zeros(self._rows, self._lanes, dtype=torch.float32),
+            "preference": torch.zeros(self._rows, outputs, dtype=torch.float32),
+            "average": torch.zeros(self._rows, dtype=torch.float32),
         }
         for name, layer, size in (("seen", "input", inputs), ("arriving", "hidden", 0), ("kept", "output", 0)):
             if layer in update.layers and getattr(config.presynaptic, layer):
-                self._held[name] = torch.zeros(self._rows, size or self._lanes)
+                self._held[name] = torch.zeros(self._rows, size or self._lanes, dtype=torch.float32)
         self._weights: dict[str, Tensor] = {}
         self._shared: set[str] = set()
         self._plan.bind(
@@ -253,7 +253,7 @@ class TableActing(ActsInPlace):
         rows = torch.from_numpy(np.flatnonzero(starts))
         some = {"key": self._key.reshape(-1)[rows]}
         for name in self._weights:
-            some[name] = torch.empty(len(rows), *self._shapes[name.removesuffix("_weight")])
+            some[name] = torch.empty(len(rows), *self._shapes[name.removesuffix("_weight")], dtype=torch.float32)
         born = self._born(some, torch.ones(len(rows), dtype=torch.bool))
         self._key.view(-1)[rows] = born["key"]
         for name, held in self._weights.items():
