@@ -25,7 +25,7 @@ export PIP_BUILD_CONSTRAINT := $(PIP_CONSTRAINT)
 
 help:
 	@echo "make venv         set-up alone: a virtual environment in $(VENV)"
-	@echo "make train        set-up, then train and evaluate the default agent (about 2 minutes)"
+	@echo "make train        set-up, then train and evaluate the default agent (half a minute)"
 	@echo "make test         quick tests;  make test-slow: the others"
 	@echo "make test-pure    install without the compiled core, into a temporary folder, and train there for a moment"
 	@echo "make sanitize     run the compiled core's kernels under sanitizers of addresses and undefined behaviour (minutes)"
