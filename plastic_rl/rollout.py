@@ -36,7 +36,7 @@ class Acted(NamedTuple):
 
     Attributes:
         actions: `(B, ..)`, as the environment takes them.
-        state: The actor's, after it has seen the observation.
+        state: The actor's, after it has seen the observation; of who acts in place, good until the next step.
         sampled: The actions as they were drawn, tensor or array, before they were fitted to the environment; None where
             not kept.
         finite: Where what the actor's network computed is finite, `(B,)`; None: everywhere, or not looked at.

@@ -318,6 +318,7 @@ class GradientAlgorithm(PlasticAlgorithm, OnPolicyAlgorithm):  # type: ignore[mi
         params = policy.parameters_by_name()
         rollout = self.rollout = RolloutBuffer(self.n_steps, self.n_envs, policy.input_size, self.device)
         self.state_before = self._plastic_state
+        self._acted_by = self._versions()
         outputs: dict[str, Tensor] = {}
         watching = policy.network.watched(outputs.__setitem__) if self._changes else contextlib.nullcontext()
         with torch.no_grad(), watching:
@@ -370,6 +371,10 @@ class GradientAlgorithm(PlasticAlgorithm, OnPolicyAlgorithm):  # type: ignore[mi
         callback.on_rollout_end()
         return True
 
+    def _versions(self) -> list[tuple[int, int]]:
+        """What changes where a parameter is changed in place, or another takes its place."""
+        return [(own._version, own.data_ptr()) for own in self.policy.parameters()]
+
     def _score(self, outcome: VecEnvOutcome) -> None:
         """Note the scores of the lifetimes that are over."""
         for row in outcome.starts.nonzero()[0]:
@@ -390,6 +395,9 @@ class GradientAlgorithm(PlasticAlgorithm, OnPolicyAlgorithm):  # type: ignore[mi
     def train(self) -> None:
         """One gradient step on the rollout just collected."""
         self.rollout.check_finite()
+        if self._acted_by != self._versions():
+            # A callback has changed parameters: what acting computed by the earlier ones is nothing to learn from.
+            self.rollout.recording = None
         loss, metrics = self.rollout_loss(self._current_progress_remaining)
         optimizer = self.policy.optimizer
         learning_rate = float(self.lr_schedule(self._current_progress_remaining))

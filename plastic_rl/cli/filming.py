@@ -67,7 +67,7 @@ def film(
                     if network and isinstance(actor, PolicyActor):
                         seen = actor.seen(step.observation, step.starts)
                         glimpses.append(Glimpse.of(actor.policy.inside(actor.params, seen[0], state, seen[1])))
-                        state = step.acted.state
+                        state = dict(step.acted.state)  # as it is now: who acts in place goes on with it
                     shown.append(_frame(env.render(), environment.id))
                     if step.time + 1 == max_steps:
                         break

@@ -49,7 +49,7 @@ class StepContext(NamedTuple):
         time: Steps lived, 1 or more.
         observation: What comes next, `(B, I)`, with the outcome of the last step; the last one too, after which nothing
             comes.
-        state: The agent's, before it has seen `observation`.
+        state: The agent's, before it has seen `observation`; to be read at once, for who acts in place goes on with it.
     """
 
     agent: Agent

@@ -19,6 +19,10 @@ class ActsInPlace(Mapping[str, Tensor]):
 
     has_head: bool
 
+    def __reduce__(self) -> tuple[type[dict[str, Tensor]], tuple[dict[str, Tensor]]]:
+        """A copy, also one for another process, is the state as it is now."""
+        return dict, (dict(self),)
+
     @abstractmethod
     def step(self, observation: Array, starts: BoolArray, choice: int = 0, noise: Array | None = None) -> bool:
         """Take a step.

@@ -363,12 +363,14 @@ class Run:
         """Trace and eligibility with what waits after `time` steps, `(.., B, O, I)`; its own stay as they are."""
         assert self.trace is not None, "a run holds a trace"
         before = self.trace, self.eligibility
-        self.hold(*(None if own is None else own.clone() for own in before))
-        self.plan.settle(time)
-        found = {"trace": self.exported(self.trace)}
-        if self.eligibility is not None:
-            found["eligibility"] = self.exported(self.eligibility)
-        self.hold(*before)
+        try:
+            self.hold(*(None if own is None else own.clone() for own in before))
+            self.plan.settle(time)
+            found = {"trace": self.exported(self.trace)}
+            if self.eligibility is not None:
+                found["eligibility"] = self.exported(self.eligibility)
+        finally:
+            self.hold(*before)
         return found
 
 
@@ -447,10 +449,12 @@ def _packed_gradients(
     for name in ("activity", "presynaptic"):
         if needed[name]:
             packed[f"d_{name}"] = like.new_zeros(run.rows, run.lanes)
-    run.plan.bind(trace=start[0], eligibility=start[1], **packed)
-    run.plan.backward(checkpoint_spacing(run.steps))
-    run.plan.bind(**dict.fromkeys(packed))
-    run.hold(run.trace, run.eligibility)
+    try:
+        run.plan.bind(trace=start[0], eligibility=start[1], **packed)
+        run.plan.backward(checkpoint_spacing(run.steps))
+    finally:
+        run.plan.bind(**dict.fromkeys(packed))
+        run.hold(run.trace, run.eligibility)
     return packed, d_totals
 
 
@@ -600,7 +604,7 @@ class Acting(ActsInPlace):
             self._actions: npt.NDArray[np.int64] = run.action.numpy()
         self._features = run.post[1:, :, : run.units].view(run.steps, *run.shape, run.units).unbind(0)
         self._time = 0
-        self._exported: tuple[int, State] | None = None
+        self._exported: State | None = None
 
     def step(self, observation: Array, starts: BoolArray, choice: int = OUTPUTS, noise: Array | None = None) -> bool:
         """Take a step.
@@ -612,7 +616,7 @@ class Acting(ActsInPlace):
             noise: Uniform numbers to sample by, `(P B,)`.
 
         Returns:
-            Whether all outputs can be chosen by: none is NaN or infinite.
+            Whether all outputs can be chosen by: none is NaN or infinite, but for minus infinity.
         """
         run = self.run
         if self._before is not None:
@@ -632,6 +636,7 @@ class Acting(ActsInPlace):
         if noise is not None:
             self._noise[time] = noise
         well: bool = run.plan.step(time, choice)
+        self._exported = None
         self._time = time + 1
         if self._show is not None:
             self._show("hidden", self._features[time].unsqueeze(-2))
@@ -662,7 +667,7 @@ class Acting(ActsInPlace):
     def outputs(self) -> Tensor:
         """Of the head, `(.., B, A)`."""
         run = self.run
-        return run.output[self._time - 1].view(*run.shape, -1)
+        return run.output[self._time - 1].clone().view(*run.shape, -1)
 
     @property
     def actions(self) -> IntArray:
@@ -700,13 +705,13 @@ class Acting(ActsInPlace):
         """The state after the last step, in tensors of its own."""
         if self._before is not None:
             return dict(self._before)
-        if self._exported is None or self._exported[0] != self._time:
+        if self._exported is None:
             run = self.run
             settled = run.settled(self._time)
             if self._connected is not None:
                 settled["trace"] = torch.where(self._connected, settled["trace"], 0.0)
-            self._exported = self._time, {**self._others, **self._activities(), **settled}
-        return self._exported[1]
+            self._exported = {**self._others, **self._activities(), **settled}
+        return self._exported
 
     def _activities(self) -> State:
         run, time = self.run, self._time

@@ -339,7 +339,7 @@ class PlasticRNN(PlasticNetwork):
         steps: int,
         head: tuple[Tensor, Tensor] | None = None,
     ) -> Acting | None:
-        if not self._runs_natively(params) or self.config.input_gain is not None:
+        if not self._runs_natively(params) or self.config.input_gain is not None or self.has_readout:
             return None
         assert self._native is not None, "a rule that the native core knows"
         assert self.core.level is not None, "the native core has a level"

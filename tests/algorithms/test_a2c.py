@@ -551,3 +551,20 @@ def test_bad_arguments_say_what_is_valid() -> None:
         agent.predict(np.zeros((4, 0), np.float32))
     with pytest.raises(SpaceError, match=r"expected observations \(B, 5\)"):
         agent.predict(np.zeros((4, 9), np.float32))
+
+
+@pytest.mark.usefixtures("each_core")
+def test_parameters_that_a_callback_changes_are_learned_from_as_they_are() -> None:
+    """What acting computed by the earlier ones is not mixed with them."""
+
+    class Change(BaseCallback):
+        def _on_step(self) -> bool:
+            return True
+
+        def _on_rollout_end(self) -> None:
+            with torch.no_grad():
+                agent.policy.get_parameter("network.recurrent_weight").mul_(0.5)
+
+    agent = make()
+    agent.learn(4 * 20, callback=Change())
+    assert agent.rollout.recording is None

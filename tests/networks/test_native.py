@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from typing import Any
 
@@ -80,9 +81,9 @@ def cast(case: Case, dtype: torch.dtype) -> Case:
 def computed(case: Case, how: str, core: Core, *, of_state: bool = True) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Values and gradients of a loss on the features, and on the final state where asked for."""
     case.network.core = core
-    copy, leaves = tracked(case)
-    unroll = getattr(copy.network, how)
-    features, state = unroll(copy.params, copy.xs, copy.feedbacks, copy.state, copy.starts)
+    own, leaves = tracked(case)
+    unroll = getattr(own.network, how)
+    features, state = unroll(own.params, own.xs, own.feedbacks, own.state, own.starts)
     found = gradients(weighted_sum(features, state if of_state else {}), leaves)
     return {"features": features.detach(), **{name: one.detach() for name, one in state.items()}}, found
 
@@ -183,9 +184,9 @@ def test_what_was_acted_is_learned_from_as_it_is(rule: str) -> None:
     _, acting = acted(case, 23)
     found = []
     for recorded in (None, acting):
-        copy, leaves = tracked(case)
-        features, state = copy.network.unroll(
-            copy.params, copy.xs, copy.feedbacks, copy.state, copy.starts, recorded=recorded
+        own, leaves = tracked(case)
+        features, state = own.network.unroll(
+            own.params, own.xs, own.feedbacks, own.state, own.starts, recorded=recorded
         )
         found.append({"features": features.detach(), **gradients(weighted_sum(features, {}), leaves)})
         assert torch.equal(state["trace"], acting["trace"])
@@ -215,6 +216,30 @@ def test_looking_at_the_state_changes_nothing() -> None:
         before = acting.state()["trace"].clone()
         assert torch.equal(acting["trace"], before)
         assert torch.equal(acting.features, undisturbed[step])
+
+
+def test_the_state_is_that_of_the_last_step_whenever_it_is_read() -> None:
+    """Also where two reads are as many steps apart as are kept; a copy stays as it was."""
+    case = observed(cast(contracting(RULES["retroactive"], steps=12, units=18), torch.float32))
+    acting = case.network.acting(case.params, case.state, (case.xs.shape[1],), 4)
+    assert acting is not None
+    copies = []
+    for step in range(12):
+        acting.step(case.xs[step].numpy(), case.starts[step].numpy())
+        if step % 4 == 2:
+            copies.append((step, copy.deepcopy(acting)))
+    case.network.core = Core(None, "")
+    for step, kept in copies:
+        _, expected = run_steps(replace(case, xs=case.xs[: step + 1]))
+        assert type(kept) is dict
+        for name, value in expected.items():
+            assert torch.allclose(kept[name], value, atol=2e-6), (step, name)
+
+
+def test_units_that_are_the_actions_do_not_act_in_place() -> None:
+    """Their features are fewer than the units; `step` tells them apart."""
+    case = make_case({"kind": "plastic_rnn", "rule": "hard_clip", "readout": "units"}, dtype=torch.float32, units=9)
+    assert case.network.acting(case.params, case.state, (case.xs.shape[1],), 4) is None
 
 
 @pytest.mark.parametrize("rule", ["simple", "retroactive", "reward"])

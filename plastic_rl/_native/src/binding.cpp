@@ -50,7 +50,7 @@ public:
 
     // Takes a step; see `Level`. `choice` is 0 for none, 1 for samples at the noise, 2 for the most probable action.
     bool step(std::size_t time, int choice) {
-        check_ready();
+        check_ready(true);
         if (time >= network_.sizes.steps) throw nb::index_error("step beyond the last of the plan");
         const plastic::Sequences& own = network_.sequences;
         if (network_.parameters.head && !(own.output && network_.parameters.head_bias))
@@ -62,21 +62,21 @@ public:
     }
 
     void settle(std::size_t time) {
-        check_ready();
+        check_ready(true);
         if (time > network_.sizes.steps) throw nb::index_error("step beyond the last of the plan");
         nb::gil_scoped_release released;
         level_.settle(network_, time);
     }
 
     void forward() {
-        check_ready();
+        check_ready(true);
         nb::gil_scoped_release released;
         for (std::size_t time = 0; time < network_.sizes.steps; time++) level_.step(network_, time, plastic::OUTPUTS);
     }
 
     // Adds to the bound gradients, going back through all steps with checkpoints `spacing` steps apart.
     void backward(std::size_t spacing) {
-        check_ready();
+        check_ready(false);
         const plastic::Gradients& own = gradients_;
         const plastic::Rule& rule = network_.rule;
         bool complete = own.total && own.alpha && (!rule.traced || own.rate) &&
@@ -183,7 +183,8 @@ private:
         kept_[name] = nb::borrow(value);
     }
 
-    void check_ready() const {
+    // `trace`: whether one must be bound; going back, none stands for 0.
+    void check_ready(bool trace) const {
         const plastic::Rule& rule = network_.rule;
         const plastic::Parameters& own = network_.parameters;
         const plastic::Sequences& sequences = network_.sequences;
@@ -196,6 +197,7 @@ private:
                         (!rule.shifted ||
                          (own.shift_post && own.shift_pre && sequences.shifted_post && sequences.shifted_pre)) &&
                         (rule.simple && !rule.decays ? true : own.keep.data != nullptr);
+        complete = complete && (!trace || network_.state.trace);
         if (!complete) throw nb::value_error("an array that this rule needs is not bound");
         if (rule.simple && (own.keep.rows > 1 || own.rate.rows > 1))
             throw nb::value_error("keep and rate of a simple rule are the same for all synapses onto a unit");

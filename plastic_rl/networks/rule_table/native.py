@@ -166,10 +166,12 @@ class TableActing(ActsInPlace):
         P, C, found = self._individuals, update.codes, {}
         for layer in update.layers:
             tail = (-1, C, C) if layer == "hidden" else (-1, C)
-            found[f"{layer}_rows"] = ready[f"{layer}_rows"].detach().reshape(P, *tail).contiguous()
+            found[f"{layer}_rows"] = (
+                ready[f"{layer}_rows"].detach().reshape(P, *tail).clone(memory_format=torch.contiguous_format)
+            )
         for name in ("beta", "uniform", "guided"):
             if name in ready:
-                found[name] = ready[name].detach().reshape(P).contiguous()
+                found[name] = ready[name].detach().reshape(P).clone()
         return found
 
     # --- steps -----------------------------------------------------------------------------------------------------
